@@ -1,0 +1,63 @@
+# Everything a person types. Each target sets up what it needs, inside this folder alone.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast lint lock bench clean
+
+ROOT := $(CURDIR)
+VENV := $(ROOT)/.venv
+PYTHON ?= python3
+
+export PATH := $(VENV)/bin:$(PATH)
+export UV_CACHE_DIR ?= $(ROOT)/.cache/uv
+export XDG_CACHE_HOME ?= $(ROOT)/.cache
+export XDG_CONFIG_HOME ?= $(ROOT)/.cache/config
+export MPLCONFIGDIR ?= $(ROOT)/.cache/matplotlib
+export HF_HOME ?= $(ROOT)/.cache/huggingface
+export DVC_SITE_CACHE_DIR ?= $(ROOT)/.cache/dvc
+export PREFECT_HOME ?= $(ROOT)/.prefect
+export DO_NOT_TRACK := true
+export DVC_NO_ANALYTICS := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+
+help: ## print this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/.installed ## make .venv with everything in requirements.txt
+
+$(VENV)/.installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $$($(PYTHON) --version 2>&1) is too old; install Python 3.11 or later, or name one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ echo "error: $(PYTHON) cannot make a virtual environment; install its venv package (Debian: python3-venv)" >&2; exit 1; }
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip sync --quiet --require-hashes requirements.txt
+	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup ## the whole pipeline on scikit-learn's digits, then its result and where to look
+	dvc repro
+	@python -m flows.summary
+
+test: setup ## run the tests
+	python -m pytest
+
+test-fast: setup ## run the tests that take seconds
+	python -m pytest -m "not slow"
+
+lint: setup ## ruff (lint and format) and mypy
+	ruff check .
+	ruff format --check .
+	mypy
+
+lock: ## compile requirements*.txt anew from pyproject.toml
+	$(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --group dev \
+		pyproject.toml --output-file requirements.txt
+
+bench: setup ## the claims in the README, measured again (minutes)
+	python -m benchmarks.noise_only --quick
+
+clean: ## remove what this machine made: stores, caches, stage outputs (asks nothing)
+	rm -rf .venv .cache .mlflow .prefect .state .dvc/tmp .dvc/cache .pytest_cache .mypy_cache .ruff_cache
+	rm -rf data/*.npz data/*.json data/*.csv data/*.safetensors data/denoiser data/ensemble
