@@ -1,0 +1,21 @@
+"""Errors a person can act on: one sentence that names the value and the way out."""
+
+import sys
+from collections.abc import Callable
+
+
+class InputError(ValueError):
+    """Input the system refuses. Its message is the one sentence a person reads."""
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call a command's main; an InputError or a full disk ends in one sentence on stderr and exit status 1."""
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        sys.exit(f"error: {error.strerror or error}{where}; nothing was overwritten, mend that and run again")
+    except KeyboardInterrupt:
+        sys.exit("error: interrupted; run the same command again to go on")

@@ -1,0 +1,34 @@
+"""Writing files whole or not at all."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A scratch path beside `target` that takes its place when the block ends well, and vanishes when it does not.
+
+    The block may write a file or make a directory there. A reader sees the old target or the new one, never half of
+    one; an existing directory is swapped out by rename.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    workspace = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    scratch = workspace / target.name
+    try:
+        yield scratch
+        if target.is_dir():
+            target.rename(workspace / "replaced")
+        scratch.replace(target)
+    finally:
+        shutil.rmtree(workspace, ignore_errors=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON with sorted keys, atomically: the same content gives the same bytes."""
+    with replacing(path) as scratch:
+        scratch.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n")

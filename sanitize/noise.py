@@ -1,0 +1,96 @@
+"""Gaussian noise that is a function of (entropy, role, draw, image id) and of nothing else.
+
+The certificate needs noise that nobody could foresee and that no two images, draws or roles share. So every image
+has a Philox generator of its own, keyed with a hash of all four: the noise does not depend on batch size, shard,
+worker, device, restart or the image's position in the set, and can be made again from the entropy alone.
+"""
+
+import hashlib
+import secrets
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from sanitize.errors import InputError
+
+Role = Literal["noise", "test-noise", "train"]
+ENTROPY_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Entropy:
+    """256 bits from which every draw of an ensemble follows, and where they came from."""
+
+    value: bytes
+    source: Literal["os", "fixed"]
+
+    @property
+    def commitment(self) -> str:
+        """sha256 of the value: can be published before the draws are made without giving them away."""
+        return hashlib.sha256(self.value).hexdigest()
+
+    @property
+    def hex(self) -> str:
+        return self.value.hex()
+
+
+def draw_entropy(spec: str) -> Entropy:
+    """Entropy as `spec` asks for: `os` (256 new bits from the operating system) or `fixed:HEX`.
+
+    Call it after the raw set's digest is fixed: the proof needs noise independent of the data. A fixed value can be
+    attacked by whoever knew it beforehand; it is for tests, and what is made with it says so.
+    """
+    if spec == "os":
+        return Entropy(secrets.token_bytes(ENTROPY_BYTES), "os")
+    kind, _, digits = spec.partition(":")
+    try:
+        value = int(digits, 16).to_bytes(ENTROPY_BYTES, "big") if kind == "fixed" else None
+    except (ValueError, OverflowError):
+        value = None
+    if value is None:
+        raise InputError(
+            f"entropy={spec!r} is neither 'os' nor 'fixed:HEX' with up to {2 * ENTROPY_BYTES} hexadecimal digits"
+        )
+    return Entropy(value, "fixed")
+
+
+def stream_key(entropy: bytes, role: Role, draw: int, image_id: str = "") -> NDArray[np.uint64]:
+    """The 128-bit Philox key of one stream; different whenever any of the four differs."""
+    role_bytes, id_bytes = role.encode(), image_id.encode()
+    message = b"".join(
+        (
+            b"cleanlabel/noise/1",
+            struct.pack("<I", len(entropy)) + entropy,
+            struct.pack("<I", len(role_bytes)) + role_bytes,
+            struct.pack("<Q", draw),
+            struct.pack("<I", len(id_bytes)) + id_bytes,
+        )
+    )
+    return np.frombuffer(hashlib.sha256(message).digest()[:16], dtype="<u8").astype(np.uint64)
+
+
+def standard_normal(
+    entropy: bytes, role: Role, draw: int, ids: Sequence[str], shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """N(0, 1) noise for the images `ids`, each of `shape`: float32 of shape (len(ids), *shape).
+
+    Row i depends on ids[i] alone. 52 random bits of each Philox word go through the inverse normal distribution
+    function: raw words are the one part of NumPy's generators that is promised to stay the same between versions.
+    """
+    size = int(np.prod(shape))
+    words = np.empty((len(ids), size), dtype=np.uint64)
+    for row, image_id in zip(words, ids, strict=True):
+        row[:] = np.random.Philox(key=stream_key(entropy, role, draw, image_id)).random_raw(size)
+    uniform = ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52  # strictly inside (0, 1)
+    normal: NDArray[np.float32] = ndtri(uniform).astype(np.float32)
+    return normal.reshape(len(ids), *shape)
+
+
+def training_seed(entropy: bytes, draw: int) -> int:
+    """A 63-bit seed for everything random in draw's training: initialisation, order, augmentation."""
+    return int(stream_key(entropy, "train", draw)[0] >> np.uint64(1))

@@ -1,0 +1,103 @@
+"""The params of the sanitize room's stages: read once, at the edge, into frozen typed objects."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from sanitize.errors import InputError
+from sanitize.noise import draw_entropy
+
+PARAMS = Path("params.yaml")
+
+
+class Section(BaseModel):
+    """A section of params.yaml: frozen, without coercion, and no key in it goes unread."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class IngestParams(Section):
+    """Where the image sets come from."""
+
+    source: Literal["digits", "incoming"]
+    """`digits`: scikit-learn's 1,797 images. `incoming`: data/incoming/{raw,test[,trusted]}, folders or .npz."""
+    seed: Annotated[int, Field(ge=0)]
+    """Shuffles the digits before they are split."""
+    trusted: Annotated[int, Field(ge=0)]
+    """Digits kept apart for the denoiser."""
+    raw: Annotated[int, Field(ge=1)]
+    """Digits that play the untrusted training set; the rest is the test set."""
+
+
+class DenoiserParams(Section):
+    """The one-step denoiser: trained on the trusted split, or taken from elsewhere."""
+
+    source: str
+    """`train`, or a diffusers directory (put it under data/pretrained/), or a hub id such as google/ddpm-cifar10-32."""
+    revision: str | None
+    """The commit of a hub id; pin it."""
+    provenance: Literal["disjoint", "fixed-before"]
+    """What the denoiser saw: `disjoint` other data; `fixed-before` a trusted earlier copy of the raw set."""
+    channels: tuple[Annotated[int, Field(ge=8, multiple_of=8)], ...]
+    """Widths of the UNet trained here, one a resolution."""
+    steps: Annotated[int, Field(ge=1)]
+    batch: Annotated[int, Field(ge=1)]
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    seed: Annotated[int, Field(ge=0)]
+
+    @field_validator("channels", mode="before")
+    @classmethod
+    def _list_to_tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+
+class SanitizeParams(Section):
+    """The noise, and whether it is removed again."""
+
+    sigma: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    """Standard deviation of the noise, in [0,1] pixel units."""
+    denoise: bool
+    """false: the noise-only baseline (RAB's way)."""
+    entropy: str
+    """`os`: 256 new bits from the operating system. `fixed:HEX`: for tests; no certificate made with it passes."""
+
+    @field_validator("entropy")
+    @classmethod
+    def _known_entropy(cls, value: str) -> str:
+        draw_entropy(value)
+        return value
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def read_params(name: str, schema: type[SectionT], path: Path = PARAMS) -> SectionT:
+    """Section `name` of params.yaml as a `schema`. InputError names the unknown key or the bad value.
+
+    YAML 1.2, as DVC reads it: what DVC hashes is what the code sees.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; run from the project's root")
+    try:
+        content = YAML(typ="safe", pure=True).load(path.read_text())
+    except YAMLError as error:
+        raise InputError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict) or not isinstance(content.get(name), dict):
+        raise InputError(f"{path} has no section {name!r}")
+    try:
+        return schema.model_validate(content[name])
+    except ValidationError as error:
+        raise InputError("; ".join(_sentence(name, schema, e) for e in error.errors())) from error
+
+
+def _sentence(section: str, schema: type[Section], error: Any) -> str:
+    key = ".".join([section, *map(str, error["loc"])])
+    if error["type"] == "extra_forbidden":
+        return f"unknown param {key}; {section} has {', '.join(schema.model_fields)}"
+    if error["type"] == "missing":
+        return f"param {key} is missing from {PARAMS}"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"param {key}={error['input']!r}: {message[0].lower()}{message[1:]}"

@@ -1,0 +1,27 @@
+"""From the noise level sigma to the diffusion timestep that tells the network how noisy its input is."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sanitize.errors import InputError
+
+
+def timestep_for(sigma: float, alphas_cumprod: ArrayLike) -> int:
+    """The smallest t >= 1 whose noise level sqrt((1 - abar_t) / abar_t) is at least 2 sigma.
+
+    sigma is in [0,1] pixel units; the network works in [-1,1], hence the factor 2. The rule is the one of
+    published denoised smoothing (Carlini et al. 2023). The noise that is added has exactly sigma all the same: t
+    only tells the network about it. InputError if sigma is not positive or beyond the schedule.
+    """
+    alphas_bar = np.asarray(alphas_cumprod, dtype=np.float64)
+    if not (np.isfinite(sigma) and sigma > 0):
+        raise InputError(f"sigma={sigma} is no noise level; choose a positive number, in [0,1] pixel units")
+    with np.errstate(divide="ignore"):
+        levels = np.sqrt((1 - alphas_bar) / alphas_bar)
+    reached = np.flatnonzero(levels[1:] >= 2 * sigma)
+    if not reached.size:
+        raise InputError(
+            f"sigma={sigma:g} exceeds the schedule's largest noise level {levels.max() / 2:.3g} "
+            "(in [0,1] units); choose a smaller sigma"
+        )
+    return int(reached[0]) + 1
