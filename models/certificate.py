@@ -1,0 +1,175 @@
+"""The certificate: from the votes of m smoothed models to a radius no poisoning within can beat.
+
+Let A(D) be: noise the training set D with N(0, sigma^2), denoise, train, predict. If A answers class
+A with probability at least p_a and every other class with at most p_b, the smoothed prediction is the
+same for every D' = D + Delta with
+
+    sqrt(sum_i ||delta_i||_2^2)  <  R = sigma/2 * (Phi^-1(p_a) - Phi^-1(p_b))
+
+(RAB: Weber et al. 2023, corollary for Gaussian smoothing; Hong, Carlini & Kurakin, section 3.1). With
+p_b = 1 - p_a this is R = sigma * Phi^-1(p_a). R bounds the *joint* l2 norm over the whole training set,
+in [0,1] pixel units, and does not shrink with the number of models. What the votes estimate is p_a; this
+file bounds it from the counts. numpy and scipy only.
+
+Throughout, `counts` is (n_points, K): how many of the m *planned* models voted for each class. A row may
+sum to less than m: a missing vote is a vote for nobody and stays in m.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import beta, binom, norm
+
+ABSTAIN = -1
+METHODS = ("binary", "split", "margin")
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+def lower_confidence_bound(k: ArrayLike, m: int, alpha: float) -> Floats:
+    """One-sided Clopper-Pearson bound: p >= bound with probability at least 1 - alpha when k ~ Bin(m, p).
+
+    k is an integer or an array of them, 0 <= k <= m. The bound is 0 at k = 0 and alpha**(1/m) at k = m.
+    """
+    k = _integers(k, "k")
+    if m < 1:
+        raise ValueError(f"m={m} models cannot be counted; give m >= 1")
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha={alpha} is not a probability strictly between 0 and 1")
+    if k.size and (k.min() < 0 or k.max() > m):
+        raise ValueError(f"k={k.min()}..{k.max()} lies outside 0..m={m}")
+    bound = beta.ppf(alpha, np.maximum(k, 1), m - k + 1)  # nan at k = 0 without the maximum
+    return np.where(k == 0, 0.0, bound)
+
+
+def upper_confidence_bound(k: ArrayLike, m: int, alpha: float) -> Floats:
+    """p <= bound with probability at least 1 - alpha when k ~ Bin(m, p): the mirror of the lower bound."""
+    return 1.0 - lower_confidence_bound(m - _integers(k, "k"), m, alpha)
+
+
+def certify(
+    counts: ArrayLike,
+    m: int,
+    sigma: float,
+    alpha: float,
+    method: str = "binary",
+    selection: ArrayLike | None = None,
+) -> tuple[Ints, Floats]:
+    """Labels and joint radii, each wrong with probability at most alpha (per test point).
+
+    Returns (label, radius), both (n_points,). Where label is ABSTAIN the radius is 0. Where it is not,
+    with probability at least 1 - alpha over the draws, the smoothed classifier answers `label` for every
+    training set within joint l2 distance `radius` (strictly) of the given one.
+
+    binary  class and bound from the same votes at level alpha/2, certified only above 1/2. Sound for any K
+            and with votes missing: a false certificate needs L(k_c) > max(p_c, 1/2) for some class c, and
+            the chance of that is at most alpha.
+    split   the paper's Algorithm 2 (Cohen et al. 2019, CERTIFY): `selection` holds the counts of m0 other
+            draws, which choose the class; the m draws in `counts` bound it at level alpha.
+    margin  every class is bounded from both sides at alpha/(2K); may certify below 1/2. Missing votes are
+            counted for every rival.
+    """
+    counts = _checked_counts(counts, m)
+    if not (np.isfinite(sigma) and sigma > 0):
+        raise ValueError(f"sigma={sigma} must be a positive number, in [0,1] pixel units")
+    if method not in METHODS:
+        raise ValueError(f"method={method!r} is not one of {', '.join(METHODS)}")
+    if (selection is not None) != (method == "split"):
+        raise ValueError(f"method={method!r} {'needs' if method == 'split' else 'takes no'} selection counts")
+
+    rows = np.arange(len(counts))
+    if method == "margin":
+        level = alpha / (2 * counts.shape[1])
+        missing = m - counts.sum(axis=1)
+        top = counts.argmax(axis=1)
+        p_a = lower_confidence_bound(counts[rows, top], m, level)
+        rivals = upper_confidence_bound(counts + missing[:, None], m, level)
+        rivals[rows, top] = 0.0
+        p_b = np.minimum(rivals.max(axis=1), 1.0 - p_a)
+        certified = p_a > p_b
+    else:
+        top = (_checked_counts(selection, None) if method == "split" else counts).argmax(axis=1)
+        p_a = lower_confidence_bound(counts[rows, top], m, alpha if method == "split" else alpha / 2)
+        p_b = 1.0 - p_a
+        certified = p_a > 0.5
+    with np.errstate(invalid="ignore"):  # Phi^-1(0) - Phi^-1(1) where nothing is certified
+        radius = sigma / 2 * (norm.ppf(p_a) - norm.ppf(p_b))
+    return np.where(certified, top, ABSTAIN), np.where(certified, radius, 0.0)
+
+
+def predict(counts: ArrayLike, m: int, alpha: float) -> Ints:
+    """Cohen et al. 2019, PREDICT: the top class, or ABSTAIN unless it beats the runner-up significantly.
+
+    With probability at least 1 - alpha a label returned is the smoothed classifier's own answer. Two-sided
+    binomial test on the top two classes; missing votes are given to the runner-up.
+    """
+    counts = _checked_counts(counts, m)
+    top = counts.argmax(axis=1)
+    ranked = np.sort(counts, axis=1)
+    n_a = ranked[:, -1]
+    n_b = (ranked[:, -2] if counts.shape[1] > 1 else 0) + m - counts.sum(axis=1)
+    p_value = np.minimum(1.0, 2 * binom.sf(n_a - 1, n_a + n_b, 0.5))
+    return np.where((n_a > n_b) & (p_value <= alpha), top, ABSTAIN)
+
+
+def per_image_radius(radius: ArrayLike, r: int) -> Floats:
+    """How far each of r images may move (l2) when the joint radius is shared equally: R / sqrt(r).
+
+    The paper writes this sigma/sqrt(m) * Phi^-1(p_a); its m is the number of poisoned images, not of models.
+    """
+    if r < 1:
+        raise ValueError(f"r={r} images cannot share a radius; give r >= 1")
+    shared: Floats = np.asarray(radius, dtype=np.float64) / np.sqrt(r)
+    return shared
+
+
+def images_tolerated(radius: ArrayLike, epsilon: float) -> Ints:
+    """How many images may each move by l2 norm epsilon: the largest r with sqrt(r) * epsilon < R.
+
+    For an l_infinity bound e on images of d values, epsilon = e * sqrt(d).
+    """
+    if not (np.isfinite(epsilon) and epsilon > 0):
+        raise ValueError(f"epsilon={epsilon} must be a positive l2 norm, in [0,1] pixel units")
+    ratio = np.asarray(radius, dtype=np.float64) / epsilon
+    images: Ints = np.maximum(0, np.ceil(ratio**2) - 1).astype(np.int64)
+    return images
+
+
+def certified_accuracy(label: ArrayLike, radius: ArrayLike, truth: ArrayLike, radii: ArrayLike) -> Floats:
+    """For each r in radii, the share of points with label = truth and radius > r. Shape of `radii`.
+
+    Strict: the guarantee is for ||Delta|| < R. An abstention is never correct.
+    """
+    correct = np.asarray(label) == np.asarray(truth)
+    reach = np.where(correct, np.asarray(radius, dtype=np.float64), -np.inf)
+    share: Floats = (reach[:, None] > np.atleast_1d(np.asarray(radii, dtype=np.float64))).mean(axis=0)
+    return share
+
+
+def least_models(alpha: float, method: str = "binary", classes: int = 2) -> int:
+    """The least m with which even unanimous votes can certify anything: L(m, m) > 1/2."""
+    level = {"binary": alpha / 2, "split": alpha, "margin": alpha / (2 * classes)}[method]
+    m = 1
+    while level ** (1 / m) <= 0.5:
+        m += 1
+    return m
+
+
+def _integers(values: Any, name: str) -> Ints:
+    array = np.asarray(values)
+    if not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(f"{name} must be integers, not {array.dtype}")
+    return array.astype(np.int64)
+
+
+def _checked_counts(values: Any, m: int | None) -> Ints:
+    counts = _integers(values, "counts")
+    if counts.ndim != 2 or counts.shape[1] < 1:
+        raise ValueError(f"counts must have the shape (n_points, classes), not {counts.shape}")
+    if counts.size and counts.min() < 0:
+        raise ValueError(f"counts hold {counts.min()}; a count of votes is never negative")
+    if m is not None and counts.size and counts.sum(axis=1).max() > m:
+        raise ValueError(f"a row of counts sums to {counts.sum(axis=1).max()}, more than the m={m} planned models")
+    return counts

@@ -1,0 +1,66 @@
+"""Votes: what the smoothed models answered, their hashes, and one root over all of them."""
+
+import hashlib
+import io
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sanitize.errors import InputError
+
+NOBODY = -1
+"""A vote for nobody: a missing draw, or a model whose output was not a number."""
+
+
+def votes_to_bytes(votes: NDArray[np.int64]) -> bytes:
+    """Votes of one draw, (n_test,), as the bytes of a `.npy` file."""
+    stream = io.BytesIO()
+    np.save(stream, votes.astype("<i8"), allow_pickle=False)
+    return stream.getvalue()
+
+
+def votes_from_bytes(content: bytes, name: str) -> NDArray[np.int64]:
+    """The votes in a `.npy` file's bytes. InputError that says `name` if they are anything else; unpickles nothing."""
+    try:
+        votes = np.load(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise InputError(f"the votes of {name} are no .npy file ({error})") from error
+    if votes.ndim != 1 or not np.issubdtype(votes.dtype, np.integer):
+        raise InputError(f"the votes of {name} are {votes.dtype} of shape {votes.shape}, not one integer a test image")
+    return votes.astype(np.int64)
+
+
+def votes_hash(votes: NDArray[np.int64]) -> str:
+    """sha256 of the votes' `.npy` bytes."""
+    return hashlib.sha256(votes_to_bytes(votes)).hexdigest()
+
+
+def count_votes(votes: Mapping[int, NDArray[np.int64]], m: int, n_test: int, classes: int) -> NDArray[np.int64]:
+    """counts (n_test, K) of draws 0..m-1. A draw that is missing, like a vote for NOBODY, counts for no class.
+
+    InputError for a draw outside the plan, a wrong number of votes or a class that does not exist.
+    """
+    counts = np.zeros((n_test, classes), dtype=np.int64)
+    for draw, row in sorted(votes.items()):
+        if not 0 <= draw < m:
+            raise InputError(f"draw {draw} is not in the plan of draws 0..{m - 1}")
+        if row.shape != (n_test,):
+            raise InputError(f"draw {draw} voted on {row.shape} images; the test set has {n_test}")
+        if n_test and not NOBODY <= row.min() <= row.max() < classes:
+            raise InputError(f"draw {draw} votes for class {row.max()}; there are classes 0..{classes - 1}")
+        cast = np.flatnonzero(row != NOBODY)
+        counts[cast, row[cast]] += 1
+    return counts
+
+
+def merkle_root(hashes: Mapping[int, str], m: int) -> str:
+    """One sha256 over (draw, votes hash) of draws 0..m-1; a missing draw has a leaf of its own kind.
+
+    Leaves and inner nodes are hashed with different prefixes; an odd node moves up as it is (RFC 6962).
+    """
+    nodes = [hashlib.sha256(b"\x00" + f"{draw} {hashes.get(draw, 'missing')}".encode()).digest() for draw in range(m)]
+    while len(nodes) > 1:
+        paired = [hashlib.sha256(b"\x01" + a + b).digest() for a, b in zip(nodes[::2], nodes[1::2], strict=False)]
+        nodes = paired + nodes[len(paired) * 2 :]
+    return nodes[0].hex()
