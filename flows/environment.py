@@ -1,0 +1,37 @@
+"""Defaults for the services around the pipeline: everything on this machine, inside the project, telling nobody.
+
+A variable that is set already wins: `MLFLOW_TRACKING_URI` and `PREFECT_API_URL` choose a team's own servers.
+"""
+
+import os
+from pathlib import Path
+
+STATE = Path(".state")
+"""What belongs to this machine and to no store: locks, and entropy that is not revealed yet."""
+
+
+def set_defaults(root: Path) -> None:
+    """Set what is not set yet. Called before prefect or mlflow is imported: both read their settings then."""
+    defaults = {
+        "DO_NOT_TRACK": "true",  # the spelling that both Prefect and MLflow obey
+        "DVC_NO_ANALYTICS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{root}/.mlflow/mlflow.db",
+        "PREFECT_HOME": f"{root}/.prefect",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # errors are said once, in a sentence
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # its first start migrates a database
+        "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+def local_artifacts(root: Path) -> str | None:
+    """Where artifacts go when the tracking store is the default one; None leaves it to the team's server."""
+    is_default = os.environ.get("MLFLOW_TRACKING_URI") == f"sqlite:///{root}/.mlflow/mlflow.db"
+    return (root / ".mlflow" / "artifacts").as_uri() if is_default else None

@@ -1,0 +1,138 @@
+"""What a person reads: the certificate in words and figures, the curve, the table."""
+
+import csv
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.certificate import certified_accuracy, images_tolerated
+from sanitize.files import replacing
+
+CURVE_POINTS = 61
+
+
+def curve_radii(largest: float) -> NDArray[np.float64]:
+    """Radii from 0 to just past the largest certified one, evenly spaced."""
+    return np.linspace(0, largest * 1.05 if largest else 1.0, CURVE_POINTS).round(6)
+
+
+def write_curve(path: Path, radii: NDArray[np.float64], accuracy: NDArray[np.float64]) -> None:
+    """`radius,certified_accuracy`, a line a radius."""
+    _write_csv(path, ["radius", "certified_accuracy"], zip(radii.tolist(), accuracy.round(6).tolist(), strict=True))
+
+
+def write_points(
+    path: Path,
+    ids: tuple[str, ...],
+    truth: NDArray[np.int64],
+    label: NDArray[np.int64],
+    radius: NDArray[np.float64],
+    counts: NDArray[np.int64],
+) -> None:
+    """A line a test image: id, true class, certified class (-1: abstained), radius, votes for each class."""
+    rows = zip(ids, truth.tolist(), label.tolist(), radius.round(6).tolist(), counts.tolist(), strict=True)
+    _write_csv(
+        path, ["id", "truth", "label", "radius", "votes"], ([*row, " ".join(map(str, votes))] for *row, votes in rows)
+    )
+
+
+def draw_curve(
+    path: Path, certificate: dict[str, Any], radii: NDArray[np.float64], accuracy: NDArray[np.float64]
+) -> None:
+    """Certified accuracy against the joint radius, as a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported late: it takes a second
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.2), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    axis.plot(radii, accuracy, color="#1f5fa8", linewidth=2.2, drawstyle="steps-pre")
+    axis.fill_between(radii, accuracy, step="pre", color="#1f5fa8", alpha=0.12)
+    clean = certificate["vote_accuracy"]
+    axis.axhline(clean, color="#888888", linewidth=1, linestyle="--")
+    axis.text(radii[-1], clean, f"accuracy of the vote {clean:.3f} ", ha="right", va="top", color="#666666", fontsize=9)
+    limit = certificate["largest_certifiable_radius"]
+    if limit <= radii[-1]:
+        axis.axvline(limit, color="#b5532a", linewidth=1, linestyle=":")
+        axis.text(limit, 0.02, f"all {certificate['m']} agree ", ha="right", color="#b5532a", fontsize=9)
+    axis.set(
+        xlim=(0, radii[-1]),
+        ylim=(0, 1),
+        xlabel="joint ℓ2 radius R over the whole training set ([0,1] pixel units)",
+        ylabel="certified accuracy",
+        title=title(certificate),
+    )
+    axis.grid(alpha=0.25)
+    with replacing(path) as scratch:
+        figure.savefig(scratch, format="png")
+
+
+def title(certificate: dict[str, Any]) -> str:
+    """What was certified, in a line."""
+    how = "denoised" if certificate["denoiser_digest"] else "noise only"
+    scope = "all points at once" if certificate["simultaneous"] else "per point"
+    return f"σ = {certificate['sigma']:g}, m = {certificate['m']}, α = {certificate['level']:.3g} {scope}, {how}"
+
+
+def at_radii(
+    label: NDArray[np.int64],
+    radius: NDArray[np.float64],
+    truth: NDArray[np.int64],
+    radii: list[float],
+    epsilon: float,
+    dimension: int,
+) -> list[dict[str, Any]]:
+    """For each radius: the certified accuracy, and how many images may change by epsilon (l_infinity) within it."""
+    accuracy = certified_accuracy(label, radius, truth, radii)
+    return [
+        {
+            "radius": r,
+            "certified_accuracy": round(float(share), 4),
+            "images_tolerated": int(images_tolerated(r, epsilon * math.sqrt(dimension))),
+            "buys": what_it_buys(r, epsilon, dimension),
+        }
+        for r, share in zip(radii, accuracy, strict=True)
+    ]
+
+
+def what_it_buys(radius: float, epsilon: float, dimension: int) -> str:
+    """A radius in words: how many training images may change by how much."""
+    if radius == 0:
+        return "the answer is the smoothed classifier's own"
+    images = int(images_tolerated(radius, epsilon * math.sqrt(dimension)))
+    step = f"{epsilon * 255:g}/255"
+    if images == 0:
+        alone = radius / math.sqrt(dimension) * 255
+        return f"no image may change by {step} everywhere; one may by {alone:.2g}/255"
+    return f"{images} image{'s' if images > 1 else ''} may change by {step} each"
+
+
+def table(certificate: dict[str, Any], seconds_a_model: float | None) -> str:
+    """The result in Markdown, for the terminal, Prefect's page and the README."""
+    spent = f"{seconds_a_model:.2f}" if seconds_a_model is not None else "not recorded"
+    lines = [
+        "| σ | m | α | accuracy of the vote | abstentions | seconds a model |",
+        "|---|---|---|---|---|---|",
+        f"| {certificate['sigma']:g} | {certificate['m']} | {certificate['level']:.3g} "
+        f"| {certificate['vote_accuracy']:.3f} | {certificate['abstentions']} of {certificate['n_test']} | {spent} |",
+        "",
+        "| joint radius R | certified accuracy | what R buys |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {row['radius']:g} | {row['certified_accuracy']:.3f} | {row['buys']} |" for row in certificate["at_radii"]
+    ]
+    return "\n".join(lines)
+
+
+def _write_csv(path: Path, header: list[str], rows: Any) -> None:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    with replacing(path) as scratch:
+        scratch.write_text(stream.getvalue())

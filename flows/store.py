@@ -1,0 +1,181 @@
+"""The MLflow store: plans, draws and registered versions. Nothing in it is believed without its hash."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.entities import Metric, Param, Run, RunTag, ViewType
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from mlflow.utils.time import get_current_time_millis
+from sqlalchemy.exc import SQLAlchemyError
+
+from flows.environment import local_artifacts
+from sanitize.errors import InputError
+
+EXPERIMENT = "cleanlabel"
+SMOOTHED = "smoothed-classifier"
+SANITIZED = "sanitized-classifier"
+TAG = "cleanlabel."
+
+
+@dataclass(frozen=True)
+class Store:
+    """A connection to the tracking store and registry, and the project's experiment in it."""
+
+    client: MlflowClient
+    experiment_id: str
+
+
+def connect() -> Store:
+    """The store that MLFLOW_TRACKING_URI names; its experiment is made if there is none. InputError if it is away."""
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    root = Path.cwd()
+    if local_artifacts(root):
+        (root / ".mlflow").mkdir(exist_ok=True)
+    mlflow.set_tracking_uri(uri)
+    with answering():
+        client = MlflowClient(tracking_uri=uri)
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is not None:
+            return Store(client, experiment.experiment_id)
+        try:
+            return Store(client, client.create_experiment(EXPERIMENT, artifact_location=local_artifacts(root)))
+        except MlflowException:  # somebody else made it meanwhile
+            return Store(client, client.get_experiment_by_name(EXPERIMENT).experiment_id)
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Turns a store that does not answer into one sentence."""
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, ConnectionError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise InputError(
+            f"the MLflow store {_without_password(os.environ['MLFLOW_TRACKING_URI'])} refused ({reason}); "
+            "start it or correct MLFLOW_TRACKING_URI, then run the same command again"
+        ) from error
+
+
+def find_runs(store: Store, filter_string: str) -> list[Run]:
+    """Every run that matches, page after page, oldest first."""
+    runs: list[Run] = []
+    token = None
+    while True:
+        page = store.client.search_runs(
+            [store.experiment_id],
+            filter_string,
+            ViewType.ACTIVE_ONLY,
+            max_results=1000,
+            order_by=["attributes.start_time ASC"],
+            page_token=token,
+        )
+        runs += page
+        token = page.token
+        if not token:
+            return runs
+
+
+def create_run(
+    store: Store, name: str, tags: dict[str, str], params: dict[str, Any], parent_id: str | None = None
+) -> str:
+    """A new run's id. Tags get the project's prefix; DVC's stage is noted where there is one."""
+    lineage = {"dvc.stage": os.environ["DVC_STAGE"]} if "DVC_STAGE" in os.environ else {}
+    nesting = {"mlflow.parentRunId": parent_id} if parent_id else {}
+    run = store.client.create_run(
+        store.experiment_id, tags={f"{TAG}{k}": v for k, v in tags.items()} | lineage | nesting, run_name=name
+    )
+    store.client.log_batch(run.info.run_id, params=[Param(k, str(v)) for k, v in params.items()])
+    return str(run.info.run_id)
+
+
+def log_metrics(store: Store, run_id: str, metrics: dict[str, float], tags: dict[str, str] | None = None) -> None:
+    """Metrics and tags of a run in one call."""
+    now = get_current_time_millis()
+    store.client.log_batch(
+        run_id,
+        metrics=[Metric(k, v, now, 0) for k, v in metrics.items()],
+        tags=[RunTag(f"{TAG}{k}", v) for k, v in (tags or {}).items()],
+    )
+
+
+def log_files(store: Store, run_id: str, files: dict[str, bytes]) -> None:
+    """Artifacts of a run, by their path in it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, content in files.items():
+            path = Path(scratch) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        store.client.log_artifacts(run_id, scratch)
+
+
+def read_file(store: Store, run_id: str, name: str) -> bytes:
+    """One artifact of a run. InputError if it is not there."""
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            return Path(store.client.download_artifacts(run_id, name, scratch)).read_bytes()
+        except (MlflowException, OSError) as error:
+            raise InputError(f"run {run_id} has no readable artifact {name}") from error
+
+
+def read_json(store: Store, run_id: str, name: str) -> dict[str, Any]:
+    """One JSON artifact of a run, an object."""
+    try:
+        content = json.loads(read_file(store, run_id, name))
+    except ValueError as error:
+        raise InputError(f"the artifact {name} of run {run_id} is no JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"the artifact {name} of run {run_id} holds no JSON object")
+    return content
+
+
+def finish(store: Store, run_id: str, status: str = "FINISHED") -> None:
+    """End a run. The last thing done to it: a finished run is complete."""
+    store.client.set_terminated(run_id, status)
+
+
+def register(store: Store, name: str, run_id: str, directory: str, tags: dict[str, str], description: str) -> int:
+    """Register a run's artifact directory as the next version of `name`; the version of that run if it has one."""
+    client = store.client
+    if not client.search_registered_models(f"name = '{name}'"):
+        try:
+            client.create_registered_model(name)
+        except MlflowException:  # somebody else made it meanwhile
+            client.get_registered_model(name)
+    present = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    if present:
+        return int(present[0].version)
+    source = f"{client.get_run(run_id).info.artifact_uri}/{directory}"
+    made = client.create_model_version(
+        name, source, run_id, tags={f"{TAG}{k}": v for k, v in tags.items()}, description=description
+    )
+    return int(made.version)
+
+
+def get_version(store: Store, name: str, version: int) -> ModelVersion:
+    """A registered version. InputError if there is none of that number."""
+    try:
+        return store.client.get_model_version(name, str(version))
+    except MlflowException as error:
+        raise InputError(f"{name} has no version {version} in the registry") from error
+
+
+def version_of_plan(store: Store, name: str, plan_digest: str) -> ModelVersion:
+    """The newest version of `name` whose ensemble has this plan. InputError if there is none."""
+    found = store.client.search_model_versions(f"name = '{name}' and tags.`{TAG}plan` = '{plan_digest}'")
+    if not found:
+        raise InputError(f"the registry has no version of {name} for plan {plan_digest[:12]}; run `dvc repro smooth`")
+    return max(found, key=lambda version: int(version.version))
+
+
+def _without_password(uri: str) -> str:
+    scheme, separator, rest = uri.partition("://")
+    return f"{scheme}://***@{rest.rpartition('@')[2]}" if separator and "@" in rest else uri

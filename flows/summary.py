@@ -1,0 +1,37 @@
+"""What `make demo` ends with: the result as a table, and where to look.
+
+python -m flows.summary
+"""
+
+import json
+import os
+
+from flows.certify import CERTIFICATE, CURVE_PICTURE, EXAMPLES, seconds_a_model
+from flows.report import table, title
+from flows.store import SMOOTHED, answering, connect, version_of_plan
+from flows.train import METRICS
+from sanitize import errors
+from sanitize.errors import InputError
+
+
+def main() -> None:
+    if not CERTIFICATE.is_file():
+        raise InputError(f"{CERTIFICATE} does not exist; run `dvc repro`")
+    certificate = json.loads(CERTIFICATE.read_text())
+    with answering():
+        store = connect()
+        version = version_of_plan(store, SMOOTHED, certificate["plan_digest"])
+        seconds = seconds_a_model(store, version.run_id)
+    print(f"\n{SMOOTHED} version {version.version}: {title(certificate)}\n")
+    print(table(certificate, seconds))
+    print(f"\nA certificate is false with probability at most {certificate['level']:.3g}, {certificate['holds']}.")
+    if METRICS.is_file():
+        accuracy = json.loads(METRICS.read_text())["test_accuracy"]
+        print(f"The ordinary model on one sanitized copy: accuracy {accuracy:.3f}; defended, not certified.")
+    print(f"\npictures   {CURVE_PICTURE}  {EXAMPLES}")
+    print(f"MLflow     .venv/bin/mlflow ui --backend-store-uri {os.environ['MLFLOW_TRACKING_URI']}")
+    print("DVC plot   .venv/bin/dvc plots show   (then open dvc_plots/index.html)")
+
+
+if __name__ == "__main__":
+    errors.run(main)

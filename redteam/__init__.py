@@ -1,0 +1,1 @@
+"""Attacks and rival defences: what the sanitizer is measured against."""
