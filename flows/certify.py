@@ -8,7 +8,6 @@ registered version.
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.ensemble import Ensemble, read_ensemble, read_votes, recall_entropy, root_of
 from flows.report import at_radii, curve_radii, draw_curve, table, title, write_curve, write_points
-from flows.smooth import ENSEMBLE
 from flows.store import SMOOTHED, TAG, Store, answering, connect, find_runs, get_version, log_files, version_of_plan
 from models.certificate import ABSTAIN, certified_accuracy
 from models.certificate import certify as certify_counts
@@ -30,18 +28,15 @@ from sanitize.denoiser import load_denoiser
 from sanitize.errors import InputError
 from sanitize.files import write_json
 from sanitize.imageset import load
-from sanitize.ingest import SETS
 from sanitize.noise import Entropy
 from sanitize.params import read_params
-from sanitize.pretrain import DENOISER
+from sanitize.paths import DENOISER, ENSEMBLE, POINTS, REPORTS, SETS
 from sanitize.preview import contact_sheet
 
-REPORTS = Path("reports")
 CERTIFICATE = REPORTS / "certificate.json"
 CURVE = REPORTS / "certified_accuracy.csv"
 CURVE_PICTURE = REPORTS / "certified_accuracy.png"
 EXAMPLES = REPORTS / "sanitized_examples.png"
-POINTS = Path("data/points.csv")
 METRICS = REPORTS / "metrics.json"
 
 

@@ -44,19 +44,16 @@ from flows.store import (
 )
 from models.draw import make_draw
 from models.params import CertifyParams, SmoothParams, TrainParams, least_m
-from models.plan import Plan, recipe_of
+from models.plan import Plan, code_digest, recipe_of
 from models.votes import votes_hash, votes_to_bytes
 from models.weights import save_weights
 from sanitize import errors
 from sanitize.denoiser import PROVENANCE, Denoiser, load_denoiser
 from sanitize.errors import InputError
 from sanitize.imageset import ImageSet, load, require_trainable
-from sanitize.ingest import SETS
 from sanitize.params import SanitizeParams, read_params
-from sanitize.pretrain import DENOISER
+from sanitize.paths import DENOISER, ENSEMBLE, SETS
 from sanitize.sanitizer import check
-
-ENSEMBLE = Path("data/ensemble")
 
 
 def make_plan() -> Plan:
@@ -90,6 +87,7 @@ def make_plan() -> Plan:
         method=certify_params.method,
         simultaneous=certify_params.simultaneous,
         entropy_spec=sanitize_params.entropy,
+        code_digest=code_digest(),
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,9 +59,10 @@ def answering() -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, ConnectionError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"the MLflow store {_without_password(os.environ['MLFLOW_TRACKING_URI'])} refused ({reason}); "
+            f"the MLflow store {_without_password(os.environ['MLFLOW_TRACKING_URI'])} refused "
+            f"({_without_password(reason)[:200]}); "
             "start it or correct MLFLOW_TRACKING_URI, then run the same command again"
         ) from error
 
@@ -176,6 +178,5 @@ def version_of_plan(store: Store, name: str, plan_digest: str) -> ModelVersion:
     return max(found, key=lambda version: int(version.version))
 
 
-def _without_password(uri: str) -> str:
-    scheme, separator, rest = uri.partition("://")
-    return f"{scheme}://***@{rest.rpartition('@')[2]}" if separator and "@" in rest else uri
+def _without_password(text: str) -> str:
+    return re.sub(r"://[^@/\s]*@", "://***@", text)

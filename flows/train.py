@@ -4,7 +4,6 @@ python -m flows.train
 """
 
 import json
-from pathlib import Path
 
 import numpy as np
 
@@ -17,13 +16,12 @@ from sanitize import errors
 from sanitize.copies import manifest_path
 from sanitize.files import write_json
 from sanitize.imageset import load, require_trainable
-from sanitize.ingest import SETS
 from sanitize.noise import training_seed
 from sanitize.params import read_params
-from sanitize.reference import SANITIZED as SANITIZED_SET
+from sanitize.paths import CLASSIFIER, REPORTS, SETS
+from sanitize.paths import SANITIZED as SANITIZED_SET
 
-WEIGHTS = Path("data/classifier.safetensors")
-METRICS = Path("reports/train.json")
+METRICS = REPORTS / "train.json"
 
 
 def main() -> None:
@@ -38,7 +36,7 @@ def main() -> None:
     accuracy = float(np.mean(predict(model, test.images) == test.labels))
     metrics = {"test_accuracy": round(accuracy, 4), "sanitized_psnr_db": manifest["psnr_db"]}
 
-    save_weights(model, WEIGHTS, recipe.architecture, sanitized.image_shape, len(sanitized.classes), recipe.width)
+    save_weights(model, CLASSIFIER, recipe.architecture, sanitized.image_shape, len(sanitized.classes), recipe.width)
     write_json(METRICS, metrics)
     with answering():
         run_id = create_run(
@@ -53,7 +51,7 @@ def main() -> None:
             store,
             run_id,
             {
-                "model/classifier.safetensors": WEIGHTS.read_bytes(),
+                "model/classifier.safetensors": CLASSIFIER.read_bytes(),
                 "model/manifest.json": manifest_path(SANITIZED_SET).read_bytes(),
             },
         )
@@ -66,7 +64,7 @@ def main() -> None:
             {"sanitized_digest": manifest["sanitized_digest"]},
             "Ordinary training on one sanitized copy. Defended, not certified: only the ensemble is certified.",
         )
-    print(f"{WEIGHTS}: test accuracy {accuracy:.3f}; {SANITIZED} version {version}")
+    print(f"{CLASSIFIER}: test accuracy {accuracy:.3f}; {SANITIZED} version {version}")
 
 
 if __name__ == "__main__":

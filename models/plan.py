@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from models.params import TrainParams
@@ -25,6 +26,7 @@ class Plan:
     method: str
     simultaneous: bool
     entropy_spec: str
+    code_digest: str
 
     @property
     def recipe_digest(self) -> str:
@@ -49,6 +51,25 @@ class Plan:
 def plan_from_dict(content: dict[str, Any]) -> Plan:
     """The plan that `as_dict` wrote. KeyError or TypeError if fields are missing."""
     return Plan(**{name: content[name] for name in Plan.__dataclass_fields__})
+
+
+DRAW_SOURCES = (
+    "models/classifiers.py",
+    "models/draw.py",
+    "models/training.py",
+    "sanitize/denoiser.py",
+    "sanitize/imageset.py",
+    "sanitize/noise.py",
+    "sanitize/sanitizer.py",
+    "sanitize/timestep.py",
+)
+"""The code a draw runs through: change it, and the models are others."""
+
+
+def code_digest() -> str:
+    """sha256 over the sources that determine a draw."""
+    root = Path(__file__).resolve().parents[1]
+    return _digest({name: hashlib.sha256((root / name).read_bytes()).hexdigest() for name in DRAW_SOURCES})
 
 
 def recipe_of(params: TrainParams) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def save_weights(
 ) -> None:
     """Write the weights and what is needed to build the network again; the same weights give the same bytes."""
     description = {"architecture": architecture, "classes": classes, "image_shape": image_shape, "width": width}
-    metadata = {"format": FORMAT, "model": json.dumps(description, sort_keys=True)}
+    metadata = {FORMAT: json.dumps(description, sort_keys=True)}  # one key: several come in any order
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(path) as scratch:
         safetensors.torch.save_file(tensors, scratch, metadata=metadata)
@@ -33,9 +33,9 @@ def load_weights(path: Path) -> nn.Module:
             tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 (no iterator)
     except (OSError, safetensors.SafetensorError) as error:
         raise InputError(f"{path} is no readable safetensors file ({error}); restore it with `dvc checkout`") from error
-    if metadata.get("format") != FORMAT:
-        raise InputError(f"{path} holds {metadata.get('format', 'no')} weights, not {FORMAT}")
-    description = json.loads(metadata["model"])
+    if FORMAT not in metadata:
+        raise InputError(f"{path} holds no {FORMAT} weights; give a file that this project wrote")
+    description = json.loads(metadata[FORMAT])
     h, w, c = description["image_shape"]
     model = build(description["architecture"], (h, w, c), description["classes"], description["width"])
     model.load_state_dict(tensors, strict=True)

@@ -1,6 +1,7 @@
 """Image sets: what comes in, what goes out, and the digest that names one."""
 
 import hashlib
+import zipfile
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -124,7 +125,7 @@ def _load_npz(path: Path) -> ImageSet:
     try:
         with np.load(path, allow_pickle=False) as archive:
             columns = {key: archive[key] for key in archive.files}
-    except (ValueError, OSError, EOFError, KeyError) as error:
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} cannot be read as .npz without unpickling ({error}); save plain arrays") from error
     for key in ("images", "labels"):
         if key not in columns:

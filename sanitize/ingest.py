@@ -12,9 +12,7 @@ from sanitize import errors
 from sanitize.errors import InputError
 from sanitize.imageset import ImageSet, load, require_trainable, save_npz
 from sanitize.params import IngestParams, read_params
-
-INCOMING = Path("data/incoming")
-SETS = {name: Path(f"data/{name}.npz") for name in ("trusted", "raw", "test")}
+from sanitize.paths import INCOMING, SETS
 
 
 def digits(trusted: int, raw: int, seed: int) -> dict[str, ImageSet]:

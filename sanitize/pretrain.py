@@ -20,10 +20,9 @@ from sanitize.denoiser import PROVENANCE, SCHEDULER, WEIGHTS, digest_of, find_de
 from sanitize.errors import InputError
 from sanitize.files import replacing, write_json
 from sanitize.imageset import ImageSet, load
-from sanitize.ingest import SETS
 from sanitize.params import DenoiserParams, read_params
+from sanitize.paths import DENOISER, SETS
 
-DENOISER = Path("data/denoiser")
 LARGEST_TIMESTEP = 600
 """Training draws timesteps below this (of 1,000): sigma up to 2.6, more than any image survives."""
 EMA = 0.995

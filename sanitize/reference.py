@@ -3,18 +3,13 @@
 python -m sanitize.reference
 """
 
-from pathlib import Path
-
 from sanitize import errors
 from sanitize.copies import write_copy
 from sanitize.denoiser import load_denoiser
 from sanitize.imageset import load
-from sanitize.ingest import SETS
 from sanitize.noise import draw_entropy
 from sanitize.params import SanitizeParams, read_params
-from sanitize.pretrain import DENOISER
-
-SANITIZED = Path("data/sanitized.npz")
+from sanitize.paths import DENOISER, SANITIZED, SETS
 
 
 def main() -> None:

@@ -1,0 +1,12 @@
+"""Where the stages leave what the next ones read, relative to the project's root."""
+
+from pathlib import Path
+
+INCOMING = Path("data/incoming")
+SETS = {name: Path(f"data/{name}.npz") for name in ("trusted", "raw", "test")}
+DENOISER = Path("data/denoiser")
+SANITIZED = Path("data/sanitized.npz")
+CLASSIFIER = Path("data/classifier.safetensors")
+ENSEMBLE = Path("data/ensemble")
+POINTS = Path("data/points.csv")
+REPORTS = Path("reports")

@@ -1,0 +1,78 @@
+"""Real parts for the tests: a tiny denoiser on disk, the digits, stores of their own. Nothing leaves the machine."""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+SCRATCH = Path(tempfile.mkdtemp(prefix="cleanlabel-tests-"))
+os.environ.update(
+    {
+        "DO_NOT_TRACK": "true",
+        "DVC_NO_ANALYTICS": "1",
+        "DVC_SITE_CACHE_DIR": str(SCRATCH / "dvc"),
+        "HF_HOME": str(SCRATCH / "huggingface"),
+        "HF_HUB_OFFLINE": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{SCRATCH}/mlflow.db",
+        "MPLCONFIGDIR": str(SCRATCH / "matplotlib"),
+        "PREFECT_HOME": str(SCRATCH / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    }
+)
+sys.path.insert(0, str(Path(__file__).parent))
+
+import shutil  # noqa: E402  (the environment comes first)
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from sanitize.denoiser import Denoiser, load_denoiser  # noqa: E402
+from sanitize.imageset import ImageSet  # noqa: E402
+
+FIXED = bytes(range(32))
+"""Entropy for tests, known to everybody."""
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(SCRATCH, ignore_errors=True)
+
+
+def save_tiny_denoiser(directory: Path, size: int = 8, channels: int = 1, **scheduler: object) -> Path:
+    """A UNet of 8 and 16 channels with random weights, saved as diffusers saves one."""
+    from diffusers import DDPMScheduler, UNet2DModel
+
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=size,
+        in_channels=channels,
+        out_channels=channels,
+        layers_per_block=1,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        norm_num_groups=4,
+        add_attention=False,
+    )
+    unet.save_pretrained(directory / "unet", safe_serialization=True)
+    DDPMScheduler(1000, beta_schedule="linear", **scheduler).save_pretrained(directory / "scheduler")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def denoiser_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_denoiser(tmp_path_factory.mktemp("denoiser"))
+
+
+@pytest.fixture(scope="session")
+def denoiser(denoiser_dir: Path) -> Denoiser:
+    return load_denoiser(denoiser_dir)
+
+
+@pytest.fixture
+def small_set() -> ImageSet:
+    """24 random 8x8 grey images of 3 classes."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (24, 8, 8, 1), dtype=np.uint8)
+    return ImageSet(images, np.arange(24) % 3, tuple(f"image-{i}" for i in range(24)), ("a", "b", "c"), False)

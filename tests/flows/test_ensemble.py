@@ -1,0 +1,219 @@
+"""Rule 6 against a real SQLite store: planned first, each draw once, votes as they were recorded."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flows import store as store_module
+from flows.ensemble import (
+    find_draws,
+    only_one,
+    open_ensemble,
+    read_votes,
+    recall_entropy,
+    root_of,
+    save_ensemble,
+)
+from flows.store import SMOOTHED, Store, connect, create_run, find_runs, finish, log_files, log_metrics, register
+from models.plan import Plan, plan_from_dict
+from models.votes import votes_hash, votes_to_bytes
+from sanitize.errors import InputError
+
+PLAN = Plan(
+    m=4,
+    sigma=0.5,
+    raw_digest="raw",
+    test_digest="test",
+    denoiser_digest="denoiser",
+    denoiser_state="disjoint",
+    recipe={"epochs": 1},
+    classes=3,
+    n_test=5,
+    alpha=0.001,
+    method="binary",
+    simultaneous=False,
+    entropy_spec="os",
+    code_digest="code",
+)
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated database, made once: the first use of one takes seconds."""
+    from mlflow.tracking import MlflowClient
+
+    path = tmp_path_factory.mktemp("database") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def store(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".mlflow").mkdir()
+    shutil.copy(empty_database, tmp_path / ".mlflow" / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/.mlflow/mlflow.db")
+    return connect()
+
+
+def vote(store: Store, ensemble, draw: int, votes=(0, 1, 2, 0, 1), plan: str | None = None, status="FINISHED") -> str:
+    """A child run as `smooth` records it."""
+    row = np.array(votes)
+    tags = {"kind": "draw", "draw": str(draw), "plan": plan or ensemble.plan.digest}
+    run_id = create_run(store, f"draw {draw}", tags, {}, parent_id=ensemble.run_id)
+    log_files(store, run_id, {"votes.npy": votes_to_bytes(row)})
+    log_metrics(store, run_id, {}, {"votes_sha256": votes_hash(row)})
+    finish(store, run_id, status)
+    return run_id
+
+
+def test_the_plan_and_a_commitment_stand_before_any_draw(store):
+    ensemble = open_ensemble(store, PLAN)
+    run = store.client.get_run(ensemble.run_id)
+    assert run.data.params["m"] == "4"
+    assert run.data.params["raw_digest"] == "raw"
+    assert run.data.params["entropy_commitment"] == recall_entropy(ensemble).commitment
+    stored = str(run.data.params) + str(run.data.tags)
+    assert recall_entropy(ensemble).hex not in stored  # revealed with the certificate, not before
+    assert find_draws(store, ensemble) == ({}, [])
+
+
+def test_the_same_plan_is_the_same_ensemble_with_the_same_entropy(store):
+    first = open_ensemble(store, PLAN)
+    again = open_ensemble(store, PLAN)
+    assert again == first
+    assert recall_entropy(again) == recall_entropy(first)
+
+
+def test_another_ensemble_on_the_same_data_recipe_and_sigma_is_a_further_attempt(store):
+    assert open_ensemble(store, PLAN).attempt == 0
+    more = open_ensemble(store, replace(PLAN, m=8))
+    assert more.attempt == 1
+    assert recall_entropy(more) != recall_entropy(open_ensemble(store, PLAN))
+    assert open_ensemble(store, replace(PLAN, m=9)).attempt == 2
+    assert open_ensemble(store, replace(PLAN, sigma=1.0)).attempt == 0
+    assert open_ensemble(store, replace(PLAN, raw_digest="new")).attempt == 0
+
+
+def test_a_plan_that_died_before_it_was_recorded_is_planned_anew(store):
+    tags = {"kind": "ensemble", "plan": PLAN.digest, "family": PLAN.family}
+    dead = create_run(store, "ensemble", tags, {})
+    ensemble = open_ensemble(store, PLAN)
+    assert ensemble.run_id != dead
+    assert ensemble.attempt == 0
+    assert store.client.get_run(dead).info.status == "KILLED"
+
+
+def test_draws_are_found_once_each_and_unfinished_ones_apart(store):
+    ensemble = open_ensemble(store, PLAN)
+    for draw in (0, 2):
+        vote(store, ensemble, draw)
+    vote(store, ensemble, 3, status="KILLED")
+    finished, unfinished = find_draws(store, ensemble)
+    assert sorted(finished) == [0, 2]
+    assert len(unfinished) == 1
+    assert sorted(read_votes(store, ensemble)) == [0, 2]
+
+
+def test_a_draw_claimed_twice_is_an_error_that_names_both_runs(store):
+    ensemble = open_ensemble(store, PLAN)
+    one, other = vote(store, ensemble, 1), vote(store, ensemble, 1)
+    with pytest.raises(InputError, match="both claim draw 1") as refused:
+        read_votes(store, ensemble)
+    assert one in str(refused.value)
+    assert other in str(refused.value)
+
+
+def test_an_extra_draw_is_an_error(store):
+    ensemble = open_ensemble(store, PLAN)
+    run_id = vote(store, ensemble, 4)
+    with pytest.raises(InputError, match=f"{run_id} claims draw 4; the plan has draws 0..3"):
+        read_votes(store, ensemble)
+
+
+def test_edited_votes_are_an_error_that_names_the_run(store):
+    ensemble = open_ensemble(store, PLAN)
+    run_id = vote(store, ensemble, 0)
+    log_files(store, run_id, {"votes.npy": votes_to_bytes(np.array([0, 0, 0, 0, 0]))})
+    with pytest.raises(InputError, match=f"votes of run {run_id} .* do not match"):
+        read_votes(store, ensemble)
+
+
+def test_a_run_of_another_plan_is_an_error(store):
+    ensemble = open_ensemble(store, PLAN)
+    run_id = vote(store, ensemble, 0, plan=replace(PLAN, recipe={"epochs": 2}).digest)
+    with pytest.raises(InputError, match=f"{run_id} .draw 0. was made by another plan"):
+        read_votes(store, ensemble)
+
+
+def test_a_finished_run_without_votes_is_an_error(store):
+    ensemble = open_ensemble(store, PLAN)
+    run_id = create_run(
+        store, "draw 0", {"kind": "draw", "draw": "0", "plan": PLAN.digest}, {}, parent_id=ensemble.run_id
+    )
+    finish(store, run_id)
+    with pytest.raises(InputError, match=f"run {run_id} has no readable artifact votes.npy"):
+        read_votes(store, ensemble)
+
+
+def test_a_changed_plan_is_an_error(store):
+    ensemble = open_ensemble(store, PLAN)
+    changed = replace(PLAN, sigma=2.0).as_dict() | {"attempt": 0, "entropy_commitment": "x", "entropy_source": "os"}
+    store.client.log_dict(ensemble.run_id, changed, "ensemble/plan.json")
+    with pytest.raises(InputError, match="was changed after it was recorded"):
+        open_ensemble(store, PLAN)
+
+
+def test_the_saved_ensemble_has_a_row_a_draw_and_says_nothing_of_when_or_where(store, tmp_path):
+    ensemble = open_ensemble(store, PLAN)
+    run_ids = [vote(store, ensemble, draw) for draw in (0, 1, 3)]
+    votes = read_votes(store, ensemble)
+    content = save_ensemble(store, ensemble, votes, tmp_path / "ensemble")
+    assert content["missing_draws"] == [2]
+    assert content["votes_root"] == root_of(votes, 4)
+    matrix = np.load(tmp_path / "ensemble" / "votes.npy", allow_pickle=False)
+    assert matrix.tolist() == [[0, 1, 2, 0, 1], [0, 1, 2, 0, 1], [-1] * 5, [0, 1, 2, 0, 1]]
+    text = (tmp_path / "ensemble" / "ensemble.json").read_text()
+    assert not any(run_id in text for run_id in [*run_ids, ensemble.run_id])
+    assert plan_from_dict(content) == PLAN
+
+
+def test_an_ensemble_has_one_version_however_often_it_is_registered(store):
+    ensemble = open_ensemble(store, PLAN)
+    assert [register(store, SMOOTHED, ensemble.run_id, "ensemble", {"plan": PLAN.digest}, "") for _ in range(3)] == [
+        1
+    ] * 3
+    other = open_ensemble(store, replace(PLAN, m=5))
+    assert register(store, SMOOTHED, other.run_id, "ensemble", {"plan": other.plan.digest}, "") == 2
+
+
+def test_every_page_of_a_long_list_is_read(store, monkeypatch):
+    ensemble = open_ensemble(store, replace(PLAN, m=30))
+    for draw in range(30):
+        create_run(store, f"draw {draw}", {"draw": str(draw)}, {}, parent_id=ensemble.run_id)
+    search = store.client.search_runs
+    monkeypatch.setattr(store.client, "search_runs", lambda *a, **k: search(*a, **(k | {"max_results": 7})))
+    assert len(find_runs(store, f"tags.mlflow.parentRunId = '{ensemble.run_id}'")) == 30
+
+
+def test_two_processes_never_work_on_one_ensemble(store):
+    with only_one(PLAN):
+        with pytest.raises(InputError, match="working on this ensemble already"), only_one(PLAN):
+            pass
+        with only_one(replace(PLAN, m=5)):
+            pass
+    with only_one(PLAN):
+        pass
+
+
+def test_a_store_that_is_away_is_one_sentence_without_its_password(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(InputError, match=r"MLflow store http://\*\*\*@127.0.0.1:9 refused") as refused:
+        store_module.connect()
+    assert "secret" not in str(refused.value)
+    assert "\n" not in str(refused.value)

@@ -1,0 +1,45 @@
+"""Rule 2: one draw an image and model, kept for the whole training; every draw its own noise and seed."""
+
+import numpy as np
+import torch
+from conftest import FIXED
+from models_recipes import QUICK
+
+from models.draw import make_draw
+from models.training import predict, train
+from sanitize.noise import training_seed
+from sanitize.sanitizer import sanitize
+
+
+def test_a_draw_trains_on_one_sanitized_copy_and_on_nothing_else(small_set, denoiser):
+    made = make_draw(small_set, small_set, 0.5, denoiser, QUICK, FIXED, draw=3)
+    copy = sanitize(small_set, 0.5, denoiser, FIXED, draw=3)
+    by_hand = train(copy, small_set.labels, 3, QUICK, training_seed(FIXED, 3))
+    for name, tensor in made.model.state_dict().items():
+        torch.testing.assert_close(tensor, by_hand.state_dict()[name], atol=0, rtol=0)
+    np.testing.assert_array_equal(made.votes, predict(by_hand, small_set.images))
+
+
+def test_training_sees_the_same_pixels_in_every_epoch(small_set, denoiser, monkeypatch):
+    # Fresh noise every epoch would give E looks at each poison and divide sigma by sqrt(E).
+    drawn = []
+    real = np.random.Philox
+    monkeypatch.setattr(np.random, "Philox", lambda key: drawn.append(tuple(key)) or real(key=key))
+    make_draw(small_set, small_set, 0.5, denoiser, QUICK.model_copy(update={"epochs": 5}), FIXED, draw=0)
+    assert len(drawn) == len(set(drawn)) == len(small_set)
+
+
+def test_a_draw_can_be_made_again_and_no_other_draw_is_like_it(small_set, denoiser):
+    def trained(draw: int) -> torch.Tensor:
+        model = make_draw(small_set, small_set, 0.5, denoiser, QUICK, FIXED, draw).model
+        return torch.cat([p.detach().flatten() for p in model.state_dict().values()])
+
+    torch.testing.assert_close(trained(1), trained(1), atol=0, rtol=0)
+    assert not torch.equal(trained(1), trained(2))
+
+
+def test_without_a_denoiser_the_noise_stays_in(small_set):
+    made = make_draw(small_set, small_set, 1.0, None, QUICK, FIXED, draw=0)
+    noised = sanitize(small_set, 1.0, None, FIXED, draw=0)
+    by_hand = train(noised, small_set.labels, 3, QUICK, training_seed(FIXED, 0))
+    np.testing.assert_array_equal(made.votes, predict(by_hand, small_set.images))

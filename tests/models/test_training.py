@@ -1,0 +1,97 @@
+"""Ordinary training: all of its randomness from its seed, and nothing from data it was not given."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from models.classifiers import build
+from models.params import TrainParams
+from models.training import as_tensor, predict, shifted, train
+from models.weights import load_weights, save_weights
+from sanitize.errors import InputError
+from sanitize.ingest import digits
+
+RECIPE = TrainParams(
+    architecture="small-cnn",
+    width=4,
+    epochs=2,
+    batch=10,
+    learning_rate=2e-3,
+    weight_decay=0.0,
+    label_smoothing=0.1,
+    shift=1,
+)
+
+
+def weights(model: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.state_dict().values()])
+
+
+def test_a_model_follows_from_its_seed_and_from_no_global_state(small_set):
+    torch.manual_seed(1)
+    one = train(small_set.images, small_set.labels, 3, RECIPE, seed=7)
+    torch.manual_seed(2)
+    np.random.seed(3)  # noqa: NPY002
+    other = train(small_set.images, small_set.labels, 3, RECIPE, seed=7)
+    torch.testing.assert_close(weights(one), weights(other), atol=0, rtol=0)
+    assert not torch.equal(weights(one), weights(train(small_set.images, small_set.labels, 3, RECIPE, seed=8)))
+
+
+def test_training_leaves_the_global_generator_alone(small_set):
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    train(small_set.images, small_set.labels, 3, RECIPE, seed=7)
+    torch.testing.assert_close(torch.rand(3), expected, atol=0, rtol=0)
+
+
+def test_pixels_are_scaled_by_public_constants(small_set):
+    # A mean or deviation of the set would make one image's input depend on the others.
+    np.testing.assert_array_equal(as_tensor(small_set.images)[3], as_tensor(small_set.images[3:4])[0])
+    assert as_tensor(np.array([[[[0]], [[255]]]], np.uint8)).flatten().tolist() == [-1.0, 1.0]
+    assert as_tensor(np.array([[[[-1.0]], [[2.0]]]], np.float32)).flatten().tolist() == [-3.0, 3.0]
+
+
+def test_the_digits_are_learned():
+    sets = digits(600, 800, 0)
+    recipe = RECIPE.model_copy(update={"epochs": 10, "batch": 32, "width": 16, "shift": 0})
+    model = train(sets["raw"].images, sets["raw"].labels, 10, recipe, seed=0)
+    assert np.mean(predict(model, sets["test"].images) == sets["test"].labels) > 0.95
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_shifting_agrees_with_a_loop_over_the_images(most):
+    batch = torch.rand(6, 3, 5, 4)
+    fast = shifted(batch, most, torch.Generator().manual_seed(0))
+    offsets = torch.randint(2 * most + 1, (2, 6), generator=torch.Generator().manual_seed(0))
+    padded = functional.pad(batch, (most,) * 4, value=-1.0)
+    slow = torch.stack(
+        [padded[i, :, top : top + 5, left : left + 4] for i, (top, left) in enumerate(offsets.T.tolist())]
+    )
+    torch.testing.assert_close(fast, slow, atol=0, rtol=0)
+
+
+def test_a_model_whose_output_is_no_number_votes_for_nobody(small_set):
+    model = build("linear", (8, 8, 1), 3, 1)
+    with torch.no_grad():
+        model[1].bias[0] = float("nan")
+    assert predict(model, small_set.images).tolist() == [-1] * 24
+
+
+@pytest.mark.parametrize("architecture", ["small-cnn", "mlp", "linear"])
+def test_weights_come_back_as_they_went_and_as_the_same_bytes(architecture, small_set, tmp_path):
+    model = build(architecture, (8, 8, 1), 3, 4).eval()
+    for name in ("one", "two"):
+        save_weights(model, tmp_path / name, architecture, (8, 8, 1), 3, 4)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    np.testing.assert_array_equal(
+        predict(load_weights(tmp_path / "one"), small_set.images), predict(model, small_set.images)
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04}\x94.", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "])
+def test_a_file_that_is_no_weights_is_refused(content, tmp_path):
+    (tmp_path / "w").write_bytes(content)
+    with pytest.raises(InputError, match="w (is no readable safetensors|holds no cleanlabel)"):
+        load_weights(tmp_path / "w")

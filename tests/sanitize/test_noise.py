@@ -1,0 +1,94 @@
+"""Rules 4 and 5: noise that nobody could foresee, a function of (entropy, role, draw, image id) and nothing else."""
+
+import itertools
+
+import numpy as np
+import pytest
+from conftest import FIXED
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from sanitize.errors import InputError
+from sanitize.noise import Entropy, draw_entropy, standard_normal, stream_key, training_seed
+
+IDS = tuple(f"cat/{i:03d}.png" for i in range(40))
+
+
+@given(st.lists(st.sampled_from(IDS), min_size=1, max_size=8, unique=True))
+def test_an_images_noise_does_not_depend_on_its_companions_or_its_place(chosen):
+    alone = {i: standard_normal(FIXED, "noise", 3, [i], (4, 4, 3))[0] for i in chosen}
+    together = standard_normal(FIXED, "noise", 3, chosen, (4, 4, 3))
+    for row, image_id in zip(together, chosen, strict=True):
+        np.testing.assert_array_equal(row, alone[image_id])
+
+
+def test_no_two_images_draws_or_roles_share_a_block_of_randomness():
+    streams = itertools.product(("noise", "test-noise", "train"), range(8), ("", *map(str, range(60))))
+    words = [np.random.Philox(key=stream_key(FIXED, r, d, i)).random_raw(256) for r, d, i in streams]
+    assert np.unique(np.concatenate(words)).size == len(words) * 256  # a shifted stream would repeat words
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ((FIXED, "noise", 0, "7"), (FIXED[::-1], "noise", 0, "7")),
+        ((FIXED, "noise", 0, "7"), (FIXED, "test-noise", 0, "7")),
+        ((FIXED, "noise", 0, "7"), (FIXED, "train", 0, "7")),
+        ((FIXED, "noise", 0, "7"), (FIXED, "noise", 1, "7")),
+        ((FIXED, "noise", 1, "1"), (FIXED, "noise", 11, "")),
+        ((FIXED, "noise", 0, "a/b"), (FIXED, "noise", 0, "a/b ")),
+    ],
+)
+def test_each_of_the_four_changes_the_key(one, other):
+    assert stream_key(*one).tolist() != stream_key(*other).tolist()
+
+
+def test_the_noise_is_standard_normal():
+    sample = standard_normal(FIXED, "noise", 0, [str(i) for i in range(200)], (32, 32)).ravel()
+    assert stats.kstest(sample, "norm").pvalue > 1e-3
+    assert abs(sample.std() - 1) < 0.01
+    assert np.isfinite(sample).all()
+
+
+def test_different_images_and_pixels_are_uncorrelated():
+    rows = standard_normal(FIXED, "noise", 0, [str(i) for i in range(64)], (4096,))
+    off_diagonal = np.corrcoef(rows)[~np.eye(64, dtype=bool)]
+    assert np.abs(off_diagonal).max() < 6 / np.sqrt(4096)
+
+
+def test_a_replay_years_later_gives_the_same_noise():
+    values = standard_normal(FIXED, "noise", 5, ["cat/001.png"], (2, 2, 1)).ravel()
+    np.testing.assert_allclose(values, PINNED, rtol=1e-6)
+
+
+PINNED = [-0.9025239, 1.089164, -0.126997, -1.2044284]
+
+
+def test_entropy_from_the_operating_system_is_256_bits_and_never_the_same():
+    drawn = {draw_entropy("os").value for _ in range(50)}
+    assert len(drawn) == 50
+    assert {len(value) for value in drawn} == {32}
+    assert draw_entropy("os").source == "os"
+
+
+def test_fixed_entropy_says_that_it_is_fixed():
+    assert draw_entropy("fixed:0a") == Entropy(bytes(31) + b"\x0a", "fixed")
+
+
+@pytest.mark.parametrize("spec", ["", "fixed:", "fixed:xyz", "fixed:" + "f" * 65, "seed", "OS", "fixed:-1"])
+def test_any_other_entropy_is_refused_by_name(spec):
+    with pytest.raises(InputError, match=r"neither 'os' nor 'fixed:HEX'"):
+        draw_entropy(spec)
+
+
+def test_the_commitment_hides_the_value_and_binds_it():
+    a, b = draw_entropy("fixed:01"), draw_entropy("fixed:02")
+    assert a.commitment != b.commitment
+    assert a.hex not in a.commitment
+
+
+def test_training_seeds_differ_between_draws_and_fit_a_generator():
+    seeds = [training_seed(FIXED, draw) for draw in range(1000)]
+    assert len(set(seeds)) == 1000
+    assert all(0 <= seed < 2**63 for seed in seeds)

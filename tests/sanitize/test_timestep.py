@@ -1,0 +1,68 @@
+"""Rule 3: the timestep only tells the network how noisy its input is, by the published rule."""
+
+import math
+
+import numpy as np
+import pytest
+
+from sanitize.errors import InputError
+from sanitize.timestep import timestep_for
+
+LINEAR_1000 = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
+
+
+def cosine(steps: int) -> np.ndarray:
+    """Nichol & Dhariwal 2021, eq. 17, with their clipping of beta at 0.999."""
+
+    def f(s: float) -> float:
+        return math.cos((s + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    betas = [min(1 - f((i + 1) / steps) / f(i / steps), 0.999) for i in range(steps)]
+    return np.cumprod(1 - np.array(betas))
+
+
+COSINE_4000 = cosine(4000)
+
+
+@pytest.mark.parametrize(
+    ("sigma", "linear", "cosine_4000"),
+    [
+        (0.05, 27, 225),
+        (0.10, 58, 475),
+        (0.12, 70, 573),
+        (0.20, 117, 945),
+        (0.25, 145, 1158),
+        (0.50, 259, 1984),
+        (0.75, 339, 2490),
+        (1.00, 396, 2809),
+        (1.50, 475, 3174),
+    ],
+)
+def test_published_timesteps(sigma, linear, cosine_4000):
+    assert timestep_for(sigma, LINEAR_1000) == linear
+    assert timestep_for(sigma, COSINE_4000) == cosine_4000
+
+
+@pytest.mark.parametrize("sigma", [0.001, 0.03, 0.3, 2.0, 40.0, 78.0])
+def test_the_first_timestep_noisy_enough_is_taken(sigma):
+    t = timestep_for(sigma, LINEAR_1000)
+    levels = np.sqrt((1 - LINEAR_1000) / LINEAR_1000) / 2
+    assert t >= 1
+    assert levels[t] >= sigma
+    assert t == 1 or levels[t - 1] < sigma
+
+
+def test_index_zero_is_never_taken():
+    assert timestep_for(1e-6, LINEAR_1000) == 1
+
+
+@pytest.mark.parametrize("sigma", [80, 1000])
+def test_a_sigma_beyond_the_schedule_is_refused_with_the_limit(sigma):
+    with pytest.raises(InputError, match=rf"sigma={sigma} exceeds the schedule's largest noise level 78.7 .* smaller"):
+        timestep_for(sigma, LINEAR_1000)
+
+
+@pytest.mark.parametrize("sigma", [0.0, -1.0, float("nan"), float("inf")])
+def test_what_is_no_noise_level_is_refused(sigma):
+    with pytest.raises(InputError, match="is no noise level"):
+        timestep_for(sigma, LINEAR_1000)

@@ -1,0 +1,73 @@
+"""The rooms and who may know whom; what is never imported; what DVC must know of."""
+
+import re
+
+import pytest
+from imports import ROOMS, ROOT, imported, modules, needed
+from ruamel.yaml import YAML
+
+from models.plan import DRAW_SOURCES
+
+MAY_KNOW = {
+    "sanitize": {"sanitize"},
+    "models": {"sanitize", "models"},
+    "redteam": {"sanitize", "models", "redteam"},
+}
+SERVICES = {"prefect", "mlflow", "dvc", "ray", "sqlalchemy"}
+
+
+@pytest.mark.parametrize("room", MAY_KNOW)
+def test_data_flows_one_way(room):
+    for name, path in modules(room).items():
+        tops = {dotted.partition(".")[0] for dotted in imported(path)}
+        assert not tops & SERVICES, f"{name} runs on a bare GPU machine and may not need {tops & SERVICES}"
+        assert not (tops & set(ROOMS)) - MAY_KNOW[room], f"{name} may not know {tops & set(ROOMS)}"
+
+
+@pytest.mark.parametrize("room", [r for r in ROOMS if (ROOT / r).is_dir()])
+def test_nothing_is_ever_unpickled(room):
+    for name, path in modules(room).items():
+        source = path.read_text()
+        assert not {"pickle", "cloudpickle", "joblib", "dill"} & {i.partition(".")[0] for i in imported(path)}, name
+        assert not re.search(r"torch\.load\(|allow_pickle=True|trust_remote_code|\byaml\.load", source), name
+
+
+def stages() -> dict:
+    return YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+@pytest.mark.parametrize("stage", stages())
+def test_dvc_knows_all_the_code_a_stage_runs(stage):
+    definition = stages()[stage]
+    listed = {ROOT / dep for dep in definition["deps"]}
+    module = definition["cmd"].removeprefix("python -m ")
+    for path in needed(module):
+        known = path in listed or any(parent in listed for parent in path.parents) or not path.read_text().strip()
+        assert known, f"stage {stage} runs {path.relative_to(ROOT)}, which is not among its deps"
+
+
+@pytest.mark.parametrize("stage", stages())
+def test_bad_input_leaves_earlier_outputs_in_place(stage):
+    # DVC deletes an output before it runs a stage, unless the output is `persist`.
+    for out in stages()[stage]["outs"]:
+        assert next(iter(out.values()))["persist"] is True
+
+
+def test_the_plan_names_all_the_code_that_determines_a_draw():
+    rest = {"errors", "files", "params", "certificate"}  # sentences, files, validation and bounds change no draw
+    run = {path for path in needed("models.draw") if path.stem not in rest and path.read_text().strip()}
+    assert {str(path.relative_to(ROOT)) for path in run} == set(DRAW_SOURCES)
+
+
+def test_the_lock_file_names_no_registry_and_has_a_hash_for_everything():
+    lock = (ROOT / "requirements.txt").read_text()
+    assert "://" not in lock
+    assert "--index-url" not in lock
+    pins = re.findall(r"^[a-z0-9][\w.-]*==", lock, flags=re.MULTILINE)
+    assert len(pins) > 100
+    assert lock.count("--hash=sha256:") >= len(pins)
+
+
+def test_nothing_happens_at_import_but_in_flows():
+    for room in ("sanitize", "models"):
+        assert not (ROOT / room / "__init__.py").read_text().strip()
