@@ -1,5 +1,7 @@
 """Classifiers by name. All take float32 (n, c, h, w) in [-1, 1] and return logits (n, K)."""
 
+import math
+
 from torch import nn
 
 
@@ -16,7 +18,7 @@ def build(architecture: str, image_shape: tuple[int, int, int], classes: int, wi
             *_convolution(width, 2 * width),
             nn.MaxPool2d(2),
             *_convolution(2 * width, 4 * width),
-            nn.AdaptiveMaxPool2d(4),
+            nn.AdaptiveAvgPool2d(4),
             nn.Flatten(),
             nn.Linear(4 * width * 16, classes),
         )
@@ -24,4 +26,5 @@ def build(architecture: str, image_shape: tuple[int, int, int], classes: int, wi
 
 
 def _convolution(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
-    return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+    # GroupNorm: BatchNorm's running statistics, of sanitized images, do not fit the clean ones met at prediction
+    return nn.Conv2d(inputs, outputs, 3, padding=1), nn.GroupNorm(math.gcd(outputs, 4), outputs), nn.ReLU()

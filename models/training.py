@@ -50,9 +50,6 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)
     for _ in range(recipe.epochs):
         for rows in torch.randperm(n, generator=generator).split(recipe.batch):
-            if len(rows) < 2 and n > 1:
-                schedule.step()
-                continue  # BatchNorm has no variance of a single image
             batch = shifted(inputs[rows], recipe.shift, generator)
             loss = functional.cross_entropy(model(batch), targets[rows], label_smoothing=recipe.label_smoothing)
             optimiser.zero_grad()

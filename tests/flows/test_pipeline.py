@@ -1,0 +1,297 @@
+"""The pipeline end to end, with the real services: DVC stages, Prefect flows, MLflow store and registry.
+
+One copy of the project in a temporary folder, with a small denoiser and a small ensemble; the tests build on each
+other's state in the order they stand here.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from ruamel.yaml import YAML
+
+from sanitize.imageset import load, save_npz
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = {
+    "denoiser": {"channels": [8, 16], "steps": 30},
+    "train": {"width": 4, "epochs": 1},
+    "smooth": {"m": 12, "batch_of_draws": 2},
+}
+STAGES = ["ingest", "denoiser", "sanitize", "train", "smooth", "certify"]
+
+
+class Project:
+    """A copy of the project, and the commands a person types in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        names = subprocess.run(
+            ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+            cwd=ROOT,
+            capture_output=True,
+            check=True,
+        ).stdout.decode()
+        for name in filter(None, names.split("\0")):
+            if not name.startswith(("reports/", "dvc.lock")) and (ROOT / name).is_file():
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, root / name)
+        self.home = root.parent / "home"
+        self.home.mkdir()
+        mine = ("MLFLOW_TRACKING_URI", "PREFECT_HOME", "PREFECT_API_URL", "DVC_SITE_CACHE_DIR", "DO_NOT_TRACK")
+        self.env = {k: v for k, v in os.environ.items() if k not in mine}
+        self.env |= {"HOME": str(self.home), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        self.run("git", "init", "-q")
+        self.set_params(SMALL)
+
+    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            command, cwd=self.root, env=self.env, capture_output=True, text=True, timeout=600, check=False
+        )
+        assert not check or done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        return done
+
+    def set_params(self, changes: dict[str, dict[str, object]]) -> None:
+        yaml = YAML()
+        content = yaml.load(self.root / "params.yaml")
+        for section, values in changes.items():
+            content[section].update(values)
+        yaml.dump(content, self.root / "params.yaml")
+
+    def query(self, sql: str) -> list[tuple]:
+        with sqlite3.connect(self.root / ".mlflow" / "mlflow.db") as database:
+            return database.execute(sql).fetchall()
+
+    def draws(self) -> dict[int, str]:
+        """Finished draws of the newest ensemble: their run ids."""
+        parent = self.query(
+            "select r.run_uuid from runs r join tags t on t.run_uuid = r.run_uuid "
+            "where t.key = 'cleanlabel.kind' and t.value = 'ensemble' order by r.start_time desc"
+        )[0][0]
+        rows = self.query(
+            "select d.value, r.run_uuid from runs r "
+            "join tags d on d.run_uuid = r.run_uuid and d.key = 'cleanlabel.draw' "
+            "join tags p on p.run_uuid = r.run_uuid and p.key = 'mlflow.parentRunId' "
+            f"where r.status = 'FINISHED' and p.value = '{parent}'"
+        )
+        assert len(rows) == len({draw for draw, _ in rows})
+        return {int(draw): run_id for draw, run_id in rows}
+
+    def outputs(self) -> dict[str, str]:
+        """Every stage output with its digest."""
+        files = [p for p in [*self.root.glob("data/**/*"), *self.root.glob("reports/*")] if p.is_file()]
+        return {str(p.relative_to(self.root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return Project(tmp_path_factory.mktemp("pipeline") / "project")
+
+
+@pytest.fixture(scope="module")
+def made(project: Project) -> subprocess.CompletedProcess[str]:
+    return project.run("dvc", "repro")
+
+
+def test_a_fresh_clone_becomes_a_certified_version_in_the_registry(project, made):
+    assert [s for s in STAGES if f"Running stage '{s}'" in made.stdout] == STAGES
+    assert sorted(project.draws()) == list(range(12))
+    assert project.query("select count(*) from runs where status != 'FINISHED'") == [(0,)]
+    versions = project.query("select name, count(*) from model_versions group by name")
+    assert sorted(versions) == [("sanitized-classifier", 1), ("smoothed-classifier", 1)]
+    tags = dict(project.query("select key, value from model_version_tags where name = 'smoothed-classifier'"))
+    certificate = json.loads((project.root / "reports" / "certificate.json").read_text())
+    assert tags["cleanlabel.votes_root"] == certificate["votes_root"]
+    assert tags["cleanlabel.passes_the_gate"] == "true"
+    assert float(tags["cleanlabel.certified_accuracy_r0_00"]) == certificate["at_radii"][0]["certified_accuracy"]
+    parent = project.query("select run_id from model_versions where name = 'smoothed-classifier'")[0][0]
+    attached = project.root / ".mlflow" / "artifacts" / parent / "artifacts" / "ensemble" / "certificate"
+    assert sorted(p.name for p in attached.iterdir()) == [
+        "certificate.json",
+        "certified_accuracy.csv",
+        "certified_accuracy.png",
+        "points.csv",
+        "sanitized_examples.png",
+    ]
+
+
+def test_the_defended_model_has_no_radius(project, made):
+    texts = project.query("select description from model_versions where name = 'sanitized-classifier'")
+    assert "not certified" in texts[0][0]
+    tags = project.query("select key from model_version_tags where name = 'sanitized-classifier'")
+    metrics = project.query(
+        "select m.key from metrics m join tags t on t.run_uuid = m.run_uuid "
+        "where t.key = 'cleanlabel.kind' and t.value = 'sanitized'"
+    )
+    assert not [name for (name,) in [*tags, *metrics] if "radius" in name or "certified" in name]
+
+
+def test_the_certificate_can_be_computed_again_from_the_tracked_votes(project, made):
+    from models.certificate import certify
+    from models.votes import count_votes
+
+    certificate = json.loads((project.root / "reports" / "certificate.json").read_text())
+    votes = np.load(project.root / "data" / "ensemble" / "votes.npy", allow_pickle=False)
+    test = load(project.root / "data" / "test.npz")
+    counts = count_votes(dict(enumerate(votes)), 12, len(test), 10)
+    label, radius = certify(counts, 12, certificate["sigma"], certificate["level"])
+    lines = (project.root / "data" / "points.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[2:4] for line in lines] == [
+        [str(y), str(r)] for y, r in zip(label.tolist(), radius.round(6).tolist(), strict=True)
+    ]
+    assert certificate["abstentions"] == int((label == -1).sum())
+    assert hashlib.sha256(bytes.fromhex(certificate["entropy"])).hexdigest() == certificate["entropy_commitment"]
+
+
+def test_prefect_shows_the_certificate(project, made):
+    with sqlite3.connect(project.root / ".prefect" / "prefect.db") as database:
+        keys = {key for (key,) in database.execute("select key from artifact")}
+        states = database.execute("select flow.name, flow_run.state_name from flow_run join flow on flow.id = flow_run.flow_id").fetchall()
+    assert {"certificate", "certified-accuracy"} <= keys
+    assert sorted(states) == [("certify", "Completed"), ("smooth", "Completed")]
+
+
+def test_a_second_repro_runs_nothing_and_the_status_is_clean(project, made):
+    before = project.outputs()
+    assert "Running stage" not in project.run("dvc", "repro").stdout
+    assert "up to date" in project.run("dvc", "status").stdout
+    assert project.outputs() == before
+
+
+def test_tracked_outputs_hold_no_times_and_no_run_ids(project, made):
+    run_ids = [run_id for (run_id,) in project.query("select run_uuid from runs")]
+    for name in project.outputs():
+        content = (project.root / name).read_bytes()
+        assert not any(run_id.encode() in content for run_id in run_ids), name
+        if name.endswith((".json", ".csv")):
+            assert not re.search(rb"20\d\d-\d\d-\d\d|\"(time|date|host|seconds)", content), name
+            assert str(project.root).encode() not in content, name
+
+
+def test_the_curve_can_be_drawn_by_dvc(project, made):
+    project.run("dvc", "plots", "show")
+    assert "certified_accuracy" in (project.root / "dvc_plots" / "index.html").read_text()
+    shutil.rmtree(project.root / "dvc_plots")
+
+
+def test_nothing_is_written_outside_the_projects_folder(project, made):
+    assert [str(p) for p in project.home.rglob("*") if p.is_file()] == []
+
+
+def test_a_new_sigma_reruns_the_sanitizer_and_what_follows_only(project, made):
+    project.set_params({"sanitize": {"sigma": 0.5}})
+    planned = project.run("dvc", "repro", "--dry").stdout
+    project.set_params({"sanitize": {"sigma": 1.0}})
+    assert [s for s in STAGES if f"Running stage '{s}'" in planned] == ["sanitize", "train", "smooth", "certify"]
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "stage", "sentence"),
+    [
+        ("sanitize", {"sigmoid": 3}, "sanitize", "unknown param sanitize.sigmoid"),
+        ("sanitize", {"sigma": -1.0}, "sanitize", "param sanitize.sigma=-1.0"),
+        ("sanitize", {"sigma": 1000.0}, "sanitize", "sigma=1000 exceeds the schedule's largest noise level 78.7"),
+        ("denoiser", {"source": "data/pretrained/none"}, "denoiser", "data/pretrained/none does not exist"),
+        ("smooth", {"m": 0}, "smooth", "param smooth.m=0"),
+        ("smooth", {"m": 10}, "smooth", "raise smooth.m to at least 11"),
+        ("train", {"architecture": "transformer"}, "train", "param train.architecture='transformer'"),
+    ],
+)
+def test_a_bad_param_ends_in_one_sentence_and_leaves_the_outputs(project, made, section, change, stage, sentence):
+    before, params = project.outputs(), (project.root / "params.yaml").read_text()
+    project.set_params({section: change})
+    failed = project.run("dvc", "repro", "--single-item", stage, check=False)
+    (project.root / "params.yaml").write_text(params)
+    assert failed.returncode != 0
+    said = [line for line in failed.stderr.splitlines() if line.startswith("error: ")]
+    assert len(said) == 1
+    assert sentence in said[0]
+    assert "Traceback" not in failed.stderr
+    assert project.outputs() == before
+
+
+@pytest.fixture
+def own_images(project: Project) -> Iterator[Path]:
+    incoming = project.root / "data" / "incoming"
+    params = (project.root / "params.yaml").read_text()
+    project.set_params({"ingest": {"source": "incoming"}})
+    yield incoming
+    (project.root / "params.yaml").write_text(params)
+    for path in (incoming / "raw", incoming / "raw.npz", incoming / "test.npz"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def test_a_truncated_image_ends_in_one_sentence_and_leaves_the_outputs(project, made, own_images):
+    before = project.outputs()
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
+    for name in ("a/1.png", "b/1.png"):
+        (own_images / "raw" / name).parent.mkdir(parents=True)
+        Image.fromarray(pixels).save(own_images / "raw" / name)
+    broken = own_images / "raw" / "a" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:80])
+    failed = project.run("dvc", "repro", "ingest", check=False)
+    shutil.rmtree(own_images / "raw")
+    assert failed.returncode != 0
+    assert "raw/a/1.png cannot be read as an image" in failed.stderr
+    assert project.outputs() == before
+
+
+def test_a_set_with_one_class_ends_in_one_sentence_and_leaves_the_outputs(project, made, own_images):
+    before = project.outputs()
+    raw = load(project.root / "data" / "raw.npz")
+    one_class = raw.take(np.flatnonzero(raw.labels == 3))
+    save_npz(one_class, own_images / "raw.npz")
+    save_npz(one_class, own_images / "test.npz")
+    failed = project.run("dvc", "repro", "ingest", check=False)
+    for name in ("raw.npz", "test.npz"):
+        (own_images / name).unlink()
+    assert failed.returncode != 0
+    assert "the raw set has one class ('3')" in failed.stderr
+    assert project.outputs() == before
+
+
+def test_killed_half_way_the_next_repro_trains_the_missing_draws_only(project, made):
+    project.set_params({"smooth": {"m": 24}})
+    process = subprocess.Popen(
+        ["dvc", "repro", "smooth"],
+        cwd=project.root,
+        env=project.env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        time.sleep(0.2)
+        ensembles = project.query("select count(*) from tags where key = 'cleanlabel.planned'")[0][0]
+        if ensembles == 2 and len(project.draws()) >= 3:
+            break
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(2)  # the workers notice that their flow is gone
+    survivors = project.draws()
+    assert 3 <= len(survivors) < 24
+    time.sleep(2)
+    assert project.draws() == survivors  # no orphan trains on
+
+    project.run("dvc", "repro", "smooth")
+    finished = project.draws()
+    assert sorted(finished) == list(range(24))
+    assert {draw: finished[draw] for draw in survivors} == survivors
+    content = json.loads((project.root / "data" / "ensemble" / "ensemble.json").read_text())
+    assert content["attempt"] == 1  # the same data, recipe and sigma were smoothed before
+    assert content["missing_draws"] == []
