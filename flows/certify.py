@@ -18,6 +18,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.ensemble import Ensemble, read_ensemble, read_votes, recall_entropy, root_of
 from flows.report import at_radii, curve_radii, draw_curve, table, title, write_curve, write_points
+from flows.server import prefect_server
 from flows.store import SMOOTHED, TAG, Store, answering, connect, find_runs, get_version, log_files, version_of_plan
 from models.certificate import ABSTAIN, certified_accuracy
 from models.certificate import certify as certify_counts
@@ -163,7 +164,9 @@ def certify(version: int | None = None) -> dict[str, Any]:
 def main() -> None:
     flags = argparse.ArgumentParser(prog="python -m flows.certify", description=__doc__.splitlines()[0])
     flags.add_argument("--version", type=int, help="a registered version (default: the pipeline's own)")
-    state = certify(flags.parse_args().version, return_state=True)
+    version = flags.parse_args().version
+    with prefect_server():
+        state = certify(version, return_state=True)
     if not state.is_completed():
         state.result()  # raises what stopped it
 

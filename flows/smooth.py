@@ -7,8 +7,6 @@ The plan is recorded before the first draw. Killed at any point, the same comman
 
 import json
 import os
-import threading
-import time
 from functools import cache
 from pathlib import Path
 
@@ -31,6 +29,7 @@ from flows.ensemble import (
     recall_entropy,
     save_ensemble,
 )
+from flows.server import end_with, prefect_server
 from flows.store import (
     SMOOTHED,
     Store,
@@ -177,17 +176,6 @@ def _outcome(future: PrefectFuture[int]) -> int | BaseException:
     return result if isinstance(result, int | BaseException) else RuntimeError(str(result))
 
 
-def watch_parent(parent: int) -> None:
-    """Worker initialiser: end this process when the flow that started it is gone, even by kill -9."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def workers() -> int:
     """How many processes train at once: CLEANLABEL_WORKERS, or one a core."""
     asked = os.environ.get("CLEANLABEL_WORKERS", "")
@@ -210,10 +198,11 @@ def main() -> None:
         if missing:
             if finished:
                 print(f"{len(finished)} of {plan.m} draws are done; training the other {len(missing)}")
-            runner = ProcessPoolTaskRunner(workers(), initializer=watch_parent, initargs=(os.getpid(),))
-            state = smooth.with_options(task_runner=runner)(
-                ensemble.run_id, missing, plan.m, params.batch_of_draws, return_state=True
-            )
+            runner = ProcessPoolTaskRunner(workers(), initializer=end_with, initargs=(os.getpid(),))
+            with prefect_server():
+                state = smooth.with_options(task_runner=runner)(
+                    ensemble.run_id, missing, plan.m, params.batch_of_draws, return_state=True
+                )
             if not state.is_completed():
                 raise InputError(f"{state.message}; mend that and run again: finished draws are kept")
         votes = read_votes(store, ensemble)

@@ -1,0 +1,72 @@
+"""What the denoiser is worth: the same ensemble with the noise removed and with the noise left in.
+
+    python -m benchmarks.noise_only [--quick]
+
+Both use the pipeline's data, denoiser and recipe (run `dvc repro denoiser` first), the same entropy and the same m.
+"""
+
+import argparse
+import os
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from benchmarks.record import record
+from models.certificate import ABSTAIN, certified_accuracy, certify
+from models.draw import make_draw
+from models.params import CertifyParams, TrainParams
+from models.votes import count_votes
+from sanitize import errors
+from sanitize.denoiser import load_denoiser
+from sanitize.imageset import load
+from sanitize.noise import draw_entropy
+from sanitize.params import SanitizeParams, read_params
+from sanitize.paths import DENOISER, SETS
+
+
+def votes_of(draw: int, *, denoise: bool, sigma: float, recipe: TrainParams, entropy: bytes) -> np.ndarray:
+    """One draw's votes, made in a worker process on one core."""
+    torch.set_num_threads(1)
+    denoiser = load_denoiser(DENOISER) if denoise else None
+    return make_draw(load(SETS["raw"]), load(SETS["test"]), sigma, denoiser, recipe, entropy, draw).votes
+
+
+def main() -> None:
+    flags = argparse.ArgumentParser(prog="python -m benchmarks.noise_only", description=__doc__.splitlines()[0])
+    flags.add_argument("--quick", action="store_true", help="30 models each in place of 100")
+    flags.add_argument("--sigma", type=float, help="default: the one in params.yaml")
+    args = flags.parse_args()
+    m = 30 if args.quick else 100
+    recipe, certificate = read_params("train", TrainParams), read_params("certify", CertifyParams)
+    sigma = args.sigma or read_params("sanitize", SanitizeParams).sigma
+    entropy, test = draw_entropy("os"), load(SETS["test"])
+    rows = {}
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
+        for name, denoise in (("denoised", True), ("noise only", False)):
+            work = partial(votes_of, denoise=denoise, sigma=sigma, recipe=recipe, entropy=entropy.value)
+            votes = dict(enumerate(tqdm(pool.map(work, range(m)), total=m, desc=name, unit="model")))
+            counts = count_votes(votes, m, len(test), len(test.classes))
+            label, radius = certify(counts, m, sigma, certificate.alpha, certificate.method)
+            certified = certified_accuracy(label, radius, test.labels, certificate.radii)
+            rows[name] = {
+                "one_model": round(float(np.mean([np.mean(v == test.labels) for v in votes.values()])), 4),
+                "vote": round(float(np.mean(counts.argmax(axis=1) == test.labels)), 4),
+                "abstentions": int(np.sum(label == ABSTAIN)),
+                "certified": {f"{r:g}": round(float(c), 4) for r, c in zip(certificate.radii, certified, strict=True)},
+            }
+    radii = [f"{r:g}" for r in certificate.radii]
+    print(f"\nsigma = {sigma:g}, m = {m}, alpha = {certificate.alpha:g} per point, {len(test)} test images\n")
+    print("| | one model | vote | abstain | " + " | ".join(f"R = {r}" for r in radii) + " |")
+    print("|---|---|---|---|" + "---|" * len(radii))
+    for name, row in rows.items():
+        cells = " | ".join(f"{row['certified'][r]:.3f}" for r in radii)
+        print(f"| {name} | {row['one_model']:.3f} | {row['vote']:.3f} | {row['abstentions']} | {cells} |")
+    record("noise_only", {"sigma": sigma, "m": m, "alpha": certificate.alpha, "recipe": recipe.model_dump(), **rows})
+
+
+if __name__ == "__main__":
+    errors.run(main)

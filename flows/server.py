@@ -1,0 +1,92 @@
+"""A Prefect server for the length of a command, where no other is named; it never outlives the command."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogHandler
+from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+
+from sanitize.errors import InputError
+
+STARTUP_SECONDS = 180
+"""The first start migrates a new database, which takes a busy machine a minute."""
+
+
+@contextmanager
+def prefect_server() -> Iterator[None]:
+    """The server that PREFECT_API_URL names, or one of our own on this machine.
+
+    Prefect starts such a server by itself too, but one that goes on for ever when the flow is killed.
+    """
+    if get_current_settings().api.url:
+        yield
+        return
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "flows.server", str(port), str(os.getpid())]
+    lean = {"PREFECT_SERVER_UI_ENABLED": "false", "PREFECT__SERVER_EPHEMERAL": "1"}  # no page, no scheduler
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | lean)
+    try:
+        url = f"http://127.0.0.1:{port}/api"
+        _wait_for(url, process)
+        with temporary_settings({PREFECT_API_URL: url}):
+            yield
+            APILogHandler().flush()  # what is still on its way would find the server gone
+            EventsWorker.drain_all(timeout=5)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def end_with(parent: int) -> None:
+    """End this process when `parent`, which started it, is gone, even by kill -9."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + STARTUP_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    raise InputError(
+        f"Prefect's local server did not start within {STARTUP_SECONDS} s; "
+        "see what `prefect server start` says, or set PREFECT_API_URL to a server that runs"
+    )
+
+
+def main() -> None:
+    import uvicorn
+
+    port, parent = map(int, sys.argv[1:])
+    end_with(parent)
+    uvicorn.run(
+        "prefect.server.api.server:create_app",
+        factory=True,
+        host="127.0.0.1",
+        port=port,
+        log_level="error",
+        lifespan="on",
+    )
+
+
+if __name__ == "__main__":
+    main()
