@@ -12,6 +12,7 @@ export UV_CACHE_DIR ?= $(ROOT)/.cache/uv
 export XDG_CACHE_HOME ?= $(ROOT)/.cache
 export XDG_CONFIG_HOME ?= $(ROOT)/.cache/config
 export MPLCONFIGDIR ?= $(ROOT)/.cache/matplotlib
+export TMPDIR := $(ROOT)/.cache/tmp
 export HF_HOME ?= $(ROOT)/.cache/huggingface
 export DVC_SITE_CACHE_DIR ?= $(ROOT)/.cache/dvc
 export PREFECT_HOME ?= $(ROOT)/.prefect
@@ -25,6 +26,7 @@ help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 setup: $(VENV)/.installed ## make .venv with everything in requirements.txt
+	@mkdir -p $(TMPDIR)
 
 $(VENV)/.installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

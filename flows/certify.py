@@ -22,7 +22,7 @@ from flows.server import prefect_server
 from flows.store import SMOOTHED, TAG, Store, answering, connect, find_runs, get_version, log_files, version_of_plan
 from models.certificate import ABSTAIN, certified_accuracy
 from models.certificate import certify as certify_counts
-from models.params import CertifyParams, level
+from models.params import CertifyParams
 from models.votes import count_votes
 from sanitize import errors
 from sanitize.denoiser import load_denoiser
@@ -66,7 +66,7 @@ def compute(ensemble: Ensemble, votes: dict[int, Any], entropy: Entropy, params:
             "certify.alpha, method or simultaneous differ from the ensemble's plan; run `dvc repro smooth`"
         )
     counts = count_votes(votes, plan.m, len(test), plan.classes)
-    error = level(params, len(test), ensemble.attempt)
+    error = plan.level(ensemble.attempt)
     label, radius = certify_counts(counts, plan.m, plan.sigma, error, plan.method)
     unanimous = np.zeros((1, plan.classes), dtype=np.int64)
     unanimous[0, 0] = plan.m

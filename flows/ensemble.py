@@ -47,8 +47,16 @@ def open_ensemble(store: Store, plan: Plan) -> Ensemble:
 
 
 def _plan_ensemble(store: Store, plan: Plan) -> Ensemble:
+    """Record a new ensemble's plan and entropy. InputError if it could never certify anything."""
     family = find_runs(store, f"tags.`{TAG}family` = '{plan.family}' and tags.`{TAG}planned` = 'true'")
     attempt = len(family)
+    least = plan.least_m(attempt)
+    if plan.m < least:
+        again = f", attempt {attempt + 1} on this raw set, recipe and sigma," if attempt else ""
+        raise InputError(
+            f"param smooth.m={plan.m}: even if all agreed, fewer than {least} models{again} certify nothing at "
+            f"alpha={plan.level(attempt):.3g}; raise smooth.m to at least {least}"
+        )
     entropy = draw_entropy(plan.entropy_spec)  # the raw set's digest stands in the plan: it is fixed
     keep_entropy(entropy)
     description = {

@@ -5,13 +5,9 @@
 The plan is recorded before the first draw. Killed at any point, the same command trains the missing draws only.
 """
 
-import json
 import os
-from functools import cache
-from pathlib import Path
+from typing import Any
 
-import numpy as np
-import torch
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, as_completed
@@ -20,43 +16,32 @@ from prefect.task_runners import ProcessPoolTaskRunner
 from tqdm import tqdm
 
 from flows.ensemble import (
-    Ensemble,
     find_draws,
     only_one,
     open_ensemble,
-    read_ensemble,
     read_votes,
-    recall_entropy,
     save_ensemble,
 )
 from flows.server import end_with, prefect_server
 from flows.store import (
     SMOOTHED,
-    Store,
     answering,
     connect,
-    create_run,
     finish,
-    log_files,
-    log_metrics,
     register,
 )
-from models.draw import make_draw
-from models.params import CertifyParams, SmoothParams, TrainParams, least_m
+from models.params import CertifyParams, SmoothParams, TrainParams
 from models.plan import Plan, code_digest, recipe_of
-from models.votes import votes_hash, votes_to_bytes
-from models.weights import save_weights
 from sanitize import errors
-from sanitize.denoiser import PROVENANCE, Denoiser, load_denoiser
+from sanitize.denoiser_files import PROVENANCE, Facts, digest_of, layout, read_config
 from sanitize.errors import InputError
 from sanitize.imageset import ImageSet, load, require_trainable
 from sanitize.params import SanitizeParams, read_params
 from sanitize.paths import DENOISER, ENSEMBLE, SETS
-from sanitize.sanitizer import check
 
 
 def make_plan() -> Plan:
-    """The plan that params.yaml and the data under data/ ask for. InputError if it could never certify anything."""
+    """The plan that params.yaml and the data under data/ ask for."""
     recipe = read_params("train", TrainParams)
     smooth_params, certify_params = read_params("smooth", SmoothParams), read_params("certify", CertifyParams)
     sanitize_params = read_params("sanitize", SanitizeParams)
@@ -64,21 +49,14 @@ def make_plan() -> Plan:
     require_trainable(raw, "raw")
     if not len(test):
         raise InputError("the test set has no images; there is nothing to certify")
-    denoiser = load_denoiser(DENOISER) if sanitize_params.denoise else None
-    check(raw, sanitize_params.sigma, denoiser)
-    least = least_m(certify_params, len(test), 0, len(raw.classes))
-    if smooth_params.m < least:
-        raise InputError(
-            f"param smooth.m={smooth_params.m}: even if all agreed, fewer than {least} models certify nothing at "
-            f"alpha={certify_params.alpha:g}; raise smooth.m to at least {least}"
-        )
+    denoiser = denoiser_facts(raw, sanitize_params.sigma) if sanitize_params.denoise else {}
     return Plan(
         m=smooth_params.m,
         sigma=sanitize_params.sigma,
         raw_digest=raw.digest,
         test_digest=test.digest,
-        denoiser_digest=denoiser.digest if denoiser else None,
-        denoiser_state=denoiser_state() if denoiser else None,
+        denoiser_digest=denoiser.get("digest"),
+        denoiser_state=denoiser.get("state"),
         recipe=recipe_of(recipe),
         classes=len(raw.classes),
         n_test=len(test),
@@ -90,66 +68,22 @@ def make_plan() -> Plan:
     )
 
 
-def denoiser_state() -> str:
-    """What the pipeline's denoiser saw: `disjoint` or `fixed-before` (design rule 11)."""
-    return str(json.loads((DENOISER / PROVENANCE).read_text())["state"])
-
-
-@cache
-def _inputs(*, denoise: bool) -> tuple[ImageSet, ImageSet, Denoiser | None]:
-    """What every draw of a worker needs, read once a process."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load(SETS["raw"]), load(SETS["test"]), load_denoiser(DENOISER, device) if denoise else None
-
-
-def train_one(store: Store, ensemble: Ensemble, draw: int) -> None:
-    """Make one draw and record it as a child run: params, metrics, votes, weights, hashes. Finished comes last."""
-    plan = ensemble.plan
-    raw, test, denoiser = _inputs(denoise=plan.denoiser_digest is not None)
-    recipe = TrainParams.model_validate(plan.recipe)
-    entropy = recall_entropy(ensemble)
-    run_id = create_run(
-        store,
-        f"draw {draw}",
-        {"kind": "draw", "draw": str(draw), "plan": plan.digest},
-        {"draw": draw, "sigma": plan.sigma, "recipe_digest": plan.recipe_digest, "m": plan.m},
-        parent_id=ensemble.run_id,
-    )
-    try:
-        made = make_draw(raw, test, plan.sigma, denoiser, recipe, entropy.value, draw)
-        weights = Path(".state") / "weights" / f"{run_id}.safetensors"
-        save_weights(made.model, weights, recipe.architecture, raw.image_shape, plan.classes, recipe.width)
-        log_files(
-            store,
-            run_id,
-            {"votes.npy": votes_to_bytes(made.votes), "weights.safetensors": weights.read_bytes()},
-        )
-        weights.unlink()
-        log_metrics(
-            store,
-            run_id,
-            {
-                "test_accuracy": float(np.mean(made.votes == test.labels)),
-                "sanitize_seconds": made.sanitize_seconds,
-                "train_seconds": made.train_seconds,
-            },
-            {"votes_sha256": votes_hash(made.votes)},
-        )
-    except BaseException:
-        finish(store, run_id, "FAILED")
-        raise
-    finish(store, run_id)
+def denoiser_facts(raw: ImageSet, sigma: float) -> dict[str, Any]:
+    """What the denoiser stage recorded of its denoiser. InputError unless it fits the images and sigma."""
+    layout(DENOISER)
+    provenance = read_config(DENOISER / PROVENANCE)
+    if provenance["digest"] != digest_of(DENOISER):
+        raise InputError(f"{DENOISER} was changed after it was made; run `dvc repro --force denoiser`")
+    Facts(**provenance["made_for"]).require_fit(raw, sigma)
+    return provenance
 
 
 @task(name="train-draws", task_run_name="draws {draws}", cache_policy=NO_CACHE, persist_result=False)
 def train_draws(run_id: str, draws: list[int]) -> int:
-    """Train a batch of draws in this worker; how many were made."""
-    torch.set_num_threads(int(os.environ.get("CLEANLABEL_THREADS", "1")))
-    store = connect()
-    ensemble = read_ensemble(store, store.client.get_run(run_id))
-    for draw in draws:
-        train_one(store, ensemble, draw)
-    return len(draws)
+    """Train a batch of draws in this worker process; how many were made."""
+    from flows.worker import train_batch  # imported late: only the workers need torch and its half gigabyte
+
+    return train_batch(run_id, draws)
 
 
 @flow(name="smooth", persist_result=False)

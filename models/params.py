@@ -4,7 +4,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from models.certificate import least_models
 from sanitize.params import Section
 
 
@@ -50,17 +49,3 @@ class CertifyParams(Section):
         if not self.radii:
             raise ValueError("radii is empty; name at least one")
         return self
-
-
-def level(params: CertifyParams, n_test: int, attempt: int) -> float:
-    """The error probability of one test point's certificate: alpha, shared where more than one claim is made.
-
-    Over all test points if `simultaneous`; halved for each earlier attempt on the same (raw set, recipe, sigma), so
-    that all attempts together fail with at most 2 alpha.
-    """
-    return params.alpha * 2.0**-attempt / (n_test if params.simultaneous else 1)
-
-
-def least_m(params: CertifyParams, n_test: int, attempt: int, classes: int) -> int:
-    """The least number of models that can certify anything under these params."""
-    return least_models(level(params, n_test, attempt), params.method, classes)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from models.certificate import least_models
 from models.params import TrainParams
 
 
@@ -43,6 +44,18 @@ class Plan:
         """Names what a further ensemble would be a further attempt at: (raw set, denoiser, recipe, sigma)."""
         return _digest([self.raw_digest, self.denoiser_digest, self.recipe, self.sigma])
 
+    def level(self, attempt: int) -> float:
+        """The error probability of one test point's certificate: alpha, shared where more than one claim is made.
+
+        Over all test points if `simultaneous`; halved for each earlier attempt at the family, so that all attempts
+        together fail with at most 2 alpha.
+        """
+        return self.alpha * 2.0**-attempt / (self.n_test if self.simultaneous else 1)
+
+    def least_m(self, attempt: int) -> int:
+        """The least number of models that can certify anything at that level."""
+        return least_models(self.level(attempt), self.method, self.classes)
+
     def as_dict(self) -> dict[str, Any]:
         """The plan with its digests, for JSON."""
         return {**asdict(self), "plan_digest": self.digest, "family": self.family, "recipe_digest": self.recipe_digest}
@@ -58,6 +71,7 @@ DRAW_SOURCES = (
     "models/draw.py",
     "models/training.py",
     "sanitize/denoiser.py",
+    "sanitize/denoiser_files.py",
     "sanitize/imageset.py",
     "sanitize/noise.py",
     "sanitize/sanitizer.py",

@@ -10,7 +10,8 @@ import torch
 
 from sanitize import errors
 from sanitize.copies import check_output, manifest_path, write_copy
-from sanitize.denoiser import find_denoiser, load_denoiser
+from sanitize.denoiser import load_denoiser
+from sanitize.denoiser_files import find_denoiser
 from sanitize.errors import InputError
 from sanitize.imageset import load
 from sanitize.noise import draw_entropy

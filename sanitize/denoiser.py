@@ -1,8 +1,5 @@
 """An off-the-shelf diffusion model used as a one-step denoiser."""
 
-import hashlib
-import json
-import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sanitize.denoiser_files import Facts, digest_of, first_line, layout, read_config
 from sanitize.errors import InputError
-from sanitize.timestep import timestep_for
-
-WEIGHTS = "diffusion_pytorch_model.safetensors"
-SCHEDULER = "scheduler_config.json"
-PROVENANCE = "provenance.json"
+from sanitize.timestep import largest_sigma, timestep_for
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +22,7 @@ class Denoiser:
 
     unet: torch.nn.Module
     alphas_cumprod: Tensor
-    channels: int
-    sample_size: int
+    facts: Facts
     digest: str
     device: torch.device
 
@@ -61,7 +54,7 @@ def load_denoiser(directory: Path, device: torch.device | str = "cpu") -> Denois
     InputError if a file is missing, the model is no epsilon-prediction DDPM, or its weights do not fit its config.
     """
     unet_dir, scheduler_file = layout(directory)
-    schedule = _read_config(scheduler_file)
+    schedule = read_config(scheduler_file)
     if schedule.get("prediction_type", "epsilon") != "epsilon":
         raise InputError(
             f"the denoiser in {directory} predicts {schedule['prediction_type']!r}; choose an epsilon-prediction model"
@@ -75,7 +68,7 @@ def load_denoiser(directory: Path, device: torch.device | str = "cpu") -> Denois
                 str(unet_dir), use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
             )
         except Exception as error:  # diffusers raises many kinds here
-            raise InputError(f"the denoiser in {unet_dir} does not load: {_first_line(error)}") from error
+            raise InputError(f"the denoiser in {unet_dir} does not load: {first_line(error)}") from error
         scheduler = DDPMScheduler.from_config(schedule)
     config: Any = unet.config
     if config.out_channels != config.in_channels:
@@ -88,68 +81,7 @@ def load_denoiser(directory: Path, device: torch.device | str = "cpu") -> Denois
     return Denoiser(
         unet=unet,
         alphas_cumprod=scheduler.alphas_cumprod.to(target, torch.float32),
-        channels=config.in_channels,
-        sample_size=int(config.sample_size),
+        facts=Facts(config.in_channels, int(config.sample_size), largest_sigma(scheduler.alphas_cumprod.numpy())),
         digest=digest_of(directory),
         device=target,
     )
-
-
-def find_denoiser(source: str, revision: str | None = None) -> Path:
-    """The local directory of `source`: a directory, or a hub id that is fetched (safetensors and configs only)."""
-    path = Path(source)
-    if path.is_dir():
-        return path
-    if path.parts[:1] in ((".",), ("..",), ("/",)) or source.count("/") != 1 or path.parent.is_dir():
-        raise InputError(f"the denoiser directory {source} does not exist; give a directory with unet/ and scheduler/")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(
-            snapshot_download(source, revision=revision, allow_patterns=["*.json", "*.safetensors", "*/*.safetensors"])
-        )
-    except Exception as error:  # offline, no such repository, no such revision: many kinds
-        raise InputError(
-            f"the denoiser {source} cannot be fetched from the hub ({_first_line(error)}); "
-            f"where there is a network run `hf download {source} --local-dir data/pretrained/denoiser`, "
-            "copy that directory here and give its path"
-        ) from error
-
-
-def layout(directory: Path) -> tuple[Path, Path]:
-    """(directory of the network, scheduler file) in a diffusers pipeline directory, nested or flat."""
-    if not directory.is_dir():
-        raise InputError(f"the denoiser directory {directory} does not exist; run `dvc repro denoiser` or give another")
-    unet_dir = directory / "unet" if (directory / "unet").is_dir() else directory
-    nested = directory / "scheduler" / SCHEDULER
-    scheduler_file = nested if nested.is_file() else directory / SCHEDULER
-    for needed in (unet_dir / "config.json", unet_dir / WEIGHTS, scheduler_file):
-        if not needed.is_file():
-            raise InputError(
-                f"{needed} does not exist; a denoiser needs unet/config.json, unet/{WEIGHTS} and {SCHEDULER}"
-            )
-    return unet_dir, scheduler_file
-
-
-def digest_of(directory: Path) -> str:
-    """sha256 over the network's configuration and weights and the scheduler's configuration."""
-    unet_dir, scheduler_file = layout(directory)
-    digest = hashlib.sha256()
-    for path in (unet_dir / "config.json", unet_dir / WEIGHTS, scheduler_file):
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path} is no JSON ({error}); restore it") from error
-    if not isinstance(config, dict):
-        raise InputError(f"{path} holds no JSON object; restore it")
-    return config
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -50,6 +50,13 @@ def incoming(root: Path) -> dict[str, ImageSet]:
         raise InputError(f"raw images are {raw.image_shape}, test images {test.image_shape}; bring them to one size")
     if raw.classes != test.classes:
         raise InputError(f"the raw set's classes {raw.classes} are not the test set's {test.classes}")
+    if "trusted" in found:
+        shared = {p.tobytes() for p in found["trusted"].images} & {p.tobytes() for p in raw.images}
+        if shared:
+            raise InputError(
+                f"the trusted set shares {len(shared)} image(s) with the raw set; a denoiser trained on raw images "
+                "voids the certificate, so keep the two apart"
+            )
     found.setdefault("trusted", raw.take(np.arange(0)))  # an empty set of the same form
     return found
 

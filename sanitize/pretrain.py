@@ -6,17 +6,18 @@ Either way data/denoiser/ then holds a diffusers pipeline directory (`unet/`, `s
 """
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import trange
 
 from sanitize import errors
-from sanitize.denoiser import PROVENANCE, SCHEDULER, WEIGHTS, digest_of, find_denoiser, layout, load_denoiser
+from sanitize.denoiser import load_denoiser
+from sanitize.denoiser_files import PROVENANCE, SCHEDULER, WEIGHTS, find_denoiser, layout
 from sanitize.errors import InputError
 from sanitize.files import replacing, write_json
 from sanitize.imageset import ImageSet, load
@@ -109,19 +110,20 @@ def main() -> None:
             train_denoiser(trusted, params, scratch)
         else:
             copy_denoiser(find_denoiser(params.source, params.revision), scratch)
-        load_denoiser(scratch)  # refuses what cannot be used before anything is replaced
+        denoiser = load_denoiser(scratch)  # refuses what cannot be used before anything is replaced
         write_json(
             scratch / PROVENANCE,
             {
-                "digest": digest_of(scratch),
+                "digest": denoiser.digest,
                 "source": "trained on the trusted split" if params.source == "train" else params.source,
                 "revision": params.revision,
                 "state": "disjoint" if params.source == "train" else params.provenance,
                 "trained_on": trusted.digest if params.source == "train" else None,
+                "made_for": asdict(denoiser.facts),
             },
         )
-    parameters = sum(np.prod(p.shape) for p in load_denoiser(DENOISER).unet.parameters())
-    print(f"{DENOISER}: {parameters / 1e6:.2f} M parameters, digest {digest_of(DENOISER)[:12]}")
+    parameters = sum(p.numel() for p in denoiser.unet.parameters())
+    print(f"{DENOISER}: {parameters / 1e6:.2f} M parameters, digest {denoiser.digest[:12]}")
 
 
 if __name__ == "__main__":

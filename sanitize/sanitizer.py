@@ -1,5 +1,6 @@
 """The sanitizer: noise every image, remove the noise with one step of a diffusion denoiser."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,9 +10,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from sanitize.denoiser import Denoiser
-from sanitize.errors import InputError
 from sanitize.imageset import ImageSet
 from sanitize.noise import Role, standard_normal
+from sanitize.timestep import require_reachable
 
 BATCH = 256
 
@@ -55,8 +56,14 @@ def sanitize(
     batch: int = BATCH,
     progress: bool = False,
 ) -> NDArray[Any]:
-    """One sanitized copy of a set: `sanitize_batch` over all of it, in the set's order. Shapes and types as there."""
-    check(raw, sigma, denoiser)
+    """One sanitized copy of a set: `sanitize_batch` over all of it, in the set's order. Shapes and types as there.
+
+    InputError unless sigma is within reach and the denoiser is made for images of this size.
+    """
+    if denoiser is None:
+        require_reachable(sigma, math.inf)
+    else:
+        denoiser.facts.require_fit(raw, sigma)
     done = np.empty(raw.images.shape, dtype=np.uint8 if denoiser else np.float32)
     with tqdm(total=len(raw), unit="img", desc="sanitize", disable=not progress) as bar:
         for start in range(0, len(raw), batch):
@@ -69,18 +76,3 @@ def sanitize(
 def as_pixels(images: NDArray[Any]) -> NDArray[np.uint8]:
     """Images as they are stored: a noise-only copy is clipped and rounded, a denoised one is whole already."""
     return images if images.dtype == np.uint8 else (images.clip(0, 1) * 255).round().astype(np.uint8)
-
-
-def check(raw: ImageSet, sigma: float, denoiser: Denoiser | None) -> None:
-    """InputError unless sigma is within reach and the denoiser is made for images of this size."""
-    if denoiser is None:
-        if not (np.isfinite(sigma) and sigma > 0):
-            raise InputError(f"sigma={sigma} is no noise level; choose a positive number, in [0,1] pixel units")
-        return
-    denoiser.timestep(sigma)
-    h, w, c = raw.image_shape
-    if c != denoiser.channels or (h, w) != (denoiser.sample_size, denoiser.sample_size):
-        raise InputError(
-            f"the images are {w}x{h} with {c} channel(s), the denoiser is made for {denoiser.sample_size}x"
-            f"{denoiser.sample_size} with {denoiser.channels}; resize the images or choose another denoiser"
-        )

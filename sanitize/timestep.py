@@ -1,7 +1,7 @@
 """From the noise level sigma to the diffusion timestep that tells the network how noisy its input is."""
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from sanitize.errors import InputError
 
@@ -13,15 +13,29 @@ def timestep_for(sigma: float, alphas_cumprod: ArrayLike) -> int:
     published denoised smoothing (Carlini et al. 2023). The noise that is added has exactly sigma all the same: t
     only tells the network about it. InputError if sigma is not positive or beyond the schedule.
     """
-    alphas_bar = np.asarray(alphas_cumprod, dtype=np.float64)
+    require_reachable(sigma, largest_sigma(alphas_cumprod))
+    reached = np.flatnonzero(_levels(alphas_cumprod)[1:] >= 2 * sigma)
+    return int(reached[0]) + 1
+
+
+def largest_sigma(alphas_cumprod: ArrayLike) -> float:
+    """The noisiest level of a schedule, in [0,1] pixel units."""
+    return float(_levels(alphas_cumprod)[1:].max()) / 2
+
+
+def require_reachable(sigma: float, largest: float) -> None:
+    """InputError unless 0 < sigma <= largest, both in [0,1] pixel units."""
     if not (np.isfinite(sigma) and sigma > 0):
         raise InputError(f"sigma={sigma} is no noise level; choose a positive number, in [0,1] pixel units")
-    with np.errstate(divide="ignore"):
-        levels = np.sqrt((1 - alphas_bar) / alphas_bar)
-    reached = np.flatnonzero(levels[1:] >= 2 * sigma)
-    if not reached.size:
+    if sigma > largest:
         raise InputError(
-            f"sigma={sigma:g} exceeds the schedule's largest noise level {levels.max() / 2:.3g} "
+            f"sigma={sigma:g} exceeds the schedule's largest noise level {largest:.3g} "
             "(in [0,1] units); choose a smaller sigma"
         )
-    return int(reached[0]) + 1
+
+
+def _levels(alphas_cumprod: ArrayLike) -> NDArray[np.float64]:
+    alphas_bar = np.asarray(alphas_cumprod, dtype=np.float64)
+    with np.errstate(divide="ignore"):
+        levels: NDArray[np.float64] = np.sqrt((1 - alphas_bar) / alphas_bar)
+    return levels

@@ -23,7 +23,7 @@ from models.votes import votes_hash, votes_to_bytes
 from sanitize.errors import InputError
 
 PLAN = Plan(
-    m=4,
+    m=20,
     sigma=0.5,
     raw_digest="raw",
     test_digest="test",
@@ -73,7 +73,7 @@ def vote(store: Store, ensemble, draw: int, votes=(0, 1, 2, 0, 1), plan: str | N
 def test_the_plan_and_a_commitment_stand_before_any_draw(store):
     ensemble = open_ensemble(store, PLAN)
     run = store.client.get_run(ensemble.run_id)
-    assert run.data.params["m"] == "4"
+    assert run.data.params["m"] == "20"
     assert run.data.params["raw_digest"] == "raw"
     assert run.data.params["entropy_commitment"] == recall_entropy(ensemble).commitment
     stored = str(run.data.params) + str(run.data.tags)
@@ -90,12 +90,23 @@ def test_the_same_plan_is_the_same_ensemble_with_the_same_entropy(store):
 
 def test_another_ensemble_on_the_same_data_recipe_and_sigma_is_a_further_attempt(store):
     assert open_ensemble(store, PLAN).attempt == 0
-    more = open_ensemble(store, replace(PLAN, m=8))
+    more = open_ensemble(store, replace(PLAN, m=30))
     assert more.attempt == 1
     assert recall_entropy(more) != recall_entropy(open_ensemble(store, PLAN))
-    assert open_ensemble(store, replace(PLAN, m=9)).attempt == 2
+    assert open_ensemble(store, replace(PLAN, m=40)).attempt == 2
     assert open_ensemble(store, replace(PLAN, sigma=1.0)).attempt == 0
     assert open_ensemble(store, replace(PLAN, raw_digest="new")).attempt == 0
+
+
+def test_too_few_models_to_certify_anything_are_refused_before_anything_is_recorded(store):
+    with pytest.raises(InputError, match="smooth.m=10: .* raise smooth.m to at least 11"):
+        open_ensemble(store, replace(PLAN, m=10))
+    with pytest.raises(InputError, match="smooth.m=11: .* raise smooth.m to at least 14"):
+        open_ensemble(store, replace(PLAN, m=11, simultaneous=True))
+    assert find_runs(store, "") == []
+    open_ensemble(store, replace(PLAN, m=11))
+    with pytest.raises(InputError, match="smooth.m=11: .*, attempt 2 on this .* raise smooth.m to at least 12"):
+        open_ensemble(store, replace(PLAN, m=11, recipe=PLAN.recipe, alpha=0.001, n_test=6))
 
 
 def test_a_plan_that_died_before_it_was_recorded_is_planned_anew(store):
@@ -129,8 +140,8 @@ def test_a_draw_claimed_twice_is_an_error_that_names_both_runs(store):
 
 def test_an_extra_draw_is_an_error(store):
     ensemble = open_ensemble(store, PLAN)
-    run_id = vote(store, ensemble, 4)
-    with pytest.raises(InputError, match=f"{run_id} claims draw 4; the plan has draws 0..3"):
+    run_id = vote(store, ensemble, 20)
+    with pytest.raises(InputError, match=f"{run_id} claims draw 20; the plan has draws 0..19"):
         read_votes(store, ensemble)
 
 
@@ -172,10 +183,12 @@ def test_the_saved_ensemble_has_a_row_a_draw_and_says_nothing_of_when_or_where(s
     run_ids = [vote(store, ensemble, draw) for draw in (0, 1, 3)]
     votes = read_votes(store, ensemble)
     content = save_ensemble(store, ensemble, votes, tmp_path / "ensemble")
-    assert content["missing_draws"] == [2]
-    assert content["votes_root"] == root_of(votes, 4)
+    assert content["missing_draws"] == [2, *range(4, 20)]
+    assert content["votes_root"] == root_of(votes, 20)
     matrix = np.load(tmp_path / "ensemble" / "votes.npy", allow_pickle=False)
-    assert matrix.tolist() == [[0, 1, 2, 0, 1], [0, 1, 2, 0, 1], [-1] * 5, [0, 1, 2, 0, 1]]
+    assert matrix.shape == (20, 5)
+    assert matrix[:4].tolist() == [[0, 1, 2, 0, 1], [0, 1, 2, 0, 1], [-1] * 5, [0, 1, 2, 0, 1]]
+    assert (matrix[4:] == -1).all()
     text = (tmp_path / "ensemble" / "ensemble.json").read_text()
     assert not any(run_id in text for run_id in [*run_ids, ensemble.run_id])
     assert plan_from_dict(content) == PLAN
@@ -186,7 +199,7 @@ def test_an_ensemble_has_one_version_however_often_it_is_registered(store):
     assert [register(store, SMOOTHED, ensemble.run_id, "ensemble", {"plan": PLAN.digest}, "") for _ in range(3)] == [
         1
     ] * 3
-    other = open_ensemble(store, replace(PLAN, m=5))
+    other = open_ensemble(store, replace(PLAN, m=30))
     assert register(store, SMOOTHED, other.run_id, "ensemble", {"plan": other.plan.digest}, "") == 2
 
 

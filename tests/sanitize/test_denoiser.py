@@ -9,7 +9,8 @@ import pytest
 import torch
 from conftest import save_tiny_denoiser
 
-from sanitize.denoiser import digest_of, find_denoiser, load_denoiser
+from sanitize.denoiser import load_denoiser
+from sanitize.denoiser_files import digest_of, find_denoiser
 from sanitize.errors import InputError
 
 

@@ -53,3 +53,12 @@ def test_what_is_missing_or_double_is_named(small_set, tmp_path):
     (tmp_path / "raw").mkdir()
     with pytest.raises(InputError, match="both .*; keep one"):
         incoming(tmp_path)
+
+
+def test_a_trusted_set_that_holds_raw_images_is_refused(small_set, tmp_path):
+    # Rule 11: a denoiser trained on the raw set as supplied depends on what the attacker wrote.
+    save_npz(small_set.take(np.arange(12)), tmp_path / "raw.npz")
+    save_npz(small_set, tmp_path / "test.npz")
+    save_npz(small_set.take(np.arange(10, 24)), tmp_path / "trusted.npz")
+    with pytest.raises(InputError, match="trusted set shares 2 image.s. with the raw set"):
+        incoming(tmp_path)

@@ -1,0 +1,97 @@
+"""A denoiser's files: where they lie, what names them, and what the network in them is made for."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sanitize.errors import InputError
+from sanitize.imageset import ImageSet
+from sanitize.timestep import require_reachable
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+SCHEDULER = "scheduler_config.json"
+PROVENANCE = "provenance.json"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a denoiser is made for: square images of this size and depth, and noise up to this sigma."""
+
+    channels: int
+    sample_size: int
+    largest_sigma: float
+
+    def require_fit(self, images: ImageSet, sigma: float) -> None:
+        """InputError unless sigma is within reach and the images have the denoiser's size."""
+        require_reachable(sigma, self.largest_sigma)
+        h, w, c = images.image_shape
+        if c != self.channels or (h, w) != (self.sample_size, self.sample_size):
+            raise InputError(
+                f"the images are {w}x{h} with {c} channel(s), the denoiser is made for {self.sample_size}x"
+                f"{self.sample_size} with {self.channels}; resize the images or choose another denoiser"
+            )
+
+
+def find_denoiser(source: str, revision: str | None = None) -> Path:
+    """The local directory of `source`: a directory, or a hub id that is fetched (safetensors and configs only)."""
+    path = Path(source)
+    if path.is_dir():
+        return path
+    if path.parts[:1] in ((".",), ("..",), ("/",)) or source.count("/") != 1 or path.parent.is_dir():
+        raise InputError(f"the denoiser directory {source} does not exist; give a directory with unet/ and scheduler/")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(source, revision=revision, allow_patterns=["*.json", "*.safetensors", "*/*.safetensors"])
+        )
+    except Exception as error:  # offline, no such repository, no such revision: many kinds
+        raise InputError(
+            f"the denoiser {source} cannot be fetched from the hub ({first_line(error)}); "
+            f"where there is a network run `hf download {source} --local-dir data/pretrained/denoiser`, "
+            "copy that directory here and give its path"
+        ) from error
+
+
+def layout(directory: Path) -> tuple[Path, Path]:
+    """(directory of the network, scheduler file) in a diffusers pipeline directory, nested or flat."""
+    if not directory.is_dir():
+        raise InputError(f"the denoiser directory {directory} does not exist; run `dvc repro denoiser` or give another")
+    unet_dir = directory / "unet" if (directory / "unet").is_dir() else directory
+    nested = directory / "scheduler" / SCHEDULER
+    scheduler_file = nested if nested.is_file() else directory / SCHEDULER
+    for needed in (unet_dir / "config.json", unet_dir / WEIGHTS, scheduler_file):
+        if not needed.is_file():
+            raise InputError(
+                f"{needed} does not exist; a denoiser needs unet/config.json, unet/{WEIGHTS} and {SCHEDULER}"
+            )
+    return unet_dir, scheduler_file
+
+
+def digest_of(directory: Path) -> str:
+    """sha256 over the network's configuration and weights and the scheduler's configuration."""
+    unet_dir, scheduler_file = layout(directory)
+    digest = hashlib.sha256()
+    for path in (unet_dir / "config.json", unet_dir / WEIGHTS, scheduler_file):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A JSON object in a file. InputError if it is anything else."""
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is no JSON ({error}); restore it") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{path} holds no JSON object; restore it")
+    return config
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, without the rest."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
