@@ -8,15 +8,18 @@ registered version.
 
 import argparse
 import json
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from mlflow.entities.model_registry import ModelVersion
+from numpy.typing import NDArray
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.ensemble import Ensemble, read_ensemble, read_votes, recall_entropy, root_of
+from flows.ensemble import Ensemble, Votes, read_ensemble, read_votes, recall_entropy, root_of
 from flows.report import at_radii, curve_radii, draw_curve, table, title, write_curve, write_points
 from flows.server import prefect_server
 from flows.store import SMOOTHED, TAG, Store, answering, connect, find_runs, get_version, log_files, version_of_plan
@@ -28,7 +31,7 @@ from sanitize import errors
 from sanitize.denoiser import load_denoiser
 from sanitize.errors import InputError
 from sanitize.files import write_json
-from sanitize.imageset import load
+from sanitize.imageset import ImageSet, load
 from sanitize.noise import Entropy
 from sanitize.params import read_params
 from sanitize.paths import DENOISER, ENSEMBLE, POINTS, REPORTS, SETS
@@ -42,7 +45,7 @@ METRICS = REPORTS / "metrics.json"
 
 
 @task(name="assemble", cache_policy=NO_CACHE, persist_result=False)
-def assemble(store: Store, version: ModelVersion) -> tuple[Ensemble, dict[int, Any]]:
+def assemble(store: Store, version: ModelVersion) -> tuple[Ensemble, Votes]:
     """The version's ensemble and its votes, checked against their hashes and against the registered root."""
     ensemble = read_ensemble(store, store.client.get_run(version.run_id))
     votes = read_votes(store, ensemble)
@@ -52,30 +55,41 @@ def assemble(store: Store, version: ModelVersion) -> tuple[Ensemble, dict[int, A
     return ensemble, votes
 
 
-@task(name="compute", cache_policy=NO_CACHE, persist_result=False)
-def compute(ensemble: Ensemble, votes: dict[int, Any], entropy: Entropy, params: CertifyParams) -> dict[str, Any]:
-    """The certificate, and the files that show it, written to reports/."""
-    plan, test, raw = ensemble.plan, load(SETS["test"]), load(SETS["raw"])
+@dataclass(frozen=True)
+class Certified:
+    """A certificate and what it was computed from: per test image the votes, the label and the radius."""
+
+    certificate: dict[str, Any]
+    counts: NDArray[np.int64]
+    label: NDArray[np.int64]
+    radius: NDArray[np.float64]
+
+
+def compute(
+    ensemble: Ensemble,
+    votes: Votes,
+    entropy: Entropy,
+    test: ImageSet,
+    image_shape: tuple[int, ...],
+    radii: list[float],
+    epsilon: float,
+) -> Certified:
+    """The certificate of these votes. The same votes, plan and test labels give the same certificate, to the byte."""
+    plan = ensemble.plan
     if test.digest != plan.test_digest:
         raise InputError(
             f"{SETS['test']} is not the test set this ensemble voted on (digest {test.digest[:12]}, "
             f"not {plan.test_digest[:12]}); run `dvc repro`"
         )
-    if (params.alpha, params.method, params.simultaneous) != (plan.alpha, plan.method, plan.simultaneous):
-        raise InputError(
-            "certify.alpha, method or simultaneous differ from the ensemble's plan; run `dvc repro smooth`"
-        )
+    level = plan.level(ensemble.attempt)
     counts = count_votes(votes, plan.m, len(test), plan.classes)
-    error = plan.level(ensemble.attempt)
-    label, radius = certify_counts(counts, plan.m, plan.sigma, error, plan.method)
-    unanimous = np.zeros((1, plan.classes), dtype=np.int64)
-    unanimous[0, 0] = plan.m
-    largest = float(certify_counts(unanimous, plan.m, plan.sigma, error, plan.method)[1][0])
-    dimension = int(np.prod(raw.image_shape))
+    label, radius = certify_counts(counts, plan.m, plan.sigma, level, plan.method)
+    unanimous = np.eye(1, plan.classes, dtype=np.int64) * plan.m
+    largest = float(certify_counts(unanimous, plan.m, plan.sigma, level, plan.method)[1][0])
     certificate = {
         **plan.as_dict(),
         "attempt": ensemble.attempt,
-        "level": error,
+        "level": level,
         "entropy_source": ensemble.entropy_source,
         "entropy_commitment": ensemble.commitment,
         "entropy": entropy.hex,
@@ -84,23 +98,29 @@ def compute(ensemble: Ensemble, votes: dict[int, Any], entropy: Entropy, params:
         "vote_accuracy": round(float(np.mean(counts.argmax(axis=1) == test.labels)), 4),
         "abstentions": int(np.sum(label == ABSTAIN)),
         "largest_certifiable_radius": round(largest, 6),
-        "epsilon": params.epsilon,
-        "at_radii": at_radii(label, radius, test.labels, params.radii, params.epsilon, dimension),
+        "epsilon": epsilon,
+        "at_radii": at_radii(label, radius, test.labels, radii, epsilon, math.prod(image_shape)),
         "covers": "changed pixels of training images; labels and ids fixed; no image added or removed; joint l2 over "
         "the whole training set, in [0,1] pixel units; not the test input",
         "holds": "for all test points at once" if plan.simultaneous else "for each test point on its own",
         "passes_the_gate": ensemble.entropy_source == "os",
     }
-    radii = curve_radii(float(radius.max(initial=0)))
-    accuracy = certified_accuracy(label, radius, test.labels, radii)
+    return Certified(certificate, counts, label, radius)
+
+
+@task(name="report", cache_policy=NO_CACHE, persist_result=False)
+def write_reports(certified: Certified, raw: ImageSet, test: ImageSet, entropy: Entropy) -> None:
+    """The certificate's files in reports/, and its points under data/."""
+    certificate = certified.certificate
+    radii = curve_radii(float(certified.radius.max(initial=0)))
+    accuracy = certified_accuracy(certified.label, certified.radius, test.labels, radii)
+    denoiser = load_denoiser(DENOISER) if certificate["denoiser_digest"] else None
     write_curve(CURVE, radii, accuracy)
     draw_curve(CURVE_PICTURE, certificate, radii, accuracy)
-    write_points(POINTS, test.ids, test.labels, label, radius, counts)
-    denoiser = load_denoiser(DENOISER) if plan.denoiser_digest else None
-    contact_sheet(raw, plan.sigma, denoiser, entropy.value, 0, EXAMPLES)
+    write_points(POINTS, test.ids, test.labels, certified.label, certified.radius, certified.counts)
+    contact_sheet(raw, certificate["sigma"], denoiser, entropy.value, 0, EXAMPLES)
     write_json(METRICS, metrics_of(certificate))
     write_json(CERTIFICATE, certificate)
-    return certificate
 
 
 def metrics_of(certificate: dict[str, Any]) -> dict[str, float]:
@@ -154,7 +174,16 @@ def certify(version: int | None = None) -> dict[str, Any]:
         else:
             found = get_version(store, SMOOTHED, version)
         ensemble, votes = assemble(store, found)
-        certificate = compute(ensemble, votes, recall_entropy(ensemble), params)
+        if (params.alpha, params.method, params.simultaneous) != (
+            ensemble.plan.alpha,
+            ensemble.plan.method,
+            ensemble.plan.simultaneous,
+        ):
+            raise InputError("certify.alpha, method or simultaneous are not the planned ones; run `dvc repro smooth`")
+        raw, test, entropy = load(SETS["raw"]), load(SETS["test"]), recall_entropy(ensemble)
+        certified = compute(ensemble, votes, entropy, test, raw.image_shape, params.radii, params.epsilon)
+        write_reports(certified, raw, test, entropy)
+        certificate = certified.certificate
         publish(store, found, certificate)
         print(f"{SMOOTHED} version {found.version}: {title(certificate)}\n")
         print(table(certificate, seconds_a_model(store, found.run_id)))

@@ -20,6 +20,9 @@ from sanitize.errors import InputError
 from sanitize.files import replacing, write_json
 from sanitize.noise import Entropy, draw_entropy
 
+Votes = dict[int, NDArray[np.int64]]
+"""The votes (n_test,) of each finished draw."""
+
 
 @dataclass(frozen=True)
 class Ensemble:
@@ -125,7 +128,7 @@ def draw_number(run: Run) -> int:
     return int(claimed)
 
 
-def read_votes(store: Store, ensemble: Ensemble) -> dict[int, NDArray[np.int64]]:
+def read_votes(store: Store, ensemble: Ensemble) -> Votes:
     """The votes of every finished draw, each as its run recorded them.
 
     InputError names the run whose votes do not match their recorded hash, or which belongs to another plan.
@@ -142,7 +145,7 @@ def read_votes(store: Store, ensemble: Ensemble) -> dict[int, NDArray[np.int64]]
     return votes
 
 
-def root_of(votes: dict[int, NDArray[np.int64]], m: int) -> str:
+def root_of(votes: Votes, m: int) -> str:
     """The Merkle root over (draw, votes hash) of all planned draws."""
     return merkle_root({draw: votes_hash(row) for draw, row in votes.items()}, m)
 
@@ -189,7 +192,7 @@ def only_one(plan: Plan) -> Iterator[None]:
         yield
 
 
-def save_ensemble(store: Store, ensemble: Ensemble, votes: dict[int, NDArray[np.int64]], directory: Path) -> Any:
+def save_ensemble(store: Store, ensemble: Ensemble, votes: Votes, directory: Path) -> Any:
     """Write the ensemble as DVC tracks it and attach it to its run: the plan, the votes (m, n_test), their root.
 
     A missing draw's row is all -1. Nothing in the files says when or where they were made.

@@ -11,9 +11,10 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from prefect.context import refresh_global_settings_context
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogHandler
-from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+from prefect.settings import get_current_settings
 
 from sanitize.errors import InputError
 
@@ -39,13 +40,25 @@ def prefect_server() -> Iterator[None]:
     try:
         url = f"http://127.0.0.1:{port}/api"
         _wait_for(url, process)
-        with temporary_settings({PREFECT_API_URL: url}):
+        with _named(url):
             yield
             APILogHandler().flush()  # what is still on its way would find the server gone
             EventsWorker.drain_all(timeout=5)
     finally:
         process.terminate()
         process.wait()
+
+
+@contextmanager
+def _named(url: str) -> Iterator[None]:
+    # The environment, not a settings context: Prefect's own threads see no context, and each would start a server.
+    os.environ["PREFECT_API_URL"] = url
+    refresh_global_settings_context()
+    try:
+        yield
+    finally:
+        del os.environ["PREFECT_API_URL"]
+        refresh_global_settings_context()
 
 
 def end_with(parent: int) -> None:

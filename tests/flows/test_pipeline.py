@@ -217,7 +217,7 @@ def test_nothing_is_written_outside_the_projects_folder(project, made):
         ("sanitize", {"sigma": 1000.0}, "sanitize", "sigma=1000 exceeds the schedule's largest noise level 78.7"),
         ("denoiser", {"source": "data/pretrained/none"}, "denoiser", "data/pretrained/none does not exist"),
         ("smooth", {"m": 0}, "smooth", "param smooth.m=0"),
-        ("smooth", {"m": 10}, "smooth", "raise smooth.m to at least 11"),
+        ("smooth", {"m": 10}, "smooth", "attempt 2 on this raw set, recipe and sigma"),
         ("train", {"architecture": "transformer"}, "train", "param train.architecture='transformer'"),
     ],
 )

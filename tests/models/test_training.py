@@ -3,24 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from models_recipes import QUICK
 from torch.nn import functional
 
 from models.classifiers import build
-from models.params import TrainParams
 from models.training import as_tensor, predict, shifted, train
 from models.weights import load_weights, save_weights
 from sanitize.errors import InputError
 from sanitize.ingest import digits
 
-RECIPE = TrainParams(
-    architecture="small-cnn",
-    width=4,
-    epochs=2,
-    batch=10,
-    learning_rate=2e-3,
-    weight_decay=0.0,
-    label_smoothing=0.1,
-    shift=1,
+RECIPE = QUICK.model_copy(
+    update={"architecture": "small-cnn", "width": 4, "batch": 10, "label_smoothing": 0.1, "shift": 1}
 )
 
 
