@@ -33,7 +33,6 @@ class Ensemble:
     attempt: int
     commitment: str
     entropy_source: str
-    finished: bool
 
 
 def open_ensemble(store: Store, plan: Plan) -> Ensemble:
@@ -51,8 +50,8 @@ def open_ensemble(store: Store, plan: Plan) -> Ensemble:
 
 def _plan_ensemble(store: Store, plan: Plan) -> Ensemble:
     """Record a new ensemble's plan and entropy. InputError if it could never certify anything."""
-    family = find_runs(store, f"tags.`{TAG}family` = '{plan.family}' and tags.`{TAG}planned` = 'true'")
-    attempt = len(family)
+    family = f"tags.`{TAG}family` = '{plan.family}' and tags.`{TAG}planned` = 'true'"
+    attempt = len(find_runs(store, family, deleted=True))  # deleting an ensemble does not undo having looked at it
     least = plan.least_m(attempt)
     if plan.m < least:
         again = f", attempt {attempt + 1} on this raw set, recipe and sigma," if attempt else ""
@@ -83,7 +82,7 @@ def _plan_ensemble(store: Store, plan: Plan) -> Ensemble:
     )
     store.client.log_dict(run_id, description, "ensemble/plan.json")
     store.client.set_tag(run_id, f"{TAG}planned", "true")
-    return Ensemble(run_id, plan, attempt, entropy.commitment, entropy.source, finished=False)
+    return Ensemble(run_id, plan, attempt, entropy.commitment, entropy.source)
 
 
 def read_ensemble(store: Store, run: Run) -> Ensemble:
@@ -97,7 +96,7 @@ def read_ensemble(store: Store, run: Run) -> Ensemble:
         raise InputError(f"the plan of ensemble run {run_id} is incomplete ({error}); it cannot be used") from error
     if plan.digest != run.data.tags.get(f"{TAG}plan") or plan.digest != content.get("plan_digest"):
         raise InputError(f"the plan of ensemble run {run_id} was changed after it was recorded; it cannot be used")
-    return Ensemble(run_id, plan, attempt, commitment, source, run.info.status == "FINISHED")
+    return Ensemble(run_id, plan, attempt, commitment, source)
 
 
 def find_draws(store: Store, ensemble: Ensemble) -> tuple[dict[int, Run], list[Run]]:

@@ -67,15 +67,15 @@ def answering() -> Iterator[None]:
         ) from error
 
 
-def find_runs(store: Store, filter_string: str) -> list[Run]:
-    """Every run that matches, page after page, oldest first."""
+def find_runs(store: Store, filter_string: str, *, deleted: bool = False) -> list[Run]:
+    """Every run that matches, page after page, oldest first; with `deleted`, also those somebody deleted."""
     runs: list[Run] = []
     token = None
     while True:
         page = store.client.search_runs(
             [store.experiment_id],
             filter_string,
-            ViewType.ACTIVE_ONLY,
+            ViewType.ALL if deleted else ViewType.ACTIVE_ONLY,
             max_results=1000,
             order_by=["attributes.start_time ASC"],
             page_token=token,

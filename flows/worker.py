@@ -11,9 +11,11 @@ from flows.environment import STATE
 from flows.store import Store, connect, create_run, finish, log_files, log_metrics
 from models.draw import make_draw
 from models.params import TrainParams
+from models.plan import Plan, code_digest
 from models.votes import votes_hash, votes_to_bytes
 from models.weights import save_weights
 from sanitize.denoiser import Denoiser, load_denoiser
+from sanitize.errors import InputError
 from sanitize.imageset import ImageSet, load
 from sanitize.paths import DENOISER, SETS
 
@@ -23,9 +25,24 @@ def train_batch(run_id: str, draws: list[int]) -> int:
     torch.set_num_threads(int(os.environ.get("CLEANLABEL_THREADS", "1")))
     store = connect()
     ensemble = read_ensemble(store, store.client.get_run(run_id))
+    require_planned(ensemble.plan)
     for draw in draws:
         train_one(store, ensemble, draw)
     return len(draws)
+
+
+def require_planned(plan: Plan) -> None:
+    """InputError unless the data, the denoiser and the code here are the ones the plan names."""
+    raw, test, denoiser = _inputs(denoise=plan.denoiser_digest is not None)
+    here = (raw.digest, test.digest, denoiser.digest if denoiser else None, code_digest())
+    for name, found, planned in zip(
+        ("raw set", "test set", "denoiser", "code"),
+        here,
+        (plan.raw_digest, plan.test_digest, plan.denoiser_digest, plan.code_digest),
+        strict=True,
+    ):
+        if found != planned:
+            raise InputError(f"the {name} changed after the ensemble was planned; restore it, or plan anew")
 
 
 @cache

@@ -98,6 +98,25 @@ def test_another_ensemble_on_the_same_data_recipe_and_sigma_is_a_further_attempt
     assert open_ensemble(store, replace(PLAN, raw_digest="new")).attempt == 0
 
 
+def test_deleting_an_ensemble_does_not_undo_the_attempt(store):
+    store.client.delete_run(open_ensemble(store, PLAN).run_id)
+    assert open_ensemble(store, PLAN).attempt == 1
+
+
+def test_a_worker_refuses_data_that_are_not_the_planned_ones(store, small_set, monkeypatch):
+    from flows import worker
+    from models.plan import code_digest
+
+    monkeypatch.setattr(worker, "_inputs", lambda *, denoise: (small_set, small_set, None))
+    planned = replace(
+        PLAN, raw_digest=small_set.digest, test_digest=small_set.digest, denoiser_digest=None, code_digest=code_digest()
+    )
+    worker.require_planned(planned)
+    for field, name in (("raw_digest", "raw set"), ("test_digest", "test set"), ("code_digest", "code")):
+        with pytest.raises(InputError, match=f"the {name} changed after the ensemble was planned"):
+            worker.require_planned(replace(planned, **{field: "other"}))
+
+
 def test_too_few_models_to_certify_anything_are_refused_before_anything_is_recorded(store):
     with pytest.raises(InputError, match="smooth.m=10: .* raise smooth.m to at least 11"):
         open_ensemble(store, replace(PLAN, m=10))
