@@ -19,43 +19,48 @@ from sanitize.errors import InputError
 from sanitize.imageset import ImageSet, load
 from sanitize.paths import DENOISER, SETS
 
+Inputs = tuple[ImageSet, ImageSet, Denoiser | None]
+"""The raw set, the test set and the denoiser, if there is one."""
+
 
 def train_batch(run_id: str, draws: list[int]) -> int:
     """Make these draws of the ensemble whose parent run is `run_id`; how many were made."""
-    torch.set_num_threads(int(os.environ.get("CLEANLABEL_THREADS", "1")))
     store = connect()
     ensemble = read_ensemble(store, store.client.get_run(run_id))
-    require_planned(ensemble.plan)
+    inputs = prepare(ensemble.plan)
     for draw in draws:
-        train_one(store, ensemble, draw)
+        train_one(store, ensemble, draw, inputs)
     return len(draws)
 
 
-def require_planned(plan: Plan) -> None:
-    """InputError unless the data, the denoiser and the code here are the ones the plan names."""
+def prepare(plan: Plan) -> Inputs:
+    """What every draw of the plan needs, and as many threads as every draw had.
+
+    InputError unless the data, the denoiser and the code here are the ones the plan names.
+    """
+    torch.set_num_threads(int(os.environ.get("CLEANLABEL_THREADS", "1")))
     raw, test, denoiser = _inputs(denoise=plan.denoiser_digest is not None)
-    here = (raw.digest, test.digest, denoiser.digest if denoiser else None, code_digest())
-    for name, found, planned in zip(
-        ("raw set", "test set", "denoiser", "code"),
-        here,
-        (plan.raw_digest, plan.test_digest, plan.denoiser_digest, plan.code_digest),
-        strict=True,
+    for name, found, planned in (
+        ("raw set", raw.digest, plan.raw_digest),
+        ("test set", test.digest, plan.test_digest),
+        ("denoiser", denoiser.digest if denoiser else None, plan.denoiser_digest),
+        ("code", code_digest(), plan.code_digest),
     ):
         if found != planned:
             raise InputError(f"the {name} changed after the ensemble was planned; restore it, or plan anew")
+    return raw, test, denoiser
 
 
 @cache
-def _inputs(*, denoise: bool) -> tuple[ImageSet, ImageSet, Denoiser | None]:
-    """What every draw of a worker needs, read once a process."""
+def _inputs(*, denoise: bool) -> Inputs:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return load(SETS["raw"]), load(SETS["test"]), load_denoiser(DENOISER, device) if denoise else None
 
 
-def train_one(store: Store, ensemble: Ensemble, draw: int) -> None:
+def train_one(store: Store, ensemble: Ensemble, draw: int, inputs: Inputs) -> None:
     """Make one draw and record it as a child run: params, metrics, votes, weights, hashes. Finished comes last."""
     plan = ensemble.plan
-    raw, test, denoiser = _inputs(denoise=plan.denoiser_digest is not None)
+    raw, test, denoiser = inputs
     recipe = TrainParams.model_validate(plan.recipe)
     entropy = recall_entropy(ensemble)
     run_id = create_run(

@@ -111,10 +111,10 @@ def test_a_worker_refuses_data_that_are_not_the_planned_ones(store, small_set, m
     planned = replace(
         PLAN, raw_digest=small_set.digest, test_digest=small_set.digest, denoiser_digest=None, code_digest=code_digest()
     )
-    worker.require_planned(planned)
+    assert worker.prepare(planned) == (small_set, small_set, None)
     for field, name in (("raw_digest", "raw set"), ("test_digest", "test set"), ("code_digest", "code")):
         with pytest.raises(InputError, match=f"the {name} changed after the ensemble was planned"):
-            worker.require_planned(replace(planned, **{field: "other"}))
+            worker.prepare(replace(planned, **{field: "other"}))
 
 
 def test_too_few_models_to_certify_anything_are_refused_before_anything_is_recorded(store):

@@ -209,6 +209,41 @@ def test_nothing_is_written_outside_the_projects_folder(project, made):
     assert [str(p) for p in project.home.rglob("*") if p.is_file()] == []
 
 
+def test_an_audit_passes_until_one_vote_is_edited_in_the_artifact_store(project, made):
+    passed = project.run("python", "-m", "flows.audit", "--version", "1", "--replay", "2")
+    lines = passed.stdout.strip().splitlines()
+    assert len(lines) == 8
+    assert all(line.startswith("ok  ") for line in lines)
+    assert sum("every vote repeated" in line for line in lines) == 2
+
+    run_id = project.draws()[5]
+    victim = project.root / ".mlflow" / "artifacts" / run_id / "artifacts" / "votes.npy"
+    original = victim.read_bytes()
+    votes = np.load(victim, allow_pickle=False)
+    votes[0] = (votes[0] + 1) % 10
+    np.save(victim, votes, allow_pickle=False)
+    failed = project.run("python", "-m", "flows.audit", "--version", "1", check=False)
+    assert failed.returncode == 1
+    assert f"FAIL  votes: the votes of run {run_id} (draw 5) do not match" in failed.stdout
+
+    # Vote, hash, root and certificate edited together: the git-tracked certificate does not follow.
+    new_hash = hashlib.sha256(victim.read_bytes()).hexdigest()
+    with sqlite3.connect(project.root / ".mlflow" / "mlflow.db") as database:
+        update = "update tags set value = ? where run_uuid = ? and key = 'cleanlabel.votes_sha256'"
+        (old_hash,) = database.execute(
+            "select value from tags where run_uuid = ? and key = 'cleanlabel.votes_sha256'", (run_id,)
+        ).fetchone()
+        database.execute(update, (new_hash, run_id))
+    failed = project.run("python", "-m", "flows.audit", "--version", "1", check=False)
+    assert failed.returncode == 1
+    assert "FAIL  git-tracked certificate" in failed.stdout
+
+    victim.write_bytes(original)
+    with sqlite3.connect(project.root / ".mlflow" / "mlflow.db") as database:
+        database.execute(update, (old_hash, run_id))
+    assert project.run("python", "-m", "flows.audit", "--version", "1").returncode == 0
+
+
 @pytest.mark.parametrize(
     ("section", "change", "stage", "sentence"),
     [
