@@ -39,9 +39,13 @@ def main() -> None:
     flags = argparse.ArgumentParser(prog="python -m benchmarks.noise_only", description=__doc__.splitlines()[0])
     flags.add_argument("--quick", action="store_true", help="30 models each in place of 100")
     flags.add_argument("--sigma", type=float, help="default: the one in params.yaml")
+    flags.add_argument("--architecture", help="another classifier than the recipe's: mlp or linear")
     args = flags.parse_args()
     m = 30 if args.quick else 100
     recipe, certificate = read_params("train", TrainParams), read_params("certify", CertifyParams)
+    if args.architecture:
+        changed = {"architecture": args.architecture, "width": 256, "epochs": 2 * recipe.epochs}
+        recipe = TrainParams.model_validate(recipe.model_dump() | changed)
     sigma = args.sigma or read_params("sanitize", SanitizeParams).sigma
     entropy, test = draw_entropy("os"), load(SETS["test"])
     rows = {}
@@ -65,7 +69,8 @@ def main() -> None:
     for name, row in rows.items():
         cells = " | ".join(f"{row['certified'][r]:.3f}" for r in radii)
         print(f"| {name} | {row['one_model']:.3f} | {row['vote']:.3f} | {row['abstentions']} | {cells} |")
-    record("noise_only", {"sigma": sigma, "m": m, "alpha": certificate.alpha, "recipe": recipe.model_dump(), **rows})
+    name = f"noise_only_{args.architecture}" if args.architecture else "noise_only"
+    record(name, {"sigma": sigma, "m": m, "alpha": certificate.alpha, "recipe": recipe.model_dump(), **rows})
 
 
 if __name__ == "__main__":
