@@ -58,7 +58,9 @@ lock: ## compile requirements*.txt anew from pyproject.toml
 		pyproject.toml --output-file requirements.txt
 
 bench: setup ## the claims in the README, measured again (minutes)
-	python -m benchmarks.noise_only --quick
+	dvc repro denoiser
+	python -m benchmarks.noise_only
+	python -m benchmarks.noise_only --architecture mlp
 
 clean: ## remove what this machine made: stores, caches, stage outputs (asks nothing)
 	rm -rf .venv .cache .mlflow .prefect .state .dvc/tmp .dvc/cache .pytest_cache .mypy_cache .ruff_cache

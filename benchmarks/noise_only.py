@@ -69,7 +69,7 @@ def main() -> None:
     for name, row in rows.items():
         cells = " | ".join(f"{row['certified'][r]:.3f}" for r in radii)
         print(f"| {name} | {row['one_model']:.3f} | {row['vote']:.3f} | {row['abstentions']} | {cells} |")
-    name = f"noise_only_{args.architecture}" if args.architecture else "noise_only"
+    name = "_".join(filter(None, ("noise_only", args.architecture, "quick" if args.quick else "")))
     record(name, {"sigma": sigma, "m": m, "alpha": certificate.alpha, "recipe": recipe.model_dump(), **rows})
 
 
