@@ -48,6 +48,8 @@ def audit(store: Store, number: int, replay: int) -> Iterator[Check]:
             return None, read()
         except InputError as error:
             return Check(name, passed=False, found=str(error)), None
+        except (KeyError, TypeError, ValueError) as error:
+            return Check(name, passed=False, found=f"cannot be read ({error!r}); it was edited or is damaged"), None
 
     failed, ensemble = attempt("plan", lambda: read_ensemble(store, store.client.get_run(run_id)))
     if failed:
@@ -69,7 +71,12 @@ def audit(store: Store, number: int, replay: int) -> Iterator[Check]:
         yield failed
         return
     yield from _roots(root_of(votes, plan.m), plan.digest, version.tags.get(f"{TAG}votes_root"), attached)
-    entropy = Entropy(bytes.fromhex(attached.get("entropy", "")), attached.get("entropy_source", "fixed"))
+    failed, entropy = attempt(
+        "entropy", lambda: Entropy(bytes.fromhex(attached["entropy"]), attached["entropy_source"])
+    )
+    if failed:
+        yield failed
+        return
     yield Check(
         "entropy",
         (entropy.commitment, entropy.source) == (ensemble.commitment, ensemble.entropy_source),

@@ -22,8 +22,11 @@ def manifest_path(output: Path) -> Path:
 
 def check_output(output: Path, source: Path) -> None:
     """InputError if writing to `output` would destroy the input or anything that is no earlier copy."""
-    if output.resolve() == source.resolve() or output.resolve() in source.resolve().parents:
+    to, origin = output.resolve(), source.resolve()
+    if to == origin or to in origin.parents:
         raise InputError(f"--output {output} would overwrite the input {source}; choose another place")
+    if origin in to.parents:
+        raise InputError(f"--output {output} lies inside the input {source} and would become a part of it; move it")
     if (output.suffix == ".npz") != (source.suffix == ".npz"):
         form = "a .npz file" if source.suffix == ".npz" else "a folder"
         raise InputError(f"--output {output} must be {form}, as the input {source} is")

@@ -13,17 +13,21 @@ from typing import Any
 def replacing(target: Path) -> Iterator[Path]:
     """A scratch path beside `target` that takes its place when the block ends well, and vanishes when it does not.
 
-    The block may write a file or make a directory there. A reader sees the old target or the new one, never half of
-    one; an existing directory is swapped out by rename.
+    The block may write a file or make a directory there. A file is replaced in one step; an existing directory is set
+    aside by rename and comes back if the new one cannot take its place.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     workspace = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     scratch = workspace / target.name
     try:
         yield scratch
-        if target.is_dir():
-            target.rename(workspace / "replaced")
-        scratch.replace(target)
+        aside = target.rename(workspace / "replaced") if target.is_dir() else None
+        try:
+            scratch.replace(target)
+        except OSError:
+            if aside is not None:
+                aside.rename(target)
+            raise
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
 

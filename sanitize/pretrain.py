@@ -27,8 +27,7 @@ from sanitize.paths import DENOISER, SETS
 LARGEST_TIMESTEP = 600
 """Training draws timesteps below this (of 1,000): sigma up to 2.6, more than any image survives."""
 EMA = 0.998
-"""Weights are averaged over the last 500 steps or so. A longer average denoises a little less sharply (12.0 dB against
-12.6 on the digits at sigma 1) and leaves more of each image's own shape: the classifiers trained on it do better."""
+"""Weights are averaged over the last 500 steps or so."""
 LEAST_IMAGES = 16
 
 

@@ -183,9 +183,13 @@ def test_a_half_space_learner_is_certified_tightly(sigma):
     # Phi(c sqrt(n) / sigma), so the adversary who moves every image alike by c is the best one.
     n, c = 9, 0.4
     p_a = stats.norm.cdf(c * math.sqrt(n) / sigma)
-    radius = sigma * stats.norm.ppf(p_a)
-    for share, survives in ((1 - 1e-3, True), (1 + 1e-3, False)):
-        shift = share * radius / math.sqrt(n)  # joint norm = share * R
+    m = 10**8
+    k = round(p_a * m)
+    certified = certify([[k, m - k]], m, sigma, 0.001)[1][0]
+    true_radius = sigma * stats.norm.ppf(p_a)
+    assert 0.99 * true_radius < certified < true_radius
+    for joint_norm, survives in ((certified, True), (true_radius * (1 + 1e-3), False)):
+        shift = joint_norm / math.sqrt(n)
         assert bool(stats.norm.cdf((c - shift) * math.sqrt(n) / sigma) > 0.5) is survives
 
 

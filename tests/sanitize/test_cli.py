@@ -141,3 +141,6 @@ def test_something_else_is_never_overwritten(run, images, denoiser_dir, tmp_path
     assert "exists and is no earlier copy" in said
     status, said = run("--input", images, "--output", images, "--denoiser", denoiser_dir, "--sigma", 0.5)
     assert "would overwrite the input" in said
+    status, said = run("--input", images, "--output", images / "out", "--denoiser", denoiser_dir, "--sigma", 0.5)
+    assert "lies inside the input" in said
+    assert not (images / "out").exists()
