@@ -183,7 +183,7 @@ def test_a_half_space_learner_is_certified_tightly(sigma):
     # Phi(c sqrt(n) / sigma), so the adversary who moves every image alike by c is the best one.
     n, c = 9, 0.4
     p_a = stats.norm.cdf(c * math.sqrt(n) / sigma)
-    m = 10**8
+    m = 10**10  # so many that the bound is nearly p_a itself
     k = round(p_a * m)
     certified = certify([[k, m - k]], m, sigma, 0.001)[1][0]
     true_radius = sigma * stats.norm.ppf(p_a)
