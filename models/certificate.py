@@ -90,7 +90,10 @@ def certify(
         p_b = np.minimum(rivals.max(axis=1), 1.0 - p_a)
         certified = p_a > p_b
     else:
-        top = (_checked_counts(selection, None) if method == "split" else counts).argmax(axis=1)
+        chooser = _checked_counts(selection, None) if method == "split" else counts
+        if chooser.shape != counts.shape:
+            raise ValueError(f"selection counts have the shape {chooser.shape}, the counts {counts.shape}")
+        top = chooser.argmax(axis=1)
         p_a = lower_confidence_bound(counts[rows, top], m, alpha if method == "split" else alpha / 2)
         p_b = 1.0 - p_a
         certified = p_a > 0.5
@@ -137,6 +140,21 @@ def images_tolerated(radius: ArrayLike, epsilon: float) -> Ints:
     return images
 
 
+def radius_beside_a_trigger(radius: ArrayLike, sigma: float, sigma_x: float, trigger: float) -> Floats:
+    """What is left of a joint radius when the test input may move too, by l2 norm `trigger`; 0 where nothing is.
+
+    With noise N(0, sigma_x^2) on test inputs as well (RAB's Theorem 1), votes certify all (omega, Delta) with
+    ||omega||^2 / sigma_x^2 + sum_i ||delta_i||^2 / sigma^2  <  (R / sigma)^2.
+    """
+    if not sigma_x > 0:
+        raise ValueError(f"sigma_x={sigma_x}: without noise on the test input no change of it is covered")
+    if not trigger >= 0:
+        raise ValueError(f"trigger={trigger} is no l2 norm; give 0 or more")
+    left = (np.asarray(radius, dtype=np.float64) / sigma) ** 2 - (trigger / sigma_x) ** 2
+    remaining: Floats = sigma * np.sqrt(np.maximum(left, 0.0))
+    return remaining
+
+
 def certified_accuracy(label: ArrayLike, radius: ArrayLike, truth: ArrayLike, radii: ArrayLike) -> Floats:
     """For each r in radii, the share of points with label = truth and radius > r. Shape of `radii`.
 
@@ -148,13 +166,12 @@ def certified_accuracy(label: ArrayLike, radius: ArrayLike, truth: ArrayLike, ra
     return share
 
 
-def least_models(alpha: float, method: str = "binary", classes: int = 2) -> int:
-    """The least m with which even unanimous votes can certify anything: L(m, m) > 1/2."""
-    level = {"binary": alpha / 2, "split": alpha, "margin": alpha / (2 * classes)}[method]
-    m = 1
-    while level ** (1 / m) <= 0.5:
-        m += 1
-    return m
+def certified_accuracy_grid(
+    label: ArrayLike, radius: ArrayLike, truth: ArrayLike, images: ArrayLike, epsilons: ArrayLike
+) -> Floats:
+    """For r images that may each move by l2 norm epsilon (sqrt(r) epsilon < R): shape (len(images), len(epsilons))."""
+    norms = np.sqrt(np.asarray(images, dtype=np.float64))[:, None] * np.asarray(epsilons, dtype=np.float64)[None, :]
+    return certified_accuracy(label, radius, truth, norms.ravel()).reshape(norms.shape)
 
 
 def _integers(values: Any, name: str) -> Ints:

@@ -2,11 +2,11 @@
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from models.certificate import least_models
 from models.params import TrainParams
 
 
@@ -15,11 +15,15 @@ class Plan:
     """What an ensemble's models are made from. Two ensembles with one plan differ in their entropy alone."""
 
     m: int
+    selection: int
     sigma: float
+    test_sigma: float
     raw_digest: str
     test_digest: str
     denoiser_digest: str | None
     denoiser_state: str | None
+    initial_digest: str | None
+    initial_state: str | None
     recipe: dict[str, Any]
     classes: int
     n_test: int
@@ -28,6 +32,31 @@ class Plan:
     simultaneous: bool
     entropy_spec: str
     code_digest: str
+
+    @property
+    def draws(self) -> int:
+        """All draws: 0..m-1, whose votes are bounded, then the `selection` ones that only choose the class."""
+        return self.m + self.selection
+
+    @property
+    def voids(self) -> list[str]:
+        """What in this plan lets un-noised raw images reach the models; any such thing voids the certificate."""
+        found = {
+            "the models start from weights trained on the raw images (train.warm_epochs)": self.recipe["warm_epochs"]
+            > 0,
+            "pixels are normalised by statistics of the raw images (train.normalise)": self.recipe["normalise"]
+            == "raw",
+            "the denoiser was trained on the raw set as supplied (denoiser.provenance)": self.denoiser_state
+            == "on-raw",
+            "the initial weights were trained on the raw set as supplied (train.initial_provenance)": self.initial_state
+            == "on-raw",
+        }
+        return [reason for reason, holds in found.items() if holds]
+
+    @property
+    def certifiable(self) -> bool:
+        """Whether a radius may be attached to this plan's ensemble at all."""
+        return not self.voids
 
     @property
     def recipe_digest(self) -> str:
@@ -42,7 +71,7 @@ class Plan:
     @property
     def family(self) -> str:
         """Names what a further ensemble would be a further attempt at: (raw set, denoiser, recipe, sigma)."""
-        return _digest([self.raw_digest, self.denoiser_digest, self.recipe, self.sigma])
+        return _digest([self.raw_digest, self.denoiser_digest, self.initial_digest, self.recipe, self.sigma])
 
     def level(self, attempt: int) -> float:
         """The error probability of one test point's certificate: alpha, shared where more than one claim is made.
@@ -53,17 +82,30 @@ class Plan:
         return self.alpha * 2.0**-attempt / (self.n_test if self.simultaneous else 1)
 
     def least_m(self, attempt: int) -> int:
-        """The least number of models that can certify anything at that level."""
+        """The least m that can certify anything at that level."""
         return least_models(self.level(attempt), self.method, self.classes)
 
     def as_dict(self) -> dict[str, Any]:
         """The plan with its digests, for JSON."""
-        return {**asdict(self), "plan_digest": self.digest, "family": self.family, "recipe_digest": self.recipe_digest}
+        return {
+            **asdict(self),
+            "plan_digest": self.digest,
+            "family": self.family,
+            "recipe_digest": self.recipe_digest,
+            "certifiable": self.certifiable,
+            "voids": self.voids,
+        }
 
 
 def plan_from_dict(content: dict[str, Any]) -> Plan:
     """The plan that `as_dict` wrote. KeyError or TypeError if fields are missing."""
     return Plan(**{name: content[name] for name in Plan.__dataclass_fields__})
+
+
+def least_models(alpha: float, method: str = "binary", classes: int = 2) -> int:
+    """The least m with which even unanimous votes certify anything: level^(1/m), their bound, must exceed 1/2."""
+    level = {"binary": alpha / 2, "split": alpha, "margin": alpha / (2 * classes)}[method]
+    return math.floor(math.log2(1 / level)) + 1
 
 
 DRAW_SOURCES = (

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.classifiers import build
+from models.classifiers import Architecture, Standardise, build
 from models.params import TrainParams
+from sanitize.errors import InputError
 
 PREDICT_BATCH = 1024
 
@@ -30,25 +31,71 @@ def train(
     recipe: TrainParams,
     seed: int,
     device: torch.device | str = "cpu",
+    *,
+    raw: NDArray[np.uint8] | None = None,
+    initial: dict[str, Tensor] | None = None,
 ) -> nn.Module:
-    """A classifier trained from scratch by the recipe; all of its randomness follows from `seed`.
+    """A classifier trained by the recipe; all of its randomness follows from `seed`.
 
-    images (n, h, w, c), a sanitized copy (nothing else of the raw set reaches training); labels (n,) in
-    0..classes-1. Returned in evaluation mode, on `device`.
+    images (n, h, w, c), a sanitized copy; labels (n,) in 0..classes-1. Returned in evaluation mode, on `device`.
+    `initial` weights replace the random ones. The raw images reach training only by a recipe that asks for it, and
+    voids the certificate by that (`models.plan`): with `warm_epochs`, or statistics of theirs.
     """
-    n, h, w, c = images.shape
+    model = _initialised(architecture_of(recipe, images.shape, classes), seed, initial).to(device).train()
+    inputs, targets = as_tensor(images).to(device), torch.from_numpy(labels).to(device)
+    un_noised = as_tensor(_required(raw, recipe)).to(device) if reads_raw_images(recipe) else None
+    if isinstance(model[0], Standardise):
+        model[0].measure(inputs if recipe.normalise == "copy" else un_noised)
+    generator = torch.Generator().manual_seed(seed)
+    if recipe.warm_epochs:
+        _fit(model, un_noised, targets, recipe, recipe.warm_epochs, generator)
+    _fit(model, inputs, targets, recipe, recipe.epochs, generator)
+    return model.eval()
+
+
+def reads_raw_images(recipe: TrainParams) -> bool:
+    """Whether the recipe shows un-noised images to training."""
+    return recipe.warm_epochs > 0 or recipe.normalise == "raw"
+
+
+def architecture_of(recipe: TrainParams, shape: tuple[int, ...], classes: int) -> Architecture:
+    """The network that the recipe trains on images of `shape`, (..., h, w, c)."""
+    h, w, c = shape[-3:]
+    return Architecture(recipe.architecture, (h, w, c), classes, recipe.width, recipe.normalise != "constants")
+
+
+def _initialised(architecture: Architecture, seed: int, initial: dict[str, Tensor] | None) -> nn.Sequential:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = build(recipe.architecture, (h, w, c), classes, recipe.width)
-    model = model.to(device).train()
-    inputs, targets = as_tensor(images).to(device), torch.from_numpy(labels).to(device)
-    generator = torch.Generator().manual_seed(seed)
+        model = build(architecture)
+    if initial is not None:
+        try:
+            model.load_state_dict(initial, strict=True)
+        except RuntimeError as error:
+            raise InputError(
+                f"the initial weights are not those of a {architecture.name} of width {architecture.width} for "
+                f"{architecture.image_shape} images and {architecture.classes} classes; see train.initial_weights"
+            ) from error
+    return model
+
+
+def _required(raw: NDArray[np.uint8] | None, recipe: TrainParams) -> NDArray[np.uint8]:
+    if raw is None:
+        raise ValueError(f"the recipe (warm_epochs={recipe.warm_epochs}, {recipe.normalise=}) needs the raw images")
+    return raw
+
+
+def _fit(
+    model: nn.Module, inputs: Tensor, targets: Tensor, recipe: TrainParams, epochs: int, generator: torch.Generator
+) -> None:
+    """So many epochs of AdamW with a learning rate that falls to 0 by a line."""
+    n = len(inputs)
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, foreach=True
     )
-    steps = recipe.epochs * -(-n // recipe.batch)
+    steps = epochs * -(-n // recipe.batch)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)
-    for _ in range(recipe.epochs):
+    for _ in range(epochs):
         for rows in torch.randperm(n, generator=generator).split(recipe.batch):
             batch = shifted(inputs[rows], recipe.shift, generator)
             loss = functional.cross_entropy(model(batch), targets[rows], label_smoothing=recipe.label_smoothing)
@@ -56,7 +103,6 @@ def train(
             loss.backward()
             optimiser.step()
             schedule.step()
-    return model.eval()
 
 
 def shifted(batch: Tensor, most: int, generator: torch.Generator) -> Tensor:

@@ -48,7 +48,8 @@ def count_votes(votes: Mapping[int, NDArray[np.int64]], m: int, n_test: int, cla
         if row.shape != (n_test,):
             raise InputError(f"draw {draw} voted on {row.shape} images; the test set has {n_test}")
         if n_test and not NOBODY <= row.min() <= row.max() < classes:
-            raise InputError(f"draw {draw} votes for class {row.max()}; there are classes 0..{classes - 1}")
+            stranger = row.max() if row.max() >= classes else row.min()
+            raise InputError(f"draw {draw} votes for class {stranger}; there are classes 0..{classes - 1}")
         cast = np.flatnonzero(row != NOBODY)
         counts[cast, row[cast]] += 1
     return counts

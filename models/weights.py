@@ -1,25 +1,24 @@
 """Classifier weights on disk: safetensors with the architecture beside them, read back strictly."""
 
+import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import safetensors
 import safetensors.torch
-from torch import nn
+from torch import Tensor, nn
 
-from models.classifiers import build
+from models.classifiers import Architecture, build
 from sanitize.errors import InputError
 from sanitize.files import replacing
 
 FORMAT = "cleanlabel-classifier/1"
 
 
-def save_weights(
-    model: nn.Module, path: Path, architecture: str, image_shape: tuple[int, int, int], classes: int, width: int
-) -> None:
+def save_weights(model: nn.Module, path: Path, architecture: Architecture) -> None:
     """Write the weights and what is needed to build the network again; the same weights give the same bytes."""
-    description = {"architecture": architecture, "classes": classes, "image_shape": image_shape, "width": width}
-    metadata = {FORMAT: json.dumps(description, sort_keys=True)}  # one key: several come in any order
+    metadata = {FORMAT: json.dumps(asdict(architecture), sort_keys=True)}  # one key: several come in any order
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(path) as scratch:
         safetensors.torch.save_file(tensors, scratch, metadata=metadata)
@@ -27,16 +26,33 @@ def save_weights(
 
 def load_weights(path: Path) -> nn.Module:
     """The classifier in `path`, in evaluation mode. InputError if the file is damaged or is something else."""
+    architecture, tensors = read_weights(path)
+    model = build(architecture)
+    try:
+        model.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        raise InputError(f"the weights in {path} are not those of the network they name; restore the file") from error
+    return model.eval()
+
+
+def read_weights(path: Path) -> tuple[Architecture, dict[str, Tensor]]:
+    """(architecture, tensors by name) of a weight file. InputError if the file is damaged or is something else."""
     try:
         with safetensors.safe_open(path, framework="pt") as archive:
             metadata = archive.metadata() or {}
             tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 (no iterator)
     except (OSError, safetensors.SafetensorError) as error:
         raise InputError(f"{path} is no readable safetensors file ({error}); restore it with `dvc checkout`") from error
-    if FORMAT not in metadata:
-        raise InputError(f"{path} holds no {FORMAT} weights; give a file that this project wrote")
-    description = json.loads(metadata[FORMAT])
-    h, w, c = description["image_shape"]
-    model = build(description["architecture"], (h, w, c), description["classes"], description["width"])
-    model.load_state_dict(tensors, strict=True)
-    return model.eval()
+    try:
+        description = json.loads(metadata[FORMAT])
+        h, w, c = description.pop("image_shape")
+        return Architecture(image_shape=(h, w, c), **description), tensors
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} holds no {FORMAT} weights; give a file that this project wrote") from error
+
+
+def weights_digest(path: Path) -> str:
+    """sha256 of a weight file. InputError if there is none."""
+    if not path.is_file():
+        raise InputError(f"the weights {path} do not exist; put a classifier that this project saved there")
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -10,7 +10,7 @@ import secrets
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,3 +94,12 @@ def standard_normal(
 def training_seed(entropy: bytes, draw: int) -> int:
     """A 63-bit seed for everything random in draw's training: initialisation, order, augmentation."""
     return int(stream_key(entropy, "train", draw)[0] >> np.uint64(1))
+
+
+def seal(entropy: bytes, draw: int) -> str:
+    """Names a draw's streams without giving them away: equal for two draws only if they share their noise.
+
+    sha256 over the keys of all roles: recorded when a draw is made, and checked once the entropy is revealed.
+    """
+    keys = b"".join(stream_key(entropy, role, draw).tobytes() for role in get_args(Role))
+    return hashlib.sha256(b"cleanlabel/seal/1" + keys).hexdigest()

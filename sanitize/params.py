@@ -13,6 +13,11 @@ from sanitize.noise import draw_entropy
 PARAMS = Path("params.yaml")
 
 
+Provenance = Literal["disjoint", "fixed-before", "on-raw"]
+"""What something from elsewhere was trained on: `disjoint` other data; `fixed-before` a trusted earlier copy of the raw
+set; `on-raw` the raw set as supplied, which voids the certificate."""
+
+
 class Section(BaseModel):
     """A section of params.yaml: frozen, without coercion, and no key in it goes unread."""
 
@@ -39,8 +44,8 @@ class DenoiserParams(Section):
     """`train`, or a diffusers directory (put it under data/pretrained/), or a hub id such as google/ddpm-cifar10-32."""
     revision: str | None
     """The commit of a hub id; pin it."""
-    provenance: Literal["disjoint", "fixed-before"]
-    """What the denoiser saw: `disjoint` other data; `fixed-before` a trusted earlier copy of the raw set."""
+    provenance: Provenance
+    """What a denoiser from elsewhere saw."""
     channels: tuple[Annotated[int, Field(ge=8, multiple_of=8)], ...]
     """Widths of the UNet trained here, one a resolution."""
     steps: Annotated[int, Field(ge=1)]

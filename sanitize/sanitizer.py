@@ -53,6 +53,7 @@ def sanitize(
     entropy: bytes,
     draw: int = 0,
     *,
+    role: Role = "noise",
     batch: int = BATCH,
     progress: bool = False,
 ) -> NDArray[Any]:
@@ -68,7 +69,7 @@ def sanitize(
     with tqdm(total=len(raw), unit="img", desc="sanitize", disable=not progress) as bar:
         for start in range(0, len(raw), batch):
             rows = slice(start, start + batch)
-            done[rows] = sanitize_batch(raw.images[rows], raw.ids[rows], sigma, denoiser, entropy, draw)
+            done[rows] = sanitize_batch(raw.images[rows], raw.ids[rows], sigma, denoiser, entropy, draw, role)
             bar.update(len(raw.ids[rows]))
     return done
 

@@ -11,4 +11,8 @@ QUICK = TrainParams(
     weight_decay=0.0,
     label_smoothing=0.0,
     shift=0,
+    normalise="constants",
+    warm_epochs=0,
+    initial_weights=None,
+    initial_provenance="disjoint",
 )

@@ -1,7 +1,5 @@
 """Rules 7, 8 and 14: the bound, held to outside values, exact coverage and the theorem's own identities."""
 
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,14 +9,16 @@ from scipy import stats
 from models.certificate import (
     ABSTAIN,
     certified_accuracy,
+    certified_accuracy_grid,
     certify,
     images_tolerated,
-    least_models,
     lower_confidence_bound,
     per_image_radius,
     predict,
+    radius_beside_a_trigger,
     upper_confidence_bound,
 )
+from models.plan import least_models
 
 
 def split_all_for_one(k: int, m: int, sigma: float, alpha: float) -> float:
@@ -89,17 +89,31 @@ def outcomes(m: int, p: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
     return counts, stats.multinomial(m, p).pmf(counts)
 
 
-def chance_of_a_false_certificate(m: int, p: tuple[float, ...], alpha: float, method: str) -> float:
-    """Exact: the smoothed classifier's own margin is known, a certificate beyond it is false."""
-    counts, chance = outcomes(m, p)
-    label, radius = certify(counts, m, 1.0, alpha, method)
+def true_radii(p: tuple[float, ...]) -> np.ndarray:
+    """The smoothed classifier's own margin for each class it might be said to answer, at sigma = 1; inf ends it."""
     shares = np.array(p)
     rivals = np.array([np.delete(shares, c).max() for c in range(len(p))])
-    true_radius = (stats.norm.ppf(shares) - stats.norm.ppf(rivals)) / 2
-    false = (label != ABSTAIN) & (radius > np.append(true_radius, np.inf)[label])
-    return float(chance[false].sum())
+    return np.append((stats.norm.ppf(shares) - stats.norm.ppf(rivals)) / 2, np.inf)
 
 
+def chance_of_a_false_certificate(m: int, p: tuple[float, ...], alpha: float, method: str) -> float:
+    """Exact, no sampling: the true margin is known, a certificate beyond it is false."""
+    counts, chance = outcomes(m, p)
+    if method != "split":
+        label, radius = certify(counts, m, 1.0, alpha, method)
+        return float(chance[(label != ABSTAIN) & (radius > true_radii(p)[label])].sum())
+    selected, weight = outcomes(M0, p)
+    chosen = selected.argmax(axis=1)
+    total = 0.0
+    for c in range(len(p)):
+        selection = np.tile(np.eye(len(p), dtype=np.int64)[c] * M0, (len(counts), 1))
+        label, radius = certify(counts, m, 1.0, alpha, method, selection)
+        false = (label != ABSTAIN) & (radius > true_radii(p)[label])
+        total += weight[chosen == c].sum() * chance[false].sum()
+    return float(total)
+
+
+M0 = 10
 GRID = [
     (0.5, 0.5),
     (0.5014, 0.4986),
@@ -107,18 +121,32 @@ GRID = [
     (0.6, 0.4),
     (0.9, 0.1),
     (1 / 3, 1 / 3, 1 / 3),
+    (0.4, 0.4, 0.2),
     (0.5, 0.25, 0.25),
     (0.499, 0.499, 0.002),
     (0.45, 0.3, 0.25),
+    (0.7, 0.15, 0.15),
 ]
 
 
-@pytest.mark.parametrize("method", ["binary", "margin"])
+@pytest.mark.parametrize("method", ["binary", "split", "margin"])
 @pytest.mark.parametrize("p", GRID)
-@pytest.mark.parametrize("m", [11, 20, 57])
+@pytest.mark.parametrize("m", [11, 20, 57, 100])
 @pytest.mark.parametrize("alpha", [0.001, 0.05])
 def test_a_certificate_is_false_with_probability_at_most_alpha(m, p, alpha, method):
     assert chance_of_a_false_certificate(m, p, alpha, method) <= alpha
+
+
+@pytest.mark.parametrize("method", ["binary", "split", "margin"])
+@pytest.mark.parametrize("p", [(0.1,) * 10, (0.45, 0.45, *(0.0125,) * 8), (0.503, *(0.497 / 9,) * 9)])
+def test_simulated_ensembles_of_ten_classes_are_certified_falsely_no_more_often_than_alpha(p, method):
+    m, alpha, trials = 200, 0.05, 20_000
+    generator = np.random.default_rng(7)
+    counts = generator.multinomial(m, p, size=trials)
+    selection = generator.multinomial(M0, p, size=trials) if method == "split" else None
+    label, radius = certify(counts, m, 1.0, alpha, method, selection)
+    false = int(((label != ABSTAIN) & (radius > true_radii(p)[label])).sum())
+    assert stats.binomtest(false, trials, alpha, alternative="greater").pvalue > 1e-4
 
 
 def test_choosing_and_bounding_on_the_same_votes_at_alpha_would_not_be_sound():
@@ -130,6 +158,7 @@ def test_choosing_and_bounding_on_the_same_votes_at_alpha_would_not_be_sound():
         return float(stats.binom(m, p).pmf(k)[false].sum())
 
     assert naive(100, 0.5014, 0.001) > 1.5 * 0.001
+    assert naive(100, 0.5014, 0.05) > 1.5 * 0.05
 
 
 def test_split_bounds_the_chosen_class_at_alpha():
@@ -177,22 +206,6 @@ def test_the_radius_is_rabs_with_two_classes():
     assert rab == pytest.approx(0.7 * stats.norm.ppf(p))
 
 
-@pytest.mark.parametrize("sigma", [0.25, 1.0])
-def test_a_half_space_learner_is_certified_tightly(sigma):
-    # Train = "is the mean of the noised set positive?", n one-dimensional images all at c: the smoothed decision is
-    # Phi(c sqrt(n) / sigma), so the adversary who moves every image alike by c is the best one.
-    n, c = 9, 0.4
-    p_a = stats.norm.cdf(c * math.sqrt(n) / sigma)
-    m = 10**10  # so many that the bound is nearly p_a itself
-    k = round(p_a * m)
-    certified = certify([[k, m - k]], m, sigma, 0.001)[1][0]
-    true_radius = sigma * stats.norm.ppf(p_a)
-    assert 0.99 * true_radius < certified < true_radius
-    for joint_norm, survives in ((certified, True), (true_radius * (1 + 1e-3), False)):
-        shift = joint_norm / math.sqrt(n)
-        assert bool(stats.norm.cdf((c - shift) * math.sqrt(n) / sigma) > 0.5) is survives
-
-
 @pytest.mark.parametrize(
     ("alpha", "method", "least"), [(0.001, "binary", 11), (0.001, "split", 10), (0.05, "split", 5)]
 )
@@ -226,6 +239,27 @@ def test_certified_accuracy_is_strict_and_never_counts_an_abstention():
     assert certified_accuracy(label, radius, truth, [0.0, 0.25, 0.5]).tolist() == [0.25, 0.25, 0.0]
 
 
+def test_the_grid_of_images_and_changes_is_the_curve_at_their_joint_norms():
+    label, radius, truth = [0, 1, 2, 2], [0.9, 1.0, 0.3, 2.0], [0, 1, 2, 0]
+    grid = certified_accuracy_grid(label, radius, truth, [1, 4, 9], [0.1, 0.5])
+    assert grid.tolist() == [[0.75, 0.5], [0.75, 0.0], [0.5, 0.0]]  # 4 images by .5: joint norm 1.0, not below 1.0
+    for i, r in enumerate([1, 4, 9]):
+        for j, epsilon in enumerate([0.1, 0.5]):
+            tolerated = (np.array(label) == truth) & (images_tolerated(radius, epsilon) >= r)
+            assert grid[i, j] == tolerated.mean()
+
+
+def test_noise_on_the_test_input_certifies_a_trigger_beside_the_poison():
+    # RAB: ||omega||^2/sigma_x^2 + sum ||delta||^2/sigma^2 < (R/sigma)^2, an ellipse with these two axes.
+    radius, sigma, sigma_x = 1.2, 1.0, 0.5
+    assert radius_beside_a_trigger(radius, sigma, sigma_x, 0.0) == pytest.approx(radius)
+    assert radius_beside_a_trigger(radius, sigma, sigma_x, radius * sigma_x / sigma) == 0
+    for trigger in (0.1, 0.3, 0.59):
+        left = float(radius_beside_a_trigger(radius, sigma, sigma_x, trigger))
+        assert (trigger / sigma_x) ** 2 + (left / sigma) ** 2 == pytest.approx((radius / sigma) ** 2)
+    assert radius_beside_a_trigger([0.1, 2.0], sigma, sigma_x, 0.3).tolist() == [0, pytest.approx(np.sqrt(4 - 0.36))]
+
+
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
@@ -242,6 +276,9 @@ def test_certified_accuracy_is_strict_and_never_counts_an_abstention():
         (lambda: lower_confidence_bound(0, 0, 0.001), "m=0"),
         (lambda: images_tolerated(1.0, 0.0), "epsilon=0.0"),
         (lambda: per_image_radius(1.0, 0), "r=0"),
+        (lambda: certify([[3, 0]], 3, 1.0, 0.001, "split", selection=[[1, 0, 0]]), "selection counts have the shape"),
+        (lambda: radius_beside_a_trigger(1.0, 1.0, 0.0, 0.1), "sigma_x=0.0"),
+        (lambda: radius_beside_a_trigger(1.0, 1.0, 0.5, -0.1), "trigger=-0.1"),
     ],
 )
 def test_what_makes_no_sense_is_refused(call, sentence):

@@ -1,5 +1,7 @@
 """Rule 2: one draw an image and model, kept for the whole training; every draw its own noise and seed."""
 
+from itertools import combinations
+
 import numpy as np
 import torch
 from conftest import FIXED
@@ -7,7 +9,7 @@ from models_recipes import QUICK
 
 from models.draw import make_draw
 from models.training import predict, train
-from sanitize.noise import training_seed
+from sanitize.noise import seal, training_seed
 from sanitize.sanitizer import sanitize
 
 
@@ -43,3 +45,23 @@ def test_without_a_denoiser_the_noise_stays_in(small_set):
     noised = sanitize(small_set, 1.0, None, FIXED, draw=0)
     by_hand = train(noised, small_set.labels, 3, QUICK, training_seed(FIXED, 0))
     np.testing.assert_array_equal(made.votes, predict(by_hand, small_set.images))
+
+
+def test_noise_on_the_test_inputs_comes_from_a_stream_of_its_own(small_set, denoiser):
+    # Training set and test set are the same images with the same ids here: a shared stream would cancel.
+    made = make_draw(small_set, small_set, 0.5, denoiser, QUICK, FIXED, draw=3, test_sigma=0.25)
+    seen = sanitize(small_set, 0.25, denoiser, FIXED, draw=3, role="test-noise")
+    np.testing.assert_array_equal(made.votes, predict(made.model, seen))
+    streams = [
+        sanitize(small_set, 1.0, None, FIXED, draw, role=role) for role in ("noise", "test-noise") for draw in (0, 1)
+    ]
+    for a, b in combinations([stream - small_set.images / np.float32(255) for stream in streams], 2):
+        assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.1
+
+
+def test_a_seal_is_one_draws_own_and_gives_nothing_away(small_set):
+    made = [make_draw(small_set, small_set, 1.0, None, QUICK, FIXED, draw) for draw in (0, 1, 1)]
+    assert made[0].seal != made[1].seal == made[2].seal
+    assert made[0].copy_sha256 != made[1].copy_sha256 == made[2].copy_sha256
+    assert made[0].seal != seal(bytes(32), 0)
+    assert FIXED.hex() not in made[0].seal

@@ -6,7 +6,7 @@ import torch
 from models_recipes import QUICK
 from torch.nn import functional
 
-from models.classifiers import build
+from models.classifiers import Architecture, build
 from models.training import as_tensor, predict, shifted, train
 from models.weights import load_weights, save_weights
 from sanitize.errors import InputError
@@ -46,6 +46,36 @@ def test_pixels_are_scaled_by_public_constants(small_set):
     assert as_tensor(np.array([[[[-1.0]], [[2.0]]]], np.float32)).flatten().tolist() == [-3.0, 3.0]
 
 
+def test_statistics_of_the_copy_are_taken_from_the_copy_alone(small_set):
+    recipe = QUICK.model_copy(update={"normalise": "copy"})
+    copy = 255 - small_set.images // 2
+    model = train(copy, small_set.labels, 3, recipe, seed=7, raw=small_set.images)
+    assert float(model[0].mean) == pytest.approx(float(as_tensor(copy).mean()))
+    same = train(copy, small_set.labels, 3, recipe, seed=7, raw=None)
+    torch.testing.assert_close(weights(model), weights(same), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("change", [{"warm_epochs": 1}, {"normalise": "raw"}])
+def test_only_a_recipe_that_asks_for_them_sees_raw_images(change, small_set):
+    copy, changed = 255 - small_set.images, QUICK.model_copy(update=change)
+    for recipe, reads in ((QUICK, False), (changed, True)):
+        seen = [train(copy, small_set.labels, 3, recipe, 7, raw=raw) for raw in (small_set.images, copy)]
+        assert torch.equal(*map(weights, seen)) is not reads
+    with pytest.raises(ValueError, match="needs the raw images"):
+        train(copy, small_set.labels, 3, changed, seed=7)
+
+
+def test_training_starts_from_the_weights_it_is_given(small_set):
+    still = QUICK.model_copy(update={"learning_rate": 1e-12})
+    given = train(small_set.images, small_set.labels, 3, QUICK, seed=1)
+    model = train(small_set.images, small_set.labels, 3, still, seed=2, initial=given.state_dict())
+    torch.testing.assert_close(weights(model), weights(given), atol=1e-6, rtol=0)
+    with pytest.raises(InputError, match="not those of a mlp of width 9 .* see train.initial_weights"):
+        train(
+            small_set.images, small_set.labels, 3, QUICK.model_copy(update={"width": 9}), 2, initial=given.state_dict()
+        )
+
+
 def test_the_digits_are_learned():
     sets = digits(600, 800, 0)
     recipe = RECIPE.model_copy(update={"epochs": 10, "batch": 32, "width": 16, "shift": 0})
@@ -66,17 +96,21 @@ def test_shifting_agrees_with_a_loop_over_the_images(most):
 
 
 def test_a_model_whose_output_is_no_number_votes_for_nobody(small_set):
-    model = build("linear", (8, 8, 1), 3, 1)
+    model = build(Architecture("linear", (8, 8, 1), 3, 1))
     with torch.no_grad():
         model[1].bias[0] = float("nan")
     assert predict(model, small_set.images).tolist() == [-1] * 24
 
 
-@pytest.mark.parametrize("architecture", ["small-cnn", "mlp", "linear"])
-def test_weights_come_back_as_they_went_and_as_the_same_bytes(architecture, small_set, tmp_path):
-    model = build(architecture, (8, 8, 1), 3, 4).eval()
+@pytest.mark.parametrize("standardised", [False, True])
+@pytest.mark.parametrize("name", ["small-cnn", "mlp", "linear"])
+def test_weights_come_back_as_they_went_and_as_the_same_bytes(name, standardised, small_set, tmp_path):
+    architecture = Architecture(name, (8, 8, 1), 3, 4, standardised)
+    model = build(architecture).eval()
+    if standardised:
+        model[0].measure(as_tensor(small_set.images))
     for name in ("one", "two"):
-        save_weights(model, tmp_path / name, architecture, (8, 8, 1), 3, 4)
+        save_weights(model, tmp_path / name, architecture)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     np.testing.assert_array_equal(
         predict(load_weights(tmp_path / "one"), small_set.images), predict(model, small_set.images)

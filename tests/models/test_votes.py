@@ -32,6 +32,7 @@ def test_counting_agrees_with_a_loop(rows):
         ({3: VOTES[0]}, "draw 3 is not in the plan of draws 0..2"),
         ({0: VOTES[0][:2]}, "draw 0 voted on"),
         ({0: np.array([0, 1, 3])}, "votes for class 3; there are classes 0..2"),
+        ({0: np.array([0, 1, -2])}, "votes for class -2; there are classes 0..2"),
     ],
 )
 def test_a_stranger_is_refused(votes, sentence):
