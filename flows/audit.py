@@ -9,22 +9,28 @@ entropy and compares their votes.
 import argparse
 import json
 import secrets
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mlflow.entities.model_registry import ModelVersion
 
-from flows.certify import CERTIFICATE, compute
-from flows.ensemble import Ensemble, Votes, read_ensemble, read_votes, root_of
+from flows.assembly import Assembly, assemble, check_registration, check_seals
+from flows.certificates import compute, require_certifiable, tags_of
+from flows.ensemble import CERTIFICATE_ARTIFACT, Ensemble, read_ensemble, root_of, version_tags
 from flows.store import SMOOTHED, TAG, Store, answering, connect, get_version, read_json
+from models.params import CertifyParams
 from sanitize import errors
 from sanitize.errors import InputError
 from sanitize.imageset import load
 from sanitize.noise import Entropy
-from sanitize.paths import SETS
+from sanitize.paths import REPORTS, SETS
 
+CERTIFICATE = REPORTS / "certificate.json"
 TOLERANCE = 0.98
 """Share of votes a replayed draw must repeat on another machine or library version; on the same one it repeats all."""
 
@@ -41,91 +47,122 @@ class Check:
 def audit(store: Store, number: int, replay: int) -> Iterator[Check]:
     """The checks of a registered version, one after the other; stops where nothing further can be read."""
     version = get_version(store, SMOOTHED, number)
-    run_id = version.run_id
-
-    def attempt(name: str, read: Callable[[], Any]) -> tuple[Check | None, Any]:
-        try:
-            return None, read()
-        except InputError as error:
-            return Check(name, passed=False, found=str(error)), None
-        except (KeyError, TypeError, ValueError) as error:
-            return Check(name, passed=False, found=f"cannot be read ({error!r}); it was edited or is damaged"), None
-
-    failed, ensemble = attempt("plan", lambda: read_ensemble(store, store.client.get_run(run_id)))
-    if failed:
-        yield failed
+    name = "plan"
+    try:
+        ensemble = read_ensemble(store, store.client.get_run(version.run_id))
+        plan = ensemble.plan
+        _expect(version, version_tags(ensemble, version.tags.get(f"{TAG}votes_root", "")))
+        yield Check(name, passed=True, found=f"{plan.digest[:12]}, m = {plan.m}, sigma = {plan.sigma:g}")
+        name = "certifiable"
+        require_certifiable(ensemble)
+        name = "votes"
+        assembly = assemble(store, ensemble)
+        found = f"{len(assembly.votes)} of {plan.draws} draws, each once and as its run recorded it"
+        yield Check(name, passed=True, found=found)
+        name = "registered votes"
+        lost = check_registration(store, ensemble, version, assembly.votes)
+        root = root_of(assembly.votes, plan.draws)
+        gone = f"; draws {', '.join(map(str, lost))} are gone since, and count for nobody" if lost else ""
+        yield Check(name, passed=True, found=f"root {root[:12]}{gone}")
+        name = "attached certificate"
+        attached = read_json(store, version.run_id, CERTIFICATE_ARTIFACT)
+        if attached["plan_digest"] != plan.digest:
+            raise InputError(
+                f"the one attached to {SMOOTHED} version {number} is of another version's plan "
+                f"({attached['plan_digest'][:12]}); run `python -m flows.certify --version {number}`"
+            )
+        yield Check(name, passed=True, found="of this version's plan")
+        name = "git-tracked certificate"
+        yield _git_tracked(root, attached)
+        name = "entropy"
+        entropy = Entropy(bytes.fromhex(attached["entropy"]), attached["entropy_source"])
+        if (entropy.commitment, entropy.source) != (ensemble.commitment, ensemble.entropy_source):
+            raise InputError("the revealed entropy is not the one this ensemble committed to")
+        check_seals(assembly, entropy)
+        found = f"from {entropy.source}, as committed before the draws; every draw was made from it"
+        yield Check(name, passed=True, found=found)
+        name = "certificate"
+        yield _recomputed(ensemble, assembly, lost, entropy, attached)
+        name = "version tags"
+        _expect(version, tags_of(attached))
+        yield Check(name, passed=True, found="say what the certificate says")
+    except InputError as error:
+        yield Check(name, passed=False, found=str(error))
         return
-    plan = ensemble.plan
-    registered = version.tags.get(f"{TAG}plan") == plan.digest
-    yield Check("plan", registered, f"{plan.digest[:12]}, m = {plan.m}, sigma = {plan.sigma:g}")
-
-    failed, votes = attempt("votes", lambda: read_votes(store, ensemble))
-    if failed:
-        yield failed
+    except (KeyError, TypeError, ValueError) as error:
+        yield Check(name, passed=False, found=f"cannot be read ({error!r}); it was edited or is damaged")
         return
-    missing = plan.m - len(votes)
-    yield Check("votes", passed=True, found=f"{len(votes)} of {plan.m} draws match their hashes, {missing} missing")
-
-    failed, attached = attempt("certificate", lambda: read_json(store, run_id, "ensemble/certificate/certificate.json"))
-    if failed:
-        yield failed
-        return
-    yield from _roots(root_of(votes, plan.m), plan.digest, version.tags.get(f"{TAG}votes_root"), attached)
-    failed, entropy = attempt(
-        "entropy", lambda: Entropy(bytes.fromhex(attached["entropy"]), attached["entropy_source"])
-    )
-    if failed:
-        yield failed
-        return
-    yield Check(
-        "entropy",
-        (entropy.commitment, entropy.source) == (ensemble.commitment, ensemble.entropy_source),
-        f"revealed value and commitment {ensemble.commitment[:12]}, from {ensemble.entropy_source}",
-    )
-    failed, check = attempt("certificate", lambda: _recomputed(ensemble, votes, entropy, attached))
-    yield failed or check
     if replay:
-        yield from _replayed(ensemble, votes, entropy, replay)
+        yield from replayed(ensemble, assembly, entropy, replay)
 
 
-def _roots(root: str, plan_digest: str, tag: str | None, attached: dict[str, Any]) -> Iterator[Check]:
-    yield Check("registered root", tag == root, f"votes {root[:12]}, tag {str(tag)[:12]}")
+def _expect(version: ModelVersion, tags: dict[str, str]) -> None:
+    for key, value in tags.items():
+        says = version.tags.get(f"{TAG}{key}")
+        if says != value:
+            raise InputError(
+                f"{SMOOTHED} version {version.version} has the tag {TAG}{key}={says!r} where its ensemble says "
+                f"{value!r}; it was edited"
+            )
+
+
+def _git_tracked(root: str, attached: dict[str, Any]) -> Check:
+    """Votes, tags and certificate can be edited together in the store; what git tracks cannot follow unseen."""
+    name = "git-tracked certificate"
     tracked = json.loads(CERTIFICATE.read_text()) if CERTIFICATE.is_file() else {}
-    if tracked.get("plan_digest") == plan_digest:
-        # Votes, tags and certificate can be edited together in the store; what git tracks cannot follow unseen.
-        same = tracked == attached and tracked["votes_root"] == root
-        yield Check("git-tracked certificate", same, f"{CERTIFICATE}: votes {tracked['votes_root'][:12]}")
-    else:
+    if tracked.get("plan_digest") != attached["plan_digest"]:
         way_out = "check out the commit that holds this version's"
-        yield Check("git-tracked certificate", passed=False, found=f"{CERTIFICATE} is of another ensemble; {way_out}")
+        return Check(name, passed=False, found=f"{CERTIFICATE} is of another ensemble; {way_out}")
+    same = tracked == attached and tracked["votes_root"] == root
+    verdict = f"equal, {committed(CERTIFICATE)}" if same else "it and the store disagree: one of them was edited"
+    return Check(name, passed=same, found=f"{CERTIFICATE} with root {tracked['votes_root'][:12]}: {verdict}")
 
 
-def _recomputed(ensemble: Ensemble, votes: Votes, entropy: Entropy, attached: dict[str, Any]) -> Check:
-    radii = [row["radius"] for row in attached["at_radii"]]
-    shape = load(SETS["raw"]).image_shape
-    again = compute(ensemble, votes, entropy, load(SETS["test"]), shape, radii, attached["epsilon"]).certificate
+def committed(path: Path) -> str:
+    """Whether git holds this very file, in words."""
+
+    def git(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *command, "--", str(path)], capture_output=True, text=True, check=False)
+
+    commit = git("log", "-1", "--format=%h").stdout.strip()
+    return (
+        f"committed in {commit}" if commit and git("diff", "--quiet", "HEAD").returncode == 0 else "not committed yet"
+    )
+
+
+def _recomputed(
+    ensemble: Ensemble, assembly: Assembly, lost: list[int], entropy: Entropy, attached: dict[str, Any]
+) -> Check:
+    params = CertifyParams.model_validate(attached["reported"])
+    test = load(SETS["test"])
+    again = compute(ensemble, assembly.votes, lost, entropy, test, tuple(attached["image_shape"]), params).certificate
     differs = sorted(key for key in again.keys() | attached.keys() if again.get(key) != attached.get(key))
     found = f"differs in {', '.join(differs)}" if differs else "computed again from the votes, equal in every field"
     return Check("certificate", not differs, found)
 
 
-def _replayed(ensemble: Ensemble, votes: Votes, entropy: Entropy, count: int) -> Iterator[Check]:
-    from flows.worker import prepare  # imported late: only a replay needs torch
-    from models.draw import make_draw
-    from models.params import TrainParams
+def replayed(ensemble: Ensemble, assembly: Assembly, entropy: Entropy, count: int) -> Iterator[Check]:
+    """Retrain `count` draws, chosen at random. Bitwise where machine and libraries are the draw's own."""
+    from flows.worker import environment, prepare  # imported late: only a replay needs torch
 
-    plan = ensemble.plan
     try:
-        raw, test, denoiser = prepare(plan)
+        inputs = prepare(ensemble.plan)
     except InputError as error:
         yield Check("replay", passed=False, found=str(error))
         return
-    recipe = TrainParams.model_validate(plan.recipe)
-    for draw in sorted(secrets.SystemRandom().sample(sorted(votes), min(count, len(votes)))):
-        made = make_draw(raw, test, plan.sigma, denoiser, recipe, entropy.value, draw)
-        agreement = float(np.mean(made.votes == votes[draw]))
-        found = "every vote repeated" if agreement == 1 else f"{agreement:.1%} of the votes repeated"
-        yield Check(f"replay of draw {draw}", agreement >= TOLERANCE, f"{found} (at least {TOLERANCE:.0%} must be)")
+    runs, here = assembly.runs, environment()
+    for draw in sorted(secrets.SystemRandom().sample(sorted(runs), min(count, len(runs)))):
+        made = inputs.make(entropy, draw)
+        agreement = float(np.mean(made.votes == assembly.votes[draw]))
+        there = runs[draw].data.tags.get(f"{TAG}environment", "an unknown machine")
+        needed = 1.0 if there == here else TOLERANCE
+        where = (
+            "all must be, on the same machine and libraries"
+            if there == here
+            else f"made on {there}: {TOLERANCE:.0%} must be"
+        )
+        found = f"{agreement:.1%} of the votes repeated ({where}); run {runs[draw].info.run_id}"
+        yield Check(f"replay of draw {draw}", agreement >= needed, found)
 
 
 def main() -> None:

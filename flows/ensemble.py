@@ -4,7 +4,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,17 @@ from mlflow.entities import Run
 from numpy.typing import NDArray
 
 from flows.environment import STATE
-from flows.store import TAG, Store, create_run, find_runs, finish, log_files, read_file, read_json
+from flows.store import TAG, Store, create_run, find_runs, finish, log_files, read_json
 from models.plan import Plan, plan_from_dict
-from models.votes import merkle_root, votes_from_bytes, votes_hash
+from models.votes import NOBODY, merkle_root, votes_hash
 from sanitize.errors import InputError
 from sanitize.files import replacing, write_json
 from sanitize.noise import Entropy, draw_entropy
 
 Votes = dict[int, NDArray[np.int64]]
 """The votes (n_test,) of each finished draw."""
+
+CERTIFICATE_ARTIFACT = "ensemble/certificate/certificate.json"
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,9 @@ def open_ensemble(store: Store, plan: Plan) -> Ensemble:
 
 def _plan_ensemble(store: Store, plan: Plan) -> Ensemble:
     """Record a new ensemble's plan and entropy. InputError if it could never certify anything."""
-    family = f"tags.`{TAG}family` = '{plan.family}' and tags.`{TAG}planned` = 'true'"
-    attempt = len(find_runs(store, family, deleted=True))  # deleting an ensemble does not undo having looked at it
+    attempt = len(_attempts(store, plan))
     least = plan.least_m(attempt)
-    if plan.m < least:
+    if plan.certifiable and plan.m < least:
         again = f", attempt {attempt + 1} on this raw set, recipe and sigma," if attempt else ""
         raise InputError(
             f"param smooth.m={plan.m}: even if all agreed, fewer than {least} models{again} certify nothing at "
@@ -61,92 +62,109 @@ def _plan_ensemble(store: Store, plan: Plan) -> Ensemble:
         )
     entropy = draw_entropy(plan.entropy_spec)  # the raw set's digest stands in the plan: it is fixed
     keep_entropy(entropy)
-    description = {
-        **plan.as_dict(),
-        "attempt": attempt,
-        "entropy_commitment": entropy.commitment,
-        "entropy_source": entropy.source,
-    }
+    ensemble = Ensemble("", plan, attempt, entropy.commitment, entropy.source)
     run_id = create_run(
         store,
         f"ensemble m={plan.m} sigma={plan.sigma:g}{'' if plan.denoiser_digest else ' noise-only'}",
-        {"kind": "ensemble", "plan": plan.digest, "family": plan.family, "entropy_source": entropy.source},
-        {
-            key: description[key]
-            for key in (
-                *("m", "sigma", "alpha", "method", "simultaneous", "attempt", "entropy_commitment", "entropy_source"),
-                *("raw_digest", "test_digest", "denoiser_digest", "denoiser_state", "recipe_digest"),
-            )
-        }
-        | {f"recipe.{key}": value for key, value in plan.recipe.items()},
+        _ensemble_tags(ensemble),
+        _ensemble_params(ensemble),
     )
-    store.client.log_dict(run_id, description, "ensemble/plan.json")
+    store.client.log_dict(run_id, describe(ensemble), "ensemble/plan.json")
     store.client.set_tag(run_id, f"{TAG}planned", "true")
-    return Ensemble(run_id, plan, attempt, entropy.commitment, entropy.source)
+    return replace(ensemble, run_id=run_id)
+
+
+def describe(ensemble: Ensemble) -> dict[str, Any]:
+    """The plan as it is recorded, with the attempt and the entropy's commitment."""
+    return {
+        **ensemble.plan.as_dict(),
+        "attempt": ensemble.attempt,
+        "entropy_commitment": ensemble.commitment,
+        "entropy_source": ensemble.entropy_source,
+    }
 
 
 def read_ensemble(store: Store, run: Run) -> Ensemble:
-    """The ensemble of a parent run. InputError if its plan is not the one its tag names."""
+    """The ensemble of a parent run. InputError if its plan, its tags or its params are not what was recorded."""
     run_id = run.info.run_id
     content = read_json(store, run_id, "ensemble/plan.json")
     try:
         plan = plan_from_dict(content)
-        attempt, commitment, source = (content[k] for k in ("attempt", "entropy_commitment", "entropy_source"))
+        ensemble = Ensemble(run_id, plan, *(content[k] for k in ("attempt", "entropy_commitment", "entropy_source")))
     except (KeyError, TypeError) as error:
         raise InputError(f"the plan of ensemble run {run_id} is incomplete ({error}); it cannot be used") from error
     if plan.digest != run.data.tags.get(f"{TAG}plan") or plan.digest != content.get("plan_digest"):
         raise InputError(f"the plan of ensemble run {run_id} was changed after it was recorded; it cannot be used")
-    return Ensemble(run_id, plan, attempt, commitment, source)
+    check_labels(run, _ensemble_tags(ensemble), _ensemble_params(ensemble))
+    earlier = [other.info.run_id for other in _attempts(store, plan)]
+    position = earlier.index(run_id) if run_id in earlier else 0
+    if ensemble.attempt < position:
+        raise InputError(
+            f"ensemble run {run_id} calls itself attempt {ensemble.attempt + 1} on its raw set, recipe and sigma, but "
+            f"{position} were planned before it; it cannot be certified at the level it claims"
+        )
+    return ensemble
 
 
-def find_draws(store: Store, ensemble: Ensemble) -> tuple[dict[int, Run], list[Run]]:
-    """(finished draws by number, runs that never finished). InputError names runs that claim one draw twice."""
-    finished: dict[int, Run] = {}
-    unfinished = []
-    for run in find_runs(store, f"tags.mlflow.parentRunId = '{ensemble.run_id}'"):
-        if run.info.status != "FINISHED":
-            unfinished.append(run)
-            continue
-        draw = draw_number(run)
-        if draw in finished:
+def _attempts(store: Store, plan: Plan) -> list[Run]:
+    """Every planned ensemble of the family, oldest first: deleting one does not undo having looked at it."""
+    return find_runs(store, f"tags.`{TAG}family` = '{plan.family}' and tags.`{TAG}planned` = 'true'", deleted=True)
+
+
+def _ensemble_tags(ensemble: Ensemble) -> dict[str, str]:
+    plan = ensemble.plan
+    return {
+        "kind": "ensemble",
+        "plan": plan.digest,
+        "family": plan.family,
+        "entropy_source": ensemble.entropy_source,
+        "sigma": f"{plan.sigma:g}",
+        "certifiable": str(plan.certifiable).lower(),
+    }
+
+
+def _ensemble_params(ensemble: Ensemble) -> dict[str, Any]:
+    description = describe(ensemble)
+    named = (
+        *("m", "selection", "sigma", "test_sigma", "alpha", "method", "simultaneous", "attempt"),
+        *("entropy_commitment", "entropy_source", "raw_digest", "test_digest", "denoiser_digest", "denoiser_state"),
+        *("initial_digest", "initial_state", "recipe_digest", "code_digest", "certifiable"),
+    )
+    recipe = {f"recipe.{key}": value for key, value in ensemble.plan.recipe.items()}
+    return {key: description[key] for key in named} | recipe
+
+
+def version_tags(ensemble: Ensemble, votes_root: str) -> dict[str, str]:
+    """What the registered version says of its ensemble from the beginning."""
+    own = _ensemble_tags(ensemble)
+    return {key: own[key] for key in ("plan", "entropy_source", "sigma", "certifiable")} | {"votes_root": votes_root}
+
+
+def draw_tags(plan: Plan, draw: int) -> dict[str, str]:
+    """What a child run says of itself from the beginning."""
+    return {"kind": "draw", "draw": str(draw), "plan": plan.digest, "sigma": f"{plan.sigma:g}"}
+
+
+def draw_params(plan: Plan, draw: int) -> dict[str, Any]:
+    """A child run's params."""
+    return {"draw": draw, "sigma": plan.sigma, "recipe_digest": plan.recipe_digest, "m": plan.m}
+
+
+def check_labels(run: Run, tags: dict[str, str], params: dict[str, Any]) -> None:
+    """InputError names the first tag or param of a run that does not say what the plan says."""
+    found = [("tag", f"{TAG}{key}", run.data.tags.get(f"{TAG}{key}"), value) for key, value in tags.items()]
+    found += [("param", key, run.data.params.get(key), str(value)) for key, value in params.items()]
+    for kind, key, says, planned in found:
+        if says != planned:
             raise InputError(
-                f"runs {finished[draw].info.run_id} and {run.info.run_id} both claim draw {draw}; "
-                "a draw counts once, so delete the one that does not belong"
+                f"run {run.info.run_id} has the {kind} {key}={says!r} where its plan says {planned!r}; "
+                "it was edited, so the run cannot be believed"
             )
-        if not 0 <= draw < ensemble.plan.m:
-            raise InputError(f"run {run.info.run_id} claims draw {draw}; the plan has draws 0..{ensemble.plan.m - 1}")
-        finished[draw] = run
-    return finished, unfinished
 
 
-def draw_number(run: Run) -> int:
-    """The draw a child run claims to be. InputError if it claims none."""
-    claimed = run.data.tags.get(f"{TAG}draw", "")
-    if not claimed.isdecimal():
-        raise InputError(f"run {run.info.run_id} has the draw number {claimed!r}; it is no member of the ensemble")
-    return int(claimed)
-
-
-def read_votes(store: Store, ensemble: Ensemble) -> Votes:
-    """The votes of every finished draw, each as its run recorded them.
-
-    InputError names the run whose votes do not match their recorded hash, or which belongs to another plan.
-    """
-    votes = {}
-    for draw, run in find_draws(store, ensemble)[0].items():
-        tags, run_id = run.data.tags, run.info.run_id
-        if tags.get(f"{TAG}plan") != ensemble.plan.digest:
-            raise InputError(f"run {run_id} (draw {draw}) was made by another plan; it is no member of the ensemble")
-        row = votes_from_bytes(read_file(store, run_id, "votes.npy"), f"run {run_id}")
-        if votes_hash(row) != tags.get(f"{TAG}votes_sha256"):
-            raise InputError(f"the votes of run {run_id} (draw {draw}) do not match the hash it recorded")
-        votes[draw] = row
-    return votes
-
-
-def root_of(votes: Votes, m: int) -> str:
+def root_of(votes: Votes, draws: int) -> str:
     """The Merkle root over (draw, votes hash) of all planned draws."""
-    return merkle_root({draw: votes_hash(row) for draw, row in votes.items()}, m)
+    return merkle_root({draw: votes_hash(row) for draw, row in votes.items()}, draws)
 
 
 def keep_entropy(entropy: Entropy) -> None:
@@ -192,21 +210,19 @@ def only_one(plan: Plan) -> Iterator[None]:
 
 
 def save_ensemble(store: Store, ensemble: Ensemble, votes: Votes, directory: Path) -> Any:
-    """Write the ensemble as DVC tracks it and attach it to its run: the plan, the votes (m, n_test), their root.
+    """Write the ensemble as DVC tracks it and attach it to its run: the plan, the votes (draws, n_test), their root.
 
     A missing draw's row is all -1. Nothing in the files says when or where they were made.
     """
     plan = ensemble.plan
-    matrix = np.full((plan.m, plan.n_test), -1, dtype="<i8")
+    matrix = np.full((plan.draws, plan.n_test), NOBODY, dtype="<i8")
     for draw, row in votes.items():
         matrix[draw] = row
     content = {
-        **plan.as_dict(),
-        "attempt": ensemble.attempt,
-        "entropy_commitment": ensemble.commitment,
-        "entropy_source": ensemble.entropy_source,
-        "missing_draws": [draw for draw in range(plan.m) if draw not in votes],
-        "votes_root": root_of(votes, plan.m),
+        **describe(ensemble),
+        "missing_draws": [draw for draw in range(plan.draws) if draw not in votes],
+        "votes_sha256": [votes_hash(votes[draw]) if draw in votes else None for draw in range(plan.draws)],
+        "votes_root": root_of(votes, plan.draws),
     }
     with replacing(directory) as scratch:
         scratch.mkdir()
@@ -215,6 +231,18 @@ def save_ensemble(store: Store, ensemble: Ensemble, votes: Votes, directory: Pat
         files = {f"ensemble/{path.name}": path.read_bytes() for path in sorted(scratch.iterdir())}
     log_files(store, ensemble.run_id, files)
     return content
+
+
+def reveal_entropy(store: Store, ensemble: Ensemble) -> Entropy:
+    """The entropy of an ensemble whose draws are made: this machine's, or what its certificate revealed."""
+    if _entropy_file(ensemble.commitment).is_file():
+        return recall_entropy(ensemble)
+    try:
+        revealed = read_json(store, ensemble.run_id, CERTIFICATE_ARTIFACT).get("entropy", "")
+        entropy = Entropy(bytes.fromhex(revealed), "fixed" if ensemble.entropy_source == "fixed" else "os")
+    except (InputError, TypeError, ValueError):
+        return recall_entropy(ensemble)  # says that it is not here
+    return entropy if entropy.commitment == ensemble.commitment else recall_entropy(ensemble)
 
 
 def _entropy_file(commitment: str) -> Path:

@@ -6,6 +6,7 @@ The plan is recorded before the first draw. Killed at any point, the same comman
 """
 
 import os
+from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
@@ -15,13 +16,9 @@ from prefect.states import Failed, State
 from prefect.task_runners import ProcessPoolTaskRunner
 from tqdm import tqdm
 
-from flows.ensemble import (
-    find_draws,
-    only_one,
-    open_ensemble,
-    read_votes,
-    save_ensemble,
-)
+from flows.assembly import assemble, find_draws
+from flows.ensemble import only_one, open_ensemble, save_ensemble, version_tags
+from flows.package import package
 from flows.server import end_with, prefect_server
 from flows.store import (
     SMOOTHED,
@@ -35,6 +32,7 @@ from models.plan import Plan, code_digest, recipe_of
 from sanitize import errors
 from sanitize.denoiser_files import PROVENANCE, Facts, digest_of, layout, read_config
 from sanitize.errors import InputError
+from sanitize.files import file_digest
 from sanitize.imageset import ImageSet, load, require_trainable
 from sanitize.params import SanitizeParams, read_params
 from sanitize.paths import DENOISER, ENSEMBLE, SETS
@@ -49,14 +47,24 @@ def make_plan() -> Plan:
     require_trainable(raw, "raw")
     if not len(test):
         raise InputError("the test set has no images; there is nothing to certify")
-    denoiser = denoiser_facts(raw, sanitize_params.sigma) if sanitize_params.denoise else {}
+    if (certify_params.method == "split") != (smooth_params.selection > 0):
+        raise InputError(
+            f"params certify.method={certify_params.method!r} and smooth.selection={smooth_params.selection} do not "
+            "fit: split needs models that choose the class (smooth.selection: 20, say), the other methods take none"
+        )
+    sigma, test_sigma = sanitize_params.sigma, smooth_params.test_sigma
+    denoiser = denoiser_facts(raw, max(sigma, test_sigma)) if sanitize_params.denoise else {}
     return Plan(
         m=smooth_params.m,
-        sigma=sanitize_params.sigma,
+        selection=smooth_params.selection,
+        sigma=sigma,
+        test_sigma=test_sigma,
         raw_digest=raw.digest,
         test_digest=test.digest,
         denoiser_digest=denoiser.get("digest"),
-        denoiser_state=denoiser.get("state"),
+        denoiser_state=_state_of(denoiser, raw),
+        initial_digest=_digest_of_initial(recipe),
+        initial_state=recipe.initial_provenance if recipe.initial_weights else None,
         recipe=recipe_of(recipe),
         classes=len(raw.classes),
         n_test=len(test),
@@ -66,6 +74,22 @@ def make_plan() -> Plan:
         entropy_spec=sanitize_params.entropy,
         code_digest=code_digest(),
     )
+
+
+def _state_of(denoiser: dict[str, Any], raw: ImageSet) -> str | None:
+    trained_here_on = denoiser.get("trained_on")
+    return "on-raw" if trained_here_on == raw.digest else denoiser.get("state")
+
+
+def _digest_of_initial(recipe: TrainParams) -> str | None:
+    if recipe.initial_weights is None:
+        return None
+    if not Path(recipe.initial_weights).is_file():
+        raise InputError(
+            f"param train.initial_weights={recipe.initial_weights!r} does not exist; put a classifier that this "
+            "project saved under data/pretrained/"
+        )
+    return file_digest(Path(recipe.initial_weights))
 
 
 def denoiser_facts(raw: ImageSet, sigma: float) -> dict[str, Any]:
@@ -87,12 +111,12 @@ def train_draws(run_id: str, draws: list[int]) -> int:
 
 
 @flow(name="smooth", persist_result=False)
-def smooth(run_id: str, draws: list[int], m: int, batch_of_draws: int) -> State | int:
+def smooth(run_id: str, draws: list[int], planned: int, batch_of_draws: int) -> State | int:
     """Train the given draws of a planned ensemble on this machine's process pool, with progress."""
     batches = [draws[i : i + batch_of_draws] for i in range(0, len(draws), batch_of_draws)]
     futures = [train_draws.submit(run_id, batch) for batch in batches]
     made, failures = 0, []
-    with tqdm(total=m, initial=m - len(draws), desc="smooth", unit="model", mininterval=1) as bar:
+    with tqdm(total=planned, initial=planned - len(draws), desc="smooth", unit="model", mininterval=1) as bar:
         for future in as_completed(futures):
             done = _outcome(future)
             if isinstance(done, BaseException):
@@ -128,29 +152,32 @@ def main() -> None:
         for run in unfinished:
             if run.info.status in ("RUNNING", "SCHEDULED"):
                 finish(store, run.info.run_id, "KILLED")
-        missing = [draw for draw in range(plan.m) if draw not in finished]
+        missing = [draw for draw in range(plan.draws) if draw not in finished]
+        for reason in plan.voids:
+            print(f"not certifiable: {reason}; its models are defended, no radius will be attached")
         if missing:
             if finished:
-                print(f"{len(finished)} of {plan.m} draws are done; training the other {len(missing)}")
+                print(f"{len(finished)} of {plan.draws} draws are done; training the other {len(missing)}")
             runner = ProcessPoolTaskRunner(workers(), initializer=end_with, initargs=(os.getpid(),))
             with prefect_server():
                 state = smooth.with_options(task_runner=runner)(
-                    ensemble.run_id, missing, plan.m, params.batch_of_draws, return_state=True
+                    ensemble.run_id, missing, plan.draws, params.batch_of_draws, return_state=True
                 )
             if not state.is_completed():
                 raise InputError(f"{state.message}; mend that and run again: finished draws are kept")
-        votes = read_votes(store, ensemble)
-        content = save_ensemble(store, ensemble, votes, ENSEMBLE)
+        assembly = assemble(store, ensemble)
+        content = save_ensemble(store, ensemble, assembly.votes, ENSEMBLE)
+        package(store, ensemble, assembly, load(SETS["raw"]))
         finish(store, ensemble.run_id)
         version = register(
             store,
             SMOOTHED,
             ensemble.run_id,
             "ensemble",
-            {"plan": plan.digest, "votes_root": content["votes_root"], "entropy_source": ensemble.entropy_source},
+            version_tags(ensemble, content["votes_root"]),
             f"{plan.m} smoothed models at sigma {plan.sigma:g}; not certified yet.",
         )
-    print(f"{ENSEMBLE}: {len(votes)} of {plan.m} draws voted; {SMOOTHED} version {version}")
+    print(f"{ENSEMBLE}: {len(assembly.votes)} of {plan.draws} draws voted; {SMOOTHED} version {version}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import mlflow
 from mlflow.entities import Metric, Param, Run, RunTag, ViewType
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 from sqlalchemy.exc import SQLAlchemyError
@@ -119,13 +120,15 @@ def log_files(store: Store, run_id: str, files: dict[str, bytes]) -> None:
         store.client.log_artifacts(run_id, scratch)
 
 
-def read_file(store: Store, run_id: str, name: str) -> bytes:
-    """One artifact of a run. InputError if it is not there."""
+def read_file(store: Store, run: Run | str, name: str) -> bytes:
+    """One artifact of a run (or of the run with this id). InputError if it is not there."""
+    found = run if isinstance(run, Run) else store.client.get_run(run)
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            return Path(store.client.download_artifacts(run_id, name, scratch)).read_bytes()
+            repository = get_artifact_repository(found.info.artifact_uri, tracking_uri=store.client.tracking_uri)
+            return Path(repository.download_artifacts(name, scratch)).read_bytes()
         except (MlflowException, OSError) as error:
-            raise InputError(f"run {run_id} has no readable artifact {name}") from error
+            raise InputError(f"run {found.info.run_id} has no readable artifact {name}") from error
 
 
 def read_json(store: Store, run_id: str, name: str) -> dict[str, Any]:
@@ -168,6 +171,45 @@ def get_version(store: Store, name: str, version: int) -> ModelVersion:
         return store.client.get_model_version(name, str(version))
     except MlflowException as error:
         raise InputError(f"{name} has no version {version} in the registry") from error
+
+
+def tag_version(store: Store, version: ModelVersion, tags: dict[str, str]) -> None:
+    """Set tags of a registered version, with the project's prefix."""
+    for name, value in tags.items():
+        store.client.set_model_version_tag(version.name, str(version.version), f"{TAG}{name}", value)
+
+
+def set_alias(store: Store, version: ModelVersion, alias: str) -> None:
+    """Let `alias` name this version of its model, and no other."""
+    store.client.set_registered_model_alias(version.name, alias, str(version.version))
+
+
+def clear_alias(store: Store, version: ModelVersion, *aliases: str) -> None:
+    """Take these aliases from this version, if it has them."""
+    held = aliases_of(store, version.name)
+    for alias in aliases:
+        if held.get(alias) == int(version.version):
+            store.client.delete_registered_model_alias(version.name, alias)
+
+
+def aliases_of(store: Store, name: str) -> dict[str, int]:
+    """The version each alias of a registered model names."""
+    try:
+        return {alias: int(number) for alias, number in store.client.get_registered_model(name).aliases.items()}
+    except MlflowException:  # no such model: nothing was registered yet
+        return {}
+
+
+def all_versions(store: Store, name: str) -> list[ModelVersion]:
+    """Every version of a registered model, page after page, oldest first."""
+    found: list[ModelVersion] = []
+    token = None
+    while True:
+        page = store.client.search_model_versions(f"name = '{name}'", max_results=1000, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return sorted(found, key=lambda version: int(version.version))
 
 
 def version_of_plan(store: Store, name: str, plan_digest: str) -> ModelVersion:

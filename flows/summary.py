@@ -6,7 +6,9 @@ python -m flows.summary
 import json
 import os
 
-from flows.certify import CERTIFICATE, CURVE_PICTURE, EXAMPLES, seconds_a_model
+from flows.audit import CERTIFICATE, Check
+from flows.certify import CURVE_PICTURE, EXAMPLES, GATE, seconds_a_model
+from flows.gate import Verdict
 from flows.report import table, title
 from flows.store import SMOOTHED, answering, connect, version_of_plan
 from flows.train import METRICS
@@ -28,7 +30,10 @@ def main() -> None:
     if METRICS.is_file():
         accuracy = json.loads(METRICS.read_text())["test_accuracy"]
         print(f"The ordinary model on one sanitized copy: accuracy {accuracy:.3f}; defended, not certified.")
+    verdict = Verdict([Check(**check) for check in json.loads(GATE.read_text())["checks"]])
+    print(f"Gate: {'passed' if verdict.passed else f'not passed: {verdict.reasons}'}.")
     print(f"\npictures   {CURVE_PICTURE}  {EXAMPLES}")
+    print("review     .venv/bin/python -m flows.review")
     print(f"MLflow     .venv/bin/mlflow ui --backend-store-uri {os.environ['MLFLOW_TRACKING_URI']}")
     print("DVC plot   .venv/bin/dvc plots show   (then open dvc_plots/index.html)")
 

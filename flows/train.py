@@ -4,14 +4,15 @@ python -m flows.train
 """
 
 import json
+from pathlib import Path
 
 import numpy as np
 
 from flows.store import SANITIZED, answering, connect, create_run, finish, log_files, log_metrics, register
 from models.params import TrainParams
 from models.plan import recipe_of
-from models.training import predict, train
-from models.weights import save_weights
+from models.training import architecture_of, predict, reads_raw_images, train
+from models.weights import read_weights, save_weights
 from sanitize import errors
 from sanitize.copies import manifest_path
 from sanitize.files import write_json
@@ -32,11 +33,19 @@ def main() -> None:
     store = connect()
 
     seed = training_seed(bytes.fromhex(manifest["entropy"]), manifest["draw"])
-    model = train(sanitized.images, sanitized.labels, len(sanitized.classes), recipe, seed)
+    model = train(
+        sanitized.images,
+        sanitized.labels,
+        len(sanitized.classes),
+        recipe,
+        seed,
+        raw=load(SETS["raw"]).images if reads_raw_images(recipe) else None,
+        initial=read_weights(Path(recipe.initial_weights))[1] if recipe.initial_weights else None,
+    )
     accuracy = float(np.mean(predict(model, test.images) == test.labels))
     metrics = {"test_accuracy": round(accuracy, 4), "sanitized_psnr_db": manifest["psnr_db"]}
 
-    save_weights(model, CLASSIFIER, recipe.architecture, sanitized.image_shape, len(sanitized.classes), recipe.width)
+    save_weights(model, CLASSIFIER, architecture_of(recipe, sanitized.image_shape, len(sanitized.classes)))
     write_json(METRICS, metrics)
     with answering():
         run_id = create_run(

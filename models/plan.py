@@ -41,17 +41,13 @@ class Plan:
     @property
     def voids(self) -> list[str]:
         """What in this plan lets un-noised raw images reach the models; any such thing voids the certificate."""
-        found = {
-            "the models start from weights trained on the raw images (train.warm_epochs)": self.recipe["warm_epochs"]
-            > 0,
-            "pixels are normalised by statistics of the raw images (train.normalise)": self.recipe["normalise"]
-            == "raw",
-            "the denoiser was trained on the raw set as supplied (denoiser.provenance)": self.denoiser_state
-            == "on-raw",
-            "the initial weights were trained on the raw set as supplied (train.initial_provenance)": self.initial_state
-            == "on-raw",
-        }
-        return [reason for reason, holds in found.items() if holds]
+        found = (
+            (self.recipe["warm_epochs"] > 0, "training starts on the raw images (train.warm_epochs)"),
+            (self.recipe["normalise"] == "raw", "pixels are scaled by statistics of the raw images (train.normalise)"),
+            (self.denoiser_state == "on-raw", "the denoiser was trained on the raw set as supplied"),
+            (self.initial_state == "on-raw", "the initial weights were trained on the raw set as supplied"),
+        )
+        return [reason for holds, reason in found if holds]
 
     @property
     def certifiable(self) -> bool:

@@ -1,6 +1,5 @@
 """Classifier weights on disk: safetensors with the architecture beside them, read back strictly."""
 
-import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -42,17 +41,12 @@ def read_weights(path: Path) -> tuple[Architecture, dict[str, Tensor]]:
             metadata = archive.metadata() or {}
             tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 (no iterator)
     except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(f"{path} is no readable safetensors file ({error}); restore it with `dvc checkout`") from error
+        raise InputError(
+            f"{path} is no readable safetensors file ({error}); restore it, with `dvc checkout` if DVC has it"
+        ) from error
     try:
         description = json.loads(metadata[FORMAT])
         h, w, c = description.pop("image_shape")
         return Architecture(image_shape=(h, w, c), **description), tensors
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} holds no {FORMAT} weights; give a file that this project wrote") from error
-
-
-def weights_digest(path: Path) -> str:
-    """sha256 of a weight file. InputError if there is none."""
-    if not path.is_file():
-        raise InputError(f"the weights {path} do not exist; put a classifier that this project saved there")
-    return hashlib.sha256(path.read_bytes()).hexdigest()

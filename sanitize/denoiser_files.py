@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,18 @@ def layout(directory: Path) -> tuple[Path, Path]:
                 f"{needed} does not exist; a denoiser needs unet/config.json, unet/{WEIGHTS} and {SCHEDULER}"
             )
     return unet_dir, scheduler_file
+
+
+def copy_denoiser(source: Path, directory: Path) -> None:
+    """Copy a diffusers denoiser's network and schedule, and nothing else, into `directory`."""
+    unet_dir, scheduler_file = layout(source)
+    for origin, target in (
+        (unet_dir / "config.json", directory / "unet" / "config.json"),
+        (unet_dir / WEIGHTS, directory / "unet" / WEIGHTS),
+        (scheduler_file, directory / "scheduler" / SCHEDULER),
+    ):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(origin, target)
 
 
 def digest_of(directory: Path) -> str:

@@ -1,5 +1,6 @@
 """Writing files whole or not at all."""
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -36,3 +37,9 @@ def write_json(path: Path, content: Any) -> None:
     """Write JSON with sorted keys, atomically: the same content gives the same bytes."""
     with replacing(path) as scratch:
         scratch.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

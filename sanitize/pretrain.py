@@ -5,7 +5,6 @@
 Either way data/denoiser/ then holds a diffusers pipeline directory (`unet/`, `scheduler/`, safetensors).
 """
 
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from tqdm import trange
 
 from sanitize import errors
 from sanitize.denoiser import load_denoiser
-from sanitize.denoiser_files import PROVENANCE, SCHEDULER, WEIGHTS, find_denoiser, layout
+from sanitize.denoiser_files import PROVENANCE, copy_denoiser, find_denoiser
 from sanitize.errors import InputError
 from sanitize.files import replacing, write_json
 from sanitize.imageset import ImageSet, load
@@ -86,18 +85,6 @@ def train_denoiser(trusted: ImageSet, params: DenoiserParams, directory: Path) -
     averaged: Any = average.module
     averaged.save_pretrained(directory / "unet", safe_serialization=True)
     scheduler.save_pretrained(directory / "scheduler")
-
-
-def copy_denoiser(source: Path, directory: Path) -> None:
-    """Copy a diffusers denoiser's network and schedule, and nothing else, into `directory`."""
-    unet_dir, scheduler_file = layout(source)
-    for origin, target in (
-        (unet_dir / "config.json", directory / "unet" / "config.json"),
-        (unet_dir / WEIGHTS, directory / "unet" / WEIGHTS),
-        (scheduler_file, directory / "scheduler" / SCHEDULER),
-    ):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(origin, target)
 
 
 def main() -> None:

@@ -76,3 +76,25 @@ def small_set() -> ImageSet:
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (24, 8, 8, 1), dtype=np.uint8)
     return ImageSet(images, np.arange(24) % 3, tuple(f"image-{i}" for i in range(24)), ("a", "b", "c"), False)
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated database, made once: the first use of one takes seconds."""
+    from mlflow.tracking import MlflowClient
+
+    path = tmp_path_factory.mktemp("database") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def store(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A real MLflow store of its own, on SQLite, in the working directory."""
+    from flows.store import connect
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".mlflow").mkdir()
+    shutil.copy(empty_database, tmp_path / ".mlflow" / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/.mlflow/mlflow.db")
+    return connect()

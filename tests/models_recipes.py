@@ -1,6 +1,7 @@
 """Recipes that train in a blink."""
 
 from models.params import TrainParams
+from models.plan import Plan, recipe_of
 
 QUICK = TrainParams(
     architecture="mlp",
@@ -16,3 +17,25 @@ QUICK = TrainParams(
     initial_weights=None,
     initial_provenance="disjoint",
 )
+
+PLAN = Plan(
+    m=100,
+    selection=0,
+    sigma=1.0,
+    test_sigma=0.0,
+    raw_digest="raw",
+    test_digest="test",
+    denoiser_digest="denoiser",
+    denoiser_state="disjoint",
+    initial_digest=None,
+    initial_state=None,
+    recipe=recipe_of(QUICK),
+    classes=3,
+    n_test=50,
+    alpha=0.001,
+    method="binary",
+    simultaneous=False,
+    entropy_spec="os",
+    code_digest="code",
+)
+"""A plan of such models."""

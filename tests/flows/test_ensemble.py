@@ -1,73 +1,49 @@
 """Rule 6 against a real SQLite store: planned first, each draw once, votes as they were recorded."""
 
-import shutil
+import os
+import sqlite3
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from models_recipes import PLAN as BASE
 
 from flows import store as store_module
+from flows.assembly import assemble, find_draws
 from flows.ensemble import (
-    find_draws,
+    describe,
+    draw_params,
+    draw_tags,
     only_one,
     open_ensemble,
-    read_votes,
     recall_entropy,
     root_of,
     save_ensemble,
 )
-from flows.store import SMOOTHED, Store, connect, create_run, find_runs, finish, log_files, log_metrics, register
+from flows.store import SMOOTHED, Store, create_run, find_runs, finish, log_files, log_metrics, register
 from models.plan import Plan, plan_from_dict
 from models.votes import votes_hash, votes_to_bytes
 from sanitize.errors import InputError
 
-PLAN = Plan(
-    m=20,
-    sigma=0.5,
-    raw_digest="raw",
-    test_digest="test",
-    denoiser_digest="denoiser",
-    denoiser_state="disjoint",
-    recipe={"epochs": 1},
-    classes=3,
-    n_test=5,
-    alpha=0.001,
-    method="binary",
-    simultaneous=False,
-    entropy_spec="os",
-    code_digest="code",
-)
+PLAN = replace(BASE, m=20, n_test=5, sigma=0.5)
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated database, made once: the first use of one takes seconds."""
-    from mlflow.tracking import MlflowClient
-
-    path = tmp_path_factory.mktemp("database") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
-@pytest.fixture
-def store(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / ".mlflow").mkdir()
-    shutil.copy(empty_database, tmp_path / ".mlflow" / "mlflow.db")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/.mlflow/mlflow.db")
-    return connect()
-
-
-def vote(store: Store, ensemble, draw: int, votes=(0, 1, 2, 0, 1), plan: str | None = None, status="FINISHED") -> str:
-    """A child run as `smooth` records it."""
-    row = np.array(votes)
-    tags = {"kind": "draw", "draw": str(draw), "plan": plan or ensemble.plan.digest}
-    run_id = create_run(store, f"draw {draw}", tags, {}, parent_id=ensemble.run_id)
+def vote(store: Store, ensemble, draw: int, votes=(0, 1, 2, 0, 1), plan: Plan | None = None, status="FINISHED") -> str:
+    """A child run as `smooth` records it, but for its weights."""
+    row, plan = np.array(votes), plan or ensemble.plan
+    run_id = create_run(
+        store, f"draw {draw}", draw_tags(plan, draw), draw_params(plan, draw), parent_id=ensemble.run_id
+    )
     log_files(store, run_id, {"votes.npy": votes_to_bytes(row)})
-    log_metrics(store, run_id, {}, {"votes_sha256": votes_hash(row)})
+    log_metrics(
+        store, run_id, {}, {"votes_sha256": votes_hash(row), "seal": f"seal {draw}", "copy_sha256": f"copy {draw}"}
+    )
     finish(store, run_id, status)
     return run_id
+
+
+def read_votes(store: Store, ensemble) -> dict:
+    return assemble(store, ensemble).votes
 
 
 def test_the_plan_and_a_commitment_stand_before_any_draw(store):
@@ -111,7 +87,7 @@ def test_a_worker_refuses_data_that_are_not_the_planned_ones(store, small_set, m
     planned = replace(
         PLAN, raw_digest=small_set.digest, test_digest=small_set.digest, denoiser_digest=None, code_digest=code_digest()
     )
-    assert worker.prepare(planned) == (small_set, small_set, None)
+    assert worker.prepare(planned).raw is small_set
     for field, name in (("raw_digest", "raw set"), ("test_digest", "test set"), ("code_digest", "code")):
         with pytest.raises(InputError, match=f"the {name} changed after the ensemble was planned"):
             worker.prepare(replace(planned, **{field: "other"}))
@@ -174,16 +150,14 @@ def test_edited_votes_are_an_error_that_names_the_run(store):
 
 def test_a_run_of_another_plan_is_an_error(store):
     ensemble = open_ensemble(store, PLAN)
-    run_id = vote(store, ensemble, 0, plan=replace(PLAN, recipe={"epochs": 2}).digest)
+    run_id = vote(store, ensemble, 0, plan=replace(PLAN, recipe=PLAN.recipe | {"epochs": 9}))
     with pytest.raises(InputError, match=f"{run_id} .draw 0. was made by another plan"):
         read_votes(store, ensemble)
 
 
 def test_a_finished_run_without_votes_is_an_error(store):
     ensemble = open_ensemble(store, PLAN)
-    run_id = create_run(
-        store, "draw 0", {"kind": "draw", "draw": "0", "plan": PLAN.digest}, {}, parent_id=ensemble.run_id
-    )
+    run_id = create_run(store, "draw 0", draw_tags(PLAN, 0), draw_params(PLAN, 0), parent_id=ensemble.run_id)
     finish(store, run_id)
     with pytest.raises(InputError, match=f"run {run_id} has no readable artifact votes.npy"):
         read_votes(store, ensemble)
@@ -191,10 +165,30 @@ def test_a_finished_run_without_votes_is_an_error(store):
 
 def test_a_changed_plan_is_an_error(store):
     ensemble = open_ensemble(store, PLAN)
-    changed = replace(PLAN, sigma=2.0).as_dict() | {"attempt": 0, "entropy_commitment": "x", "entropy_source": "os"}
+    changed = describe(replace(ensemble, plan=replace(PLAN, sigma=2.0)))
     store.client.log_dict(ensemble.run_id, changed, "ensemble/plan.json")
     with pytest.raises(InputError, match="was changed after it was recorded"):
         open_ensemble(store, PLAN)
+
+
+def test_an_edited_param_or_tag_of_the_ensemble_is_an_error(store):
+    ensemble = open_ensemble(store, PLAN)
+    store.client.set_tag(ensemble.run_id, "cleanlabel.sigma", "2")
+    with pytest.raises(InputError, match=f"run {ensemble.run_id} has the tag cleanlabel.sigma='2' .* says '0.5'"):
+        open_ensemble(store, PLAN)
+
+
+def test_a_further_attempt_cannot_call_itself_the_first(store):
+    open_ensemble(store, PLAN)
+    more = open_ensemble(store, replace(PLAN, m=30))
+    store.client.log_dict(more.run_id, describe(replace(more, attempt=0)), "ensemble/plan.json")
+    with pytest.raises(InputError, match=f"run {more.run_id} has the param attempt='1' where its plan says '0'"):
+        open_ensemble(store, replace(PLAN, m=30))
+    database = os.environ["MLFLOW_TRACKING_URI"].removeprefix("sqlite:///")
+    with sqlite3.connect(database) as rows:
+        rows.execute("update params set value = '0' where run_uuid = ? and key = 'attempt'", (more.run_id,))
+    with pytest.raises(InputError, match="calls itself attempt 1 .* but 1 were planned before it"):
+        open_ensemble(store, replace(PLAN, m=30))
 
 
 def test_the_saved_ensemble_has_a_row_a_draw_and_says_nothing_of_when_or_where(store, tmp_path):

@@ -3,30 +3,9 @@
 from dataclasses import replace
 
 import pytest
-from models_recipes import QUICK
+from models_recipes import PLAN
 
-from models.plan import Plan, plan_from_dict, recipe_of
-
-PLAN = Plan(
-    m=100,
-    selection=0,
-    sigma=1.0,
-    test_sigma=0.0,
-    raw_digest="raw",
-    test_digest="test",
-    denoiser_digest="denoiser",
-    denoiser_state="disjoint",
-    initial_digest=None,
-    initial_state=None,
-    recipe=recipe_of(QUICK),
-    classes=3,
-    n_test=50,
-    alpha=0.001,
-    method="binary",
-    simultaneous=False,
-    entropy_spec="os",
-    code_digest="code",
-)
+from models.plan import Plan, plan_from_dict
 
 
 def recipe(**changes: object) -> dict:
@@ -36,7 +15,7 @@ def recipe(**changes: object) -> dict:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"recipe": recipe(warm_epochs=1)}, "start from weights trained on the raw images"),
+        ({"recipe": recipe(warm_epochs=1)}, "training starts on the raw images"),
         ({"recipe": recipe(normalise="raw")}, "statistics of the raw images"),
         ({"denoiser_state": "on-raw"}, "denoiser was trained on the raw set as supplied"),
         ({"initial_digest": "x", "initial_state": "on-raw"}, "initial weights were trained on the raw set as supplied"),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pydantic
 import pytest
 
-from models.params import CertifyParams, SmoothParams, TrainParams
+from models.params import CertifyParams, GateParams, SmoothParams, TrainParams
 from sanitize.errors import InputError
 from sanitize.params import DenoiserParams, IngestParams, SanitizeParams, read_params
 
@@ -17,6 +17,7 @@ SECTIONS = {
     "train": TrainParams,
     "smooth": SmoothParams,
     "certify": CertifyParams,
+    "gate": GateParams,
 }
 
 

@@ -1,0 +1,72 @@
+"""The model card of a registered version: what was trained on what, what is certified, and what is not."""
+
+from typing import Any
+
+from flows.gate import Verdict
+from flows.report import grid_table, table, title, trigger_table
+
+STATES = {
+    "disjoint": "trained on other data than the raw set",
+    "fixed-before": "trained on a trusted earlier copy of the raw set: no attack reaches it, but accuracy is flattered",
+    None: "none: the noise stays in",
+}
+
+
+def card(certificate: dict[str, Any], verdict: Verdict, version: int, seconds: float | None) -> str:
+    """The registered version's description, in Markdown."""
+    c = certificate
+    parts = [
+        f"# {title(c)}",
+        f"**Gate: {'passed' if verdict.passed else 'not passed'}.**",
+        _bullets([f"{'✓' if check.passed else '✗'} {check.name}: {check.found}" for check in verdict.checks]),
+        "## What is certified",
+        table(c, seconds),
+        f"A certificate is false with probability at most {c['level']:.3g}, {c['holds']}. No radius above "
+        f"{c['largest_certifiable_radius']:.3f} can be certified with {c['m']} models.",
+        "Certified accuracy where so many training images change at once, each by so much in every pixel:",
+        grid_table(c),
+    ]
+    if c["at_triggers"]:
+        parts += ["Where the test input changes too (a trigger):", trigger_table(c)]
+    parts += [
+        f"Covers {c['covers']}.",
+        "**Not covered**: images added, removed or relabelled"
+        + ("" if c["test_sigma"] else "; changes of the test input (triggers)")
+        + "; a denoiser or weights that were trained on the raw set as supplied; how often an attack succeeds in "
+        "practice, which is another question with another answer.",
+        "## How it was made",
+        _bullets(_provenance(c)),
+        "## How to check it",
+        f"`python -m flows.audit --version {version} --replay 3` computes all of this again from the runs, and "
+        "retrains three models.",
+    ]
+    return "\n\n".join(parts)
+
+
+def _provenance(c: dict[str, Any]) -> list[str]:
+    recipe = ", ".join(f"{key} {value}" for key, value in c["recipe"].items() if value is not None)
+    chosen = f", class chosen by {c['selection']} further models" if c["selection"] else ""
+    missing = f"; {len(c['missing_draws'])} missing, counted against the answer" if c["missing_draws"] else ""
+    attempt = f"attempt {c['attempt'] + 1} on this raw set, recipe and sigma" if c["attempt"] else "first attempt"
+    source = {
+        "os": "256 bits from the operating system, drawn after the raw set was fixed",
+        "fixed": "**fixed, known beforehand: for tests only**",
+    }[c["entropy_source"]]
+    lines = [
+        f"{c['m']} models{missing}, noise sigma = {c['sigma']:g} in [0,1] pixel units on every training image",
+        f"method `{c['method']}`{chosen}, alpha = {c['alpha']:g}, level {c['level']:.3g} ({attempt})",
+        f"recipe: {recipe}",
+        f"raw set `{c['raw_digest'][:16]}`, test set of {c['n_test']} images `{c['test_digest'][:16]}`",
+        f"denoiser `{(c['denoiser_digest'] or 'none')[:16]}`, {STATES[c['denoiser_state']]}",
+        f"entropy: {source}; commitment `{c['entropy_commitment'][:16]}`",
+        f"plan `{c['plan_digest'][:16]}`, votes root `{c['votes_root'][:16]}`, code `{c['code_digest'][:16]}`",
+    ]
+    if c["test_sigma"]:
+        lines.append(f"noise sigma_x = {c['test_sigma']:g} on test inputs too, one sample a model and input")
+    if c["initial_digest"]:
+        lines.append(f"initial weights `{c['initial_digest'][:16]}`, {STATES[c['initial_state']]}")
+    return lines
+
+
+def _bullets(lines: list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)

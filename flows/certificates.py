@@ -1,0 +1,133 @@
+"""A certificate as a record: computed from an ensemble's votes, and nothing in it but what follows from them."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flows.ensemble import Ensemble, Votes, describe, root_of
+from flows.report import at_images, at_radii, at_triggers
+from models.certificate import ABSTAIN
+from models.certificate import certify as certify_counts
+from models.params import CertifyParams
+from models.votes import count_votes
+from sanitize.errors import InputError
+from sanitize.imageset import ImageSet
+from sanitize.noise import Entropy
+from sanitize.paths import SETS
+
+
+@dataclass(frozen=True)
+class Certified:
+    """A certificate and what it was computed from: per test image the votes, the label and the radius."""
+
+    certificate: dict[str, Any]
+    counts: NDArray[np.int64]
+    label: NDArray[np.int64]
+    radius: NDArray[np.float64]
+
+
+def require_certifiable(ensemble: Ensemble) -> None:
+    """InputError with the reasons if no radius may be attached to this ensemble."""
+    if not ensemble.plan.certifiable:
+        raise InputError(
+            f"the ensemble is not certifiable: {'; '.join(ensemble.plan.voids)}. Changed raw images could reach its "
+            "models past the noise, so no radius holds; change that in params.yaml and run `dvc repro`"
+        )
+
+
+def compute(
+    ensemble: Ensemble,
+    votes: Votes,
+    lost: list[int],
+    entropy: Entropy,
+    test: ImageSet,
+    image_shape: tuple[int, ...],
+    params: CertifyParams,
+) -> Certified:
+    """The certificate of these votes. The same votes, plan and test labels give the same certificate, to the byte.
+
+    `lost`: draws that were registered and are gone; they count for nobody, like any that is missing. InputError if
+    the ensemble is not certifiable, the params or the test set are not the planned ones, or (method split) a draw that
+    chooses the class is missing.
+    """
+    require_certifiable(ensemble)
+    plan = ensemble.plan
+    if (params.alpha, params.method, params.simultaneous) != (plan.alpha, plan.method, plan.simultaneous):
+        raise InputError("certify.alpha, method or simultaneous are not the planned ones; run `dvc repro smooth`")
+    if test.digest != plan.test_digest:
+        raise InputError(
+            f"{SETS['test']} is not the test set this ensemble voted on (digest {test.digest[:12]}, "
+            f"not {plan.test_digest[:12]}); run `dvc repro`"
+        )
+    level = plan.level(ensemble.attempt)
+    missing = [draw for draw in range(plan.draws) if draw not in votes]
+    unchosen = sum(draw >= plan.m for draw in missing)
+    if unchosen:  # whoever could drop some of them could choose the class after seeing the votes that bound it
+        raise InputError(
+            f"{unchosen} of the {plan.selection} draws that choose the class are missing; "
+            "run `dvc repro --force smooth`"
+        )
+    counts = count_votes({draw: row for draw, row in votes.items() if draw < plan.m}, plan.m, len(test), plan.classes)
+    chosen = {draw - plan.m: row for draw, row in votes.items() if draw >= plan.m}
+    selection = count_votes(chosen, plan.selection, len(test), plan.classes) if plan.selection else None
+    label, radius = certify_counts(counts, plan.m, plan.sigma, level, plan.method, selection)
+    unanimous = np.eye(1, plan.classes, dtype=np.int64)
+    agreed = (unanimous * plan.m, plan.m, plan.sigma, level, plan.method, unanimous if plan.selection else None)
+    dimension = math.prod(image_shape)
+    certificate = {
+        **describe(ensemble),
+        "level": level,
+        "entropy": entropy.hex,
+        "votes_root": root_of(votes, plan.draws),
+        "missing_draws": missing,
+        "lost_draws": lost,
+        "vote_accuracy": round(float(np.mean(counts.argmax(axis=1) == test.labels)), 4),
+        "abstentions": int(np.sum(label == ABSTAIN)),
+        "largest_certifiable_radius": round(float(certify_counts(*agreed)[1][0]), 6),
+        "image_shape": list(image_shape),
+        "reported": params.model_dump(mode="json"),
+        "at_radii": at_radii(label, radius, test.labels, params.radii, params.epsilon_255, dimension),
+        "at_images": at_images(label, radius, test.labels, params.images, params.epsilons_255, dimension),
+        "at_triggers": at_triggers(label, radius, test.labels, params.radii, plan.sigma, plan.test_sigma),
+        "covers": _scope(plan.sigma, plan.test_sigma),
+        "holds": "for all test points at once" if plan.simultaneous else "for each test point on its own",
+    }
+    return Certified(certificate, counts, label, radius)
+
+
+def _scope(sigma: float, test_sigma: float) -> str:
+    poison = "changed pixels of training images (labels and ids fixed, no image added or removed), joint l2 over the "
+    poison += "whole training set, in [0,1] pixel units"
+    if not test_sigma:
+        return f"{poison}; not changes of the test input"
+    return (
+        f"{poison}; and changes omega of the test input with (l2 norm of omega / {test_sigma:g})^2 + "
+        f"(joint l2 / {sigma:g})^2 < (R / {sigma:g})^2"
+    )
+
+
+def metrics_of(certificate: dict[str, Any]) -> dict[str, float]:
+    """The certificate's key figures by name."""
+    figures = {
+        "vote_accuracy": certificate["vote_accuracy"],
+        "abstention_rate": round(certificate["abstentions"] / certificate["n_test"], 4),
+    }
+    for row in certificate["at_radii"]:
+        r = row["radius"]
+        words = f"{r:.2f}" if round(r, 2) == r else f"{r:g}"
+        figures[f"certified_accuracy_r{words.replace('.', '_')}"] = row["certified_accuracy"]
+    return figures
+
+
+def tags_of(certificate: dict[str, Any]) -> dict[str, str]:
+    """What a certified version's tags say: the key figures, and at which level they hold."""
+    return {name: str(value) for name, value in metrics_of(certificate).items()} | {
+        "m": str(certificate["m"]),
+        "method": certificate["method"],
+        "level": f"{certificate['level']:.6g}",
+        "attempt": str(certificate["attempt"]),
+        "missing_draws": str(len(certificate["missing_draws"])),
+    }

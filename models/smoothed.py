@@ -1,0 +1,104 @@
+"""The smoothed classifier itself: all its networks, their votes on new images, and what the votes certify."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.certificate import ABSTAIN, certify
+from models.plan import plan_from_dict
+from models.training import predict
+from models.votes import count_votes
+from models.weights import load_weights
+from sanitize.denoiser import Denoiser, load_denoiser
+from sanitize.errors import InputError
+from sanitize.files import file_digest
+from sanitize.imageset import ImageSet
+from sanitize.noise import draw_entropy
+from sanitize.sanitizer import sanitize
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DESCRIPTION = "smoothed.json"
+
+
+class SmoothedClassifier:
+    """An ensemble read back from its directory: `smoothed.json`, a safetensors file a draw, the denoiser if needed.
+
+    InputError if a network's file is not the one that was recorded. Nothing is unpickled.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        description = json.loads((directory / DESCRIPTION).read_text())
+        self.plan = plan_from_dict(description["plan"])
+        self.level = self.plan.level(description["attempt"])
+        self.classes: list[str] = description["classes"]
+        self.image_shape: tuple[int, ...] = tuple(description["image_shape"])
+        self.networks = {}
+        for draw, digest in description["weights"].items():
+            path = directory / f"draw-{int(draw):05d}.safetensors"
+            if not path.is_file() or file_digest(path) != digest:
+                raise InputError(f"{path} is not the network that draw {draw} recorded; download the model again")
+            self.networks[int(draw)] = load_weights(path)
+        self.denoiser: Denoiser | None = None
+        if (directory / "denoiser").is_dir():
+            self.denoiser = load_denoiser(directory / "denoiser")
+            if self.denoiser.digest != self.plan.denoiser_digest:
+                raise InputError(f"{directory}/denoiser is not the planned one; download the model again")
+
+    def votes(self, images: NDArray[np.uint8]) -> dict[int, NDArray[np.int64]]:
+        """What each network answers, by draw: images uint8 (n, h, w[, c]) -> (n,).
+
+        Where the plan noises test inputs, every network meets these images under new noise that nobody could foresee.
+        """
+        pixels = self._checked(images)
+        if not self.plan.test_sigma:
+            return {draw: predict(network, pixels) for draw, network in self.networks.items()}
+        entropy = draw_entropy("os").value
+        inputs = ImageSet(pixels, np.zeros(len(pixels), np.int64), tuple(map(str, range(len(pixels)))), ("?",))
+        return {
+            draw: predict(
+                network, sanitize(inputs, self.plan.test_sigma, self.denoiser, entropy, draw, role="test-noise")
+            )
+            for draw, network in self.networks.items()
+        }
+
+    def certify(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+        """(label, radius, counts) of each image: (n,) with ABSTAIN where nothing is certified, (n,), (n, K).
+
+        Each holds with the error probability of the plan's certificates. An ensemble that is not certifiable answers
+        by plurality, with radius 0.
+        """
+        plan, votes = self.plan, self.votes(images)
+        n, k = len(images), plan.classes
+        counts = count_votes({draw: row for draw, row in votes.items() if draw < plan.m}, plan.m, n, k)
+        if not plan.certifiable:
+            return counts.argmax(axis=1), np.zeros(n), counts
+        chosen = {draw - plan.m: row for draw, row in votes.items() if draw >= plan.m}
+        selection = count_votes(chosen, plan.selection, n, k) if plan.selection else None
+        label, radius = certify(counts, plan.m, plan.sigma, self.level, plan.method, selection)
+        return label, radius, counts
+
+    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> "pd.DataFrame":
+        """MLflow's way to ask: a row an image with `label` (-1: abstained), `class`, `radius` and `votes` by class."""
+        import pandas as pd  # imported late: MLflow brings it, a bare machine has none
+
+        label, radius, counts = self.certify(np.asarray(model_input))
+        names = ["abstain" if y == ABSTAIN else self.classes[y] for y in label]
+        return pd.DataFrame({"label": label, "class": names, "radius": radius, "votes": counts.tolist()})
+
+    def _checked(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if images.dtype != np.uint8:
+            raise InputError(f"the images are {images.dtype}; give uint8 pixels 0..255, as the training images were")
+        pixels = images[..., None] if images.ndim == 3 else images
+        if pixels.ndim != 4 or pixels.shape[1:] != self.image_shape:
+            raise InputError(f"the images have the shape {images.shape}; this model takes (n, *{self.image_shape})")
+        return pixels
+
+
+def _load_pyfunc(path: str) -> SmoothedClassifier:
+    """Called by MLflow: the model in a registered version's data directory."""
+    return SmoothedClassifier(Path(path))
