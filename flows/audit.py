@@ -156,12 +156,10 @@ def replayed(ensemble: Ensemble, assembly: Assembly, entropy: Entropy, count: in
         agreement = float(np.mean(made.votes == assembly.votes[draw]))
         there = runs[draw].data.tags.get(f"{TAG}environment", "an unknown machine")
         needed = 1.0 if there == here else TOLERANCE
-        where = (
-            "all must be, on the same machine and libraries"
-            if there == here
-            else f"made on {there}: {TOLERANCE:.0%} must be"
+        must = (
+            "all must, on the same machine and libraries" if there == here else f"{TOLERANCE:.0%} must; made on {there}"
         )
-        found = f"{agreement:.1%} of the votes repeated ({where}); run {runs[draw].info.run_id}"
+        found = f"{agreement:.1%} of the votes repeated ({must}); run {runs[draw].info.run_id}"
         yield Check(f"replay of draw {draw}", agreement >= needed, found)
 
 

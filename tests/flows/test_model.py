@@ -1,0 +1,108 @@
+"""The registered model: the whole ensemble as MLflow loads it, and what it answers."""
+
+import importlib
+import shutil
+from pathlib import Path
+
+import mlflow.pyfunc
+import numpy as np
+import pytest
+from registered import M, Registered, make_ensemble, make_plan
+
+from flows.assembly import assemble
+from flows.store import SMOOTHED
+from models.certificate import radius_beside_a_trigger
+from models.smoothed import SmoothedClassifier
+from sanitize.denoiser_files import digest_of
+from sanitize.errors import InputError
+from sanitize.imageset import load
+from sanitize.paths import DENOISER, SETS
+
+
+@pytest.fixture
+def no_pickle(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("something was unpickled")
+
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(importlib.import_module("pickle"), name, refuse)
+
+
+def test_the_registered_model_answers_as_the_certificate_says_and_unpickles_nothing(version, no_pickle):
+    certified, test = version.certify(), load(SETS["test"])
+    model = mlflow.pyfunc.load_model(f"models:/{SMOOTHED}/1")
+    answers = model.predict(test.images[..., 0])
+    assert answers["label"].tolist() == certified.label.tolist()
+    np.testing.assert_array_equal(answers["radius"], certified.radius)
+    assert answers["votes"].tolist() == certified.counts.tolist()
+    assert {name for name, y in zip(answers["class"], answers["label"], strict=True) if y == -1} == {"abstain"}
+    assert all(name == str(y) for name, y in zip(answers["class"], answers["label"], strict=True) if y != -1)
+
+
+def networks_of(version: Registered) -> Path:
+    return Path(f".mlflow/artifacts/{version.version.run_id}/artifacts/ensemble/data/networks")
+
+
+def test_bad_images_are_refused_in_a_sentence(version):
+    model = SmoothedClassifier(networks_of(version))
+    with pytest.raises(InputError, match="the images are float64; give uint8 pixels"):
+        model.predict(np.zeros((2, 8, 8)))
+    with pytest.raises(InputError, match=r"the images have the shape \(2, 9, 8\); this model takes"):
+        model.predict(np.zeros((2, 9, 8), np.uint8))
+    assert model.predict(np.zeros((0, 8, 8), np.uint8)).empty
+
+
+def test_a_network_that_was_exchanged_is_refused(version):
+    networks = networks_of(version)
+    assert len(list(networks.iterdir())) == M + 1  # and their description
+    shutil.copy(networks / "draw-00001.safetensors", networks / "draw-00002.safetensors")
+    with pytest.raises(InputError, match="draw-00002.safetensors is not the network that draw 2 recorded"):
+        mlflow.pyfunc.load_model(f"models:/{SMOOTHED}/1")
+
+
+def test_split_chooses_by_draws_of_its_own(version, no_pickle):
+    split = make_ensemble(version.store, m=M, selection=5, method="split")
+    certified = split.certify(method="split")
+    certificate = certified.certificate
+    assert len(assemble(split.store, split.ensemble).runs) == M + 5
+    assert (certificate["m"], certificate["selection"], certified.counts.sum(axis=1).max()) == (M, 5, M)
+    assert split.failures() == []
+    model = mlflow.pyfunc.load_model(f"models:/{SMOOTHED}/{split.number}")
+    assert model.predict(load(SETS["test"]).images[..., 0])["label"].tolist() == certified.label.tolist()
+    split.store.client.delete_run(split.run_of(M + 2))
+    with pytest.raises(InputError, match="1 of the 5 draws that choose the class are missing"):
+        split.certify(method="split")
+
+
+def test_noise_on_the_test_inputs_certifies_triggers(version, denoiser_dir, no_pickle):
+    from flows import worker
+
+    shutil.copytree(denoiser_dir, DENOISER)
+    worker._inputs.cache_clear()
+    noised = make_ensemble(
+        version.store, test_sigma=0.25, denoiser_digest=digest_of(DENOISER), denoiser_state="disjoint"
+    )
+    certified = noised.certify()
+    rows = certified.certificate["at_triggers"]
+    truth = load(SETS["test"]).labels
+    assert len(rows) == 16
+    for row in rows:
+        left = radius_beside_a_trigger(certified.radius, 0.5, 0.25, row["trigger_l2"])
+        assert row["certified_accuracy"] == round(
+            float(np.mean((certified.label == truth) & (left > row["radius"]))), 4
+        )
+    assert "changes omega of the test input" in certified.certificate["covers"]
+    assert noised.failures() == []
+    assert all(check.passed for check in noised.audit(replay=2))
+    # The model meets new inputs under new noise, and carries the denoiser with it.
+    shutil.rmtree(DENOISER)
+    answers = mlflow.pyfunc.load_model(f"models:/{SMOOTHED}/{noised.number}").predict(load(SETS["test"]).images[..., 0])
+    assert all(sum(votes) == M for votes in answers["votes"])
+
+
+def test_a_model_that_is_not_certifiable_answers_without_a_radius(version, no_pickle):
+    plan = make_plan()
+    void = make_ensemble(version.store, recipe=plan.recipe | {"warm_epochs": 1})
+    answers = mlflow.pyfunc.load_model(f"models:/{SMOOTHED}/{void.number}").predict(load(SETS["test"]).images[..., 0])
+    assert (answers["radius"] == 0).all()
+    assert (answers["label"] >= 0).all()

@@ -1,0 +1,142 @@
+"""A real ensemble of fourteen small models in a real store: planned, trained, registered, certified; then copied."""
+
+import shutil
+import sqlite3
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
+from models_recipes import PLAN, QUICK
+
+from flows import worker
+from flows.assembly import assemble
+from flows.audit import Check, audit
+from flows.certificates import Certified
+from flows.certify import certify_version, publish, write_reports
+from flows.ensemble import Ensemble, open_ensemble, read_ensemble, save_ensemble, version_tags
+from flows.gate import Verdict, run_gate
+from flows.package import package
+from flows.store import SMOOTHED, Store, connect, finish, get_version, register
+from models.params import CertifyParams, GateParams
+from models.plan import Plan, code_digest, recipe_of
+from sanitize.imageset import load, save_npz
+from sanitize.ingest import digits
+from sanitize.params import read_params
+from sanitize.paths import ENSEMBLE, SETS
+
+ROOT = Path(__file__).resolve().parents[1]
+M = 14
+RECIPE = recipe_of(QUICK.model_copy(update={"architecture": "linear", "epochs": 15, "learning_rate": 0.02}))
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A registered version and where it stands."""
+
+    store: Store
+    ensemble: Ensemble
+    version: ModelVersion
+
+    @property
+    def number(self) -> int:
+        return int(self.version.version)
+
+    def run_of(self, draw: int) -> str:
+        return assemble(self.store, self.ensemble).runs[draw].info.run_id
+
+    def certify(self, **changes: object) -> Certified:
+        """What `flows.certify` does, but for Prefect and the gate; the reports in the working directory are written."""
+        params = read_params("certify", CertifyParams).model_copy(update=changes)
+        version = get_version(self.store, SMOOTHED, self.number)
+        raw, test = load(SETS["raw"]), load(SETS["test"])
+        certified, entropy = certify_version.fn(self.store, version, raw, test, params)
+        write_reports.fn(certified, raw, test, entropy)
+        publish.fn(self.store, version, certified.certificate)
+        return certified
+
+    def gate(self, certified: Certified | None = None, **changes: object) -> Verdict:
+        """What the gate says with these thresholds; by default everything passes."""
+        lenient = {"accuracy": 0.0, "certified_accuracy": [], "entropy": "os", "replay": 0, "approval": "review"}
+        params = GateParams.model_validate(lenient | changes)
+        version = get_version(self.store, SMOOTHED, self.number)
+        return run_gate(self.store, version, certified or self.certify(), load(SETS["test"]).labels, params)
+
+    def tags(self) -> dict[str, str]:
+        return get_version(self.store, SMOOTHED, self.number).tags
+
+    def audit(self, replay: int = 0) -> list[Check]:
+        return list(audit(self.store, self.number, replay))
+
+    def failures(self) -> list[str]:
+        return [f"{check.name}: {check.found}" for check in self.audit() if not check.passed]
+
+
+def make_sets() -> None:
+    """The working directory's data and params: 150 digits to train on, 40 to test on."""
+    sets = digits(600, 150, 0)
+    save_npz(sets["raw"], SETS["raw"])
+    save_npz(sets["test"].take(np.arange(40)), SETS["test"])
+    shutil.copy(ROOT / "params.yaml", "params.yaml")
+
+
+def make_plan(**changes: object) -> Plan:
+    """A plan for the sets of the working directory: noise only, so that a draw takes milliseconds."""
+    plan = replace(
+        PLAN,
+        m=M,
+        sigma=0.5,
+        raw_digest=load(SETS["raw"]).digest,
+        test_digest=load(SETS["test"]).digest,
+        denoiser_digest=None,
+        denoiser_state=None,
+        recipe=RECIPE,
+        classes=10,
+        n_test=40,
+        code_digest=code_digest(),
+    )
+    return replace(plan, **changes)
+
+
+def make_ensemble(store: Store, **changes: object) -> Registered:
+    """Plan, train, assemble and register, as `flows.smooth` does in its processes."""
+    worker._inputs.cache_clear()
+    plan = make_plan(**changes)
+    ensemble = open_ensemble(store, plan)
+    inputs = worker.prepare(plan)
+    for draw in range(plan.draws):
+        worker.train_one(store, ensemble, draw, inputs)
+    return registered(store, ensemble)
+
+
+def registered(store: Store, ensemble: Ensemble) -> Registered:
+    """The last part of `flows.smooth`: from finished draws to a version."""
+    assembly = assemble(store, ensemble)
+    content = save_ensemble(store, ensemble, assembly.votes, ENSEMBLE)
+    package(store, ensemble, assembly, load(SETS["raw"]))
+    finish(store, ensemble.run_id)
+    tags = version_tags(ensemble, content["votes_root"])
+    number = register(store, SMOOTHED, ensemble.run_id, "ensemble", tags, "")
+    return Registered(store, ensemble, get_version(store, SMOOTHED, number))
+
+
+def the_version(store: Store, number: int) -> Registered:
+    """A version that is registered already."""
+    found = get_version(store, SMOOTHED, number)
+    return Registered(store, read_ensemble(store, store.client.get_run(found.run_id)), found)
+
+
+def copy_of(snapshot: Path, target: Path) -> Store:
+    """A copy of a working directory with its store; artifact addresses follow. `target` must be the one now."""
+    shutil.copytree(snapshot, target, dirs_exist_ok=True)
+    with sqlite3.connect(target / ".mlflow" / "mlflow.db") as database:
+        for table, column in (
+            ("runs", "artifact_uri"),
+            ("experiments", "artifact_location"),
+            ("model_versions", "source"),
+            ("model_versions", "storage_location"),
+        ):
+            database.execute(f"update {table} set {column} = replace({column}, ?, ?)", (str(snapshot), str(target)))
+    _artifact_repos_cache.clear()  # MLflow remembers where a run's artifacts lay
+    return connect()
