@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from mlflow.entities.model_registry import ModelVersion
 from numpy.typing import NDArray
 
-from flows.ensemble import Ensemble, Votes, describe, root_of
+from flows.assembly import assemble, check_registration, check_seals
+from flows.ensemble import Ensemble, Votes, describe, read_ensemble, reveal_entropy, root_of
 from flows.report import at_images, at_radii, at_triggers
+from flows.store import SMOOTHED, Store
 from models.certificate import ABSTAIN
 from models.certificate import certify as certify_counts
 from models.params import CertifyParams
@@ -36,6 +39,24 @@ def require_certifiable(ensemble: Ensemble) -> None:
             f"the ensemble is not certifiable: {'; '.join(ensemble.plan.voids)}. Changed raw images could reach its "
             "models past the noise, so no radius holds; change that in params.yaml and run `dvc repro`"
         )
+
+
+def certify_version(
+    store: Store, version: ModelVersion, raw: ImageSet, test: ImageSet, params: CertifyParams
+) -> tuple[Certified, Entropy]:
+    """The version's certificate and its revealed entropy, from votes that are checked every way there is."""
+    ensemble = read_ensemble(store, store.client.get_run(version.run_id))
+    require_certifiable(ensemble)
+    if raw.digest != ensemble.plan.raw_digest:
+        raise InputError(
+            f"{SETS['raw']} is not the raw set of {SMOOTHED} version {version.version} (digest {raw.digest[:12]}, not "
+            f"{ensemble.plan.raw_digest[:12]}); check out the data it was made from"
+        )
+    assembly = assemble(store, ensemble)
+    lost = check_registration(store, ensemble, version, assembly.votes)
+    entropy = reveal_entropy(store, ensemble)
+    check_seals(assembly, entropy)
+    return compute(ensemble, assembly.votes, lost, entropy, test, raw.image_shape, params), entropy
 
 
 def compute(

@@ -16,11 +16,10 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.assembly import assemble, check_registration, check_seals
 from flows.audit import CERTIFICATE
 from flows.card import card
-from flows.certificates import Certified, compute, metrics_of, require_certifiable, tags_of
-from flows.ensemble import CERTIFICATE_ARTIFACT, read_ensemble, reveal_entropy
+from flows.certificates import Certified, certify_version, metrics_of, tags_of
+from flows.ensemble import CERTIFICATE_ARTIFACT
 from flows.gate import Verdict, run_gate
 from flows.report import curve_radii, draw_curve, table, title, write_curve, write_points
 from flows.server import prefect_server
@@ -54,23 +53,7 @@ METRICS = REPORTS / "metrics.json"
 GATE = REPORTS / "gate.json"
 
 
-@task(name="compute", cache_policy=NO_CACHE, persist_result=False)
-def certify_version(
-    store: Store, version: ModelVersion, raw: ImageSet, test: ImageSet, params: CertifyParams
-) -> tuple[Certified, Entropy]:
-    """The version's certificate and its revealed entropy, from votes that are checked every way there is."""
-    ensemble = read_ensemble(store, store.client.get_run(version.run_id))
-    require_certifiable(ensemble)
-    if raw.digest != ensemble.plan.raw_digest:
-        raise InputError(
-            f"{SETS['raw']} is not the raw set of {SMOOTHED} version {version.version} (digest {raw.digest[:12]}, not "
-            f"{ensemble.plan.raw_digest[:12]}); check out the data it was made from"
-        )
-    assembly = assemble(store, ensemble)
-    lost = check_registration(store, ensemble, version, assembly.votes)
-    entropy = reveal_entropy(store, ensemble)
-    check_seals(assembly, entropy)
-    return compute(ensemble, assembly.votes, lost, entropy, test, raw.image_shape, params), entropy
+compute_certificate = task(certify_version, name="compute", cache_policy=NO_CACHE, persist_result=False)
 
 
 @task(name="report", cache_policy=NO_CACHE, persist_result=False)
@@ -127,7 +110,7 @@ def certify(version: int | None = None) -> dict[str, Any]:
         store = connect()
         found = pipelines_version(store) if version is None else get_version(store, SMOOTHED, version)
         raw, test = load(SETS["raw"]), load(SETS["test"])
-        certified, entropy = certify_version(store, found, raw, test, params)
+        certified, entropy = compute_certificate(store, found, raw, test, params)
         write_reports(certified, raw, test, entropy)
         certificate = certified.certificate
         publish(store, found, certificate)

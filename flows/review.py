@@ -13,7 +13,7 @@ import os
 from mlflow.entities.model_registry import ModelVersion
 
 from flows.audit import Check
-from flows.certify import certify_version
+from flows.certificates import certify_version
 from flows.gate import CANDIDATE, CERTIFIED, run_gate
 from flows.store import (
     SMOOTHED,
@@ -91,7 +91,7 @@ def approve(store: Store, number: int, reason: str, by: str) -> list[Check]:
     """Make a version `certified`. InputError if it does not pass the gate now; what the gate found otherwise."""
     version = get_version(store, SMOOTHED, number)
     raw, test = load(SETS["raw"]), load(SETS["test"])
-    certified, _ = certify_version.fn(store, version, raw, test, read_params("certify", CertifyParams))
+    certified, _ = certify_version(store, version, raw, test, read_params("certify", CertifyParams))
     verdict = run_gate(store, version, certified, test.labels, read_params("gate", GateParams))
     if not verdict.passed:
         raise InputError(f"{SMOOTHED} version {number} does not pass the gate and was not approved: {verdict.reasons}")

@@ -13,8 +13,8 @@ from models_recipes import PLAN, QUICK
 from flows import worker
 from flows.assembly import assemble
 from flows.audit import Check, audit
-from flows.certificates import Certified
-from flows.certify import certify_version, publish, write_reports
+from flows.certificates import Certified, certify_version
+from flows.certify import publish, write_reports
 from flows.ensemble import Ensemble, open_ensemble, read_ensemble, save_ensemble, version_tags
 from flows.gate import Verdict, run_gate
 from flows.package import package
@@ -51,7 +51,7 @@ class Registered:
         params = read_params("certify", CertifyParams).model_copy(update=changes)
         version = get_version(self.store, SMOOTHED, self.number)
         raw, test = load(SETS["raw"]), load(SETS["test"])
-        certified, entropy = certify_version.fn(self.store, version, raw, test, params)
+        certified, entropy = certify_version(self.store, version, raw, test, params)
         write_reports.fn(certified, raw, test, entropy)
         publish.fn(self.store, version, certified.certificate)
         return certified

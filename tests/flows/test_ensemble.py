@@ -22,7 +22,7 @@ from flows.ensemble import (
 )
 from flows.store import SMOOTHED, Store, create_run, find_runs, finish, log_files, log_metrics, register
 from models.plan import Plan, plan_from_dict
-from models.votes import votes_hash, votes_to_bytes
+from models.votes import count_votes, votes_hash, votes_to_bytes
 from sanitize.errors import InputError
 
 PLAN = replace(BASE, m=20, n_test=5, sigma=0.5)
@@ -217,12 +217,13 @@ def test_an_ensemble_has_one_version_however_often_it_is_registered(store):
 
 
 def test_every_page_of_a_long_list_is_read(store, monkeypatch):
-    ensemble = open_ensemble(store, replace(PLAN, m=30))
+    plan = replace(PLAN, m=30)
+    ensemble = open_ensemble(store, plan)
     for draw in range(30):
-        create_run(store, f"draw {draw}", {"draw": str(draw)}, {}, parent_id=ensemble.run_id)
+        vote(store, ensemble, draw, votes=(draw % 3,) * 5)
     search = store.client.search_runs
     monkeypatch.setattr(store.client, "search_runs", lambda *a, **k: search(*a, **(k | {"max_results": 7})))
-    assert len(find_runs(store, f"tags.mlflow.parentRunId = '{ensemble.run_id}'")) == 30
+    assert count_votes(read_votes(store, ensemble), 30, 5, 3).tolist() == [[10, 10, 10]] * 5
 
 
 def test_two_processes_never_work_on_one_ensemble(store):

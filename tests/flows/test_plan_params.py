@@ -1,0 +1,96 @@
+"""From params.yaml to the plan: what is recorded, and what is refused before anything is."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from registered import make_sets
+from ruamel.yaml import YAML
+
+from flows.smooth import make_plan
+from models.classifiers import Architecture, build
+from models.weights import save_weights
+from sanitize.denoiser import load_denoiser
+from sanitize.denoiser_files import PROVENANCE, copy_denoiser
+from sanitize.errors import InputError
+from sanitize.files import file_digest, write_json
+from sanitize.imageset import load
+from sanitize.paths import DENOISER, SETS
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, denoiser_dir: Path) -> Path:
+    """A working directory with sets, params and a denoiser, as the stages before `smooth` leave it."""
+    monkeypatch.chdir(tmp_path)
+    make_sets()
+    copy_denoiser(denoiser_dir, DENOISER)
+    record_denoiser(state="disjoint")
+    return tmp_path
+
+
+def record_denoiser(**provenance: object) -> None:
+    denoiser = load_denoiser(DENOISER)
+    write_json(DENOISER / PROVENANCE, {"digest": denoiser.digest, "made_for": asdict(denoiser.facts)} | provenance)
+
+
+def set_params(**sections: dict) -> None:
+    yaml, path = YAML(), Path("params.yaml")
+    content = yaml.load(path)
+    for section, changes in sections.items():
+        content[section].update(changes)
+    yaml.dump(content, path)
+
+
+def test_the_plan_has_everything_that_determines_the_draws(project):
+    plan = make_plan()
+    assert (plan.m, plan.sigma, plan.test_sigma, plan.draws) == (100, 1.0, 0.0, 100)
+    assert plan.raw_digest == load(SETS["raw"]).digest
+    assert plan.denoiser_state == "disjoint"
+    assert (plan.initial_digest, plan.initial_state) == (None, None)
+    assert plan.certifiable
+    set_params(smooth={"selection": 20}, certify={"method": "split"})
+    assert make_plan().draws == 120
+
+
+@pytest.mark.parametrize(
+    ("sections", "sentence"),
+    [
+        ({"smooth": {"m": 0}}, "param smooth.m=0"),
+        ({"sanitize": {"sigma": -1.0}}, "param sanitize.sigma=-1.0"),
+        ({"smooth": {"selection": 5}}, "certify.method='binary' and smooth.selection=5 do not fit"),
+        ({"certify": {"method": "split"}}, "certify.method='split' and smooth.selection=0 do not fit"),
+        ({"smooth": {"test_sigma": 100.0}}, "sigma=100 exceeds the schedule's largest noise level 78.7"),
+        ({"smooth": {"test_sigma": -0.1}}, "param smooth.test_sigma=-0.1"),
+        (
+            {"train": {"initial_weights": "data/pretrained/no"}},
+            "train.initial_weights='data/pretrained/no' does not exist",
+        ),
+        ({"train": {"initial_provenance": "unknown"}}, "param train.initial_provenance='unknown'"),
+        ({"train": {"warm_epochs": -1}}, "param train.warm_epochs=-1"),
+        ({"certify": {"images": []}}, "param certify.images="),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_a_sentence(project, sections, sentence):
+    set_params(**sections)
+    with pytest.raises(InputError) as refused:
+        make_plan()
+    assert sentence in str(refused.value)
+
+
+def test_a_denoiser_that_saw_the_raw_set_voids_the_plan(project):
+    record_denoiser(state="on-raw")
+    assert make_plan().voids == ["the denoiser was trained on the raw set as supplied"]
+    # Even where its provenance says otherwise: it was trained here, on a set with this very digest.
+    record_denoiser(state="disjoint", trained_on=load(SETS["raw"]).digest)
+    assert not make_plan().certifiable
+
+
+def test_initial_weights_stand_in_the_plan_with_what_they_saw(project):
+    path = project / "data" / "pretrained" / "mine.safetensors"
+    architecture = Architecture("small-cnn", (8, 8, 1), 10, 16)
+    save_weights(build(architecture), path, architecture)
+    for state in ("disjoint", "fixed-before", "on-raw"):
+        set_params(train={"initial_weights": "data/pretrained/mine.safetensors", "initial_provenance": state})
+        plan = make_plan()
+        assert (plan.initial_digest, plan.initial_state) == (file_digest(path), state)
+        assert plan.certifiable is (state != "on-raw")
