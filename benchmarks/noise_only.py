@@ -54,7 +54,7 @@ def main() -> None:
             work = partial(votes_of, denoise=denoise, sigma=sigma, recipe=recipe, entropy=entropy.value)
             votes = dict(enumerate(tqdm(pool.map(work, range(m)), total=m, desc=name, unit="model")))
             counts = count_votes(votes, m, len(test), len(test.classes))
-            label, radius = certify(counts, m, sigma, certificate.alpha, certificate.method)
+            label, radius = certify(counts, m, sigma, certificate.alpha)
             certified = certified_accuracy(label, radius, test.labels, certificate.radii)
             rows[name] = {
                 "one_model": round(float(np.mean([np.mean(v == test.labels) for v in votes.values()])), 4),

@@ -66,7 +66,8 @@ def assemble(store: Store, ensemble: Ensemble) -> Assembly:
 
 
 def _refuse_one_sample_twice(runs: dict[int, Run]) -> None:
-    for tag, shared in (("seal", "were made from the same seed"), ("copy_sha256", "trained on the same noise sample")):
+    same_copy = "trained on the same sanitized copy (one noise sample twice, or too little noise to change a pixel)"
+    for tag, shared in (("seal", "were made from the same seed"), ("copy_sha256", same_copy)):
         seen: dict[str, Run] = {}
         for draw, run in sorted(runs.items()):
             mark = run.data.tags.get(f"{TAG}{tag}")

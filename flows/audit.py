@@ -89,7 +89,7 @@ def audit(store: Store, number: int, replay: int) -> Iterator[Check]:
     except InputError as error:
         yield Check(name, passed=False, found=str(error))
         return
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         yield Check(name, passed=False, found=f"cannot be read ({error!r}); it was edited or is damaged")
         return
     if replay:

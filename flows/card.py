@@ -44,7 +44,8 @@ def card(certificate: dict[str, Any], verdict: Verdict, version: int, seconds: f
 
 
 def _provenance(c: dict[str, Any]) -> list[str]:
-    recipe = ", ".join(f"{key} {value}" for key, value in c["recipe"].items() if value is not None)
+    silent = () if c["initial_digest"] else ("initial_weights", "initial_provenance")
+    recipe = ", ".join(f"{key} {value}" for key, value in c["recipe"].items() if key not in silent)
     chosen = f", class chosen by {c['selection']} further models" if c["selection"] else ""
     missing = f"; {len(c['missing_draws'])} missing, counted against the answer" if c["missing_draws"] else ""
     attempt = f"attempt {c['attempt'] + 1} on this raw set, recipe and sigma" if c["attempt"] else "first attempt"

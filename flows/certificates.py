@@ -146,8 +146,6 @@ def metrics_of(certificate: dict[str, Any]) -> dict[str, float]:
 def tags_of(certificate: dict[str, Any]) -> dict[str, str]:
     """What a certified version's tags say: the key figures, and at which level they hold."""
     return {name: str(value) for name, value in metrics_of(certificate).items()} | {
-        "m": str(certificate["m"]),
-        "method": certificate["method"],
         "level": f"{certificate['level']:.6g}",
         "attempt": str(certificate["attempt"]),
         "missing_draws": str(len(certificate["missing_draws"])),

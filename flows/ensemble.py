@@ -136,8 +136,9 @@ def _ensemble_params(ensemble: Ensemble) -> dict[str, Any]:
 
 def version_tags(ensemble: Ensemble, votes_root: str) -> dict[str, str]:
     """What the registered version says of its ensemble from the beginning."""
-    own = _ensemble_tags(ensemble)
-    return {key: own[key] for key in ("plan", "entropy_source", "sigma", "certifiable")} | {"votes_root": votes_root}
+    own, plan = _ensemble_tags(ensemble), ensemble.plan
+    kept = {key: own[key] for key in ("plan", "entropy_source", "sigma", "certifiable")}
+    return kept | {"m": str(plan.m), "method": plan.method, "votes_root": votes_root}
 
 
 def draw_tags(plan: Plan, draw: int) -> dict[str, str]:

@@ -188,31 +188,23 @@ def table(certificate: dict[str, Any], seconds_a_model: float | None) -> str:
     return "\n".join(lines)
 
 
+def grid_table(certificate: dict[str, Any]) -> str:
+    """Certified accuracy by number of changed images and change of each, in Markdown."""
+    return _pivot(certificate["at_images"], "images", "images changed", "epsilon_255", "by {:g}/255")
+
+
 def trigger_table(certificate: dict[str, Any]) -> str:
     """Certified accuracy by change of the test input and joint radius beside it, in Markdown."""
     rows = certificate["at_triggers"]
-    radii = list(dict.fromkeys(row["radius"] for row in rows))
-    share = {(row["trigger_l2"], row["radius"]): row["certified_accuracy"] for row in rows}
-    lines = [
-        "| l2 change of the test input | " + " | ".join(f"beside R = {r:g}" for r in radii) + " |",
-        "|---" * (len(radii) + 1) + "|",
-    ]
-    for trigger in dict.fromkeys(row["trigger_l2"] for row in rows):
-        lines.append(f"| {trigger:g} | " + " | ".join(f"{share[trigger, r]:.3f}" for r in radii) + " |")
-    return "\n".join(lines)
+    return _pivot(rows, "trigger_l2", "l2 change of the test input", "radius", "beside R = {:g}")
 
 
-def grid_table(certificate: dict[str, Any]) -> str:
-    """Certified accuracy by number of changed images and change of each, in Markdown."""
-    rows = certificate["at_images"]
-    epsilons = list(dict.fromkeys(row["epsilon_255"] for row in rows))
-    share = {(row["images"], row["epsilon_255"]): row["certified_accuracy"] for row in rows}
-    lines = [
-        "| images changed | " + " | ".join(f"by {e:g}/255" for e in epsilons) + " |",
-        "|---" * (len(epsilons) + 1) + "|",
-    ]
-    for r in dict.fromkeys(row["images"] for row in rows):
-        lines.append(f"| {r} | " + " | ".join(f"{share[r, e]:.3f}" for e in epsilons) + " |")
+def _pivot(rows: list[dict[str, Any]], down: str, corner: str, across: str, heading: str) -> str:
+    columns = list(dict.fromkeys(row[across] for row in rows))
+    share = {(row[down], row[across]): row["certified_accuracy"] for row in rows}
+    lines = ["| " + " | ".join([corner, *map(heading.format, columns)]) + " |", "|---" * (len(columns) + 1) + "|"]
+    for name in dict.fromkeys(row[down] for row in rows):
+        lines.append(f"| {name:g} | " + " | ".join(f"{share[name, column]:.3f}" for column in columns) + " |")
     return "\n".join(lines)
 
 

@@ -175,7 +175,8 @@ def main() -> None:
             ensemble.run_id,
             "ensemble",
             version_tags(ensemble, content["votes_root"]),
-            f"{plan.m} smoothed models at sigma {plan.sigma:g}; not certified yet.",
+            f"{plan.m} smoothed models at sigma {plan.sigma:g}. "
+            + (f"**Not certifiable**: {'; '.join(plan.voids)}." if plan.voids else "Not certified yet."),
         )
     print(f"{ENSEMBLE}: {len(assembly.votes)} of {plan.draws} draws voted; {SMOOTHED} version {version}")
 

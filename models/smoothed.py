@@ -69,8 +69,8 @@ class SmoothedClassifier:
     def certify(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
         """(label, radius, counts) of each image: (n,) with ABSTAIN where nothing is certified, (n,), (n, K).
 
-        Each holds with the error probability of the plan's certificates. An ensemble that is not certifiable answers
-        by plurality, with radius 0.
+        Each holds with the error probability of the plan's certificates, for images that were not chosen by looking at
+        these networks. An ensemble that is not certifiable answers by plurality, with radius 0.
         """
         plan, votes = self.plan, self.votes(images)
         n, k = len(images), plan.classes

@@ -208,7 +208,7 @@ def test_one_seed_for_two_draws_names_both_runs(version, monkeypatch):
         [version.store.experiment_id], f"tags.mlflow.parentRunId = '{ensemble.run_id}' and tags.`cleanlabel.draw` = '3'"
     )
     set_tag(rows[0].info.run_id, "seal", "another")
-    with pytest.raises(InputError, match="trained on the same noise sample"):
+    with pytest.raises(InputError, match="trained on the same sanitized copy"):
         registered(version.store, ensemble)
 
 
@@ -283,6 +283,13 @@ def test_a_certificate_edited_alone_is_named(version):
     path.write_text(json.dumps(content))
     CERTIFICATE.write_text(json.dumps(content))
     assert "certificate: differs in at_radii" in version.failures()
+
+
+def test_a_damaged_certificate_in_git_is_a_failed_check_and_no_traceback(version):
+    for damage in ("", "[1]", "{}"):
+        CERTIFICATE.write_text(damage)
+        (failure,) = version.failures()
+        assert failure.startswith("git-tracked certificate: ")
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"[1]", b'{"plan_digest": 3}'])
