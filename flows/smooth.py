@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, as_completed
@@ -33,9 +34,11 @@ from sanitize import errors
 from sanitize.denoiser_files import PROVENANCE, Facts, digest_of, layout, read_config
 from sanitize.errors import InputError
 from sanitize.files import file_digest
+from sanitize.fitting import fitting_for
 from sanitize.imageset import ImageSet, load, require_trainable
 from sanitize.params import SanitizeParams, read_params
 from sanitize.paths import DENOISER, ENSEMBLE, SETS
+from sanitize.timestep import require_reachable
 
 
 def make_plan() -> Plan:
@@ -98,7 +101,9 @@ def denoiser_facts(raw: ImageSet, sigma: float) -> dict[str, Any]:
     provenance = read_config(DENOISER / PROVENANCE)
     if provenance["digest"] != digest_of(DENOISER):
         raise InputError(f"{DENOISER} was changed after it was made; run `dvc repro --force denoiser`")
-    Facts(**provenance["made_for"]).require_fit(raw, sigma)
+    facts = Facts(**provenance["made_for"])
+    require_reachable(sigma, facts.largest_sigma)
+    fitting_for(np.array([raw.image_shape[:2]]), raw.image_shape[2], facts, "exact")
     return provenance
 
 

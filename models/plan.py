@@ -108,11 +108,16 @@ DRAW_SOURCES = (
     "models/classifiers.py",
     "models/draw.py",
     "models/training.py",
+    "sanitize/arrays.py",
     "sanitize/denoiser.py",
     "sanitize/denoiser_files.py",
+    "sanitize/fitting.py",
     "sanitize/imageset.py",
     "sanitize/noise.py",
+    "sanitize/pictures.py",
+    "sanitize/published.py",
     "sanitize/sanitizer.py",
+    "sanitize/sources.py",
     "sanitize/timestep.py",
 )
 """The code a draw runs through: change it, and the models are others."""

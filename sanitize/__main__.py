@@ -4,17 +4,24 @@ python -m sanitize --input IN --output OUT --denoiser DIR_OR_HUB_ID --sigma S
 """
 
 import argparse
+import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from sanitize import errors
-from sanitize.copies import check_output, manifest_path, write_copy
-from sanitize.denoiser import load_denoiser
+from sanitize.copies import NETWORK_BATCH, check_output, make_copy, manifest_path
+from sanitize.denoiser import Denoiser, load_denoiser
 from sanitize.denoiser_files import find_denoiser
 from sanitize.errors import InputError
-from sanitize.imageset import load
+from sanitize.fast import accelerate
+from sanitize.fitting import FITS, Fit, fitting_for
 from sanitize.noise import draw_entropy
+from sanitize.published import PUBLISHED
+from sanitize.sanitizer import sanitize_batch
+from sanitize.sources import Source, open_published, open_source
+from sanitize.stream import parse_shard
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,16 +30,62 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m sanitize",
         description="Add Gaussian noise to every image of a set and remove it with one step of a diffusion denoiser.",
     )
-    flags.add_argument("--input", type=Path, required=True, help="a .npz (images, labels) or a folder root/class/image")
+    flags.add_argument(
+        "--input",
+        required=True,
+        help=f"a folder root/class/image, a .npz (images, labels), or a published set: {', '.join(PUBLISHED)}",
+    )
+    flags.add_argument("--root", type=Path, default=Path("data/incoming"), help="where torchvision put a published set")
+    flags.add_argument("--split", default="train", help="of a published set: train (default) or test")
     flags.add_argument("--output", type=Path, required=True, help="where the copy goes: the same form as the input")
     flags.add_argument("--denoiser", help="a diffusers directory (unet/, scheduler/) or a hub id")
     flags.add_argument("--revision", help="the commit of a hub id; pin it")
     flags.add_argument("--sigma", type=float, required=True, help="noise level, in [0,1] pixel units: .1 to 1")
+    flags.add_argument("--fit", choices=FITS, default="exact", help="images of another size than the denoiser's")
     flags.add_argument("--entropy", default="os", help="os (default), or fixed:HEX to make a copy again")
     flags.add_argument("--draw", type=int, default=0, help="which independent noise sample (default 0)")
+    flags.add_argument(
+        "--shard", default="0/1", metavar="i/N", help="do this part only; the last one puts OUT together"
+    )
     flags.add_argument("--noise-only", action="store_true", help="leave the noise in (the baseline)")
+    flags.add_argument("--dry-run", action="store_true", help="say what would be done, how long it takes and its disk")
     flags.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
     return flags
+
+
+def open_input(name: str, root: Path, split: str) -> tuple[Source, Path | None]:
+    """The source that `--input` names, and its path if it has one."""
+    path = Path(name)
+    if name in PUBLISHED and not path.exists():
+        return open_published(name, root, split), None
+    return open_source(path), path
+
+
+def dry_run(source: Source, sigma: float, denoiser: Denoiser | None, fit: Fit) -> str:
+    """What a run would do, in a few lines; the time from a short calibration on random pixels."""
+    h, w = source.size or (int(source.sizes[:, 0].max()), int(source.sizes[:, 1].max()))
+    size = f"{w}x{h}" if source.size else f"up to {w}x{h}"
+    lines = [f"{len(source)} images, {size}, {source.channels} channel(s), {len(source.classes)} classes"]
+    values = int((source.sizes.prod(axis=1) * source.channels).sum())
+    if denoiser:
+        fitting = fitting_for(source.sizes, source.channels, denoiser.facts, fit)
+        fast = accelerate(denoiser, sigma, NETWORK_BATCH, images=len(source))
+        per_image = max(fitting.answers_per_image(int(a), int(b)) for a, b in np.unique(source.sizes, axis=0))
+        count = max(1, NETWORK_BATCH // per_image)
+        pixels = np.random.default_rng(0).integers(0, 256, (count, h, w, source.channels), dtype=np.uint8)
+        ids = tuple(map(str, range(count)))
+        seconds = []
+        for _ in range(3):  # the first one warms up
+            started = time.perf_counter()
+            sanitize_batch(
+                pixels, ids, sigma, denoiser, bytes(32), 0, fitting=fitting, denoise=fast, batch=NETWORK_BATCH
+            )
+            seconds.append(time.perf_counter() - started)
+        rate = count / min(seconds[1:])
+        lines.append(f"sigma {sigma:g}, timestep {denoiser.timestep(sigma)}, fit {fit}, network in {fast.mode}")
+        lines.append(f"about {len(source) / rate:.0f} s at {rate:.0f} images/s, by a short calibration")
+    lines.append(f"about {values / 1e6:.1f} MB for the copy, twice that while it is made (uncompressed)")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -41,13 +94,31 @@ def main() -> None:
         raise InputError("give either --denoiser or --noise-only")
     if args.draw < 0:
         raise InputError(f"--draw {args.draw} is negative; number the draws from 0")
+    shard = parse_shard(args.shard)
     draw_entropy(args.entropy)  # refuse a bad value before the set is read
-    check_output(args.output, args.input)
+    source, path = open_input(args.input, args.root, args.split)
+    if not len(source):
+        raise InputError(f"{args.input} holds no image; there is nothing to sanitize")
+    check_output(args.output, source.form, path)
     denoiser = load_denoiser(find_denoiser(args.denoiser, args.revision), args.device) if args.denoiser else None
-    raw = load(args.input)
-    print(f"{args.input}: {len(raw)} images {raw.image_shape}, digest {raw.digest[:12]}")
-    entropy = draw_entropy(args.entropy)  # after the digest is fixed, so that no one could prepare for it
-    made = write_copy(raw, args.output, args.sigma, denoiser, entropy, args.draw, progress=True)
+    if args.dry_run:
+        print(dry_run(source, args.sigma, denoiser, args.fit))
+        return
+    made = make_copy(
+        source,
+        args.output,
+        args.sigma,
+        denoiser,
+        args.entropy,
+        args.draw,
+        fit=args.fit,
+        shard=shard,
+        progress=True,
+        say=lambda words: print(f"{args.input}: {words}", flush=True),
+    )
+    if made is None:
+        print(f"{args.output}.partial: this part is done; {args.output} is put together with the last one")
+        return
     print(f"{args.output}: sigma {args.sigma:g}, timestep {made['timestep']}, PSNR {made['psnr_db']} dB to the input")
     print(f"{manifest_path(args.output)}: how to make it again")
 

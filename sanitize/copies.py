@@ -1,18 +1,27 @@
-"""Writing a sanitized copy of a set: the same form, order, names and labels as the input, and a manifest."""
+"""A sanitized copy of a set: the same form, order, names and labels as the input, and a manifest."""
 
+import math
 import platform
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sanitize.denoiser import Denoiser
 from sanitize.errors import InputError
-from sanitize.files import replacing, write_json
-from sanitize.imageset import ImageSet, save_folder, save_npz
+from sanitize.fast import accelerate
+from sanitize.fitting import Fit, fitting_for
 from sanitize.noise import Entropy
-from sanitize.sanitizer import as_pixels, sanitize
+from sanitize.sanitizer import as_pixels, sanitize_batch
+from sanitize.sources import Source
+from sanitize.stream import Copy, Shard
+from sanitize.timestep import require_reachable
+
+NETWORK_BATCH = 64
+"""Rows that meet the network at once: one shape for the whole run, so that an image's bytes depend on no other."""
 
 
 def manifest_path(output: Path) -> Path:
@@ -20,57 +29,81 @@ def manifest_path(output: Path) -> Path:
     return output.with_suffix(".manifest.json") if output.suffix == ".npz" else output / "manifest.json"
 
 
-def check_output(output: Path, source: Path) -> None:
+def check_output(output: Path, form: str, source: Path | None) -> None:
     """InputError if writing to `output` would destroy the input or anything that is no earlier copy."""
-    to, origin = output.resolve(), source.resolve()
-    if to == origin or to in origin.parents:
+    to, origin = output.resolve(), source.resolve() if source else None
+    if origin and (to == origin or to in origin.parents):
         raise InputError(f"--output {output} would overwrite the input {source}; choose another place")
-    if origin in to.parents:
+    if origin and origin in to.parents:
         raise InputError(f"--output {output} lies inside the input {source} and would become a part of it; move it")
-    if (output.suffix == ".npz") != (source.suffix == ".npz"):
-        form = "a .npz file" if source.suffix == ".npz" else "a folder"
-        raise InputError(f"--output {output} must be {form}, as the input {source} is")
+    if (output.suffix == ".npz") != (form == "npz"):
+        words = "a .npz file" if form == "npz" else "a folder"
+        raise InputError(f"--output {output} must be {words}, as the input {source or ''} is")
     empty = output.is_dir() and not any(output.iterdir())
     if output.exists() and not empty and not manifest_path(output).is_file():
         raise InputError(f"--output {output} exists and is no earlier copy; choose another place or remove it")
 
 
-def write_copy(
-    raw: ImageSet, output: Path, sigma: float, denoiser: Denoiser | None, entropy: Entropy, draw: int, *, progress: bool
-) -> dict[str, Any]:
-    """Sanitize `raw`, write it to `output` (a `.npz` or a folder of PNGs) with its manifest; return the manifest.
+def make_copy(
+    source: Source,
+    output: Path,
+    sigma: float,
+    denoiser: Denoiser | None,
+    entropy: str,
+    draw: int,
+    *,
+    fit: Fit = "exact",
+    shard: Shard = Shard(),  # noqa: B008 (frozen)
+    progress: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any] | None:
+    """Sanitize `source` into `output` (a `.npz` or a folder, as the source is); the manifest, once all of it is done.
 
-    Either the whole copy stands there at the end or what stood there before.
+    None if other shards are still missing. Killed and called again, it goes on where it was. The bytes depend on the
+    source, sigma, the denoiser, entropy and draw, and on no shard, restart or block. InputError if the denoiser does
+    not fit, or another copy was begun at this place.
     """
-    sanitized = raw.with_images(as_pixels(sanitize(raw, sigma, denoiser, entropy.value, draw, progress=progress)))
-    content = manifest(raw, sanitized, sigma, denoiser, entropy, draw)
-    if output.suffix == ".npz":
-        save_npz(sanitized, output)
-        write_json(manifest_path(output), content)
-    else:
-        with replacing(output) as scratch:
-            save_folder(sanitized, scratch)
-            write_json(manifest_path(scratch), content)
-    return content
-
-
-def manifest(
-    raw: ImageSet, sanitized: ImageSet, sigma: float, denoiser: Denoiser | None, entropy: Entropy, draw: int
-) -> dict[str, Any]:
-    """What the copy was made from and with: enough to make it again, and nothing about when or where."""
-    mse = float(np.mean((raw.images.astype(np.float64) - sanitized.images) ** 2)) / 255**2
-    return {
-        "raw_digest": raw.digest,
-        "sanitized_digest": sanitized.digest,
+    require_reachable(sigma, denoiser.facts.largest_sigma if denoiser else math.inf)
+    fitting = fitting_for(source.sizes, source.channels, denoiser.facts, fit) if denoiser else None
+    fast = accelerate(denoiser, sigma, NETWORK_BATCH, images=len(source)) if denoiser else None
+    facts = {
         "denoiser_digest": denoiser.digest if denoiser else None,
-        "images": len(raw),
-        "image_shape": list(raw.image_shape),
         "sigma": sigma,
         "timestep": denoiser.timestep(sigma) if denoiser else None,
         "draw": draw,
+        "fit": fitting.as_dict() if fitting else None,
+        "network": fast.mode if fast else None,
+    }
+    copy = Copy(source, output, facts)
+    drawn = copy.begin(entropy)
+    say(f"{len(source)} images, digest {source.digest[:12]}{f'; network in {fast.mode}' if fast else ''}")
+
+    def work(images: NDArray[np.uint8], ids: tuple[str, ...], entropy: bytes) -> NDArray[np.uint8]:
+        made = sanitize_batch(
+            images, ids, sigma, denoiser, entropy, draw, fitting=fitting, denoise=fast, batch=NETWORK_BATCH
+        )
+        return as_pixels(made)
+
+    copy.make(work, drawn, shard, progress=progress)
+    if not copy.complete:
+        return None
+    return copy.finish(manifest_path(output), manifest(source, facts, drawn, *copy.squared_error()))
+
+
+def manifest(
+    source: Source, facts: dict[str, Any], entropy: Entropy, squared_error: int, values: int
+) -> dict[str, Any]:
+    """What the copy was made from and with: enough to make it again, and nothing about when or where."""
+    mse = squared_error / max(1, values) / 255**2
+    size = list(source.size) if source.size else None
+    return facts | {
+        "raw_digest": source.digest,
+        "images": len(source),
+        "image_shape": [*size, source.channels] if size else None,
+        "channels": source.channels,
         "entropy": entropy.hex,
         "entropy_source": entropy.source,
-        "psnr_db": round(-10 * float(np.log10(mse)), 3) if mse else None,
+        "psnr_db": round(-10 * math.log10(mse), 3) if mse else None,
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("diffusers", "numpy", "pillow", "scipy", "torch")},

@@ -1,9 +1,9 @@
-"""An off-the-shelf diffusion model used as a one-step denoiser."""
+"""An off-the-shelf diffusion model used as a one-step denoiser: the slow twin, one line of mathematics a prediction."""
 
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -12,10 +12,15 @@ from sanitize.denoiser_files import Facts, digest_of, first_line, layout, read_c
 from sanitize.errors import InputError
 from sanitize.timestep import largest_sigma, timestep_for
 
+Prediction = Literal["epsilon", "v_prediction", "sample"]
+"""What the network estimates: the noise, the velocity, or the clean image itself."""
+RESCALED_STEPS = 1000
+"""With `rescale_timesteps` the network counts its schedule, however long, as so many steps (improved-diffusion)."""
+
 
 @dataclass(frozen=True, eq=False)
 class Denoiser:
-    """An epsilon-prediction DDPM with its noise schedule, on a device, ready for one-step denoising.
+    """A discrete-time diffusion model with its noise schedule, on a device, ready for one-step denoising.
 
     `digest` is the sha256 over its weights and configurations: the same files give the same digest.
     """
@@ -25,63 +30,129 @@ class Denoiser:
     facts: Facts
     digest: str
     device: torch.device
+    prediction: Prediction = "epsilon"
+    rescale_timesteps: bool = False
 
     def timestep(self, sigma: float) -> int:
         """The timestep whose noise level matches sigma (in [0,1] pixel units); see `timestep_for`."""
         return timestep_for(sigma, self.alphas_cumprod.cpu().numpy())
 
+    def network_time(self, t: int) -> Tensor:
+        """Timestep t as the network was taught to count: t itself, or t * 1000 / T (Nichol & Dhariwal 2021, code)."""
+        if self.rescale_timesteps:
+            return torch.tensor(t * (RESCALED_STEPS / len(self.alphas_cumprod)), device=self.device)
+        return torch.tensor(t, device=self.device)
+
     @torch.inference_mode()
     def denoise(self, noised: Tensor, sigma: float) -> Tensor:
-        """The network's one-step estimate of the clean images.
+        """The network's one-step estimate of the clean images, in float32.
 
         noised: float32 (n, c, h, w) = clean + N(0, sigma^2), in [0,1] units, unclipped. Returns the same shape, in
-        [0, 1]. With x = 2 * noised - 1 the diffusion's own x_t is sqrt(abar_t) x, and the estimate is
-        (x_t - sqrt(1 - abar_t) eps(x_t, t)) / sqrt(abar_t) (Ho et al. 2020, eq. 15; the same as one
-        `DDPMScheduler.step` predicts).
+        [0, 1]. With x = 2 * noised - 1 the diffusion's own x_t is sqrt(abar_t) x; the estimate is what one
+        `DDPMScheduler.step` predicts.
         """
         t = self.timestep(sigma)
         alpha_bar = self.alphas_cumprod[t]
-        x_t = alpha_bar.sqrt() * (2 * noised - 1)
-        epsilon = self.unet(x_t, t).sample
-        x_0 = (x_t - (1 - alpha_bar).sqrt() * epsilon) / alpha_bar.sqrt()
-        clean: Tensor = (x_0.clamp(-1, 1) + 1) / 2
-        return clean
+        x_t = scaled(noised, alpha_bar)
+        return clean_from(self.unet(x_t, self.network_time(t)).sample, x_t, alpha_bar, self.prediction)
+
+
+def scaled(noised: Tensor, alpha_bar: Tensor) -> Tensor:
+    """x_t = sqrt(abar_t) x, where x = 2 * noised - 1 is the noised image in the network's [-1,1] units."""
+    return alpha_bar.sqrt() * (2 * noised - 1)
+
+
+def clean_from(output: Tensor, x_t: Tensor, alpha_bar: Tensor, prediction: Prediction) -> Tensor:
+    """The clean images (n, c, h, w) in [0, 1] that the network's output stands for.
+
+    output: (n, c or 2c, h, w); of a learned variance's 2c channels the first c are the prediction and the others say
+    nothing about x_0 (Nichol & Dhariwal 2021, eq. 15). Clamped to the pixel range, as published.
+    """
+    predicted = output[:, : x_t.shape[1]]
+    if prediction == "epsilon":
+        x_0 = (x_t - (1 - alpha_bar).sqrt() * predicted) / alpha_bar.sqrt()  # Ho et al. 2020, eq. 15
+    elif prediction == "v_prediction":
+        x_0 = alpha_bar.sqrt() * x_t - (1 - alpha_bar).sqrt() * predicted  # Salimans & Ho 2022, section 4
+    else:
+        x_0 = predicted
+    return (x_0.clamp(-1, 1) + 1) / 2
 
 
 def load_denoiser(directory: Path, device: torch.device | str = "cpu") -> Denoiser:
-    """Load a diffusers-format denoiser from a local directory (`unet/`, `scheduler/`); safetensors only.
+    """Load a diffusers-format denoiser from a local directory (see `layout`); safetensors only, nothing is unpickled.
 
-    InputError if a file is missing, the model is no epsilon-prediction DDPM, or its weights do not fit its config.
+    InputError if a file is missing, the model is no `UNet2DModel` with a discrete noise schedule, or its weights do
+    not fit its config.
     """
     unet_dir, scheduler_file = layout(directory)
     schedule = read_config(scheduler_file)
-    if schedule.get("prediction_type", "epsilon") != "epsilon":
+    prediction = schedule.get("prediction_type", "epsilon")
+    if prediction not in get_args(Prediction):
         raise InputError(
-            f"the denoiser in {directory} predicts {schedule['prediction_type']!r}; choose an epsilon-prediction model"
+            f"the denoiser in {directory} predicts {prediction!r}; choose one that predicts "
+            f"{', '.join(get_args(Prediction)[:-1])} or {get_args(Prediction)[-1]}"
         )
-    from diffusers import DDPMScheduler, UNet2DModel  # imported late: it takes seconds
+    alphas_cumprod = _alphas_cumprod(schedule, scheduler_file)
+    unet = _load_unet(unet_dir)
+    config: Any = unet.config
+    size = config.sample_size[0] if isinstance(config.sample_size, (list, tuple)) else config.sample_size
+    if not isinstance(size, int) or config.sample_size not in (size, [size, size], (size, size)):
+        raise InputError(
+            f"{unet_dir / 'config.json'} has sample_size {config.sample_size}; only square images of a stated size are "
+            "denoised: write the side it was trained for there, or choose another denoiser"
+        )
+    if config.out_channels not in (config.in_channels, 2 * config.in_channels):
+        raise InputError(
+            f"the denoiser in {directory} has {config.out_channels} output channels for {config.in_channels} input "
+            "channels; choose one with as many, or twice as many (a learned variance)"
+        )
+    if config.class_embed_type is not None or config.num_class_embeds is not None:
+        raise InputError(f"the denoiser in {directory} wants a class label with every image; choose one that does not")
+    target = torch.device(device)
+    return Denoiser(
+        unet=unet.to(target, memory_format=torch.channels_last).eval().requires_grad_(requires_grad=False),
+        alphas_cumprod=alphas_cumprod.to(target, torch.float32),
+        facts=Facts(config.in_channels, size, largest_sigma(alphas_cumprod.numpy())),
+        digest=digest_of(directory),
+        device=target,
+        prediction=prediction,
+        rescale_timesteps=bool(schedule.get("rescale_timesteps", False)),
+    )
+
+
+def _alphas_cumprod(schedule: dict[str, Any], scheduler_file: Path) -> Tensor:
+    """abar_t of a scheduler's configuration, as diffusers makes it: every discrete scheduler shares DDPM's keys."""
+    if not {"beta_schedule", "trained_betas"} & set(schedule):
+        raise InputError(
+            f"{scheduler_file} ({schedule.get('_class_name', 'no _class_name')}) has no beta_schedule; "
+            "choose a denoiser with a discrete schedule, such as DDPM's or DDIM's"
+        )
+    from diffusers import DDPMScheduler  # imported late: it takes seconds
+
+    known = {key: value for key, value in schedule.items() if key != "rescale_timesteps"}
+    try:
+        alphas_cumprod: Tensor = DDPMScheduler.from_config(known).alphas_cumprod
+    except Exception as error:  # diffusers raises many kinds here
+        raise InputError(f"{scheduler_file} gives no noise schedule: {first_line(error)}") from error
+    return alphas_cumprod
+
+
+def _load_unet(unet_dir: Path) -> Any:
+    """The network of a `unet/` directory, in float32."""
+    kind = read_config(unet_dir / "config.json").get("_class_name", "UNet2DModel")
+    if kind != "UNet2DModel":
+        raise InputError(f"{unet_dir} holds a {kind}; choose a denoiser whose network is a UNet2DModel")
+    from diffusers import UNet2DModel  # imported late: it takes seconds
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         try:
-            unet = UNet2DModel.from_pretrained(
-                str(unet_dir), use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
+            return UNet2DModel.from_pretrained(
+                str(unet_dir),
+                use_safetensors=True,
+                local_files_only=True,
+                low_cpu_mem_usage=False,
+                torch_dtype=torch.float32,
             )
         except Exception as error:  # diffusers raises many kinds here
             raise InputError(f"the denoiser in {unet_dir} does not load: {first_line(error)}") from error
-        scheduler = DDPMScheduler.from_config(schedule)
-    config: Any = unet.config
-    if config.out_channels != config.in_channels:
-        raise InputError(
-            f"the denoiser in {directory} has {config.out_channels} output channels for {config.in_channels} input "
-            "channels; models with a learned variance are not supported"
-        )
-    target = torch.device(device)
-    unet = unet.to(target, memory_format=torch.channels_last).eval().requires_grad_(requires_grad=False)
-    return Denoiser(
-        unet=unet,
-        alphas_cumprod=scheduler.alphas_cumprod.to(target, torch.float32),
-        facts=Facts(config.in_channels, int(config.sample_size), largest_sigma(scheduler.alphas_cumprod.numpy())),
-        digest=digest_of(directory),
-        device=target,
-    )

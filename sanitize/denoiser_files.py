@@ -15,6 +15,8 @@ from sanitize.timestep import require_reachable
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 SCHEDULER = "scheduler_config.json"
 PROVENANCE = "provenance.json"
+CIFAR10 = "google/ddpm-cifar10-32"
+"""The hub id to take for CIFAR-10: 35.7 M parameters, linear schedule; it saw CIFAR-10's training split."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,11 @@ def find_denoiser(source: str, revision: str | None = None) -> Path:
     if path.is_dir():
         return path
     if path.parts[:1] in ((".",), ("..",), ("/",)) or source.count("/") != 1 or path.parent.is_dir():
-        raise InputError(f"the denoiser directory {source} does not exist; give a directory with unet/ and scheduler/")
+        raise InputError(
+            f"the denoiser directory {source} does not exist; give a directory with unet/ and scheduler/, "
+            f"or a hub id such as {CIFAR10}"
+        )
+    pinned = f" --revision {revision}" if revision else ""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub import snapshot_download
 
@@ -53,24 +59,47 @@ def find_denoiser(source: str, revision: str | None = None) -> Path:
     except Exception as error:  # offline, no such repository, no such revision: many kinds
         raise InputError(
             f"the denoiser {source} cannot be fetched from the hub ({first_line(error)}); "
-            f"where there is a network run `hf download {source} --local-dir data/pretrained/denoiser`, "
+            f"where there is a network run `hf download {source} --local-dir data/pretrained/denoiser{pinned}`, "
             "copy that directory here and give its path"
         ) from error
 
 
 def layout(directory: Path) -> tuple[Path, Path]:
-    """(directory of the network, scheduler file) in a diffusers pipeline directory, nested or flat."""
+    """(directory of the network, scheduler file) of a diffusers pipeline directory, nested or flat, or of its `unet/`.
+
+    InputError names the file that is missing.
+    """
     if not directory.is_dir():
         raise InputError(f"the denoiser directory {directory} does not exist; run `dvc repro denoiser` or give another")
     unet_dir = directory / "unet" if (directory / "unet").is_dir() else directory
-    nested = directory / "scheduler" / SCHEDULER
-    scheduler_file = nested if nested.is_file() else directory / SCHEDULER
-    for needed in (unet_dir / "config.json", unet_dir / WEIGHTS, scheduler_file):
+    for needed in (unet_dir / "config.json", unet_dir / WEIGHTS):
         if not needed.is_file():
-            raise InputError(
-                f"{needed} does not exist; a denoiser needs unet/config.json, unet/{WEIGHTS} and {SCHEDULER}"
-            )
-    return unet_dir, scheduler_file
+            raise InputError(f"{needed} does not exist; {_way_out(unet_dir)}")
+    return unet_dir, _scheduler_file(directory, unet_dir)
+
+
+def _scheduler_file(directory: Path, unet_dir: Path) -> Path:
+    """Of a pipeline directory, its own; of a `unet/` directory, its sibling's or else the one inside."""
+    places = [directory / "scheduler" / SCHEDULER, directory / SCHEDULER]
+    if unet_dir == directory and directory.absolute().name == "unet":
+        places.insert(0, directory.absolute().parent / "scheduler" / SCHEDULER)
+    for place in places:
+        if place.is_file():
+            return place
+    raise InputError(
+        f"{directory} holds a network and no noise schedule; put its {SCHEDULER} into {directory}, or give a pipeline "
+        "directory with unet/ and scheduler/"
+    )
+
+
+def _way_out(unet_dir: Path) -> str:
+    """What to do about a missing network file."""
+    if any(unet_dir.glob("diffusion_pytorch_model*.bin")):
+        return (
+            "only safetensors are read here, never a pickle: convert the .bin file once, on a machine that trusts it, "
+            "with diffusers' UNet2DModel.from_pretrained(DIR).save_pretrained(NEW)"
+        )
+    return f"a denoiser needs unet/config.json, unet/{WEIGHTS} and {SCHEDULER}"
 
 
 def copy_denoiser(source: Path, directory: Path) -> None:

@@ -3,46 +3,74 @@
 python -m sanitize.ingest
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 from sklearn.datasets import load_digits
 
 from sanitize import errors
 from sanitize.errors import InputError
-from sanitize.imageset import ImageSet, load, require_trainable, save_npz
+from sanitize.imageset import ImageSet, read_all, require_trainable, save_npz
 from sanitize.params import IngestParams, read_params
 from sanitize.paths import INCOMING, SETS
+from sanitize.sources import Source, open_published, open_source
 
 
-def digits(trusted: int, raw: int, seed: int) -> dict[str, ImageSet]:
-    """scikit-learn's 1,797 handwritten digits (8x8, grey), split at random into trusted, raw and test.
+def digits(trusted: int, raw: int, seed: int, test: int = 0) -> dict[str, ImageSet]:
+    """scikit-learn's 1,797 handwritten digits (8x8, grey), split at random into trusted, raw and test (0: the rest).
 
     The three are disjoint; an image keeps its index in scikit-learn's order as its id.
     """
     bunch = load_digits()
     pixels = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
     labels = bunch.target.astype(np.int64)
-    if trusted + raw >= len(pixels):
+    if trusted + raw + max(1, test) > len(pixels):
+        left = len(pixels) - trusted - raw
         raise InputError(
-            f"ingest.trusted={trusted} and ingest.raw={raw} leave no test image of {len(pixels)}; lower them"
+            f"ingest.trusted={trusted} and ingest.raw={raw} leave {left} of {len(pixels)} images "
+            f"for ingest.test={test or 'the rest'}; lower them"
         )
     ids = tuple(f"digits/{i:04d}" for i in range(len(pixels)))
     everything = ImageSet(pixels, labels, ids, tuple("0123456789"), channel_axis=False)
     order = np.random.default_rng(seed).permutation(len(pixels))
-    parts = {"trusted": order[:trusted], "raw": order[trusted : trusted + raw], "test": order[trusted + raw :]}
+    rest = order[trusted + raw :]
+    parts = {"trusted": order[:trusted], "raw": order[trusted : trusted + raw], "test": rest[: test or len(rest)]}
     return {name: everything.take(np.sort(rows)) for name, rows in parts.items()}
 
 
-def incoming(root: Path) -> dict[str, ImageSet]:
-    """The sets a user put under `root`: `raw` and `test`, and `trusted` if there is one (a folder or `.npz` each)."""
+def published(name: str, root: Path, trusted: int, raw: int, seed: int, test: int = 0) -> dict[str, ImageSet]:
+    """A published set: trusted and raw at random from its train split (disjoint), test from its test split (0: all)."""
+    train, rest = (read_all(open_published(name, root, split), name) for split in ("train", "test"))
+    if trusted + raw > len(train) or test > len(rest):
+        raise InputError(
+            f"ingest.trusted={trusted}, ingest.raw={raw} and ingest.test={test} ask for more than the {len(train)} "
+            f"training and {len(rest)} test images of {name}; lower them"
+        )
+    generator = np.random.default_rng(seed)
+    order, others = generator.permutation(len(train)), generator.permutation(len(rest))
+    return {
+        "trusted": train.take(np.sort(order[:trusted])),
+        "raw": train.take(np.sort(order[trusted : trusted + raw])),
+        "test": rest.take(np.sort(others[: test or len(rest)])),
+    }
+
+
+def incoming(root: Path, side: int | None = None) -> dict[str, ImageSet]:
+    """The sets a user put under `root`: `raw` and `test`, and `trusted` if there is one (a folder or `.npz` each).
+
+    With `side`, images of any size are brought to side x side (bicubic, antialiased) here, before everything else.
+    """
     found = {}
     for name in SETS:
         candidates = [p for p in (root / name, root / f"{name}.npz") if p.exists()]
         if len(candidates) > 1:
             raise InputError(f"both {candidates[0]} and {candidates[1]} exist; keep one")
         if candidates:
-            found[name] = load(candidates[0])
+            source = open_source(candidates[0])
+            found[name] = read_all(source if side is None else brought_to(source, side), str(candidates[0]))
         elif name != "trusted":
             raise InputError(f"{root / name} does not exist (nor {name}.npz); put the {name} set there")
     raw, test = found["raw"], found["test"]
@@ -61,9 +89,31 @@ def incoming(root: Path) -> dict[str, ImageSet]:
     return found
 
 
+def brought_to(source: Source, side: int) -> Source:
+    """The same images, each resized to side x side when it is read."""
+
+    def resized(i: int) -> NDArray[np.uint8]:
+        image = source.read_one(i)
+        picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+        pixels = np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC))
+        return pixels.reshape(side, side, image.shape[2])
+
+    return replace(source, sizes=np.full_like(source.sizes, side), read_one=resized)
+
+
+def make_sets(params: IngestParams) -> dict[str, ImageSet]:
+    """The sets that the params ask for."""
+    if params.source == "incoming":
+        return incoming(INCOMING, params.side)
+    if params.side is not None:
+        raise InputError(f"param ingest.side={params.side} is for ingest.source: incoming; set it to null")
+    if params.source == "digits":
+        return digits(params.trusted, params.raw, params.seed, params.test)
+    return published(params.source, INCOMING, params.trusted, params.raw, params.seed, params.test)
+
+
 def main() -> None:
-    params = read_params("ingest", IngestParams)
-    sets = digits(params.trusted, params.raw, params.seed) if params.source == "digits" else incoming(INCOMING)
+    sets = make_sets(read_params("ingest", IngestParams))
     require_trainable(sets["raw"], "raw")
     for name, images in sets.items():
         save_npz(images, SETS[name])

@@ -27,14 +27,19 @@ class Section(BaseModel):
 class IngestParams(Section):
     """Where the image sets come from."""
 
-    source: Literal["digits", "incoming"]
-    """`digits`: scikit-learn's 1,797 images. `incoming`: data/incoming/{raw,test[,trusted]}, folders or .npz."""
+    source: Literal["digits", "incoming", "cifar10", "cifar100", "fashion-mnist", "mnist", "svhn"]
+    """`digits`: scikit-learn's 1,797 images. `incoming`: data/incoming/{raw,test[,trusted]}, folders or .npz. A
+    published set: the files that torchvision downloads, under data/incoming/."""
     seed: Annotated[int, Field(ge=0)]
-    """Shuffles the digits before they are split."""
+    """Shuffles digits and published sets before they are split."""
     trusted: Annotated[int, Field(ge=0)]
-    """Digits kept apart for the denoiser."""
+    """Images of them kept apart for the denoiser."""
     raw: Annotated[int, Field(ge=1)]
-    """Digits that play the untrusted training set; the rest is the test set."""
+    """Images of them that play the untrusted training set."""
+    test: Annotated[int, Field(ge=0)]
+    """Test images; 0: all that are left (digits), or the whole test split."""
+    side: Annotated[int, Field(ge=1)] | None
+    """`incoming`: bring images of any size to side x side first. null: they have one size."""
 
 
 class DenoiserParams(Section):

@@ -1,15 +1,30 @@
-"""A picture of what the sanitizer does: raw, noised and sanitized images side by side."""
+"""A picture of what the sanitizer does: raw, noised, sanitized, and the difference, side by side.
 
+python -m sanitize.preview --input IN --denoiser DIR_OR_HUB_ID --sigma S --output sheet.png
+"""
+
+import argparse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sanitize.denoiser import Denoiser
+from sanitize import errors
+from sanitize.denoiser import Denoiser, load_denoiser
+from sanitize.denoiser_files import find_denoiser
+from sanitize.errors import InputError
 from sanitize.files import replacing
-from sanitize.imageset import ImageSet
+from sanitize.fitting import FITS, Fit, fitting_for
+from sanitize.imageset import ImageSet, read_all
+from sanitize.noise import draw_entropy
 from sanitize.sanitizer import as_pixels, sanitize_batch
+from sanitize.sources import Source, open_source
+
+POOL = 256
+"""Images among which the worst are looked for."""
+AMPLIFIED = 3
+"""Factor of the differences shown, around grey."""
 
 
 def examples(raw: ImageSet, count: int) -> ImageSet:
@@ -25,26 +40,70 @@ def contact_sheet(
     raw: ImageSet, sigma: float, denoiser: Denoiser | None, entropy: bytes, draw: int, path: Path, columns: int = 10
 ) -> None:
     """Write a PNG with one column an image: raw, noised (clipped to be shown) and, with a denoiser, sanitized."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported late: it takes a second
-    from matplotlib.figure import Figure
-
     shown = examples(raw, columns)
     noised = sanitize_batch(shown.images, shown.ids, sigma, None, entropy, draw)
     rows: list[tuple[str, NDArray[Any]]] = [("raw", shown.images), (f"noised, σ = {sigma:g}", as_pixels(noised))]
     if denoiser is not None:
         rows.append(("sanitized", sanitize_batch(shown.images, shown.ids, sigma, denoiser, entropy, draw)))
+    _draw([("", rows)], path)
 
-    figure = Figure(figsize=(1.0 * len(shown) + 1.3, 1.05 * len(rows) + 0.1), dpi=110)
+
+def preview(source: Source, sigma: float, denoiser: Denoiser, fit: Fit, path: Path, columns: int, seed: int) -> None:
+    """Write a PNG of a random sample and of the worst of `POOL` images: raw, noised, sanitized, amplified difference.
+
+    The noise is made for this picture alone. InputError unless the images have one size.
+    """
+    rows = np.random.default_rng(seed).permutation(len(source))[:POOL]
+    pool = read_all(
+        Source(
+            tuple(source.ids[i] for i in rows),
+            source.labels[rows],
+            source.classes,
+            source.sizes[rows],
+            source.channels,
+            lambda i: source.read_one(int(rows[i])),
+            source.form,
+        ),
+        "the sample",
+    )
+    entropy = draw_entropy("os").value
+    fitting = fitting_for(source.sizes, source.channels, denoiser.facts, fit)
+    noised = as_pixels(sanitize_batch(pool.images, pool.ids, sigma, None, entropy, 0))
+    clean = sanitize_batch(pool.images, pool.ids, sigma, denoiser, entropy, 0, fitting=fitting)
+    error = np.mean((pool.images.astype(np.float64) - clean) ** 2, axis=(1, 2, 3))
+    blocks = []
+    for name, chosen in (("at random", np.arange(len(pool))[:columns]), ("worst", np.argsort(-error)[:columns])):
+        difference = AMPLIFIED * (clean[chosen].astype(np.int64) - pool.images[chosen]) + 128
+        lines: list[tuple[str, NDArray[Any]]] = [
+            (f"raw, {name}", pool.images[chosen]),
+            (f"noised, σ = {sigma:g}", noised[chosen]),
+            ("sanitized", clean[chosen]),
+            (f"difference ×{AMPLIFIED}", difference.clip(0, 255).astype(np.uint8)),
+        ]
+        blocks.append((name, lines))
+    _draw(blocks, path)
+
+
+def _draw(blocks: list[tuple[str, list[tuple[str, NDArray[Any]]]]], path: Path) -> None:
+    """Lines of images under each other, with the PSNR of a line to the first of its block."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported late: it takes a second
+    from matplotlib.figure import Figure
+
+    lines = [(name, images, block[0][1]) for _, block in blocks for name, images in block]
+    columns = len(lines[0][1])
+    figure = Figure(figsize=(1.0 * columns + 1.3, 1.05 * len(lines) + 0.1), dpi=110)
     FigureCanvasAgg(figure)
-    axes = figure.subplots(len(rows), len(shown), squeeze=False)
-    for line, (name, images) in zip(axes, rows, strict=True):
+    axes = figure.subplots(len(lines), columns, squeeze=False)
+    for line, (name, images, clean) in zip(axes, lines, strict=True):
         for axis, image in zip(line, images, strict=True):
             axis.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(b=False)
-        label = f"{name}\n{_psnr(shown.images, images)}" if images is not shown.images else name
-        line[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=10)
-    figure.subplots_adjust(left=1.25 / (len(shown) + 1.3), right=0.995, top=0.98, bottom=0.02, wspace=0.06, hspace=0.06)
+        quiet = images is clean or name.startswith("difference")
+        line[0].set_ylabel(
+            name if quiet else f"{name}\n{_psnr(clean, images)}", rotation=0, ha="right", va="center", fontsize=10
+        )
+    figure.subplots_adjust(left=1.25 / (columns + 1.3), right=0.995, top=0.98, bottom=0.02, wspace=0.06, hspace=0.06)
     with replacing(path) as scratch:
         figure.savefig(scratch, format="png")
 
@@ -52,3 +111,26 @@ def contact_sheet(
 def _psnr(clean: NDArray[np.uint8], other: NDArray[Any]) -> str:
     mse = float(np.mean((clean.astype(np.float64) - other) ** 2)) / 255**2
     return f"{-10 * np.log10(mse):.1f} dB" if mse else "identical"
+
+
+def main() -> None:
+    flags = argparse.ArgumentParser(prog="python -m sanitize.preview", description=__doc__.splitlines()[0])
+    flags.add_argument("--input", type=Path, required=True, help="a folder root/class/image or a .npz")
+    flags.add_argument("--denoiser", required=True, help="a diffusers directory or a hub id")
+    flags.add_argument("--sigma", type=float, required=True, help="noise level, in [0,1] pixel units")
+    flags.add_argument("--output", type=Path, required=True, help="the PNG")
+    flags.add_argument("--fit", choices=FITS, default="exact", help="images of another size than the denoiser's")
+    flags.add_argument("--columns", type=int, default=10, help="images a line (default 10)")
+    flags.add_argument("--seed", type=int, default=0, help="of the random sample")
+    args = flags.parse_args()
+    if args.columns < 1:
+        raise InputError(f"--columns {args.columns} shows nothing; give 1 or more")
+    source = open_source(args.input)
+    preview(
+        source, args.sigma, load_denoiser(find_denoiser(args.denoiser)), args.fit, args.output, args.columns, args.seed
+    )
+    print(f"{args.output}: raw, noised, sanitized and the difference, random and worst of {min(POOL, len(source))}")
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,20 +1,25 @@
 """The sanitizer: noise every image, remove the noise with one step of a diffusion denoiser."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from sanitize.denoiser import Denoiser
+from sanitize.fitting import Fitting, fitting_for
 from sanitize.imageset import ImageSet
 from sanitize.noise import Role, standard_normal
 from sanitize.timestep import require_reachable
 
 BATCH = 256
+
+Denoise = Callable[[Tensor], Tensor]
+"""Noised float32 (k, c, s, s) in [0,1] units, k up to some batch size -> clean, the same shape."""
 
 
 def sanitize_batch(
@@ -25,25 +30,36 @@ def sanitize_batch(
     entropy: bytes,
     draw: int,
     role: Role = "noise",
+    *,
+    fitting: Fitting | None = None,
+    denoise: Denoise | None = None,
+    batch: int = BATCH,
 ) -> NDArray[Any]:
     """The five steps, for images uint8 (n, h, w, c). Row i depends on images[i], ids[i] and the arguments alone.
 
     Returns uint8 (n, h, w, c). Without a denoiser (RAB's way) step 4 is left out and the noised images come back as
-    they are: float32 in [0,1] units, neither clipped nor rounded.
+    they are: float32 in [0,1] units, neither clipped nor rounded. `fitting` says how images of another size or depth
+    meet the denoiser (default: they have its size); `denoise` is a faster way to the same answers than the denoiser's
+    own, for up to `batch` rows at once.
     """
-    # 1. pixels in [0, 1], exactly as supplied: nothing is computed from them, nothing is clipped
-    pixels = images.astype(np.float32) / 255
+    if denoiser is not None and fitting is None:
+        fitting = fitting_for(np.array([images.shape[1:3]]), images.shape[3], denoiser.facts, "exact")
+    # 1. pixels in [0, 1] at the noise's resolution: nothing is computed from them, nothing is clipped
+    pixels = fitting.before_noise(images) if fitting else images.astype(np.float32) / 255
     # 2. this image's noise of this draw
-    noise = standard_normal(entropy, role, draw, ids, images.shape[1:])
+    noise = standard_normal(entropy, role, draw, ids, pixels.shape[1:])
     # 3. noise of exactly sigma; everything after this line is post-processing
     noised = pixels + np.float32(sigma) * noise
-    if denoiser is None:
+    if denoiser is None or fitting is None:
         return noised
     # 4. one step of the denoiser
-    batch = torch.from_numpy(noised).permute(0, 3, 1, 2).to(denoiser.device)
-    clean = denoiser.denoise(batch, sigma).permute(0, 2, 3, 1)
-    # 5. back to whole pixel values
-    return (clean * 255).round().to(torch.uint8).cpu().numpy()
+    inputs = fitting.into_network(torch.from_numpy(noised).permute(0, 3, 1, 2).to(denoiser.device))
+    step = denoise or (lambda part: denoiser.denoise(part, sigma))
+    parts = inputs.split(batch)  # type: ignore[no-untyped-call]
+    answers = torch.cat([step(part) for part in parts])
+    # 5. back to whole pixel values, at the image's own size
+    clean = fitting.out_of_network(answers, *images.shape[:3])
+    return (clean.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).cpu().numpy()
 
 
 def sanitize(
@@ -57,19 +73,20 @@ def sanitize(
     batch: int = BATCH,
     progress: bool = False,
 ) -> NDArray[Any]:
-    """One sanitized copy of a set: `sanitize_batch` over all of it, in the set's order. Shapes and types as there.
+    """One sanitized copy of a set in memory: `sanitize_batch` over all of it, in the set's order.
 
-    InputError unless sigma is within reach and the denoiser is made for images of this size.
+    Shapes and types as there. InputError unless sigma is within reach and the denoiser is made for images of this size.
     """
-    if denoiser is None:
-        require_reachable(sigma, math.inf)
-    else:
-        denoiser.facts.require_fit(raw, sigma)
+    require_reachable(sigma, denoiser.facts.largest_sigma if denoiser else math.inf)
+    h, w, channels = raw.image_shape
+    fitting = fitting_for(np.array([[h, w]]), channels, denoiser.facts, "exact") if denoiser else None
     done = np.empty(raw.images.shape, dtype=np.uint8 if denoiser else np.float32)
     with tqdm(total=len(raw), unit="img", desc="sanitize", disable=not progress) as bar:
         for start in range(0, len(raw), batch):
             rows = slice(start, start + batch)
-            done[rows] = sanitize_batch(raw.images[rows], raw.ids[rows], sigma, denoiser, entropy, draw, role)
+            done[rows] = sanitize_batch(
+                raw.images[rows], raw.ids[rows], sigma, denoiser, entropy, draw, role, fitting=fitting, batch=batch
+            )
             bar.update(len(raw.ids[rows]))
     return done
 

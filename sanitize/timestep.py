@@ -19,8 +19,9 @@ def timestep_for(sigma: float, alphas_cumprod: ArrayLike) -> int:
 
 
 def largest_sigma(alphas_cumprod: ArrayLike) -> float:
-    """The noisiest level of a schedule, in [0,1] pixel units."""
-    return float(_levels(alphas_cumprod)[1:].max()) / 2
+    """The noisiest level of a schedule at which anything of the image is left, in [0,1] pixel units."""
+    levels = _levels(alphas_cumprod)[1:]
+    return float(levels[np.isfinite(levels)].max()) / 2  # a schedule may end in pure noise, abar = 0
 
 
 def require_reachable(sigma: float, largest: float) -> None:

@@ -133,6 +133,72 @@ def test_a_truncated_image_ends_in_one_sentence(run, images, denoiser_dir, tmp_p
     assert not (tmp_path / "out").exists()
 
 
+def test_shards_are_put_together_by_the_last(run, images, denoiser_dir, tmp_path):
+    flags = ("--input", images, "--output", tmp_path / "out", "--denoiser", denoiser_dir, "--sigma", 0.5)
+    assert run(*flags, "--shard", "1/2")[0] == 0
+    assert not (tmp_path / "out").exists()
+    assert run(*flags, "--shard", "2/2")[0] == 0
+    assert len(list((tmp_path / "out").rglob("*.png"))) == 8
+    assert run(*flags, "--shard", "5/2") == (
+        1,
+        "error: --shard 5/2 is no part of a whole; give i/N with i from 1 to N, 2/3 for example",
+    )
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(images, denoiser_dir, tmp_path, monkeypatch, capfd):
+    flags = ("--input", images, "--output", tmp_path / "out", "--denoiser", denoiser_dir, "--sigma", 0.5, "--dry-run")
+    monkeypatch.setattr(sys, "argv", ["sanitize", *map(str, flags)])
+    before = sorted(p.name for p in tmp_path.iterdir())
+    main()
+    said = capfd.readouterr().out
+    assert "8 images, 8x8, 1 channel(s), 2 classes" in said
+    assert "sigma 0.5, timestep 259, fit exact, network in " in said
+    assert "images/s, by a short calibration" in said
+    assert "MB for the copy" in said
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+HOSTILE = {
+    "zero bytes": b"",
+    "no image": b"GIF89a but not really",
+    "a header of 50,000 x 50,000": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\xc3P\0\0\xc3P\x08\x02\0\0\0"
+    + b"\x85\x1b\x9c\xb8",
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_hostile_file_ends_in_one_sentence_with_nothing_half_written(run, images, denoiser_dir, tmp_path, what):
+    victim = images / "cat" / "x.png"
+    victim.write_bytes(HOSTILE[what])
+    status, said = run("--input", images, "--output", tmp_path / "out", "--denoiser", denoiser_dir, "--sigma", 0.5)
+    assert status == 1
+    assert f"{victim} cannot be read as an image" in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_from_anywhere_come_back_as_they_were(run, images, denoiser_dir, tmp_path):
+    names = ["mit leerzeichen.png", 'it\'s "quoted".png', "zeile\numbruch.png", "изображение.png", "画像.PNG"]
+    for name in names:
+        (images / "cat" / "0.png").rename(images / "cat" / "tmp")
+        (images / "cat" / name).write_bytes((images / "cat" / "tmp").read_bytes())
+        (images / "cat" / "tmp").rename(images / "cat" / "0.png")
+    status, said = run("--input", images, "--output", tmp_path / "out", "--denoiser", denoiser_dir, "--sigma", 0.5)
+    assert status == 0, said
+    assert sorted(p.name for p in (tmp_path / "out" / "cat").iterdir()) == sorted(
+        p.name for p in (images / "cat").iterdir()
+    )
+
+
+def test_an_output_that_cannot_be_written_is_one_sentence(run, images, denoiser_dir):
+    flags = ("--input", images, "--denoiser", denoiser_dir, "--sigma", 0.5)
+    for output in ("/proc/nowhere/out", f"{images}/cat/0.png/out"):
+        status, said = run(*flags, "--output", output)
+        assert status == 1
+        assert said.strip().splitlines()[-1].startswith("error: ")
+        assert "Traceback" not in said
+
+
 def test_something_else_is_never_overwritten(run, images, denoiser_dir, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("years of work")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sanitize.errors import InputError
-from sanitize.timestep import timestep_for
+from sanitize.timestep import largest_sigma, timestep_for
 
 LINEAR_1000 = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
 
@@ -60,6 +60,28 @@ def test_index_zero_is_never_taken():
 def test_a_sigma_beyond_the_schedule_is_refused_with_the_limit(sigma):
     with pytest.raises(InputError, match=rf"sigma={sigma} exceeds the schedule's largest noise level 78.7 .* smaller"):
         timestep_for(sigma, LINEAR_1000)
+
+
+def test_a_schedule_that_ends_in_pure_noise_reaches_as_far_as_anything_is_left():
+    ends_in_noise = np.append(LINEAR_1000[:400], 0.0)
+    assert timestep_for(1.0, ends_in_noise) == 396
+    assert largest_sigma(ends_in_noise) == pytest.approx(np.sqrt((1 - LINEAR_1000[399]) / LINEAR_1000[399]) / 2)
+    with pytest.raises(InputError, match="exceeds the schedule's largest noise level"):
+        timestep_for(2.0, ends_in_noise)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "steps"), [("linear", 1000), ("scaled_linear", 1000), ("squaredcos_cap_v2", 4000), ("linear", 50)]
+)
+def test_diffusers_own_schedules_give_a_level_just_above_sigma(schedule, steps):
+    from diffusers import DDPMScheduler
+
+    alphas_bar = DDPMScheduler(steps, beta_schedule=schedule).alphas_cumprod.double().numpy()
+    levels = np.sqrt((1 - alphas_bar) / alphas_bar) / 2
+    for sigma in np.geomspace(levels[1], levels[-1] * 0.999, 17):
+        t = timestep_for(sigma, alphas_bar)
+        assert levels[t] >= sigma
+        assert t == 1 or levels[t - 1] < sigma
 
 
 @pytest.mark.parametrize("sigma", [0.0, -1.0, float("nan"), float("inf")])

@@ -1,0 +1,128 @@
+"""What sanitizing costs and leaves on real image sets: PSNR, images a second, and the accuracy of ordinary training.
+
+    python -m benchmarks.image_sets --set cifar10 --root DIR --denoiser DIR [--quick]
+
+For each sigma the raw set is sanitized by `python -m sanitize`'s own code; then the same classifier is trained on the
+raw and on the sanitized images, several seeds each, and tested on clean images.
+"""
+
+import argparse
+import json
+import math
+import os
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.record import record
+from models.params import TrainParams
+from models.training import predict, train
+from sanitize import errors
+from sanitize.copies import make_copy
+from sanitize.denoiser import load_denoiser
+from sanitize.imageset import ImageSet, load, read_all, save_npz
+from sanitize.noise import draw_entropy, standard_normal
+from sanitize.published import PUBLISHED
+from sanitize.sanitizer import as_pixels
+from sanitize.sources import open_published, open_source
+
+RECIPE = TrainParams(
+    architecture="small-cnn",
+    width=16,
+    epochs=10,
+    batch=64,
+    learning_rate=2e-3,
+    weight_decay=5e-4,
+    label_smoothing=0.1,
+    shift=2,
+    normalise="constants",
+    warm_epochs=0,
+    initial_weights=None,
+    initial_provenance="disjoint",
+)
+
+
+def accuracy(copy: Path, test: Path, seed: int) -> float:
+    """Test accuracy of the ordinary classifier on one copy, in a worker process on one core."""
+    torch.set_num_threads(1)
+    images, clean = load(copy), load(test)
+    model = train(images.images, images.labels, len(images.classes), RECIPE, seed)
+    return float(np.mean(predict(model, clean.images) == clean.labels))
+
+
+def noisy_psnr(raw: ImageSet, sigma: float) -> float:
+    """PSNR of the noised images, clipped to the pixel range, over the first 1,000."""
+    shown = raw.take(np.arange(min(1000, len(raw))))
+    noise = standard_normal(draw_entropy("os").value, "noise", 0, shown.ids, shown.image_shape)
+    noised = as_pixels(shown.images.astype(np.float32) / 255 + np.float32(sigma) * noise)
+    mse = float(np.mean((noised.astype(np.float64) - shown.images) ** 2)) / 255**2
+    return round(-10 * math.log10(mse), 2)
+
+
+def main() -> None:
+    flags = argparse.ArgumentParser(prog="python -m benchmarks.image_sets", description=__doc__.splitlines()[0])
+    flags.add_argument("--set", choices=[*PUBLISHED], required=True, help="a published set")
+    flags.add_argument("--root", type=Path, required=True, help="where torchvision put it")
+    flags.add_argument("--denoiser", type=Path, required=True, help="a diffusers directory")
+    flags.add_argument("--first", type=int, default=0, help="the first training image taken (default 0)")
+    flags.add_argument("--images", type=int, default=10_000, help="training images taken (default 10,000)")
+    flags.add_argument("--sigmas", type=float, nargs="+", default=[0.1, 0.25, 0.5, 1.0])
+    flags.add_argument("--seeds", type=int, default=3, help="trainings of each copy (default 3)")
+    flags.add_argument("--quick", action="store_true", help="1,000 images, one seed")
+    args = flags.parse_args()
+    count, seeds = (1000, 1) if args.quick else (args.images, args.seeds)
+    denoiser = load_denoiser(args.denoiser)
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool,
+    ):
+        folder = Path(scratch)
+        whole = read_all(open_published(args.set, args.root, "train"), args.set)
+        raw = whole.take(np.arange(args.first, args.first + count))
+        save_npz(raw, folder / "raw.npz")
+        save_npz(read_all(open_published(args.set, args.root, "test"), args.set), folder / "test.npz")
+        rows = {"raw": {"psnr_db": None, "noisy_psnr_db": None, "images_per_second": None}}
+        for sigma in args.sigmas:
+            started = time.perf_counter()
+            made = make_copy(
+                open_source(folder / "raw.npz"), folder / f"{sigma}.npz", sigma, denoiser, "os", 0, progress=True
+            )
+            rows[f"{sigma:g}"] = {
+                "psnr_db": made["psnr_db"],
+                "noisy_psnr_db": noisy_psnr(raw, sigma),
+                "images_per_second": round(count / (time.perf_counter() - started), 1),
+                "network": made["network"],
+            }
+        trained = {
+            name: [
+                pool.submit(
+                    accuracy, folder / f"{name if name == 'raw' else float(name)}.npz", folder / "test.npz", seed
+                )
+                for seed in range(seeds)
+            ]
+            for name in rows
+        }
+        for name, futures in trained.items():
+            found = [future.result() for future in futures]
+            rows[name] |= {"test_accuracy": round(float(np.mean(found)), 4), "accuracies": [round(a, 4) for a in found]}
+            print(f"{name}: {json.dumps(rows[name])}", flush=True)
+    print(f"\n{args.set}, {count} training images, {seeds} seed(s)\n")
+    print("| σ | noisy PSNR, dB | sanitized PSNR, dB | images/s | test accuracy |\n|---|---|---|---|---|")
+    for name, row in rows.items():
+        cells = [row["noisy_psnr_db"], row["psnr_db"], row["images_per_second"]]
+        print(
+            f"| {name} | "
+            + " | ".join("-" if c is None else str(c) for c in cells)
+            + f" | {row['test_accuracy']:.3f} |"
+        )
+    name = f"image_sets_{args.set}{'_quick' if args.quick else ''}"
+    record(name, {"set": args.set, "images": count, "first": args.first, "recipe": RECIPE.model_dump(), "rows": rows})
+
+
+if __name__ == "__main__":
+    errors.run(main)

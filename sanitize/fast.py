@@ -1,0 +1,199 @@
+"""The fast path of the denoiser: one timestep for the whole run, bfloat16 for the network, fixed shapes, compiled.
+
+`Denoiser.denoise` is the slow twin that the tests hold it to.
+"""
+
+import copy
+import warnings
+from functools import lru_cache
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from sanitize.denoiser import Denoiser, Prediction, clean_from, scaled
+from sanitize.denoiser_files import first_line
+from sanitize.errors import InputError
+
+Mode = Literal["float32", "bfloat16", "float32, compiled", "bfloat16, compiled"]
+COMPILE_FROM = 6e13
+"""Arithmetic (flop) of a whole run from which compiling, half a minute on a CPU, is earned back: 5,000 CIFAR-10
+images by the 35.7 M-parameter network, 80,000 by one of 2.5 M; never a few thousand 8x8 digits."""
+
+
+class FastDenoiser:
+    """Denoises batches of one sigma on one device, as `mode` says; made by `accelerate`.
+
+    Every batch is padded to one shape and no operation mixes rows, so an image's result depends neither on the others
+    nor on its place: in a batch of the same size, in the same mode and on the same machine, it is the same bits.
+    """
+
+    def __init__(self, denoiser: Denoiser, sigma: float, batch: int, mode: Mode) -> None:
+        t = denoiser.timestep(sigma)
+        facts = denoiser.facts
+        self.batch = batch
+        self.device = denoiser.device
+        self._alpha_bar = denoiser.alphas_cumprod[t]
+        self._prediction: Prediction = denoiser.prediction
+        self._dtype = torch.bfloat16 if mode.startswith("bfloat16") else torch.float32
+        shape = (batch, facts.channels, facts.sample_size, facts.sample_size)
+        self._input = torch.zeros(shape, dtype=self._dtype, device=self.device).contiguous(
+            memory_format=torch.channels_last
+        )
+        self._network: Any = known_time(denoiser.unet, denoiser.network_time(t), self._dtype)
+        self.mode: Mode = mode
+        if mode.endswith("compiled"):
+            self._compile()
+
+    @torch.inference_mode()
+    def __call__(self, noised: Tensor) -> Tensor:
+        """The clean images for noised float32 (n <= batch, c, h, w) in [0,1] units, unclipped; see `Denoiser.denoise`.
+
+        The images may lie on the CPU or on the device; the result lies on the device, float32 in [0, 1].
+        """
+        n = len(noised)
+        if n > self.batch:
+            raise ValueError(f"{n} images do not fit a batch of {self.batch}")
+        if self.device.type == "cuda" and noised.device.type == "cpu":
+            noised = noised.pin_memory()  # only from pinned memory is the copy asynchronous
+        x_t = scaled(noised.to(self.device, non_blocking=True), self._alpha_bar)
+        self._input[:n] = x_t
+        self._input[n:] = 0
+        output = self._network(self._input)[:n].float()
+        return clean_from(output, x_t, self._alpha_bar, self._prediction)
+
+    @torch.inference_mode()
+    def _compile(self) -> None:
+        """Compile for the one shape; where that fails (no C++ compiler, say) warn once and go on without."""
+        plain = self._network
+        options: dict[str, Any] = {"freezing": True}  # the weights are constants: laid out for the machine once
+        if self.device.type == "cuda":
+            # Kernels are not chosen by racing them: two starts could choose differently, and round differently.
+            options |= {"triton.cudagraphs": True} | ({"deterministic": True} if _has_deterministic() else {})
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the compiler's doubts about diffusers' own code
+                self._network = torch.compile(plain, fullgraph=True, dynamic=False, options=options)
+                self._network(self._input)
+        except Exception as error:  # the compiler's own kinds are many
+            self._network = plain
+            self.mode = "bfloat16" if self._dtype is torch.bfloat16 else "float32"
+            warnings.warn(
+                f"the denoiser runs uncompiled, which is slower: {first_line(error)}; "
+                "install a C++ compiler (g++) to have it compiled",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+def accelerate(
+    denoiser: Denoiser, sigma: float, batch: int, images: int | None = None, mode: Mode | None = None
+) -> FastDenoiser:
+    """A fast `denoiser` for one sigma and batches of up to `batch` images; the same arguments give the same object.
+
+    images: how many a run denoises altogether, all its shards and restarts together, or None for "many": it decides
+    whether compiling pays, hence the bits. `mode` overrules the choice (a restart passes the one it was begun in).
+    InputError for a sigma beyond the schedule or a mode that does not exist.
+    """
+    denoiser.timestep(sigma)
+    if batch < 1:
+        raise InputError(f"batch={batch} holds no image; choose at least 1")
+    if mode is not None and mode not in get_args(Mode):
+        raise InputError(f"mode={mode!r} is unknown; choose one of {', '.join(map(repr, get_args(Mode)))}")
+    return _made(denoiser, sigma, batch, mode or choose_mode(denoiser, images))
+
+
+_made = lru_cache(maxsize=4)(FastDenoiser)  # a process asks again for every set and draw; compiling takes half a minute
+
+
+def choose_mode(denoiser: Denoiser, images: int | None) -> Mode:
+    """bfloat16 where the device has instructions for it, compiled where `images` earn that back; nothing is timed."""
+    pays = images is None or images * flop_per_image(denoiser) >= COMPILE_FROM
+    if has_fast_bfloat16(denoiser.device):
+        return "bfloat16, compiled" if pays else "bfloat16"
+    return "float32, compiled" if pays else "float32"
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware; emulated, it would be slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+@torch.inference_mode()
+def flop_per_image(denoiser: Denoiser) -> int:
+    """Floating-point operations of the network for one image, by torch's own counter."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    side = denoiser.facts.sample_size
+    image = torch.zeros(1, denoiser.facts.channels, side, side, device=denoiser.device)
+    with FlopCounterMode(display=False) as counter:
+        denoiser.unet(image, denoiser.network_time(1))
+    return int(counter.get_total_flops())
+
+
+class KnownTime(nn.Module):
+    """A UNet2DModel of images alone: its time is a constant."""
+
+    def __init__(self, unet: nn.Module, time: Tensor) -> None:
+        super().__init__()
+        self.unet = unet
+        self.register_buffer("time", time)
+
+    def forward(self, x_t: Tensor) -> Tensor:
+        output: Tensor = self.unet(x_t, self.time, return_dict=False)[0]
+        return output
+
+
+class Known(nn.Module):
+    """Stands for the time embedding: a constant, or None where nobody asks for it any more."""
+
+    def __init__(self, embedding: Tensor | None) -> None:
+        super().__init__()
+        self.register_buffer("embedding", embedding)
+
+    def forward(self, _: Tensor) -> Any:
+        return self.embedding
+
+
+@torch.no_grad()
+def known_time(unet: nn.Module, time: Tensor, dtype: torch.dtype) -> KnownTime:
+    """A copy of `unet` in `dtype`, channels-last, with everything that depends on the time alone computed once.
+
+    In float32 it computes what `unet` computes, up to the order of additions. The residual blocks add a projection of
+    the time's embedding to every pixel: that goes into the bias of the convolution before, or, where they scale and
+    shift by it, into the normalisation. Computed before the rounding to bfloat16, the embedding loses nothing.
+    """
+    from diffusers.models.resnet import ResnetBlock2D, ResnetBlockCondNorm2D  # imported late: it takes seconds
+
+    fixed: Any = copy.deepcopy(unet)
+    embedding = fixed.time_embedding(fixed.time_proj(time[None]))
+    if any(isinstance(block, ResnetBlockCondNorm2D) for block in fixed.modules()):
+        fixed.time_embedding = Known(embedding)
+    else:
+        for block in fixed.modules():
+            if isinstance(block, ResnetBlock2D):
+                _fold(block, embedding)
+        fixed.time_embedding = Known(None)
+    nn.Module.to(fixed, dtype=dtype, memory_format=torch.channels_last)  # diffusers' own `to` logs a doubt
+    return KnownTime(fixed, time).eval()
+
+
+def _fold(block: Any, embedding: Tensor) -> None:
+    """Put what a residual block makes of the time into its other weights."""
+    projected = block.time_emb_proj(embedding if block.skip_time_act else block.nonlinearity(embedding))[0]
+    if block.time_embedding_norm == "scale_shift":
+        scale, shift = projected.chunk(2)
+        block.norm2.weight.mul_(1 + scale)
+        block.norm2.bias.mul_(1 + scale).add_(shift)
+        block.time_embedding_norm = "default"
+    else:
+        block.conv1.bias.add_(projected)
+    block.time_emb_proj = None
+
+
+def _has_deterministic() -> bool:
+    import torch._inductor.config as inductor
+
+    return hasattr(inductor, "deterministic")

@@ -1,0 +1,245 @@
+"""Sanitizing a set of any size: block after block, resumable, by one process or by many.
+
+A begun copy OUT has its work in `OUT.partial/`: `job.json` (what is being made, with its entropy), and a finished
+block's images with a note beside them that is written last. Killed at any point, the same command redoes at most the
+block it was in. Several processes may share the blocks (`--shard i/N`); whoever finds all of them done puts OUT
+together.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from sanitize.arrays import ArrayWriter
+from sanitize.errors import InputError
+from sanitize.files import replacing, write_json
+from sanitize.noise import Entropy, draw_entropy
+from sanitize.pictures import write_picture
+from sanitize.sources import Source, open_source
+
+BLOCK_BYTES = 1 << 22
+"""Raw pixels of a block: what a killed run loses at most, and what memory holds a few times."""
+PIECE = 256
+"""Images that are made before they are written, while the next ones are made."""
+
+
+class Work(Protocol):
+    """What is done to a block: images of one size uint8 (n, h, w, c) and their ids -> the same shape."""
+
+    def __call__(self, images: NDArray[np.uint8], ids: tuple[str, ...], entropy: bytes) -> NDArray[np.uint8]: ...
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Every N-th block, beginning with block i (counted from 0 or from 1: shard N is shard 0)."""
+
+    index: int = 0
+    count: int = 1
+
+    def blocks(self, total: int) -> range:
+        return range(self.index % self.count, total, self.count)
+
+
+def parse_shard(text: str) -> Shard:
+    """`i/N`. InputError if it is none."""
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 0 <= int(index) <= int(count) and int(count) > 0):
+        raise InputError(f"--shard {text} is no part of a whole; give i/N with i from 1 to N, 2/3 for example")
+    return Shard(int(index), int(count))
+
+
+class Copy:
+    """A copy of `source` in the making at `output`; `facts` name what it is made with."""
+
+    def __init__(self, source: Source, output: Path, facts: dict[str, Any]) -> None:
+        self.source, self.output = source, output
+        self.facts: dict[str, Any] = json.loads(json.dumps(facts))  # as they will be read back
+        self.partial = output.with_name(f"{output.name}.partial")
+        largest = int((source.sizes.prod(axis=1) * source.channels).max(initial=1))
+        self.block = max(1, BLOCK_BYTES // largest)
+        self.blocks = -(-len(source) // self.block)
+
+    def begin(self, entropy: str) -> Entropy:
+        """The entropy of this copy: that of the begun one, or a new one, drawn now that the raw digest is fixed.
+
+        InputError if another job was begun at this place.
+        """
+        job = self.facts | {"raw_digest": self.source.digest, "block": self.block}
+        path = self.partial / "job.json"
+        with self._locked("begin", wait=True):
+            if not path.is_file():
+                for stale in (
+                    "blocks",
+                    "files",
+                    "replaced",
+                ):  # of a copy that was finished, by a run killed as it cleaned up
+                    shutil.rmtree(self.partial / stale, ignore_errors=True)
+                drawn = draw_entropy(entropy)
+                write_json(path, job | {"entropy": drawn.hex, "entropy_source": drawn.source})
+                path.chmod(0o600)
+                return drawn
+            begun = json.loads(path.read_text())
+        wanted = job if entropy == "os" else job | {"entropy": draw_entropy(entropy).hex}
+        for key, value in wanted.items():
+            if begun.get(key) != value:
+                raise InputError(
+                    f"{self.partial} holds a begun copy with {key}={begun.get(key)}, not {value}; "
+                    "finish it as it was begun, or remove that folder"
+                )
+        return Entropy(bytes.fromhex(begun["entropy"]), begun["entropy_source"])
+
+    def make(self, work: Work, entropy: Entropy, shard: Shard, *, progress: bool) -> None:
+        """Do what is not done yet of this shard's blocks; the next one is read, and pieces are written, meanwhile."""
+        mine = shard.blocks(self.blocks)
+        todo = [block for block in mine if not self._note(block).is_file()]
+        part = f"shard {shard.index % shard.count} of {shard.count}"
+        with (
+            self._locked("whole", shared=shard.count > 1, says="another process is at work on"),
+            self._locked(part.replace(" ", "-"), says=f"another process is at work on {part} of"),
+            ThreadPoolExecutor(1) as reader,
+            ThreadPoolExecutor(1) as writer,
+            tqdm(total=sum(map(self._length, mine)), unit="img", desc="sanitize", disable=not progress) as bar,
+        ):
+            bar.update(sum(self._length(block) for block in mine if block not in set(todo)))
+            read: Future[list[NDArray[np.uint8]]] | None = None
+            for position, block in enumerate(todo):
+                images = (read or reader.submit(self._read, block)).result()
+                following = todo[position + 1 : position + 2]
+                read = reader.submit(self._read, following[0]) if following else None
+                self._make_block(block, images, work, entropy.value, writer, bar)
+
+    def _make_block(
+        self,
+        block: int,
+        images: list[NDArray[np.uint8]],
+        work: Work,
+        entropy: bytes,
+        writer: ThreadPoolExecutor,
+        bar: "tqdm[Any]",
+    ) -> None:
+        """One block, piece after piece; a piece is written while the next one is made. The note comes last."""
+        rows = self._rows(block)
+        made: list[NDArray[np.uint8]] = []
+        written: list[Future[None]] = []
+        for start in range(0, len(rows), PIECE):
+            part = slice(start, start + PIECE)
+            done = self._work(work, images[part], rows[part], entropy)
+            if self.source.form == "folder":
+                written.append(writer.submit(self._write_pictures, rows[part], done))
+            made += done
+            bar.update(len(done))
+        if self.source.form == "npz":
+            written.append(writer.submit(self._write_array, block, made))
+        for future in written:
+            future.result()
+        differences = [(a.astype(np.int64) - b) ** 2 for a, b in zip(images, made, strict=True)]
+        note = {"squared_error": sum(int(d.sum()) for d in differences), "values": sum(d.size for d in differences)}
+        write_json(self._note(block), note)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every block is done, by whomever."""
+        return all(self._note(block).is_file() for block in range(self.blocks))
+
+    def squared_error(self) -> tuple[int, int]:
+        """(sum of squared differences in 255ths, number of values) between the raw set and its copy: exact."""
+        notes = [json.loads(self._note(block).read_text()) for block in range(self.blocks)]
+        return sum(note["squared_error"] for note in notes), sum(note["values"] for note in notes)
+
+    def finish(self, manifest: Path, content: dict[str, Any]) -> dict[str, Any]:
+        """Put the copy together, with its manifest; the earlier one at `output` is replaced whole.
+
+        Returns the manifest's content, `sanitized_digest` included. The work folder is removed.
+        """
+        with self._locked("finish", wait=True):
+            files, job = self.partial / "files", self.partial / "job.json"
+            if not job.is_file() or (self.source.form == "folder" and not files.is_dir()):
+                done: dict[str, Any] = json.loads(manifest.read_text())  # another run came as far as this
+            elif self.source.form == "npz":
+                with replacing(self.output) as scratch:
+                    self._write_npz(scratch)
+                    done = content | {"sanitized_digest": open_source(scratch).digest}
+                write_json(manifest, done)
+            else:
+                done = content | {"sanitized_digest": open_source(files).digest}
+                write_json(files / manifest.name, done)
+                if self.output.exists():
+                    self.output.rename(self.partial / "replaced")
+                files.rename(self.output)
+            job.unlink(missing_ok=True)
+        shutil.rmtree(self.partial)
+        return done
+
+    def _rows(self, block: int) -> range:
+        return range(block * self.block, min(len(self.source), (block + 1) * self.block))
+
+    def _length(self, block: int) -> int:
+        return len(self._rows(block))
+
+    def _note(self, block: int) -> Path:
+        return self.partial / "blocks" / f"{block:06d}.json"
+
+    def _read(self, block: int) -> list[NDArray[np.uint8]]:
+        return list(self.source.read(self._rows(block)))
+
+    def _work(
+        self, work: Work, images: list[NDArray[np.uint8]], rows: range, entropy: bytes
+    ) -> list[NDArray[np.uint8]]:
+        """The images of each size together, as one array."""
+        made, sizes = list(images), self.source.sizes[rows.start : rows.stop]
+        for size in np.unique(sizes, axis=0):
+            alike = np.flatnonzero((sizes == size).all(axis=1)).tolist()
+            ids = tuple(self.source.ids[rows[i]] for i in alike)
+            for i, image in zip(alike, work(np.stack([images[i] for i in alike]), ids, entropy), strict=True):
+                made[i] = image
+        return made
+
+    def _write_array(self, block: int, made: list[NDArray[np.uint8]]) -> None:
+        with replacing(self.partial / "blocks" / f"{block:06d}.npy") as scratch, scratch.open("wb") as stream:
+            np.save(stream, np.stack(made), allow_pickle=False)
+
+    def _write_pictures(self, rows: range, made: list[NDArray[np.uint8]]) -> None:
+        scratch = self.partial / f"{os.getpid()}.png"
+        for row, image in zip(rows, made, strict=True):
+            target = self.partial / "files" / self.source.ids[row]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_picture(image, scratch)
+            scratch.replace(target)
+
+    def _blocks_made(self) -> Iterator[NDArray[np.uint8]]:
+        for block in range(self.blocks):
+            made = np.load(self.partial / "blocks" / f"{block:06d}.npy", allow_pickle=False)
+            yield made if self.source.channel_axis else made[..., 0]
+
+    def _write_npz(self, path: Path) -> None:
+        source = self.source
+        h, w = source.size or (1, 1)
+        shape = (len(source), h, w, source.channels) if source.channel_axis else (len(source), h, w)
+        ids, classes = np.array(source.ids, dtype=np.str_), np.array(source.classes, dtype=np.str_)
+        with ArrayWriter(path) as writer:
+            writer.write("images", shape, np.uint8, self._blocks_made())
+            for name, column in (("labels", source.labels), ("ids", ids), ("classes", classes)):
+                writer.write(name, column.shape, column.dtype, [column])
+
+    @contextmanager
+    def _locked(self, name: str, *, wait: bool = False, shared: bool = False, says: str = "") -> Iterator[None]:
+        """Hold a lock of this copy. InputError if another process has it, unless we `wait`."""
+        self.partial.mkdir(parents=True, exist_ok=True)
+        how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
+        with (self.partial / f"{name}.lock").open("a") as stream:
+            try:
+                fcntl.flock(stream, how)
+            except BlockingIOError as error:
+                raise InputError(f"{says} {self.output} already; wait for it, or stop it") from error
+            yield
