@@ -226,8 +226,8 @@ def main() -> None:
     for name, row in rows.items():
         speeds = " | ".join(f"{row['images_per_second'][way]:,.1f}" for way in WAYS)
         print(
-            f"| {name} | {row['parameters'] / 1e6:.2f} M | {row['mode']} | {speeds} | {row['ours_over_published']:.2f} | "
-            f"{row['share_of_bf16_rate']:.1%} | {row['psnr_to_reference_db']} |"
+            f"| {name} | {row['parameters'] / 1e6:.2f} M | {row['mode']} | {speeds} "
+            f"| {row['ours_over_published']:.2f} | {row['share_of_bf16_rate']:.1%} | {row['psnr_to_reference_db']} |"
         )
     name = "sanitizer_quick" if args.quick else "sanitizer"
     record(name, {"sigma": SIGMA, "rounds": rounds, "bf16_tflops": round(rate / 1e12, 3), "networks": rows})

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from sanitize.errors import InputError
-from sanitize.imageset import ImageSet
-from sanitize.timestep import require_reachable
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 SCHEDULER = "scheduler_config.json"
@@ -26,16 +24,6 @@ class Facts:
     channels: int
     sample_size: int
     largest_sigma: float
-
-    def require_fit(self, images: ImageSet, sigma: float) -> None:
-        """InputError unless sigma is within reach and the images have the denoiser's size."""
-        require_reachable(sigma, self.largest_sigma)
-        h, w, c = images.image_shape
-        if c != self.channels or (h, w) != (self.sample_size, self.sample_size):
-            raise InputError(
-                f"the images are {w}x{h} with {c} channel(s), the denoiser is made for {self.sample_size}x"
-                f"{self.sample_size} with {self.channels}; resize the images or choose another denoiser"
-            )
 
 
 def find_denoiser(source: str, revision: str | None = None) -> Path:

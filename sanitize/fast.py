@@ -16,9 +16,12 @@ from sanitize.denoiser_files import first_line
 from sanitize.errors import InputError
 
 Mode = Literal["float32", "bfloat16", "float32, compiled", "bfloat16, compiled"]
-COMPILE_FROM = 6e13
-"""Arithmetic (flop) of a whole run from which compiling, half a minute on a CPU, is earned back: 5,000 CIFAR-10
-images by the 35.7 M-parameter network, 80,000 by one of 2.5 M; never a few thousand 8x8 digits."""
+COMPILE_FROM = 5e13
+"""Arithmetic (flop) of a whole run from which compiling, about half a minute on a CPU, is earned back: 4,000 CIFAR-10
+images by the 35.7 M-parameter network, 70,000 by one of 2.5 M; never a few thousand 8x8 digits."""
+BFLOAT16_FROM = 5e7
+"""Arithmetic (flop) an image below which a CPU spends its time on calls, not on products, and bfloat16 only adds
+conversions: measured .8 of float32's speed at 8 Mflop, 2.7 at 720."""
 
 
 class FastDenoiser:
@@ -107,11 +110,15 @@ _made = lru_cache(maxsize=4)(FastDenoiser)  # a process asks again for every set
 
 
 def choose_mode(denoiser: Denoiser, images: int | None) -> Mode:
-    """bfloat16 where the device has instructions for it, compiled where `images` earn that back; nothing is timed."""
-    pays = images is None or images * flop_per_image(denoiser) >= COMPILE_FROM
-    if has_fast_bfloat16(denoiser.device):
-        return "bfloat16, compiled" if pays else "bfloat16"
-    return "float32, compiled" if pays else "float32"
+    """bfloat16 where the device has instructions and the network work for it, compiled where `images` earn that back.
+
+    A function of the machine's instructions, the network's arithmetic and `images`; nothing is timed.
+    """
+    work = flop_per_image(denoiser)
+    compiled = images is None or images * work >= COMPILE_FROM
+    if has_fast_bfloat16(denoiser.device) and (denoiser.device.type != "cpu" or work >= BFLOAT16_FROM):
+        return "bfloat16, compiled" if compiled else "bfloat16"
+    return "float32, compiled" if compiled else "float32"
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
@@ -176,7 +183,8 @@ def known_time(unet: nn.Module, time: Tensor, dtype: torch.dtype) -> KnownTime:
             if isinstance(block, ResnetBlock2D):
                 _fold(block, embedding)
         fixed.time_embedding = Known(None)
-    nn.Module.to(fixed, dtype=dtype, memory_format=torch.channels_last)  # diffusers' own `to` logs a doubt
+    nn.Module.to(fixed, dtype)  # diffusers' own `to` logs a doubt
+    nn.Module.to(fixed, memory_format=torch.channels_last)
     return KnownTime(fixed, time).eval()
 
 
