@@ -62,6 +62,8 @@ bench: setup ## the claims in the README, measured again (minutes)
 	python -m benchmarks.noise_only
 	python -m benchmarks.noise_only --architecture mlp
 	python -m benchmarks.certify
+	python -m benchmarks.sanitizer
+	python -m benchmarks.memory --denoiser data/denoiser
 
 clean: ## remove what this machine made: stores, caches, stage outputs (asks nothing)
 	rm -rf .venv .cache .mlflow .prefect .state .dvc/tmp .dvc/cache .pytest_cache .mypy_cache .ruff_cache

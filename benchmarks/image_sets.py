@@ -1,9 +1,11 @@
 """What sanitizing costs and leaves on real image sets: PSNR, images a second, and the accuracy of ordinary training.
 
     python -m benchmarks.image_sets --set cifar10 --root DIR --denoiser DIR [--quick]
+    python -m benchmarks.image_sets --set NAME --raw data/raw.npz --test data/test.npz --denoiser data/denoiser
 
-For each sigma the raw set is sanitized by `python -m sanitize`'s own code; then the same classifier is trained on the
-raw and on the sanitized images, several seeds each, and tested on clean images.
+The second form takes the pipeline's own sets, where the denoiser was trained on others. For each sigma the raw set is
+sanitized by `python -m sanitize`'s own code; then the same classifier is trained on the raw and on the sanitized
+images, several seeds each, and tested on clean images.
 """
 
 import argparse
@@ -27,14 +29,13 @@ from sanitize.copies import make_copy
 from sanitize.denoiser import load_denoiser
 from sanitize.imageset import ImageSet, load, read_all, save_npz
 from sanitize.noise import draw_entropy, standard_normal
-from sanitize.published import PUBLISHED
 from sanitize.sanitizer import as_pixels
 from sanitize.sources import open_published, open_source
 
 RECIPE = TrainParams(
     architecture="small-cnn",
     width=16,
-    epochs=10,
+    epochs=5,
     batch=64,
     learning_rate=2e-3,
     weight_decay=5e-4,
@@ -66,10 +67,11 @@ def noisy_psnr(raw: ImageSet, sigma: float) -> float:
 
 def main() -> None:
     flags = argparse.ArgumentParser(prog="python -m benchmarks.image_sets", description=__doc__.splitlines()[0])
-    flags.add_argument("--set", choices=[*PUBLISHED], required=True, help="a published set")
-    flags.add_argument("--root", type=Path, required=True, help="where torchvision put it")
+    flags.add_argument("--set", required=True, help="a published set, or what to call your own")
+    flags.add_argument("--root", type=Path, default=Path("data/incoming"), help="where torchvision put a published set")
+    flags.add_argument("--raw", type=Path, help="your own training set, in place of the published one's first images")
+    flags.add_argument("--test", type=Path, help="your own test set")
     flags.add_argument("--denoiser", type=Path, required=True, help="a diffusers directory")
-    flags.add_argument("--first", type=int, default=0, help="the first training image taken (default 0)")
     flags.add_argument("--images", type=int, default=10_000, help="training images taken (default 10,000)")
     flags.add_argument("--sigmas", type=float, nargs="+", default=[0.1, 0.25, 0.5, 1.0])
     flags.add_argument("--seeds", type=int, default=3, help="trainings of each copy (default 3)")
@@ -82,10 +84,12 @@ def main() -> None:
         ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool,
     ):
         folder = Path(scratch)
-        whole = read_all(open_published(args.set, args.root, "train"), args.set)
-        raw = whole.take(np.arange(args.first, args.first + count))
+        whole = load(args.raw) if args.raw else read_all(open_published(args.set, args.root, "train"), args.set)
+        raw = whole.take(np.arange(min(count, len(whole))))
+        count = len(raw)
+        test = load(args.test) if args.test else read_all(open_published(args.set, args.root, "test"), args.set)
         save_npz(raw, folder / "raw.npz")
-        save_npz(read_all(open_published(args.set, args.root, "test"), args.set), folder / "test.npz")
+        save_npz(test, folder / "test.npz")
         rows = {"raw": {"psnr_db": None, "noisy_psnr_db": None, "images_per_second": None}}
         for sigma in args.sigmas:
             started = time.perf_counter()
@@ -121,7 +125,7 @@ def main() -> None:
             + f" | {row['test_accuracy']:.3f} |"
         )
     name = f"image_sets_{args.set}{'_quick' if args.quick else ''}"
-    record(name, {"set": args.set, "images": count, "first": args.first, "recipe": RECIPE.model_dump(), "rows": rows})
+    record(name, {"set": args.set, "images": count, "recipe": RECIPE.model_dump(), "rows": rows})
 
 
 if __name__ == "__main__":
