@@ -113,9 +113,25 @@ def _git_tracked(root: str, attached: dict[str, Any]) -> Check:
     if tracked.get("plan_digest") != attached["plan_digest"]:
         way_out = "check out the commit that holds this version's"
         return Check(name, passed=False, found=f"{CERTIFICATE} is of another ensemble; {way_out}")
+    held = held_by_git(CERTIFICATE)
+    one_ensemble = all(held.get(key) == attached[key] for key in ("plan_digest", "entropy_commitment"))
+    if one_ensemble and held.get("votes_root") != root:  # a later `certify` has overwritten the file, but not git's
+        way_out = "if a run was lost and you know why, commit the new certificate"
+        return Check(name, passed=False, found=f"git holds another root for this very ensemble; {way_out}")
     same = tracked == attached and tracked["votes_root"] == root
     verdict = f"equal, {committed(CERTIFICATE)}" if same else "it and the store disagree: one of them was edited"
     return Check(name, passed=same, found=f"{CERTIFICATE} with root {tracked['votes_root'][:12]}: {verdict}")
+
+
+def held_by_git(path: Path) -> dict[str, Any]:
+    """The JSON object in a file as the last commit has it; empty if there is none."""
+    command = ["git", "show", f"HEAD:./{path}"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        content = json.loads(shown.stdout) if shown.returncode == 0 else {}
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def committed(path: Path) -> str:

@@ -19,7 +19,8 @@ from sanitize.published import read_published
 
 READERS = 4
 """Threads that decode image files at once; decoding lets the others run."""
-READ_AHEAD = 256
+READ_AHEAD = 1 << 26
+"""Bytes of decoded images that may wait to be taken: memory does not grow with the number of images, or their size."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +58,10 @@ class Source:
         if self.form == "npz":
             yield from map(self.read_one, rows)
             return
+        ahead = max(READERS, READ_AHEAD // int((self.sizes.prod(axis=1) * self.channels).max(initial=1)))
         with ThreadPoolExecutor(READERS) as pool:
-            for start in range(0, len(rows), READ_AHEAD):
-                yield from pool.map(self.read_one, rows[start : start + READ_AHEAD])
+            for start in range(0, len(rows), ahead):
+                yield from pool.map(self.read_one, rows[start : start + ahead])
 
     @cached_property
     def digest(self) -> str:

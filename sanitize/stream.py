@@ -79,11 +79,8 @@ class Copy:
         path = self.partial / "job.json"
         with self._locked("begin", wait=True):
             if not path.is_file():
-                for stale in (
-                    "blocks",
-                    "files",
-                    "replaced",
-                ):  # of a copy that was finished, by a run killed as it cleaned up
+                # what a run that was killed as it cleaned up left of a finished copy
+                for stale in ("blocks", "files", "replaced"):
                     shutil.rmtree(self.partial / stale, ignore_errors=True)
                 drawn = draw_entropy(entropy)
                 write_json(path, job | {"entropy": drawn.hex, "entropy_source": drawn.source})

@@ -39,7 +39,9 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(SCRATCH, ignore_errors=True)
 
 
-def save_tiny_denoiser(directory: Path, size: int = 8, channels: int = 1, **scheduler: object) -> Path:
+def save_tiny_denoiser(
+    directory: Path, size: int = 8, channels: int = 1, out_channels: int | None = None, **scheduler: object
+) -> Path:
     """A UNet of 8 and 16 channels with random weights, saved as diffusers saves one."""
     from diffusers import DDPMScheduler, UNet2DModel
 
@@ -47,7 +49,7 @@ def save_tiny_denoiser(directory: Path, size: int = 8, channels: int = 1, **sche
     unet = UNet2DModel(
         sample_size=size,
         in_channels=channels,
-        out_channels=channels,
+        out_channels=out_channels or channels,
         layers_per_block=1,
         block_out_channels=(8, 16),
         down_block_types=("DownBlock2D", "DownBlock2D"),
@@ -56,7 +58,7 @@ def save_tiny_denoiser(directory: Path, size: int = 8, channels: int = 1, **sche
         add_attention=False,
     )
     unet.save_pretrained(directory / "unet", safe_serialization=True)
-    DDPMScheduler(1000, beta_schedule="linear", **scheduler).save_pretrained(directory / "scheduler")
+    DDPMScheduler(**scheduler).save_pretrained(directory / "scheduler")
     return directory
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -229,8 +230,8 @@ def test_votes_and_their_hash_edited_together_do_not_match_what_was_registered(v
         version.certify()
 
 
-def test_votes_tags_and_certificate_edited_together_fail_at_the_root_that_git_holds(version):
-    kept = CERTIFICATE.read_bytes()
+def edit_everything_in_the_store(version: Registered) -> None:
+    """A vote, its hash, the registered list and the registered root, so that the store agrees with itself."""
     run_id = version.run_of(3)
     new = edit_votes(run_id)
     set_tag(run_id, "votes_sha256", new)
@@ -240,12 +241,29 @@ def test_votes_tags_and_certificate_edited_together_fail_at_the_root_that_git_ho
     path.write_text(json.dumps(content))
     root = merkle_root(dict(enumerate(content["votes_sha256"])), M)
     version.store.client.set_model_version_tag(SMOOTHED, "1", f"{TAG}votes_root", root)
+
+
+def test_votes_tags_and_certificate_edited_together_fail_at_the_root_that_git_holds(version):
+    kept = CERTIFICATE.read_bytes()
+    edit_everything_in_the_store(version)
     version.certify()  # the store agrees with itself: nothing in it can tell
     assert version.failures() == []
     CERTIFICATE.write_bytes(kept)  # but git does not follow
     (failure,) = version.failures()
     assert failure.startswith("git-tracked certificate: reports/certificate.json with root")
     assert "it and the store disagree" in failure
+
+
+def test_a_certificate_written_anew_from_an_edited_store_fails_at_the_one_that_is_committed(version):
+    identity = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+    for command in (("init", "-q"), ("add", str(CERTIFICATE)), (*identity, "commit", "-qm", "certified")):
+        subprocess.run(["git", *command], check=True)
+    assert version.failures() == []
+    assert any("committed in" in check.found for check in version.audit())
+    edit_everything_in_the_store(version)
+    version.certify()  # as the schedule would, over the file in the working tree
+    (failure,) = version.failures()
+    assert failure.startswith("git-tracked certificate: git holds another root for this very ensemble")
 
 
 @pytest.mark.parametrize(

@@ -19,23 +19,7 @@ PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 def saved(directory: Path, out_channels: int = 1, schedule: dict[str, object] | None = None) -> Path:
     """A tiny denoiser of any kind on disk: with a learned variance it has two output channels an input channel."""
-    from diffusers import DDPMScheduler, UNet2DModel
-
-    torch.manual_seed(0)
-    unet = UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=out_channels,
-        layers_per_block=1,
-        block_out_channels=(8, 16),
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D"),
-        norm_num_groups=4,
-        add_attention=False,
-    )
-    unet.save_pretrained(directory / "unet", safe_serialization=True)
-    DDPMScheduler(**(schedule or {})).save_pretrained(directory / "scheduler")
-    return directory
+    return save_tiny_denoiser(directory, out_channels=out_channels, **(schedule or {}))
 
 
 @pytest.mark.parametrize(
