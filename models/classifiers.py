@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from models import fast_cifar
+from sanitize.errors import InputError
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -15,6 +18,10 @@ class Architecture:
     image_shape: tuple[int, int, int]
     classes: int
     width: int
+    """Channels of the first layer that is trained, others in proportion; hidden units of an mlp; nothing to linear.
+
+    resnet18 takes 64 alone, mobilenet-v2 multiples of 8.
+    """
     standardised: bool = False
     """Whether a layer of its own centres and scales the pixels."""
 
@@ -37,10 +44,25 @@ class Standardise(nn.Module):
 
 
 def build(architecture: Architecture) -> nn.Sequential:
-    """The network, freshly initialised from torch's global generator."""
+    """The network, freshly initialised from torch's global generator. Its last module is the linear head.
+
+    InputError where the images are too small for it, or the width is not to be had. The published networks take 32x32
+    images in their usual form: no early downsampling, no dropout (torch's global generator would have to feed it).
+    """
     h, w, c = architecture.image_shape
+    least = LEAST_SIDE.get(architecture.name, 1)
+    if min(h, w) < least:
+        raise InputError(
+            f"images of {h}x{w} pixels are too small for {architecture.name}, which takes sides of {least} and more; "
+            "set another train.architecture"
+        )
     layers = _layers(architecture.name, (h, w, c), architecture.classes, architecture.width)
     return nn.Sequential(*([Standardise(c)] if architecture.standardised else []), *layers)
+
+
+def features_of(model: nn.Sequential) -> nn.Sequential:
+    """All but the linear head of a network from `build`, sharing its weights: pixels in, features (n, d) out."""
+    return model[:-1]
 
 
 def _layers(name: str, image_shape: tuple[int, int, int], classes: int, width: int) -> tuple[nn.Module, ...]:
@@ -59,9 +81,64 @@ def _layers(name: str, image_shape: tuple[int, int, int], classes: int, width: i
             nn.Flatten(),
             nn.Linear(4 * width * 16, classes),
         )
-    raise ValueError(f"architecture={name!r} is not one of linear, mlp, small-cnn")
+    if name == "fast-cifar":
+        return fast_cifar.network(c, classes, width)
+    if name in PUBLISHED:
+        return PUBLISHED[name](c, classes, width)
+    raise ValueError(f"architecture={name!r} is not one of {', '.join((*OWN, *PUBLISHED))}")
 
 
 def _convolution(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
     # GroupNorm: BatchNorm's running statistics, of sanitized images, do not fit the clean ones met at prediction
     return nn.Conv2d(inputs, outputs, 3, padding=1), nn.GroupNorm(math.gcd(outputs, 4), outputs), nn.ReLU()
+
+
+# torchvision is imported where it is used: that takes seconds, and most recipes have no need of it
+
+
+def _resnet18(channels: int, classes: int, width: int) -> tuple[nn.Module, ...]:
+    """He et al. 2016 with a 3x3 stem of stride 1 and no max-pooling; 64 channels at first, which torchvision fixes."""
+    from torchvision.models import resnet18
+
+    if width != 64:
+        raise InputError(f"width={width} is not to be had with resnet18, which is 64 wide; set train.width: 64")
+    net = resnet18(num_classes=classes)
+    stem = _he(nn.Conv2d(channels, 64, 3, padding=1, bias=False))
+    blocks = (net.layer1, net.layer2, net.layer3, net.layer4)
+    return stem, net.bn1, net.relu, *blocks, net.avgpool, nn.Flatten(), net.fc
+
+
+def _vgg11(channels: int, classes: int, width: int) -> tuple[nn.Module, ...]:
+    """Simonyan & Zisserman 2015, configuration A with BatchNorm, and one linear layer; published at width 64."""
+    from torchvision.models.vgg import cfgs, make_layers
+
+    features = make_layers([v if v == "M" else v * width // 64 for v in cfgs["A"]], batch_norm=True)
+    features[0] = nn.Conv2d(channels, width, 3, padding=1)
+    for layer in features:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.zeros_(_he(layer).bias)
+    return *features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8 * width, classes)
+
+
+def _mobilenet_v2(channels: int, classes: int, width: int) -> tuple[nn.Module, ...]:
+    """Sandler et al. 2018 with strides of 1 in the stem and in the first stage that halves; published at width 32."""
+    from torchvision.models import MobileNetV2
+
+    if width % 8:
+        raise InputError(f"width={width} is not to be had with mobilenet-v2: set train.width to a multiple of 8")
+    # expansion, channels, repeats, stride of each stage
+    stages = [[1, 16, 1, 1], [6, 24, 2, 1], [6, 32, 3, 2], [6, 64, 4, 2], [6, 96, 3, 1], [6, 160, 3, 2], [6, 320, 1, 1]]
+    net = MobileNetV2(classes, width / 32, stages, dropout=0.0)
+    net.features[0][0] = _he(nn.Conv2d(channels, width, 3, padding=1, bias=False))
+    return *net.features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), net.classifier[1]
+
+
+def _he(convolution: nn.Conv2d) -> nn.Conv2d:
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    return convolution
+
+
+OWN = ("linear", "mlp", "small-cnn", "fast-cifar")
+PUBLISHED = {"resnet18": _resnet18, "vgg11": _vgg11, "mobilenet-v2": _mobilenet_v2}
+LEAST_SIDE = {"fast-cifar": fast_cifar.LEAST_SIDE, "resnet18": 8, "vgg11": 32, "mobilenet-v2": 8}
+"""Pixels: what a network's halvings leave one pixel of."""
