@@ -1,0 +1,127 @@
+"""Linear heads on the features of one sanitized copy: in closed form, or by L-BFGS. No randomness."""
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.classifiers import Architecture
+from sanitize.errors import InputError
+
+HeadKind = Literal["mean", "direction", "lda", "ridge", "logistic"]
+TAKES_PRIOR = ("ridge", "logistic")
+LBFGS_STEPS = 200
+
+
+def fit_head(
+    features: Tensor, labels: Tensor, classes: int, kind: HeadKind, l2: float, prior: nn.Linear | None = None
+) -> nn.Linear:
+    """The linear head of a kind that fits these features; the same arguments give the same head.
+
+    features (n, d), labels (n,) in 0..classes-1; only these enter, so nothing is known of images that were not
+    sanitized. Computed in float64 on the features' device, returned in float32, frozen.
+
+    mean       the nearest class mean. l2 has no effect.
+    direction  the class mean that lies in the direction of the features, seen from the mean of the class means. Unlike
+               `mean` it does not ask how far out a class lies, which denoising changes. l2 has no effect.
+    lda        the nearest class mean by the covariance within classes, which l2 draws towards the identity's multiples.
+    ridge      least squares on one-hot targets.
+    logistic   cross-entropy.
+
+    For the last three l2 counts in units of the features' mean variance, so that it suits features of any scale. Ridge
+    and logistic are drawn towards `prior`, a head trained elsewhere (its scale is fitted), or else towards zero.
+    InputError for an unknown kind, a class without images, l2 <= 0, or a prior that does not fit or is not asked for.
+    """
+    if kind not in get_args(HeadKind):
+        raise InputError(f"head={kind!r} is unknown; choose one of {', '.join(get_args(HeadKind))}")
+    if not l2 > 0:
+        raise InputError(f"l2={l2} does not hold a head down; choose a number above 0")
+    f, y = features.double(), labels.to(features.device)
+    counts = torch.bincount(y, minlength=classes)
+    if len(counts) != classes or not counts.all():
+        empty = int((counts == 0).nonzero()[0]) if len(counts) == classes else len(counts) - 1
+        raise InputError(f"class {empty} has no image or is not among the {classes} classes; a head needs some of each")
+    if prior is not None and (kind not in TAKES_PRIOR or prior.weight.shape != (classes, f.shape[1])):
+        raise InputError(
+            f"a prior of shape {tuple(prior.weight.shape)} does not serve a {kind} head of shape "
+            f"{(classes, f.shape[1])}; give one of that shape to {' or '.join(TAKES_PRIOR)}, or none"
+        )
+    one_hot = functional.one_hot(y, classes).double()
+    if kind in TAKES_PRIOR:
+        weight, bias = (_ridge if kind == "ridge" else _logistic)(f, one_hot, l2, prior)
+    else:
+        weight, bias = _by_means(f, one_hot, l2, kind)
+    head = nn.Linear(f.shape[1], classes, device=f.device).requires_grad_(requires_grad=False)
+    head.weight.copy_(weight)
+    head.bias.copy_(bias)
+    return head
+
+
+def head_architecture(width: int, classes: int) -> Architecture:
+    """A head on features (n, width) as `models.weights` saves it: a linear classifier of 1 x 1 images of so many
+    channels, whose network is `Sequential(Flatten, Linear)`."""
+    return Architecture("linear", (1, 1, width), classes, 1)
+
+
+def _by_means(f: Tensor, one_hot: Tensor, l2: float, kind: str) -> tuple[Tensor, Tensor]:
+    means = one_hot.T @ f / one_hot.sum(dim=0)[:, None]
+    middle = means.mean(dim=0)
+    if kind == "direction":
+        weight = functional.normalize(means - middle, dim=1)
+        return weight, -weight @ middle
+    weight = means
+    if kind == "lda":
+        within = f - one_hot @ means
+        covariance = within.T @ within / len(f)
+        weight = torch.linalg.solve(covariance + l2 * _variance(f) * _identity(f), means.T).T
+    return weight, -(weight * means).sum(dim=1) / 2
+
+
+def _ridge(f: Tensor, one_hot: Tensor, l2: float, prior: nn.Linear | None) -> tuple[Tensor, Tensor]:
+    """argmin over W, b of mean |W f + b - y|^2 + l2 v |W - W0|^2, v the features' mean variance."""
+    centred, targets = f - f.mean(dim=0), one_hot - one_hot.mean(dim=0)
+    start = _prior_weight(f, one_hot, prior)
+    answers = centred @ start.T
+    start = start * ((answers * targets).sum() / (answers**2).sum().clamp(min=1e-12)).clamp(min=0)
+    gram = centred.T @ centred / len(f) + l2 * _variance(f) * _identity(f)
+    residual = targets - centred @ start.T
+    weight = start + torch.linalg.solve(gram, centred.T @ residual / len(f)).T
+    return weight, one_hot.mean(dim=0) - weight @ f.mean(dim=0)
+
+
+def _logistic(f: Tensor, one_hot: Tensor, l2: float, prior: nn.Linear | None) -> tuple[Tensor, Tensor]:
+    """argmin over W, b of mean cross-entropy + l2 v / 2 |W - W0|^2, v the features' mean variance."""
+    middle, variance, start = f.mean(dim=0), _variance(f), _prior_weight(f, one_hot, prior)
+    # centred and scaled features make the problem round, which is what L-BFGS likes
+    scaled, start = (f - middle) / variance.sqrt(), start * variance.sqrt()
+    weight = start.clone().requires_grad_()
+    bias = torch.zeros(one_hot.shape[1], dtype=f.dtype, device=f.device, requires_grad=True)
+    optimiser = torch.optim.LBFGS([weight, bias], max_iter=LBFGS_STEPS, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        value = functional.cross_entropy(scaled @ weight.T + bias, one_hot) + l2 / 2 * ((weight - start) ** 2).sum()
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimiser.step(loss)
+    weight = weight.detach() / variance.sqrt()
+    return weight, bias.detach() - weight @ middle
+
+
+def _prior_weight(f: Tensor, one_hot: Tensor, prior: nn.Linear | None) -> Tensor:
+    """The prior's weight without what all classes share, which decides nothing; zero where there is none."""
+    if prior is None:
+        return f.new_zeros(one_hot.shape[1], f.shape[1])
+    weight = prior.weight.detach().to(f)
+    return weight - weight.mean(dim=0)
+
+
+def _variance(f: Tensor) -> Tensor:
+    return f.var(dim=0, correction=0).mean().clamp(min=1e-12)
+
+
+def _identity(f: Tensor) -> Tensor:
+    return torch.eye(f.shape[1], dtype=f.dtype, device=f.device)
