@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from benchmarks.record import record
 from models.certificate import ABSTAIN, certified_accuracy, certify
-from models.draw import make_draw
+from models.draw import Materials, make_draw
 from models.params import CertifyParams, TrainParams
 from models.votes import count_votes
 from sanitize import errors
@@ -32,19 +32,20 @@ def votes_of(draw: int, *, denoise: bool, sigma: float, recipe: TrainParams, ent
     """One draw's votes, made in a worker process on one core."""
     torch.set_num_threads(1)
     denoiser = load_denoiser(DENOISER) if denoise else None
-    return make_draw(load(SETS["raw"]), load(SETS["test"]), sigma, denoiser, recipe, entropy, draw).votes
+    materials = Materials(load(SETS["raw"]), load(SETS["test"]), sigma, denoiser, recipe, draws=1)
+    return make_draw(materials, entropy, draw).votes
 
 
 def main() -> None:
     flags = argparse.ArgumentParser(prog="python -m benchmarks.noise_only", description=__doc__.splitlines()[0])
     flags.add_argument("--quick", action="store_true", help="30 models each in place of 100")
     flags.add_argument("--sigma", type=float, help="default: the one in params.yaml")
-    flags.add_argument("--architecture", help="another classifier than the recipe's: mlp or linear")
+    flags.add_argument("--architecture", help="another classifier than the recipe's mlp: small-cnn or linear")
     args = flags.parse_args()
     m = 30 if args.quick else 100
     recipe, certificate = read_params("train", TrainParams), read_params("certify", CertifyParams)
     if args.architecture:
-        changed = {"architecture": args.architecture, "width": 256, "epochs": 2 * recipe.epochs}
+        changed = {"architecture": args.architecture, "width": 16, "epochs": 10}
         recipe = TrainParams.model_validate(recipe.model_dump() | changed)
     sigma = args.sigma or read_params("sanitize", SanitizeParams).sigma
     entropy, test = draw_entropy("os"), load(SETS["test"])

@@ -34,8 +34,8 @@ def find_draws(store: Store, ensemble: Ensemble) -> tuple[dict[int, Run], list[R
                 f"runs {finished[draw].info.run_id} and {run.info.run_id} both claim draw {draw}; "
                 "a draw counts once, so delete the one that does not belong"
             )
-        if not 0 <= draw < ensemble.plan.draws:
-            last = ensemble.plan.draws - 1
+        if not 0 <= draw < ensemble.draws:
+            last = ensemble.draws - 1
             raise InputError(f"run {run.info.run_id} claims draw {draw}; the plan has draws 0..{last}")
         finished[draw] = run
     return finished, unfinished
@@ -100,10 +100,10 @@ def check_registration(store: Store, ensemble: Ensemble, version: ModelVersion, 
     """
     name = f"{SMOOTHED} version {version.version}"
     hashes = read_json(store, ensemble.run_id, "ensemble/ensemble.json").get("votes_sha256")
-    if not isinstance(hashes, list) or len(hashes) != ensemble.plan.draws:
+    if not isinstance(hashes, list) or len(hashes) != ensemble.draws:
         raise InputError(f"the list of votes registered with {name} is damaged; it cannot be used")
     registered = {draw: value for draw, value in enumerate(hashes) if value is not None}
-    if version.tags.get(f"{TAG}votes_root") != merkle_root(registered, ensemble.plan.draws):
+    if version.tags.get(f"{TAG}votes_root") != merkle_root(registered, ensemble.draws):
         raise InputError(
             f"the root of the votes registered with {name} is not that of its list of votes; one was edited"
         )

@@ -52,16 +52,16 @@ def audit(store: Store, number: int, replay: int) -> Iterator[Check]:
         ensemble = read_ensemble(store, store.client.get_run(version.run_id))
         plan = ensemble.plan
         _expect(version, version_tags(ensemble, version.tags.get(f"{TAG}votes_root", "")))
-        yield Check(name, passed=True, found=f"{plan.digest[:12]}, m = {plan.m}, sigma = {plan.sigma:g}")
+        yield Check(name, passed=True, found=f"{plan.digest[:12]}, m = {ensemble.m}, sigma = {plan.sigma:g}")
         name = "certifiable"
         require_certifiable(ensemble)
         name = "votes"
         assembly = assemble(store, ensemble)
-        found = f"{len(assembly.votes)} of {plan.draws} draws, each once and as its run recorded it"
+        found = f"{len(assembly.votes)} of {ensemble.draws} draws, each once and as its run recorded it"
         yield Check(name, passed=True, found=found)
         name = "registered votes"
         lost = check_registration(store, ensemble, version, assembly.votes)
-        root = root_of(assembly.votes, plan.draws)
+        root = root_of(assembly.votes, ensemble.draws)
         gone = f"; draws {', '.join(map(str, lost))} are gone since, and count for nobody" if lost else ""
         yield Check(name, passed=True, found=f"root {root[:12]}{gone}")
         name = "attached certificate"
@@ -160,15 +160,16 @@ def _recomputed(
 def replayed(ensemble: Ensemble, assembly: Assembly, entropy: Entropy, count: int) -> Iterator[Check]:
     """Retrain `count` draws, chosen at random. Bitwise where machine and libraries are the draw's own."""
     from flows.worker import environment, prepare  # imported late: only a replay needs torch
+    from models.draw import make_again
 
     try:
-        inputs = prepare(ensemble.plan)
+        materials = prepare(ensemble.plan)
     except InputError as error:
         yield Check("replay", passed=False, found=str(error))
         return
-    runs, here = assembly.runs, environment()
+    runs, here = assembly.runs, environment(materials)
     for draw in sorted(secrets.SystemRandom().sample(sorted(runs), min(count, len(runs)))):
-        made = inputs.make(entropy, draw)
+        made = make_again(materials, entropy.value, ensemble.plan.batch_of(draw), draw)
         agreement = float(np.mean(made.votes == assembly.votes[draw]))
         there = runs[draw].data.tags.get(f"{TAG}environment", "an unknown machine")
         needed = 1.0 if there == here else TOLERANCE

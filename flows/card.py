@@ -54,7 +54,7 @@ def _provenance(c: dict[str, Any]) -> list[str]:
         "fixed": "**fixed, known beforehand: for tests only**",
     }[c["entropy_source"]]
     lines = [
-        f"{c['m']} models{missing}, noise sigma = {c['sigma']:g} in [0,1] pixel units on every training image",
+        f"{c['rule']}{missing}; noise sigma = {c['sigma']:g} in [0,1] pixel units on every training image",
         f"method `{c['method']}`{chosen}, alpha = {c['alpha']:g}, level {c['level']:.3g} ({attempt})",
         f"recipe: {recipe}",
         f"raw set `{c['raw_digest'][:16]}`, test set of {c['n_test']} images `{c['test_digest'][:16]}`",

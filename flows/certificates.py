@@ -13,7 +13,6 @@ from flows.ensemble import Ensemble, Votes, describe, read_ensemble, reveal_entr
 from flows.report import at_images, at_radii, at_triggers
 from flows.store import SMOOTHED, Store
 from models.certificate import ABSTAIN
-from models.certificate import certify as certify_counts
 from models.params import CertifyParams
 from models.votes import count_votes
 from sanitize.errors import InputError
@@ -83,31 +82,34 @@ def compute(
             f"{SETS['test']} is not the test set this ensemble voted on (digest {test.digest[:12]}, "
             f"not {plan.test_digest[:12]}); run `dvc repro`"
         )
-    level = plan.level(ensemble.attempt)
-    missing = [draw for draw in range(plan.draws) if draw not in votes]
-    unchosen = sum(draw >= plan.m for draw in missing)
+    m, rule = ensemble.m, plan.rule(ensemble.attempt)
+    missing = [draw for draw in range(ensemble.draws) if draw not in votes]
+    unchosen = sum(draw >= m for draw in missing)
     if unchosen:  # whoever could drop some of them could choose the class after seeing the votes that bound it
         raise InputError(
             f"{unchosen} of the {plan.selection} draws that choose the class are missing; "
             "run `dvc repro --force smooth`"
         )
-    counts = count_votes({draw: row for draw, row in votes.items() if draw < plan.m}, plan.m, len(test), plan.classes)
-    chosen = {draw - plan.m: row for draw, row in votes.items() if draw >= plan.m}
+    counts = count_votes({draw: row for draw, row in votes.items() if draw < m}, m, len(test), plan.classes)
+    chosen = {draw - m: row for draw, row in votes.items() if draw >= m}
     selection = count_votes(chosen, plan.selection, len(test), plan.classes) if plan.selection else None
-    label, radius = certify_counts(counts, plan.m, plan.sigma, level, plan.method, selection)
+    label, radius = rule.certify(counts, m, selection)
     unanimous = np.eye(1, plan.classes, dtype=np.int64)
-    agreed = (unanimous * plan.m, plan.m, plan.sigma, level, plan.method, unanimous if plan.selection else None)
+    agreed = rule.certify(unanimous * m, m, unanimous if plan.selection else None)[1]
     dimension = math.prod(image_shape)
     certificate = {
         **describe(ensemble),
-        "level": level,
+        "m": m,
+        "planned_m": plan.m,
+        "level": plan.level_at(m, ensemble.attempt),
+        "rule": _rule(ensemble),
         "entropy": entropy.hex,
-        "votes_root": root_of(votes, plan.draws),
+        "votes_root": root_of(votes, ensemble.draws),
         "missing_draws": missing,
         "lost_draws": lost,
         "vote_accuracy": round(float(np.mean(counts.argmax(axis=1) == test.labels)), 4),
         "abstentions": int(np.sum(label == ABSTAIN)),
-        "largest_certifiable_radius": round(float(certify_counts(*agreed)[1][0]), 6),
+        "largest_certifiable_radius": round(float(agreed[0]), 6),
         "image_shape": list(image_shape),
         "reported": params.model_dump(mode="json"),
         "at_radii": at_radii(label, radius, test.labels, params.radii, params.epsilon_255, dimension),
@@ -117,6 +119,19 @@ def compute(
         "holds": "for all test points at once" if plan.simultaneous else "for each test point on its own",
     }
     return Certified(certificate, counts, label, radius)
+
+
+def _rule(ensemble: Ensemble) -> str:
+    """How the number of models came about, and what keeps the certificate true under that."""
+    plan = ensemble.plan
+    if plan.stopping == "none":
+        return f"{plan.m} models, as planned"
+    where = f"stopped at {ensemble.m}" if ensemble.stopped else f"went on to all {plan.m}"
+    if plan.stopping == "sequence":
+        return f"{where} of at most {plan.m} models; a confidence sequence, valid at every number of models"
+    times = ", ".join(map(str, plan.looks))
+    share = plan.shares[plan.looks.index(ensemble.m)]
+    return f"{where} of at most {plan.m} models; looks planned at {times}; this one spends {share:.1%} of alpha"
 
 
 def _scope(sigma: float, test_sigma: float) -> str:

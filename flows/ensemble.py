@@ -13,7 +13,7 @@ from mlflow.entities import Run
 from numpy.typing import NDArray
 
 from flows.environment import STATE
-from flows.store import TAG, Store, create_run, find_runs, finish, log_files, read_json
+from flows.store import TAG, Store, create_run, find_runs, finish, log_files, log_inputs, read_json
 from models.plan import Plan, plan_from_dict
 from models.votes import NOBODY, merkle_root, votes_hash
 from sanitize.errors import InputError
@@ -24,6 +24,8 @@ Votes = dict[int, NDArray[np.int64]]
 """The votes (n_test,) of each finished draw."""
 
 CERTIFICATE_ARTIFACT = "ensemble/certificate/certificate.json"
+NETWORKS = "ensemble/data/networks"
+"""Where the ensemble's run keeps the draws' networks: where MLflow looks for a pyfunc's data."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,18 @@ class Ensemble:
     attempt: int
     commitment: str
     entropy_source: str
+    stopped: int | None = None
+    """The planned look at which it stopped; None: it goes on, or has all its models."""
+
+    @property
+    def m(self) -> int:
+        """The models its certificate is about: draws 0..m-1."""
+        return self.stopped or self.plan.m
+
+    @property
+    def draws(self) -> int:
+        """All of its draws: those, and the ones that only choose the class."""
+        return self.m + self.plan.selection
 
 
 def open_ensemble(store: Store, plan: Plan) -> Ensemble:
@@ -58,18 +72,20 @@ def _plan_ensemble(store: Store, plan: Plan) -> Ensemble:
         again = f", attempt {attempt + 1} on this raw set, recipe and sigma," if attempt else ""
         raise InputError(
             f"param smooth.m={plan.m}: even if all agreed, fewer than {least} models{again} certify nothing at "
-            f"alpha={plan.level(attempt):.3g}; raise smooth.m to at least {least}"
+            f"alpha={plan.level_at(plan.m, attempt):.3g}; raise smooth.m to at least {least}"
         )
     entropy = draw_entropy(plan.entropy_spec)  # the raw set's digest stands in the plan: it is fixed
     keep_entropy(entropy)
     ensemble = Ensemble("", plan, attempt, entropy.commitment, entropy.source)
+    most = "at most " if plan.stopping != "none" else ""
     run_id = create_run(
         store,
-        f"ensemble m={plan.m} sigma={plan.sigma:g}{'' if plan.denoiser_digest else ' noise-only'}",
+        f"ensemble {most}m={plan.m} sigma={plan.sigma:g}{'' if plan.denoiser_digest else ' noise-only'}",
         _ensemble_tags(ensemble),
         _ensemble_params(ensemble),
     )
     store.client.log_dict(run_id, describe(ensemble), "ensemble/plan.json")
+    log_inputs(store, run_id, _datasets(plan))
     store.client.set_tag(run_id, f"{TAG}planned", "true")
     return replace(ensemble, run_id=run_id)
 
@@ -96,6 +112,7 @@ def read_ensemble(store: Store, run: Run) -> Ensemble:
     if plan.digest != run.data.tags.get(f"{TAG}plan") or plan.digest != content.get("plan_digest"):
         raise InputError(f"the plan of ensemble run {run_id} was changed after it was recorded; it cannot be used")
     check_labels(run, _ensemble_tags(ensemble), _ensemble_params(ensemble))
+    ensemble = replace(ensemble, stopped=_stopped_at(run, plan))
     earlier = [other.info.run_id for other in _attempts(store, plan)]
     position = earlier.index(run_id) if run_id in earlier else 0
     if ensemble.attempt < position:
@@ -104,6 +121,26 @@ def read_ensemble(store: Store, run: Run) -> Ensemble:
             f"{position} were planned before it; it cannot be certified at the level it claims"
         )
     return ensemble
+
+
+def stop_at(store: Store, ensemble: Ensemble, t: int) -> Ensemble:
+    """The ensemble ended at its look at draws 0..t-1, and recorded as such: it is never continued."""
+    store.client.set_tag(ensemble.run_id, f"{TAG}stopped", str(t))
+    return replace(ensemble, stopped=t)
+
+
+def _stopped_at(run: Run, plan: Plan) -> int | None:
+    tag = run.data.tags.get(f"{TAG}stopped")
+    if tag is None:
+        return None
+    if plan.stopping == "none" or tag not in map(str, plan.looks):
+        raise InputError(f"ensemble run {run.info.run_id} stopped at {tag!r} draws, where no look was planned")
+    return int(tag)
+
+
+def _datasets(plan: Plan) -> dict[str, str]:
+    found = {"raw": plan.raw_digest, "test": plan.test_digest, "denoiser": plan.denoiser_digest}
+    return {name: digest for name, digest in found.items() if digest}
 
 
 def _attempts(store: Store, plan: Plan) -> list[Run]:
@@ -120,13 +157,14 @@ def _ensemble_tags(ensemble: Ensemble) -> dict[str, str]:
         "entropy_source": ensemble.entropy_source,
         "sigma": f"{plan.sigma:g}",
         "certifiable": str(plan.certifiable).lower(),
+        "stopping": plan.stopping,
     }
 
 
 def _ensemble_params(ensemble: Ensemble) -> dict[str, Any]:
     description = describe(ensemble)
     named = (
-        *("m", "selection", "sigma", "test_sigma", "alpha", "method", "simultaneous", "attempt"),
+        *("m", "selection", "sigma", "test_sigma", "alpha", "method", "simultaneous", "stopping", "attempt"),
         *("entropy_commitment", "entropy_source", "raw_digest", "test_digest", "denoiser_digest", "denoiser_state"),
         *("initial_digest", "initial_state", "recipe_digest", "code_digest", "certifiable"),
     )
@@ -137,8 +175,8 @@ def _ensemble_params(ensemble: Ensemble) -> dict[str, Any]:
 def version_tags(ensemble: Ensemble, votes_root: str) -> dict[str, str]:
     """What the registered version says of its ensemble from the beginning."""
     own, plan = _ensemble_tags(ensemble), ensemble.plan
-    kept = {key: own[key] for key in ("plan", "entropy_source", "sigma", "certifiable")}
-    return kept | {"m": str(plan.m), "method": plan.method, "votes_root": votes_root}
+    kept = {key: own[key] for key in ("plan", "entropy_source", "sigma", "certifiable", "stopping")}
+    return kept | {"m": str(ensemble.m), "method": plan.method, "votes_root": votes_root}
 
 
 def draw_tags(plan: Plan, draw: int) -> dict[str, str]:
@@ -149,6 +187,11 @@ def draw_tags(plan: Plan, draw: int) -> dict[str, str]:
 def draw_params(plan: Plan, draw: int) -> dict[str, Any]:
     """A child run's params."""
     return {"draw": draw, "sigma": plan.sigma, "recipe_digest": plan.recipe_digest, "m": plan.m}
+
+
+def network_file(draw: int) -> str:
+    """The name of a draw's network among the ensemble's."""
+    return f"draw-{draw:05d}.safetensors"
 
 
 def check_labels(run: Run, tags: dict[str, str], params: dict[str, Any]) -> None:
@@ -215,15 +258,16 @@ def save_ensemble(store: Store, ensemble: Ensemble, votes: Votes, directory: Pat
 
     A missing draw's row is all -1. Nothing in the files says when or where they were made.
     """
-    plan = ensemble.plan
-    matrix = np.full((plan.draws, plan.n_test), NOBODY, dtype="<i8")
+    draws = ensemble.draws
+    matrix = np.full((draws, ensemble.plan.n_test), NOBODY, dtype="<i8")
     for draw, row in votes.items():
         matrix[draw] = row
     content = {
         **describe(ensemble),
-        "missing_draws": [draw for draw in range(plan.draws) if draw not in votes],
-        "votes_sha256": [votes_hash(votes[draw]) if draw in votes else None for draw in range(plan.draws)],
-        "votes_root": root_of(votes, plan.draws),
+        "stopped_at": ensemble.stopped,
+        "missing_draws": [draw for draw in range(draws) if draw not in votes],
+        "votes_sha256": [votes_hash(votes[draw]) if draw in votes else None for draw in range(draws)],
+        "votes_root": root_of(votes, draws),
     }
     with replacing(directory) as scratch:
         scratch.mkdir()

@@ -5,6 +5,10 @@ A variable that is set already wins: `MLFLOW_TRACKING_URI` and `PREFECT_API_URL`
 
 import os
 from pathlib import Path
+from typing import Literal
+
+Engine = Literal["processes", "ray"]
+"""What runs the batches of an ensemble: this machine's processes, or a Ray cluster."""
 
 STATE = Path(".state")
 """What belongs to this machine and to no store: locks, and entropy that is not revealed yet."""
@@ -26,6 +30,7 @@ def set_defaults(root: Path) -> None:
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # errors are said once, in a sentence
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+        "RAY_USAGE_STATS_ENABLED": "0",
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)

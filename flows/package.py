@@ -1,5 +1,6 @@
 """The registered model: the whole ensemble as an MLflow pyfunc that loads without unpickling anything."""
 
+import shutil
 import tempfile
 import warnings
 from importlib.metadata import version
@@ -9,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from flows.assembly import Assembly
-from flows.ensemble import Ensemble
+from flows.ensemble import NETWORKS, Ensemble, network_file
 from flows.environment import STATE
-from flows.store import TAG, Store, read_file
+from flows.store import TAG, Store, log_directory, read_directory
 from sanitize.denoiser_files import copy_denoiser
 from sanitize.errors import InputError
 from sanitize.files import file_digest, write_json
@@ -22,33 +23,41 @@ LIBRARIES = ("diffusers", "mlflow", "numpy", "pandas", "pydantic", "safetensors"
 
 
 def package(store: Store, ensemble: Ensemble, assembly: Assembly, raw: ImageSet) -> None:
-    """Attach the ensemble's networks to its run as a pyfunc, `ensemble/MLmodel`; the loader is `models.smoothed`.
+    """Make of the networks at the ensemble's run a pyfunc, `ensemble/MLmodel`; the loader is `models.smoothed`.
 
-    InputError names a run whose weights are not the ones it recorded.
+    Only if all are kept. InputError names a run whose network is not the one it recorded.
     """
+    if not all(f"{TAG}weights_sha256" in run.data.tags for run in assembly.runs.values()):
+        return
     from mlflow.pyfunc import save_model  # imported late: it takes seconds
+
+    from models.smoothed import DESCRIPTION, EXTRACTOR
 
     (STATE / "packages").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=STATE / "packages") as scratch:
-        data = Path(scratch) / "networks"
+        data = Path(scratch) / "networks"  # laid over the ones that are there
         data.mkdir()
+        (Path(scratch) / "kept").mkdir()
+        networks = read_directory(store, ensemble.run_id, NETWORKS, Path(scratch) / "kept")
         digests = {}
         for draw, run in sorted(assembly.runs.items()):
-            path = data / f"draw-{draw:05d}.safetensors"
-            path.write_bytes(read_file(store, run, "weights.safetensors"))
-            digests[str(draw)] = file_digest(path)
-            if digests[str(draw)] != run.data.tags.get(f"{TAG}weights_sha256"):
-                raise InputError(f"the weights of run {run.info.run_id} (draw {draw}) do not match their recorded hash")
+            path = networks / network_file(draw)
+            digests[str(draw)] = file_digest(path) if path.is_file() else ""
+            if digests[str(draw)] != run.data.tags[f"{TAG}weights_sha256"]:
+                raise InputError(f"the network of run {run.info.run_id} (draw {draw}) does not match its recorded hash")
         write_json(
-            data / "smoothed.json",
+            data / DESCRIPTION,
             {
                 "plan": ensemble.plan.as_dict(),
                 "attempt": ensemble.attempt,
+                "m": ensemble.m,
                 "classes": list(raw.classes),
                 "image_shape": list(raw.image_shape),
                 "weights": digests,
             },
         )
+        if ensemble.plan.recipe["mode"] == "transfer":
+            shutil.copy(ensemble.plan.recipe["initial_weights"], data / EXTRACTOR)
         if ensemble.plan.test_sigma and ensemble.plan.denoiser_digest:
             copy_denoiser(DENOISER, data / "denoiser")
         with warnings.catch_warnings():
@@ -60,7 +69,7 @@ def package(store: Store, ensemble: Ensemble, assembly: Assembly, raw: ImageSet)
                 pip_requirements=[f"{name}=={version(name)}" for name in LIBRARIES],
                 signature=_signature(raw),
             )
-        store.client.log_artifacts(ensemble.run_id, f"{scratch}/ensemble", "ensemble")
+        log_directory(store, ensemble.run_id, Path(scratch) / "ensemble", "ensemble")
 
 
 def _signature(raw: ImageSet) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-from mlflow.entities import Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -88,16 +88,44 @@ def find_runs(store: Store, filter_string: str, *, deleted: bool = False) -> lis
 
 
 def create_run(
-    store: Store, name: str, tags: dict[str, str], params: dict[str, Any], parent_id: str | None = None
+    store: Store,
+    name: str,
+    tags: dict[str, str],
+    params: dict[str, Any],
+    metrics: dict[str, float] | None = None,
+    parent_id: str | None = None,
+    start_time: int | None = None,
 ) -> str:
-    """A new run's id. Tags get the project's prefix; DVC's stage is noted where there is one."""
+    """A new run's id, all it has to say in two calls. Tags get the project's prefix; DVC's stage is noted.
+
+    start_time: when its work began, in milliseconds; now by default.
+    """
     lineage = {"dvc.stage": os.environ["DVC_STAGE"]} if "DVC_STAGE" in os.environ else {}
     nesting = {"mlflow.parentRunId": parent_id} if parent_id else {}
     run = store.client.create_run(
-        store.experiment_id, tags={f"{TAG}{k}": v for k, v in tags.items()} | lineage | nesting, run_name=name
+        store.experiment_id,
+        start_time=start_time,
+        tags={f"{TAG}{k}": v for k, v in tags.items()} | lineage | nesting,
+        run_name=name,
     )
-    store.client.log_batch(run.info.run_id, params=[Param(k, str(v)) for k, v in params.items()])
+    now = get_current_time_millis()
+    store.client.log_batch(
+        run.info.run_id,
+        metrics=[Metric(k, v, now, 0) for k, v in (metrics or {}).items()],
+        params=[Param(k, str(v)) for k, v in params.items()],
+    )
     return str(run.info.run_id)
+
+
+def log_inputs(store: Store, run_id: str, digests: dict[str, str]) -> None:
+    """The data sets and models a run is made from, by name and digest. MLflow keeps 36 characters of a digest."""
+    inputs = [
+        DatasetInput(
+            Dataset(name, digest[:36], "dvc", json.dumps({"sha256": digest})), [InputTag("mlflow.data.context", name)]
+        )
+        for name, digest in digests.items()
+    ]
+    store.client.log_inputs(run_id, inputs)
 
 
 def log_metrics(store: Store, run_id: str, metrics: dict[str, float], tags: dict[str, str] | None = None) -> None:
@@ -118,6 +146,34 @@ def log_files(store: Store, run_id: str, files: dict[str, bytes]) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         store.client.log_artifacts(run_id, scratch)
+
+
+def log_directory(store: Store, run_id: str, directory: Path, name: str) -> None:
+    """All files of a directory as artifacts of a run, under `name`."""
+    store.client.log_artifacts(run_id, str(directory), name)
+
+
+def read_directory(store: Store, run_id: str, name: str, scratch: Path) -> Path:
+    """A run's artifacts under `name`, in a local directory. InputError if there are none."""
+    try:
+        uri = store.client.get_run(run_id).info.artifact_uri
+        repository = get_artifact_repository(uri, tracking_uri=store.client.tracking_uri)
+        return Path(repository.download_artifacts(name, str(scratch)))
+    except (MlflowException, OSError) as error:
+        raise InputError(f"run {run_id} has no readable artifacts {name}") from error
+
+
+@contextmanager
+def system_metrics(store: Store, run_id: str) -> Iterator[None]:
+    """Log this machine's load to a run while something runs: once, on the ensemble's run, not on its draws'."""
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor  # imported late: only smooth needs it
+
+    monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=store.client.tracking_uri)
+    monitor.start()
+    try:
+        yield
+    finally:
+        monitor.finish()
 
 
 def read_file(store: Store, run: Run | str, name: str) -> bytes:

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from flows.store import SANITIZED, answering, connect, create_run, finish, log_files, log_metrics, register
-from models.params import TrainParams
+from models.draw import Materials, learn
+from models.extractors import load_extractor
+from models.params import TrainParams, check_recipe
 from models.plan import recipe_of
-from models.training import architecture_of, predict, reads_raw_images, train
+from models.training import predict_inputs, reads_raw_images
 from models.weights import read_weights, save_weights
 from sanitize import errors
 from sanitize.copies import manifest_path
@@ -29,23 +31,27 @@ def main() -> None:
     recipe = read_params("train", TrainParams)
     sanitized, test = load(SANITIZED_SET), load(SETS["test"])
     require_trainable(sanitized, "sanitized")
+    check_recipe(recipe)
     manifest = json.loads(manifest_path(SANITIZED_SET).read_text())
     store = connect()
 
-    seed = training_seed(bytes.fromhex(manifest["entropy"]), manifest["draw"])
-    model = train(
-        sanitized.images,
-        sanitized.labels,
-        len(sanitized.classes),
+    raw = load(SETS["raw"]) if reads_raw_images(recipe) else sanitized  # un-noised images only where they are asked for
+    weights = Path(recipe.initial_weights) if recipe.initial_weights else None
+    materials = Materials(
+        raw,
+        test,
+        manifest["sigma"],
+        None,
         recipe,
-        seed,
-        raw=load(SETS["raw"]).images if reads_raw_images(recipe) else None,
-        initial=read_weights(Path(recipe.initial_weights))[1] if recipe.initial_weights else None,
+        draws=1,
+        initial=read_weights(weights)[1] if weights and recipe.mode == "fine-tune" else None,
+        extractor=load_extractor(weights) if weights and recipe.mode == "transfer" else None,
     )
-    accuracy = float(np.mean(predict(model, test.images) == test.labels))
+    model = learn(materials, sanitized.images, training_seed(bytes.fromhex(manifest["entropy"]), manifest["draw"]))
+    accuracy = float(np.mean(predict_inputs(model, materials.test_inputs) == test.labels))
     metrics = {"test_accuracy": round(accuracy, 4), "sanitized_psnr_db": manifest["psnr_db"]}
 
-    save_weights(model, CLASSIFIER, architecture_of(recipe, sanitized.image_shape, len(sanitized.classes)))
+    save_weights(model, CLASSIFIER, materials.architecture)
     write_json(METRICS, metrics)
     with answering():
         run_id = create_run(

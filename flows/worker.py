@@ -1,70 +1,71 @@
-"""What a worker process does: make draws of a planned ensemble and record each as a child run."""
+"""What a worker process does: make a batch of a planned ensemble's draws and record each as a child run."""
 
 import os
 import platform
-from dataclasses import dataclass
+import tempfile
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from mlflow.utils.time import get_current_time_millis
 
-from flows.ensemble import Ensemble, draw_params, draw_tags, read_ensemble, recall_entropy
-from flows.environment import STATE
-from flows.store import Store, connect, create_run, finish, log_files, log_metrics
-from models.draw import Smoothed, make_draw
+from flows.engine import gpu_slot
+from flows.ensemble import (
+    NETWORKS,
+    Ensemble,
+    draw_params,
+    draw_tags,
+    network_file,
+    read_ensemble,
+    recall_entropy,
+)
+from flows.environment import STATE, Engine
+from flows.store import Store, connect, create_run, finish, log_directory, log_files
+from models.draw import Materials, Smoothed, make_batch
+from models.extractors import Extractor, accelerated, load_extractor
 from models.params import TrainParams
 from models.plan import Plan, code_digest
-from models.training import architecture_of
 from models.votes import votes_hash, votes_to_bytes
 from models.weights import read_weights, save_weights
 from sanitize.denoiser import Denoiser, load_denoiser
 from sanitize.errors import InputError
 from sanitize.files import file_digest
 from sanitize.imageset import ImageSet, load
-from sanitize.noise import Entropy
 from sanitize.paths import DENOISER, SETS
 
-
-@dataclass(frozen=True, eq=False)
-class Inputs:
-    """What every draw of a plan is made from; denoiser and initial weights where the plan has them."""
-
-    plan: Plan
-    raw: ImageSet
-    test: ImageSet
-    denoiser: Denoiser | None
-    initial: dict[str, Tensor] | None
-
-    def make(self, entropy: Entropy, draw: int) -> Smoothed:
-        """One draw of the plan."""
-        plan = self.plan
-        return make_draw(
-            self.raw,
-            self.test,
-            plan.sigma,
-            self.denoiser,
-            TrainParams.model_validate(plan.recipe),
-            entropy.value,
-            draw,
-            test_sigma=plan.test_sigma,
-            initial=self.initial,
-        )
+Keep = int | str
+"""Whose networks are kept: "all", "none", or the first so many draws'."""
 
 
-def train_batch(run_id: str, draws: list[int]) -> int:
-    """Make these draws of the ensemble whose parent run is `run_id`; how many were made."""
+def train_batch(run_id: str, batch: range, wanted: list[int], keep: Keep, engine: Engine) -> int:
+    """Make a batch of the ensemble whose parent run is `run_id`, and record the `wanted` draws of it; how many.
+
+    A batch is made whole even where only some of it is wanted: its draws' bits never depend on a restart. Nothing is
+    recorded before it is made, so a worker that dies leaves no trace of a draw, or all of it, or a run that never
+    finished and does not count.
+    """
     store = connect()
     ensemble = read_ensemble(store, store.client.get_run(run_id))
-    inputs = prepare(ensemble.plan)
-    for draw in draws:
-        train_one(store, ensemble, draw, inputs)
-    return len(draws)
+    materials = prepare(ensemble.plan)
+    entropy = recall_entropy(ensemble).value
+    draws = batch if materials.stacked(len(batch)) else wanted
+    with gpu_slot(engine, materials.device.type):
+        began = get_current_time_millis()
+        made = [one for one in make_batch(materials, entropy, draws) if one.draw in wanted]
+    digests = _keep_networks(store, ensemble, materials, [one for one in made if kept(one.draw, keep)])
+    for one in made:
+        record(store, ensemble, materials, one, digests.get(one.draw), began)
+    return len(made)
 
 
-def prepare(plan: Plan) -> Inputs:
+def kept(draw: int, keep: Keep) -> bool:
+    """Whether the draw's network is kept."""
+    return keep == "all" or (isinstance(keep, int) and draw < keep)
+
+
+def prepare(plan: Plan) -> Materials:
     """What every draw of the plan needs, and as many threads as every draw had.
 
     InputError unless the data, the denoiser, the initial weights and the code here are the ones the plan names.
@@ -81,59 +82,90 @@ def prepare(plan: Plan) -> Inputs:
     ):
         if found != planned:
             raise InputError(f"the {name} changed after the ensemble was planned; restore it, or plan anew")
-    return Inputs(plan, raw, test, denoiser, read_weights(Path(weights))[1] if weights else None)
+    return Materials(
+        raw,
+        test,
+        plan.sigma,
+        denoiser,
+        TrainParams.model_validate(plan.recipe),
+        plan.draws,
+        plan.test_sigma,
+        read_weights(Path(weights))[1] if weights and plan.recipe["mode"] == "fine-tune" else None,
+        extractor_of(Path(weights)) if weights and plan.recipe["mode"] == "transfer" else None,
+        device(),
+    )
+
+
+@cache
+def extractor_of(path: Path) -> Extractor:
+    """The extractor in a file, on this machine's device, as fast as that runs it."""
+    extractor = load_extractor(path)
+    extractor.network.to(device())
+    return accelerated(extractor)
+
+
+def device() -> torch.device:
+    """Where networks run on this machine."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @cache
 def _inputs(*, denoise: bool) -> tuple[ImageSet, ImageSet, Denoiser | None]:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load(SETS["raw"]), load(SETS["test"]), load_denoiser(DENOISER, device) if denoise else None
+    return load(SETS["raw"]), load(SETS["test"]), load_denoiser(DENOISER, device()) if denoise else None
 
 
-def environment() -> str:
+def environment(materials: Materials) -> str:
     """What a draw's bits depend on beyond its seeds: two draws agree in every vote where this is the same."""
     cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     cpu = next((line.partition(":")[2].strip() for line in cpuinfo.splitlines() if "model name" in line), "")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu or platform.processor()
     libraries = " ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "scipy", "diffusers"))
-    return f"{device}, {torch.get_num_threads()} thread(s), {libraries}"
+    fast = materials.fast(materials.sigma)
+    mode = f"denoised in {fast.mode}" if fast else "not denoised"
+    return f"{device}, {torch.get_num_threads()} thread(s), {mode}, {libraries}"
 
 
-def train_one(store: Store, ensemble: Ensemble, draw: int, inputs: Inputs) -> None:
-    """Make one draw and record it as a child run: params, metrics, votes, weights, hashes. Finished comes last."""
+def record(
+    store: Store, ensemble: Ensemble, materials: Materials, made: Smoothed, network: str | None, began: int
+) -> None:
+    """Record a draw as a child run in few calls: params, metrics, hashes, votes. Finished comes last.
+
+    network: sha256 of the draw's network, where that is kept. began: when its batch was begun, in milliseconds.
+    """
     plan = ensemble.plan
-    entropy = recall_entropy(ensemble)
     run_id = create_run(
-        store, f"draw {draw}", draw_tags(plan, draw), draw_params(plan, draw), parent_id=ensemble.run_id
+        store,
+        f"draw {made.draw}",
+        draw_tags(plan, made.draw)
+        | {
+            "votes_sha256": votes_hash(made.votes),
+            "seal": made.seal,
+            "copy_sha256": made.copy_sha256,
+            "environment": environment(materials),
+        }
+        | ({"weights_sha256": network} if network else {}),
+        draw_params(plan, made.draw),
+        {
+            "test_accuracy": float(np.mean(made.votes == materials.test.labels)),
+            "sanitize_seconds": made.sanitize_seconds,
+            "train_seconds": made.train_seconds,
+        },
+        parent_id=ensemble.run_id,
+        start_time=began,
     )
-    try:
-        made = inputs.make(entropy, draw)
-        weights = STATE / "weights" / f"{run_id}.safetensors"
-        recipe = TrainParams.model_validate(plan.recipe)
-        save_weights(made.model, weights, architecture_of(recipe, inputs.raw.image_shape, plan.classes))
-        log_files(
-            store,
-            run_id,
-            {"votes.npy": votes_to_bytes(made.votes), "weights.safetensors": weights.read_bytes()},
-        )
-        log_metrics(
-            store,
-            run_id,
-            {
-                "test_accuracy": float(np.mean(made.votes == inputs.test.labels)),
-                "sanitize_seconds": made.sanitize_seconds,
-                "train_seconds": made.train_seconds,
-            },
-            {
-                "votes_sha256": votes_hash(made.votes),
-                "weights_sha256": file_digest(weights),
-                "seal": made.seal,
-                "copy_sha256": made.copy_sha256,
-                "environment": environment(),
-            },
-        )
-        weights.unlink()
-    except BaseException:
-        finish(store, run_id, "FAILED")
-        raise
+    log_files(store, run_id, {"votes.npy": votes_to_bytes(made.votes)})
     finish(store, run_id)
+
+
+def _keep_networks(store: Store, ensemble: Ensemble, materials: Materials, made: list[Smoothed]) -> dict[int, str]:
+    """Attach these draws' networks to the ensemble's run, where the registered model has them; their sha256 by draw."""
+    if not made:
+        return {}
+    (STATE / "networks").mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=STATE / "networks") as scratch:
+        paths = {one.draw: Path(scratch) / network_file(one.draw) for one in made}
+        for one in made:
+            save_weights(one.model, paths[one.draw], materials.architecture)
+        digests = {draw: file_digest(path) for draw, path in paths.items()}
+        log_directory(store, ensemble.run_id, Path(scratch), NETWORKS)
+    return digests

@@ -1,19 +1,32 @@
-"""One draw of the ensemble: sanitize the raw set anew, train, vote."""
+"""Draws of the ensemble: sanitize the raw set anew, train, vote. `make_batch` is the way; `make_draw` its slow twin."""
 
 import hashlib
 import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.classifiers import Architecture
+from models.extractors import Extractor, features
+from models.heads import fit_head, head_architecture
 from models.params import TrainParams
-from models.training import predict, reads_raw_images, train
+from models.stacked import stackable, train_stack
+from models.training import architecture_of, as_tensor, predict_inputs, reads_raw_images, train
 from sanitize.denoiser import Denoiser
+from sanitize.fast import FastDenoiser, accelerate
 from sanitize.imageset import ImageSet
 from sanitize.noise import seal, training_seed
-from sanitize.sanitizer import sanitize
+from sanitize.sanitizer import BATCH, Denoise, sanitize
+
+T = TypeVar("T")
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -23,6 +36,7 @@ class Smoothed:
     `seal` names the random streams it was made from, `copy_sha256` the pixels it was trained on; seconds of its steps.
     """
 
+    draw: int
     model: nn.Module
     votes: NDArray[np.int64]
     seal: str
@@ -31,39 +45,151 @@ class Smoothed:
     train_seconds: float
 
 
-def make_draw(
-    raw: ImageSet,
-    test: ImageSet,
-    sigma: float,
-    denoiser: Denoiser | None,
-    recipe: TrainParams,
-    entropy: bytes,
-    draw: int,
-    *,
-    test_sigma: float = 0.0,
-    initial: dict[str, Tensor] | None = None,
-) -> Smoothed:
+@dataclass(frozen=True, eq=False)
+class Materials:
+    """What every draw of an ensemble is made from.
+
+    `draws` is how many the ensemble has: with the number of images it decides how the denoiser is made fast, and so
+    the last bits. `initial` are the weights that fine-tuning starts from, `extractor` what transfer's heads stand on;
+    `device` is where the networks train.
+    """
+
+    raw: ImageSet
+    test: ImageSet
+    sigma: float
+    denoiser: Denoiser | None
+    recipe: TrainParams
+    draws: int
+    test_sigma: float = 0.0
+    initial: dict[str, Tensor] | None = None
+    extractor: Extractor | None = None
+    device: torch.device = CPU
+
+    @property
+    def architecture(self) -> Architecture:
+        """What a draw's weights are those of: the recipe's network, or the head on the extractor's features."""
+        classes = len(self.raw.classes)
+        if self.extractor:
+            return head_architecture(self.extractor.head.in_features, classes)
+        return architecture_of(self.recipe, self.raw.image_shape, classes)
+
+    @cached_property
+    def test_inputs(self) -> Tensor:
+        """What every network is asked about where the test images are read as they are: pixels, or their features."""
+        return self.inputs_of(self.test.images)
+
+    def inputs_of(self, images: NDArray[Any]) -> Tensor:
+        """What the networks take of these images."""
+        return features(self.extractor, images, self.device) if self.extractor else as_tensor(images)
+
+    def fast(self, sigma: float) -> FastDenoiser | None:
+        """The fast denoiser of all draws at this sigma, None where nothing is denoised."""
+        images = len(self.raw) * self.draws
+        return accelerate(self.denoiser, sigma, BATCH, images) if self.denoiser and sigma else None
+
+    def stacked(self, copies: int) -> bool:
+        """Whether the networks of so many copies train at once."""
+        return stackable(self.recipe, self.device.type, copies, 4 * self.raw.images.size)
+
+
+def make_draw(materials: Materials, entropy: bytes, draw: int) -> Smoothed:
     """Draw `draw`: one noise sample for the whole training, one training seed of its own, one vote a test image.
 
     Model and votes follow from the arguments (on one machine and library set, bit for bit). The test images are
     read as they are; with `test_sigma` they are noised and denoised as well, one sample an image and draw.
     """
-    device = denoiser.device if denoiser else "cpu"
     started = time.perf_counter()
-    copy = sanitize(raw, sigma, denoiser, entropy, draw)
-    inputs = sanitize(test, test_sigma, denoiser, entropy, draw, role="test-noise") if test_sigma else test.images
+    copy = sanitize(materials.raw, materials.sigma, materials.denoiser, entropy, draw)
+    inputs = _test_inputs(materials, entropy, draw, None)
     sanitized = time.perf_counter()
-    model = train(
+    model = learn(materials, copy, training_seed(entropy, draw))
+    votes = predict_inputs(model, inputs, materials.device)
+    trained = time.perf_counter()
+    return Smoothed(draw, model, votes, seal(entropy, draw), _sha256(copy), sanitized - started, trained - sanitized)
+
+
+def make_batch(materials: Materials, entropy: bytes, draws: Sequence[int]) -> Iterator[Smoothed]:
+    """These draws, in order, as `make_draw` makes them, up to the roundings of the fast paths.
+
+    The denoiser is the fast one; networks too small to fill a device are trained all at once (`models.stacked`);
+    on an accelerator the next draw is sanitized while the last one trains. The same batch gives the same bits.
+    """
+    fast, test_fast = materials.fast(materials.sigma), materials.fast(materials.test_sigma)
+
+    def sanitized(draw: int) -> tuple[NDArray[Any], Tensor, float]:
+        started = time.perf_counter()
+        copy = sanitize(materials.raw, materials.sigma, materials.denoiser, entropy, draw, denoise=fast)
+        inputs = _test_inputs(materials, entropy, draw, test_fast)
+        return copy, inputs, time.perf_counter() - started
+
+    copies = map(sanitized, draws) if materials.device.type == "cpu" else ahead(sanitized, draws)
+    stacked = materials.stacked(len(draws))
+    if stacked:
+        made = list(copies)
+        started = time.perf_counter()
+        models = train_stack(
+            [copy for copy, _, _ in made],
+            materials.raw.labels,
+            len(materials.raw.classes),
+            materials.recipe,
+            [training_seed(entropy, draw) for draw in draws],
+            materials.device,
+        )
+        each = (time.perf_counter() - started) / len(draws)
+        copies, trained = iter(made), iter([(model, each) for model in models])
+    for draw, (copy, inputs, seconds) in zip(draws, copies, strict=True):
+        started = time.perf_counter()
+        model, before = next(trained) if stacked else (learn(materials, copy, training_seed(entropy, draw)), 0.0)
+        votes = predict_inputs(model, inputs, materials.device)
+        spent = before + time.perf_counter() - started
+        yield Smoothed(draw, model, votes, seal(entropy, draw), _sha256(copy), seconds, spent)
+
+
+def make_again(materials: Materials, entropy: bytes, batch: Sequence[int], draw: int) -> Smoothed:
+    """One draw of a batch, to the bit as the whole batch made it."""
+    draws = batch if materials.stacked(len(batch)) else [draw]
+    return next(made for made in make_batch(materials, entropy, draws) if made.draw == draw)
+
+
+def ahead(make: Callable[[int], T], draws: Sequence[int]) -> Iterator[T]:
+    """What `make` gives for each draw, in order; the next one is made in a thread while the caller has the last."""
+    with ThreadPoolExecutor(1) as thread:
+        upcoming = thread.submit(make, draws[0])
+        for following in (*draws[1:], None):
+            current = upcoming.result()
+            if following is not None:
+                upcoming = thread.submit(make, following)
+            yield current
+
+
+def learn(materials: Materials, copy: NDArray[Any], seed: int) -> nn.Module:
+    """What the recipe makes of one sanitized copy: a trained network, or a head on the extractor's features of it."""
+    raw, recipe, extractor = materials.raw, materials.recipe, materials.extractor
+    if extractor:
+        prior = extractor.head if recipe.head_prior else None
+        labels = torch.from_numpy(raw.labels)
+        found = materials.inputs_of(copy)
+        head = fit_head(found, labels, len(raw.classes), recipe.head, recipe.head_l2, prior)
+        return nn.Sequential(nn.Flatten(), head).to(materials.device)
+    return train(
         copy,
         raw.labels,
         len(raw.classes),
         recipe,
-        training_seed(entropy, draw),
-        device,
+        seed,
+        materials.device,
         raw=raw.images if reads_raw_images(recipe) else None,
-        initial=initial,
+        initial=materials.initial,
     )
-    votes = predict(model, inputs, device)
-    trained = time.perf_counter()
-    content = hashlib.sha256(np.ascontiguousarray(copy)).hexdigest()
-    return Smoothed(model, votes, seal(entropy, draw), content, sanitized - started, trained - sanitized)
+
+
+def _test_inputs(materials: Materials, entropy: bytes, draw: int, denoise: Denoise | None) -> Tensor:
+    sigma, denoiser = materials.test_sigma, materials.denoiser
+    if not sigma:
+        return materials.test_inputs
+    noised = sanitize(materials.test, sigma, denoiser, entropy, draw, role="test-noise", denoise=denoise)
+    return materials.inputs_of(noised)
+
+
+def _sha256(copy: NDArray[Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(copy)).hexdigest()

@@ -4,31 +4,66 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from sanitize.errors import InputError
 from sanitize.params import Provenance, Section
 
 
 class TrainParams(Section):
     """The recipe: everything that determines training but the data and the seeds."""
 
-    architecture: Literal["small-cnn", "mlp", "linear"]
+    architecture: Literal["linear", "mlp", "small-cnn", "resnet18", "vgg11", "mobilenet-v2", "fast-cifar"]
     width: Annotated[int, Field(ge=1)]
-    """Channels of the CNN's first layer; hidden units of the MLP."""
+    """Channels of a convolutional network's first trained layer, the others in proportion (resnet18 takes 64 alone,
+    mobilenet-v2 multiples of 8); hidden units of the MLP; nothing to linear."""
+    mode: Literal["scratch", "fine-tune", "transfer"]
+    """From random weights; all of `initial_weights` trained further; or they are frozen but for a new linear head."""
     epochs: Annotated[int, Field(ge=1)]
     batch: Annotated[int, Field(ge=2)]
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    """AdamW's; of fast-cifar, like its weight decay, per 1,024 examples of SGD (published: 11.5 and .0153)."""
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     shift: Annotated[int, Field(ge=0)]
     """Augmentation: a random shift by up to so many pixels, new at every visit; it comes after the noise."""
+    flip: bool
+    """Augmentation: every other visit mirrors the image, left to right."""
     normalise: Literal["constants", "copy", "raw"]
     """What centres and scales the pixels: public constants; statistics of the sanitized copy; or of the raw images,
     which voids the certificate."""
     warm_epochs: Annotated[int, Field(ge=0)]
-    """Epochs on the raw images before those on the copy (the paper's section 4.2). Any at all voids the certificate."""
+    """Epochs of a first training, whose weights the second one starts from (the paper's section 4.2)."""
+    warm_on: Literal["copy", "raw"]
+    """What those see: the draw's own sanitized copy, or the raw images, which voids the certificate."""
     initial_weights: str | None
-    """Start from a classifier that was trained elsewhere: its file (put it under data/pretrained/)."""
+    """Weights that were trained elsewhere: their file (put it under data/pretrained/)."""
     initial_provenance: Provenance
     """What the initial weights saw."""
+    head: Literal["mean", "direction", "lda", "ridge", "logistic"]
+    """The linear head of `transfer`; see `models.heads`."""
+    head_l2: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    """How firmly lda, ridge and logistic hold it down, in units of the features' mean variance."""
+    head_prior: bool
+    """Whether ridge and logistic draw it towards the head that the initial weights came with."""
+
+
+def check_recipe(recipe: TrainParams) -> None:
+    """InputError names params of a recipe that do not go together."""
+    if (recipe.mode == "scratch") != (recipe.initial_weights is None):
+        needs = "starts from random weights" if recipe.mode == "scratch" else "needs weights trained elsewhere"
+        raise InputError(
+            f"param train.mode={recipe.mode!r} {needs}, and train.initial_weights={recipe.initial_weights!r}; "
+            "change one of them"
+        )
+    if recipe.mode == "transfer" and (recipe.warm_epochs or recipe.normalise != "constants"):
+        raise InputError(
+            f"param train.mode='transfer' fits one linear head: train.warm_epochs={recipe.warm_epochs} and "
+            f"train.normalise={recipe.normalise!r} do not apply; set them to 0 and constants"
+        )
+    if recipe.architecture == "fast-cifar" and (recipe.warm_epochs or recipe.normalise != "constants"):
+        raise InputError(
+            f"param train.architecture='fast-cifar' whitens by the copy itself: train.warm_epochs={recipe.warm_epochs} "
+            f"and train.normalise={recipe.normalise!r} do not apply; set them to 0 and constants"
+        )
 
 
 class SmoothParams(Section):
@@ -41,7 +76,14 @@ class SmoothParams(Section):
     test_sigma: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     """sigma_x: noise on the test inputs too, in [0,1] units; certifies triggers as well. 0: none."""
     batch_of_draws: Annotated[int, Field(ge=1)]
-    """Draws a task trains before it reports."""
+    """Draws that one task makes, small networks all at once; what a lost worker costs at most."""
+    keep_weights: Literal["all", "none"] | Annotated[int, Field(ge=1)]
+    """Whose networks are kept: all, none, or the first so many draws'. Without all, the version cannot be served."""
+    stopping: Literal["none", "looks", "sequence"]
+    """Stop before m once the gate is decided: never; at planned looks that share alpha out; or by a confidence
+    sequence, valid at every number of models."""
+    looks: list[Annotated[int, Field(ge=1)]] | None
+    """Numbers of models at which the gate is looked at, multiples of batch_of_draws that end with m; null: chosen."""
 
 
 class CertifyParams(Section):

@@ -4,9 +4,11 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+from models.anytime import Looks, Rule, Sequence, largest_radius, look_levels
 from models.params import TrainParams
 
 
@@ -30,6 +32,13 @@ class Plan:
     alpha: float
     method: str
     simultaneous: bool
+    stopping: str
+    """`none`: m models. `looks` or `sequence`: at most m, until the gate is decided (`models.anytime`)."""
+    looks: tuple[int, ...]
+    """Where the gate may be looked at: prefixes of draws 0..t-1, the last of them m. Empty without stopping."""
+    shares: tuple[float, ...]
+    """What part of the level each look spends (`looks`); they sum to at most 1."""
+    batch_of_draws: int
     entropy_spec: str
     code_digest: str
 
@@ -39,10 +48,23 @@ class Plan:
         return self.m + self.selection
 
     @property
+    def batches(self) -> list[range]:
+        """The draws in the groups they are made in: always whole, so that a draw's bits never depend on a restart."""
+        size = self.batch_of_draws
+        return [range(start, min(start + size, self.draws)) for start in range(0, self.draws, size)]
+
+    def batch_of(self, draw: int) -> range:
+        """The batch that makes this draw."""
+        return self.batches[draw // self.batch_of_draws]
+
+    @property
     def voids(self) -> list[str]:
         """What in this plan lets un-noised raw images reach the models; any such thing voids the certificate."""
         found = (
-            (self.recipe["warm_epochs"] > 0, "training starts on the raw images (train.warm_epochs)"),
+            (
+                self.recipe["warm_epochs"] > 0 and self.recipe["warm_on"] == "raw",
+                "training starts on the raw images (train.warm_on)",
+            ),
             (self.recipe["normalise"] == "raw", "pixels are scaled by statistics of the raw images (train.normalise)"),
             (self.denoiser_state == "on-raw", "the denoiser was trained on the raw set as supplied"),
             (self.initial_state == "on-raw", "the initial weights were trained on the raw set as supplied"),
@@ -73,18 +95,35 @@ class Plan:
         """The error probability of one test point's certificate: alpha, shared where more than one claim is made.
 
         Over all test points if `simultaneous`; halved for each earlier attempt at the family, so that all attempts
-        together fail with at most 2 alpha.
+        together fail with at most 2 alpha. With planned looks, all of them together spend it.
         """
         return self.alpha * 2.0**-attempt / (self.n_test if self.simultaneous else 1)
 
+    def level_at(self, t: int, attempt: int) -> float:
+        """The error probability of a certificate of draws 0..t-1: the whole level, or the planned look's share."""
+        share = self.shares[self.looks.index(t)] if self.stopping == "looks" else 1.0
+        return self.level(attempt) * share
+
+    def rule(self, attempt: int) -> Rule:
+        """How the votes of the prefixes that may be certified are certified."""
+        level = self.level(attempt)
+        if self.stopping == "sequence":
+            return Sequence(self.m, self.sigma, level)
+        times, shares = (self.looks, self.shares) if self.stopping == "looks" else ((self.m,), (1.0,))
+        return Looks(times, look_levels(level, shares), self.sigma, self.method)
+
     def least_m(self, attempt: int) -> int:
-        """The least m that can certify anything at that level."""
-        return least_models(self.level(attempt), self.method, self.classes)
+        """The least m that can certify anything at that level, were the last look at m."""
+        if self.stopping == "sequence":
+            return least_of_sequence(self.level(attempt))
+        return least_models(self.level_at(self.m, attempt), self.method, self.classes)
 
     def as_dict(self) -> dict[str, Any]:
         """The plan with its digests, for JSON."""
         return {
             **asdict(self),
+            "looks": list(self.looks),
+            "shares": list(self.shares),
             "plan_digest": self.digest,
             "family": self.family,
             "recipe_digest": self.recipe_digest,
@@ -95,7 +134,8 @@ class Plan:
 
 def plan_from_dict(content: dict[str, Any]) -> Plan:
     """The plan that `as_dict` wrote. KeyError or TypeError if fields are missing."""
-    return Plan(**{name: content[name] for name in Plan.__dataclass_fields__})
+    fields = {name: content[name] for name in Plan.__dataclass_fields__}
+    return Plan(**fields | {name: tuple(fields[name]) for name in ("looks", "shares")})
 
 
 def least_models(alpha: float, method: str = "binary", classes: int = 2) -> int:
@@ -104,13 +144,24 @@ def least_models(alpha: float, method: str = "binary", classes: int = 2) -> int:
     return math.floor(math.log2(1 / level)) + 1
 
 
+def least_of_sequence(alpha: float) -> int:
+    """The same for a confidence sequence."""
+    return next(m for m in count(1) if largest_radius(Sequence(m, 1.0, alpha), m) > 0)
+
+
 DRAW_SOURCES = (
     "models/classifiers.py",
     "models/draw.py",
+    "models/extractors.py",
+    "models/fast_cifar.py",
+    "models/heads.py",
+    "models/stacked.py",
     "models/training.py",
+    "models/weights.py",
     "sanitize/arrays.py",
     "sanitize/denoiser.py",
     "sanitize/denoiser_files.py",
+    "sanitize/fast.py",
     "sanitize/fitting.py",
     "sanitize/imageset.py",
     "sanitize/noise.py",

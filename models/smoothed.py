@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from models.certificate import ABSTAIN, certify
+from models.certificate import ABSTAIN
+from models.extractors import Extractor, accelerated, features, load_extractor
 from models.plan import plan_from_dict
-from models.training import predict
+from models.training import as_tensor, predict_inputs
 from models.votes import count_votes
 from models.weights import load_weights
 from sanitize.denoiser import Denoiser, load_denoiser
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DESCRIPTION = "smoothed.json"
+EXTRACTOR = "extractor.safetensors"
 
 
 class SmoothedClassifier:
@@ -34,7 +37,8 @@ class SmoothedClassifier:
     def __init__(self, directory: Path) -> None:
         description = json.loads((directory / DESCRIPTION).read_text())
         self.plan = plan_from_dict(description["plan"])
-        self.level = self.plan.level(description["attempt"])
+        self.m: int = description["m"]
+        self.rule = self.plan.rule(description["attempt"])
         self.classes: list[str] = description["classes"]
         self.image_shape: tuple[int, ...] = tuple(description["image_shape"])
         self.networks = {}
@@ -43,6 +47,11 @@ class SmoothedClassifier:
             if not path.is_file() or file_digest(path) != digest:
                 raise InputError(f"{path} is not the network that draw {draw} recorded; download the model again")
             self.networks[int(draw)] = load_weights(path)
+        self.extractor: Extractor | None = None
+        if self.plan.recipe["mode"] == "transfer":
+            self.extractor = accelerated(load_extractor(directory / EXTRACTOR))
+            if self.extractor.digest != self.plan.initial_digest:
+                raise InputError(f"{directory / EXTRACTOR} is not the planned one; download the model again")
         self.denoiser: Denoiser | None = None
         if (directory / "denoiser").is_dir():
             self.denoiser = load_denoiser(directory / "denoiser")
@@ -56,15 +65,18 @@ class SmoothedClassifier:
         """
         pixels = self._checked(images)
         if not self.plan.test_sigma:
-            return {draw: predict(network, pixels) for draw, network in self.networks.items()}
+            seen = self._inputs_of(pixels)
+            return {draw: predict_inputs(network, seen) for draw, network in self.networks.items()}
         entropy = draw_entropy("os").value
         inputs = ImageSet(pixels, np.zeros(len(pixels), np.int64), tuple(map(str, range(len(pixels)))), ("?",))
-        return {
-            draw: predict(
-                network, sanitize(inputs, self.plan.test_sigma, self.denoiser, entropy, draw, role="test-noise")
-            )
-            for draw, network in self.networks.items()
-        }
+        votes = {}
+        for draw, network in self.networks.items():
+            noised = sanitize(inputs, self.plan.test_sigma, self.denoiser, entropy, draw, role="test-noise")
+            votes[draw] = predict_inputs(network, self._inputs_of(noised))
+        return votes
+
+    def _inputs_of(self, images: NDArray[Any]) -> Tensor:
+        return features(self.extractor, images) if self.extractor else as_tensor(images)
 
     def certify(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
         """(label, radius, counts) of each image: (n,) with ABSTAIN where nothing is certified, (n,), (n, K).
@@ -74,12 +86,12 @@ class SmoothedClassifier:
         """
         plan, votes = self.plan, self.votes(images)
         n, k = len(images), plan.classes
-        counts = count_votes({draw: row for draw, row in votes.items() if draw < plan.m}, plan.m, n, k)
+        counts = count_votes({draw: row for draw, row in votes.items() if draw < self.m}, self.m, n, k)
         if not plan.certifiable:
             return counts.argmax(axis=1), np.zeros(n), counts
-        chosen = {draw - plan.m: row for draw, row in votes.items() if draw >= plan.m}
+        chosen = {draw - self.m: row for draw, row in votes.items() if draw >= self.m}
         selection = count_votes(chosen, plan.selection, n, k) if plan.selection else None
-        label, radius = certify(counts, plan.m, plan.sigma, self.level, plan.method, selection)
+        label, radius = self.rule.certify(counts, self.m, selection)
         return label, radius, counts
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> "pd.DataFrame":

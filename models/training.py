@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.classifiers import Architecture, Standardise, build
+from models.fast_cifar import train_fast_cifar
 from models.params import TrainParams
 from sanitize.errors import InputError
 
 PREDICT_BATCH = 1024
+BATCH_NORMALISED = ("resnet18", "vgg11", "mobilenet-v2")
 
 
 def as_tensor(images: NDArray[Any]) -> Tensor:
@@ -39,23 +41,39 @@ def train(
 
     images (n, h, w, c), a sanitized copy; labels (n,) in 0..classes-1. Returned in evaluation mode, on `device`.
     `initial` weights replace the random ones. The raw images reach training only by a recipe that asks for it, and
-    voids the certificate by that (`models.plan`): with `warm_epochs`, or statistics of theirs.
+    voids the certificate by that (`models.plan`): with `warm_on: raw`, or statistics of theirs.
     """
-    model = _initialised(architecture_of(recipe, images.shape, classes), seed, initial).to(device).train()
+    model = initialised(architecture_of(recipe, images.shape, classes), seed, initial).to(device).train()
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False, allow_tf32=True):
+        _train(model, images, labels, recipe, seed, device, raw)
+    return model.eval()
+
+
+def _train(
+    model: nn.Sequential,
+    images: NDArray[Any],
+    labels: NDArray[np.int64],
+    recipe: TrainParams,
+    seed: int,
+    device: torch.device | str,
+    raw: NDArray[np.uint8] | None,
+) -> None:
+    if recipe.architecture == "fast-cifar":
+        train_fast_cifar(model, images, labels, recipe, seed, device)
+        return
     inputs, targets = as_tensor(images).to(device), torch.from_numpy(labels).to(device)
     un_noised = as_tensor(_required(raw, recipe)).to(device) if reads_raw_images(recipe) else None
     if isinstance(model[0], Standardise):
         model[0].measure(inputs if recipe.normalise == "copy" else un_noised)
     generator = torch.Generator().manual_seed(seed)
     if recipe.warm_epochs:
-        _fit(model, un_noised, targets, recipe, recipe.warm_epochs, generator)
+        _fit(model, un_noised if recipe.warm_on == "raw" else inputs, targets, recipe, recipe.warm_epochs, generator)
     _fit(model, inputs, targets, recipe, recipe.epochs, generator)
-    return model.eval()
 
 
 def reads_raw_images(recipe: TrainParams) -> bool:
     """Whether the recipe shows un-noised images to training."""
-    return recipe.warm_epochs > 0 or recipe.normalise == "raw"
+    return (recipe.warm_epochs > 0 and recipe.warm_on == "raw") or recipe.normalise == "raw"
 
 
 def architecture_of(recipe: TrainParams, shape: tuple[int, ...], classes: int) -> Architecture:
@@ -64,7 +82,8 @@ def architecture_of(recipe: TrainParams, shape: tuple[int, ...], classes: int) -
     return Architecture(recipe.architecture, (h, w, c), classes, recipe.width, recipe.normalise != "constants")
 
 
-def _initialised(architecture: Architecture, seed: int, initial: dict[str, Tensor] | None) -> nn.Sequential:
+def initialised(architecture: Architecture, seed: int, initial: dict[str, Tensor] | None) -> nn.Sequential:
+    """The network with the random weights that follow from `seed`, or the `initial` ones. InputError if they misfit."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build(architecture)
@@ -97,7 +116,9 @@ def _fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)
     for _ in range(epochs):
         for rows in torch.randperm(n, generator=generator).split(recipe.batch):
-            batch = shifted(inputs[rows], recipe.shift, generator)
+            if len(rows) == 1 and recipe.architecture in BATCH_NORMALISED:
+                continue  # one image has no statistics
+            batch = mirrored(shifted(inputs[rows], recipe.shift, generator), recipe.flip, generator)
             loss = functional.cross_entropy(model(batch), targets[rows], label_smoothing=recipe.label_smoothing)
             optimiser.zero_grad()
             loss.backward()
@@ -118,11 +139,25 @@ def shifted(batch: Tensor, most: int, generator: torch.Generator) -> Tensor:
     return padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
+def mirrored(batch: Tensor, flip: bool, generator: torch.Generator) -> Tensor:  # noqa: FBT001 (a param's own value)
+    """Each image turned left to right with probability 1/2, if `flip`."""
+    if not flip:
+        return batch
+    coin = (torch.rand(len(batch), generator=generator) < 0.5).to(batch.device)
+    return torch.where(coin[:, None, None, None], batch.flip(3), batch)
+
+
 @torch.inference_mode()
 def predict(model: nn.Module, images: NDArray[Any], device: torch.device | str = "cpu") -> NDArray[np.int64]:
     """The predicted class of each image, (n,). A model whose logits are not finite votes for nobody: -1."""
+    return predict_inputs(model, as_tensor(images), device)
+
+
+@torch.inference_mode()
+def predict_inputs(model: nn.Module, inputs: Tensor, device: torch.device | str = "cpu") -> NDArray[np.int64]:
+    """The same for what the network itself takes: pixels in [-1, 1], or features."""
     votes = []
-    for batch in as_tensor(images).split(PREDICT_BATCH):
+    for batch in inputs.split(PREDICT_BATCH):
         logits = model(batch.to(device))
         best = logits.argmax(dim=1)
         best[~logits.isfinite().all(dim=1)] = -1

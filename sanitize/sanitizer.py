@@ -70,12 +70,14 @@ def sanitize(
     draw: int = 0,
     *,
     role: Role = "noise",
+    denoise: Denoise | None = None,
     batch: int = BATCH,
     progress: bool = False,
 ) -> NDArray[Any]:
     """One sanitized copy of a set in memory: `sanitize_batch` over all of it, in the set's order.
 
-    Shapes and types as there. InputError unless sigma is within reach and the denoiser is made for images of this size.
+    Shapes, types and `denoise` as there. InputError unless sigma is within reach and the denoiser is made for images
+    of this size.
     """
     require_reachable(sigma, denoiser.facts.largest_sigma if denoiser else math.inf)
     h, w, channels = raw.image_shape
@@ -85,7 +87,16 @@ def sanitize(
         for start in range(0, len(raw), batch):
             rows = slice(start, start + batch)
             done[rows] = sanitize_batch(
-                raw.images[rows], raw.ids[rows], sigma, denoiser, entropy, draw, role, fitting=fitting, batch=batch
+                raw.images[rows],
+                raw.ids[rows],
+                sigma,
+                denoiser,
+                entropy,
+                draw,
+                role,
+                fitting=fitting,
+                denoise=denoise,
+                batch=batch,
             )
             bar.update(len(raw.ids[rows]))
     return done

@@ -6,16 +6,22 @@ from models.plan import Plan, recipe_of
 QUICK = TrainParams(
     architecture="mlp",
     width=8,
+    mode="scratch",
     epochs=2,
     batch=8,
     learning_rate=2e-3,
     weight_decay=0.0,
     label_smoothing=0.0,
     shift=0,
+    flip=False,
     normalise="constants",
     warm_epochs=0,
+    warm_on="copy",
     initial_weights=None,
     initial_provenance="disjoint",
+    head="ridge",
+    head_l2=0.01,
+    head_prior=False,
 )
 
 PLAN = Plan(
@@ -35,6 +41,10 @@ PLAN = Plan(
     alpha=0.001,
     method="binary",
     simultaneous=False,
+    stopping="none",
+    looks=(),
+    shares=(),
+    batch_of_draws=5,
     entropy_spec="os",
     code_digest="code",
 )

@@ -2,15 +2,20 @@
 
 import shutil
 import sqlite3
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from models_recipes import PLAN, QUICK
+from prefect.states import Completed, Failed, State
+from ruamel.yaml import YAML
 
-from flows import worker
+from flows import smooth, worker
 from flows.assembly import assemble
 from flows.audit import Check, audit
 from flows.certificates import Certified, certify_version
@@ -81,6 +86,15 @@ def make_sets() -> None:
     shutil.copy(ROOT / "params.yaml", "params.yaml")
 
 
+def set_params(**sections: dict) -> None:
+    """Change the working directory's params.yaml."""
+    yaml, path = YAML(), Path("params.yaml")
+    content = yaml.load(path)
+    for section, changes in sections.items():
+        content[section].update(changes)
+    yaml.dump(content, path)
+
+
 def make_plan(**changes: object) -> Plan:
     """A plan for the sets of the working directory: noise only, so that a draw takes milliseconds."""
     plan = replace(
@@ -104,10 +118,51 @@ def make_ensemble(store: Store, **changes: object) -> Registered:
     worker._inputs.cache_clear()
     plan = make_plan(**changes)
     ensemble = open_ensemble(store, plan)
-    inputs = worker.prepare(plan)
-    for draw in range(plan.draws):
-        worker.train_one(store, ensemble, draw, inputs)
+    for batch in plan.batches:
+        worker.train_batch(ensemble.run_id, batch, list(batch), "all", "processes")
     return registered(store, ensemble)
+
+
+@dataclass
+class InThisProcess:
+    """In the place of Prefect's flow `smooth`: the batches one after the other, here. The first `lose` get lost."""
+
+    lose: int = 0
+    given: list[tuple[range, list[int]]] = field(default_factory=list)
+
+    def with_options(self, **_: object) -> "InThisProcess":
+        return self
+
+    def __call__(
+        self, run_id: str, batches: list[tuple[range, list[int]]], *rest: object, return_state: bool = True
+    ) -> State:
+        _, keep, engine = rest
+        lost, self.lose = min(self.lose, len(batches)), max(0, self.lose - len(batches))
+        self.given += batches
+        for batch, wanted in batches[lost:]:
+            worker.train_batch(run_id, batch, wanted, keep, engine)
+        return Failed(message=f"{lost} of {len(batches)} batches failed") if lost else Completed()
+
+
+@contextmanager
+def in_this_process(lose: int = 0) -> Iterator[InThisProcess]:
+    """`flows.smooth` without Prefect, and what it gives out."""
+    worker._inputs.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(smooth, "smooth", flow := InThisProcess(lose))
+        yield flow
+
+
+def grow(store: Store, ensemble: Ensemble) -> Ensemble:
+    """Make the draws as `flows.smooth` does, look for look."""
+    with in_this_process():
+        return smooth.make_ensemble(store, ensemble, "all", "processes")
+
+
+def make_prefix(store: Store, ensemble: Ensemble, t: int) -> None:
+    """Make what is missing of draws 0..t-1, as `flows.smooth` does."""
+    with in_this_process():
+        smooth.make_prefix(store, ensemble, t, "all", "processes")
 
 
 def registered(store: Store, ensemble: Ensemble) -> Registered:

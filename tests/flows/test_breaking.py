@@ -168,7 +168,7 @@ def test_a_draw_of_another_recipe_is_no_member(version):
     worker._inputs.cache_clear()
     other = make_plan(recipe=RECIPE | {"epochs": 1})
     stranger = replace(version.ensemble, plan=other)
-    worker.train_one(version.store, stranger, 3, worker.prepare(other))
+    worker.train_batch(stranger.run_id, other.batch_of(3), [3], "all", "processes")
     with pytest.raises(InputError, match=r"\(draw 3\) was made by another plan; it is no member"):
         version.certify()
     (run_id,) = _runs(version.store, "tags.`cleanlabel.draw` = '3'", version)
@@ -269,7 +269,7 @@ def test_a_certificate_written_anew_from_an_edited_store_fails_at_the_one_that_i
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"recipe": RECIPE | {"warm_epochs": 2}}, "training starts on the raw images"),
+        ({"recipe": RECIPE | {"warm_epochs": 2, "warm_on": "raw"}}, "training starts on the raw images"),
         ({"recipe": RECIPE | {"normalise": "raw"}}, "scaled by statistics of the raw images"),
     ],
 )

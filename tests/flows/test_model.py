@@ -102,7 +102,7 @@ def test_noise_on_the_test_inputs_certifies_triggers(version, denoiser_dir, no_p
 
 def test_a_model_that_is_not_certifiable_answers_without_a_radius(version, no_pickle):
     plan = make_plan()
-    void = make_ensemble(version.store, recipe=plan.recipe | {"warm_epochs": 1})
+    void = make_ensemble(version.store, recipe=plan.recipe | {"warm_epochs": 1, "warm_on": "raw"})
     answers = mlflow.pyfunc.load_model(f"models:/{SMOOTHED}/{void.number}").predict(load(SETS["test"]).images[..., 0])
     assert (answers["radius"] == 0).all()
     assert (answers["label"] >= 0).all()

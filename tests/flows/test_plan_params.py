@@ -62,11 +62,17 @@ def test_the_plan_has_everything_that_determines_the_draws(project):
         ({"smooth": {"test_sigma": 100.0}}, "sigma=100 exceeds the schedule's largest noise level 78.7"),
         ({"smooth": {"test_sigma": -0.1}}, "param smooth.test_sigma=-0.1"),
         (
-            {"train": {"initial_weights": "data/pretrained/no"}},
+            {"train": {"mode": "fine-tune", "initial_weights": "data/pretrained/no"}},
             "train.initial_weights='data/pretrained/no' does not exist",
         ),
         ({"train": {"initial_provenance": "unknown"}}, "param train.initial_provenance='unknown'"),
         ({"train": {"warm_epochs": -1}}, "param train.warm_epochs=-1"),
+        ({"train": {"initial_weights": "some"}}, "train.mode='scratch' starts from random weights"),
+        ({"train": {"mode": "transfer"}}, "train.mode='transfer' needs weights trained elsewhere"),
+        ({"train": {"architecture": "fast-cifar", "normalise": "copy"}}, "train.normalise='copy' do not apply"),
+        ({"train": {"architecture": "resnet"}}, "param train.architecture='resnet'"),
+        ({"train": {"momentum": 0.9}}, "train.momentum"),
+        ({"smooth": {"keep_weights": 0}}, "param smooth.keep_weights"),
         ({"certify": {"images": []}}, "param certify.images="),
     ],
 )
@@ -90,7 +96,34 @@ def test_initial_weights_stand_in_the_plan_with_what_they_saw(project):
     architecture = Architecture("small-cnn", (8, 8, 1), 10, 16)
     save_weights(build(architecture), path, architecture)
     for state in ("disjoint", "fixed-before", "on-raw"):
-        set_params(train={"initial_weights": "data/pretrained/mine.safetensors", "initial_provenance": state})
+        set_params(
+            train={
+                "mode": "fine-tune",
+                "architecture": "small-cnn",
+                "width": 16,
+                "initial_weights": "data/pretrained/mine.safetensors",
+                "initial_provenance": state,
+            }
+        )
         plan = make_plan()
         assert (plan.initial_digest, plan.initial_state) == (file_digest(path), state)
         assert plan.certifiable is (state != "on-raw")
+
+
+def test_initial_weights_of_another_network_are_refused_before_anything_is_planned(project):
+    path = project / "data" / "pretrained" / "mine.safetensors"
+    architecture = Architecture("small-cnn", (8, 8, 1), 10, 8)
+    save_weights(build(architecture), path, architecture)
+    changes = {"mode": "fine-tune", "architecture": "small-cnn", "width": 16}
+    set_params(train=changes | {"initial_weights": "data/pretrained/mine.safetensors"})
+    with pytest.raises(InputError, match="width=8.*train.mode='fine-tune' needs.*width=16"):
+        make_plan()
+
+
+def test_an_extractor_for_images_of_another_size_is_refused_with_both_sizes(project):
+    path = project / "data" / "pretrained" / "mine.safetensors"
+    architecture = Architecture("small-cnn", (16, 16, 1), 10, 8)
+    save_weights(build(architecture), path, architecture)
+    set_params(train={"mode": "transfer", "initial_weights": "data/pretrained/mine.safetensors"})
+    with pytest.raises(InputError, match="images are 8x8 with 1 channel, the extractor takes 16x16 with 1 channel"):
+        make_plan()

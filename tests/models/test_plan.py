@@ -15,7 +15,7 @@ def recipe(**changes: object) -> dict:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"recipe": recipe(warm_epochs=1)}, "training starts on the raw images"),
+        ({"recipe": recipe(warm_epochs=1, warm_on="raw")}, "training starts on the raw images"),
         ({"recipe": recipe(normalise="raw")}, "statistics of the raw images"),
         ({"denoiser_state": "on-raw"}, "denoiser was trained on the raw set as supplied"),
         ({"initial_digest": "x", "initial_state": "on-raw"}, "initial weights were trained on the raw set as supplied"),
@@ -51,7 +51,15 @@ def test_a_plan_cannot_be_declared_certifiable_in_its_file():
 
 
 def test_every_field_changes_the_digest():
-    other = {int: 7, float: 0.75, str: "margin", bool: True, dict: recipe(epochs=9), type(None): "something"}
+    other = {
+        int: 7,
+        float: 0.75,
+        str: "margin",
+        bool: True,
+        dict: recipe(epochs=9),
+        tuple: (3, 4),
+        type(None): "something",
+    }
     for name in Plan.__dataclass_fields__:
         changed = replace(PLAN, **{name: other[type(getattr(PLAN, name))]})
         assert changed.digest != PLAN.digest, name

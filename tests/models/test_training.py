@@ -55,7 +55,7 @@ def test_statistics_of_the_copy_are_taken_from_the_copy_alone(small_set):
     torch.testing.assert_close(weights(model), weights(same), atol=0, rtol=0)
 
 
-@pytest.mark.parametrize("change", [{"warm_epochs": 1}, {"normalise": "raw"}])
+@pytest.mark.parametrize("change", [{"warm_epochs": 1, "warm_on": "raw"}, {"normalise": "raw"}])
 def test_only_a_recipe_that_asks_for_them_sees_raw_images(change, small_set):
     copy, changed = 255 - small_set.images, QUICK.model_copy(update=change)
     for recipe, reads in ((QUICK, False), (changed, True)):

@@ -1,0 +1,234 @@
+"""A thousand models: how fast, at what cost of keeping books, and what they certify.
+
+    python -m benchmarks.ensemble [--quick] [--architecture small-cnn]
+
+Runs the pipeline's own command, `python -m flows.smooth`, on the pipeline's data (run `dvc repro denoiser` first), in a
+project directory of its own, once denoised and once with the noise left in. The loop that anybody would write stands
+beside it: one draw after the other in one process, float32, with as many threads as torch takes, nothing recorded.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from ruamel.yaml import YAML
+from tqdm import tqdm
+
+from benchmarks.record import RESULTS, record
+from models.certificate import certified_accuracy, certify
+from models.draw import Materials, make_draw
+from models.params import CertifyParams, TrainParams
+from models.votes import count_votes
+from sanitize import errors
+from sanitize.denoiser import load_denoiser
+from sanitize.imageset import ImageSet, load
+from sanitize.noise import draw_entropy
+from sanitize.params import SanitizeParams, read_params
+from sanitize.paths import DENOISER, ENSEMBLE, SETS
+
+ROOT = Path(__file__).resolve().parents[1]
+ROUNDS = 3
+"""The loop is measured in so many parts, between which the flow runs: a machine that slows down slows down both."""
+CNN = {"architecture": "small-cnn", "width": 16, "epochs": 10}
+CURVE = np.linspace(0, 2.5, 251)
+
+
+def changed(section: str, changes: dict[str, Any]) -> None:
+    """Set params in the working directory's params.yaml."""
+    reader, path = YAML(), Path("params.yaml")
+    params = reader.load(path)
+    params[section].update(changes)
+    reader.dump(params, path)
+
+
+@contextmanager
+def project() -> Iterator[None]:
+    """A directory like the pipeline's after its `denoiser` stage, for the length of a run."""
+    here = Path.cwd()
+    with tempfile.TemporaryDirectory(prefix="cleanlabel-benchmark-") as scratch:
+        shutil.copy("params.yaml", scratch)
+        (Path(scratch) / "data").mkdir()
+        for path in SETS.values():
+            shutil.copy(path, Path(scratch) / path)
+        shutil.copytree(DENOISER, Path(scratch) / DENOISER)
+        os.chdir(scratch)
+        try:
+            yield
+        finally:
+            os.chdir(here)
+
+
+def loop(materials: Materials, draws: int, first: int) -> float:
+    """Seconds a model of the one-at-a-time loop."""
+    entropy = draw_entropy("os").value
+    started = time.perf_counter()
+    for draw in range(first, first + draws):
+        make_draw(materials, entropy, draw)
+    return (time.perf_counter() - started) / draws
+
+
+def flow(m: int) -> tuple[float, NDArray[np.int64], dict[str, float]]:
+    """Wall seconds of `flows.smooth` from the command to the registered version, the votes (m, n), and its books."""
+    changed("smooth", {"m": m})
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "flows.smooth"], check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    seconds = time.perf_counter() - started
+    votes = np.load(ENSEMBLE / "votes.npy", allow_pickle=False)
+    return seconds, votes, spent()
+
+
+def spent() -> dict[str, float]:
+    """Of the newest version: core-seconds a model of sanitizing and training, and of a batch's bookkeeping.
+
+    Asked for in a process of its own: MLflow remembers the store it was first imported for.
+    """
+    asked = [sys.executable, "-m", "benchmarks.ensemble", "--books"]
+    answer = subprocess.run(
+        asked, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    found: dict[str, float] = json.loads(answer.stdout.splitlines()[-1])
+    return found
+
+
+def books() -> None:
+    """Print what the runs of the store in the working directory say they took."""
+    from flows.store import connect, find_runs
+
+    store = connect()
+    runs = find_runs(store, "tags.`cleanlabel.kind` = 'draw' and attributes.status = 'FINISHED'")
+    work = sum(run.data.metrics["sanitize_seconds"] + run.data.metrics["train_seconds"] for run in runs)
+    first, last = min(run.info.start_time for run in runs), max(run.info.end_time for run in runs)
+    ends = sorted(run.info.end_time for run in runs)
+    middle = ends[len(ends) // 4], ends[3 * len(ends) // 4]
+    steady = (middle[1] - middle[0]) / 1000 / (len(ends) / 2)
+    print(
+        json.dumps(
+            {
+                "work_seconds_a_model": work / len(runs),
+                "making_seconds": (last - first) / 1000,
+                "steady_seconds_a_model": steady,
+            }
+        )
+    )
+
+
+def curves(votes: NDArray[np.int64], sizes: list[int], test: ImageSet, sigma: float, alpha: float) -> dict[int, Any]:
+    """Certified accuracy at CURVE of the first so many models, by their number."""
+    found = {}
+    for m in sizes:
+        counts = count_votes(dict(enumerate(votes[:m])), m, len(test), len(test.classes))
+        label, radius = certify(counts, m, sigma, alpha)
+        found[m] = certified_accuracy(label, radius, test.labels, CURVE)
+    return found
+
+
+def draw_picture(path: Path, found: dict[str, dict[int, Any]], sigma: float) -> None:
+    """Certified accuracy against R: denoised solid, noise left in dashed."""
+    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    for name, style in (("denoised", "-"), ("noise only", "--")):
+        for colour, (m, curve) in zip(("tab:blue", "tab:orange"), found[name].items(), strict=False):
+            axes.plot(CURVE, curve, style, color=colour, label=f"{name}, m = {m:,}")
+    axes.set(xlabel="joint ℓ2 radius R over the training set, [0,1] units", ylabel="certified accuracy", ylim=(0, 1))
+    axes.set_title(f"digits, σ = {sigma:g}, α = .001 for each test image")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def main() -> None:
+    flags = argparse.ArgumentParser(prog="python -m benchmarks.ensemble", description=__doc__.splitlines()[0])
+    flags.add_argument("--quick", action="store_true", help="200 models in place of 1,000, and no noise-only ones")
+    flags.add_argument("--architecture", choices=["mlp", "small-cnn"], default="mlp")
+    flags.add_argument("--books", action="store_true", help=argparse.SUPPRESS)
+    args = flags.parse_args()
+    if args.books:
+        books()
+        return
+    m, sizes = (200, [100, 200]) if args.quick else (1_000, [100, 1_000])
+    part = 5 if args.quick else 20
+    recipe = read_params("train", TrainParams)
+    recipe = TrainParams.model_validate(recipe.model_dump() | (CNN if args.architecture == "small-cnn" else {}))
+    sigma, alpha = read_params("sanitize", SanitizeParams).sigma, read_params("certify", CertifyParams).alpha
+    raw, test = load(SETS["raw"]), load(SETS["test"])
+    threads = torch.get_num_threads()
+    materials = Materials(raw, test, sigma, load_denoiser(DENOISER), recipe, draws=1)
+    loop(materials, 2, 0)
+
+    alone, ours, votes = [], {}, {}
+    with project():
+        changed("train", recipe.model_dump())
+        for name, denoise in (("denoised", True), ("noise only", False)):
+            if args.quick and not denoise:
+                continue
+            changed("sanitize", {"denoise": denoise})
+            seconds, votes[name], inside = flow(m)
+            ours[name] = {"seconds_a_model": seconds / m, **inside}
+            alone.append(loop(materials, part, 100 * len(alone)))
+            if name == "denoised":
+                np.save(RESULTS / f"{name_of(args)}_votes.npy", votes[name].astype(np.int8), allow_pickle=False)
+    for _ in tqdm(range(ROUNDS - len(alone)), desc="one at a time", unit="part"):
+        alone.append(loop(materials, part, 100 * len(alone)))
+
+    reference = float(np.median(alone))
+    cores = len(os.sched_getaffinity(0))
+    mine = ours["denoised"]
+    books_ms = 1000 * (cores * mine["steady_seconds_a_model"] - mine["work_seconds_a_model"])
+    figures = {
+        "m": m,
+        "sigma": sigma,
+        "alpha": alpha,
+        "recipe": recipe.model_dump(),
+        "threads_of_the_loop": threads,
+        "loop_seconds_a_model": [round(s, 4) for s in alone],
+        "flow": {name: {key: round(value, 4) for key, value in row.items()} for name, row in ours.items()},
+        "models_a_minute": {"loop": round(60 / reference, 1), "flow": round(60 / mine["seconds_a_model"], 1)},
+        "ratio": round(reference / mine["seconds_a_model"], 2),
+        "ratio_once_begun": round(reference / mine["steady_seconds_a_model"], 2),
+        "books_core_ms_a_model": round(books_ms, 1),
+    }
+    found = {name: curves(v, sizes, test, sigma, alpha) for name, v in votes.items()}
+    radii = [0.0, 0.25, 0.5, 1.0, 1.5, 2.0]
+    at = [int(np.argmin(abs(CURVE - r))) for r in radii]
+    figures["certified"] = {
+        name: {
+            str(size): {f"{r:g}": round(float(curve[i]), 4) for r, i in zip(radii, at, strict=True)}
+            for size, curve in by_size.items()
+        }
+        for name, by_size in found.items()
+    }
+    print(f"\n| {args.architecture} | models a minute | ratio |\n|---|--:|--:|")
+    print(f"| one at a time, {threads} threads | {60 / reference:.0f} | 1 |")
+    print(f"| `flows.smooth`, m = {m:,}, all included | {60 / mine['seconds_a_model']:.0f} | {figures['ratio']} |")
+    print(f"| … once begun | {60 / mine['steady_seconds_a_model']:.0f} | {figures['ratio_once_begun']} |")
+    print(f"\ntracking and orchestration: {books_ms:.0f} core-ms a model\n")
+    print("| | m | " + " | ".join(f"R = {r:g}" for r in radii) + " |\n|---|--:|" + "--:|" * len(radii))
+    for name, by_size in found.items():
+        for size, curve in by_size.items():
+            print(f"| {name} | {size:,} | " + " | ".join(f"{curve[i]:.3f}" for i in at) + " |")
+    if not args.quick:
+        draw_picture(RESULTS / f"{name_of(args)}.png", found, sigma)
+    record(name_of(args), figures)
+
+
+def name_of(args: argparse.Namespace) -> str:
+    """What the results are called."""
+    kind = "" if args.architecture == "mlp" else f"_{args.architecture}"
+    return f"ensemble{kind}{'_quick' if args.quick else ''}"
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,93 @@
+"""Where the batches of draws run: this machine's processes, or a Ray cluster. The same tasks, the same votes."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, get_args
+
+from prefect.client.orchestration import get_client
+from prefect.concurrency.sync import concurrency
+from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
+
+from flows.environment import Engine
+from flows.server import end_with
+from sanitize.errors import InputError
+
+GPU_LIMIT = "cleanlabel-gpu"
+"""Prefect's concurrency limit whose slots are GPUs: whoever trains on one holds a slot, in whatever flow."""
+CARRIED = ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "CLEANLABEL_THREADS")
+"""Settings that the workers on other machines need as well."""
+
+
+def engine_asked(name: str | None) -> Engine:
+    """The engine by its name, or by CLEANLABEL_ENGINE. InputError if there is none of that name or it is missing."""
+    asked = name or os.environ.get("CLEANLABEL_ENGINE") or "processes"
+    if asked not in get_args(Engine):
+        raise InputError(f"engine {asked!r} is unknown; choose one of {', '.join(get_args(Engine))}")
+    if asked == "ray" and not find_spec("prefect_ray"):
+        raise InputError(
+            "engine 'ray' is not installed; install the extra `ray` (uv pip install 'cleanlabel[ray]'), "
+            "or use the engine 'processes'"
+        )
+    return "ray" if asked == "ray" else "processes"
+
+
+def workers() -> int:
+    """How many batches are made at once on this machine: CLEANLABEL_WORKERS, or one a core."""
+    asked = os.environ.get("CLEANLABEL_WORKERS", "")
+    if asked and not (asked.isdecimal() and int(asked) > 0):
+        raise InputError(f"CLEANLABEL_WORKERS={asked!r} is no number of processes; give 1 or more")
+    return int(asked) if asked else len(os.sched_getaffinity(0))
+
+
+def gpus() -> int:
+    """GPUs of this machine: CLEANLABEL_GPUS, or those the driver shows."""
+    asked = os.environ.get("CLEANLABEL_GPUS", "")
+    if asked and not asked.isdecimal():
+        raise InputError(f"CLEANLABEL_GPUS={asked!r} is no number of GPUs; give 0 or more")
+    return int(asked) if asked else len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+def task_runner(engine: Engine) -> TaskRunner[Any]:
+    """Prefect's runner: a process pool that ends with this process, or Ray.
+
+    Ray: the cluster at CLEANLABEL_RAY_ADDRESS, or one on this machine for the length of the flow. The project's
+    directory must be the same on every machine of a cluster, and the MLflow store and Prefect's server be servers.
+    """
+    if engine == "processes":
+        return ProcessPoolTaskRunner(workers(), initializer=end_with, initargs=(os.getpid(),))
+    from prefect_ray import RayTaskRunner
+
+    carried = {"env_vars": {name: os.environ[name] for name in CARRIED if name in os.environ}}
+    address = os.environ.get("CLEANLABEL_RAY_ADDRESS")
+    if address:
+        return RayTaskRunner(address=address, init_kwargs={"runtime_env": carried})
+    here: dict[str, Any] = {"num_cpus": workers(), "include_dashboard": False, "log_to_driver": False}
+    return RayTaskRunner(init_kwargs=here | {"runtime_env": carried, "logging_level": "error"})
+
+
+@contextmanager
+def resources(engine: Engine) -> Iterator[None]:
+    """What a task submitted inside needs of the engine: on Ray a GPU where there are any, and no retry of its own.
+
+    A lost batch is given out again by the flow, which first looks which of its draws are recorded.
+    """
+    if engine == "processes":
+        with get_client(sync_client=True) as client:
+            client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, max(1, gpus()))
+        yield
+        return
+    from prefect_ray.context import remote_options
+
+    needs = {"num_gpus": 1} if gpus() else {}
+    with remote_options(max_retries=0, **needs):
+        yield
+
+
+def gpu_slot(engine: Engine, device_type: str) -> Any:
+    """Hold a GPU while a batch is made; strict: without the limit that counts them nothing is trained."""
+    if device_type == "cpu" or engine == "ray":  # Ray counts GPUs itself
+        return nullcontext()
+    return concurrency(GPU_LIMIT, occupy=1, strict=True)
