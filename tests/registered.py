@@ -113,13 +113,13 @@ def make_plan(**changes: object) -> Plan:
     return replace(plan, **changes)
 
 
-def make_ensemble(store: Store, **changes: object) -> Registered:
+def make_ensemble(store: Store, keep: int | str = "all", **changes: object) -> Registered:
     """Plan, train, assemble and register, as `flows.smooth` does in its processes."""
     worker._inputs.cache_clear()
     plan = make_plan(**changes)
     ensemble = open_ensemble(store, plan)
     for batch in plan.batches:
-        worker.train_batch(ensemble.run_id, batch, list(batch), "all", "processes")
+        worker.train_batch(ensemble.run_id, batch, list(batch), keep, "processes")
     return registered(store, ensemble)
 
 
