@@ -1,6 +1,7 @@
 """Where the batches of draws run: this machine's processes, or a Ray cluster. The same tasks, the same votes."""
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
@@ -57,7 +58,7 @@ def task_runner(engine: Engine) -> TaskRunner[Any]:
     directory must be the same on every machine of a cluster, and the MLflow store and Prefect's server be servers.
     """
     if engine == "processes":
-        return ProcessPoolTaskRunner(workers(), initializer=end_with, initargs=(os.getpid(),))
+        return ProcessPoolTaskRunner(workers(), initializer=begin_worker, initargs=(os.getpid(),))
     from prefect_ray import RayTaskRunner
 
     carried = {"env_vars": {name: os.environ[name] for name in CARRIED if name in os.environ}}
@@ -66,6 +67,41 @@ def task_runner(engine: Engine) -> TaskRunner[Any]:
         return RayTaskRunner(address=address, init_kwargs={"runtime_env": carried})
     here: dict[str, Any] = {"num_cpus": workers(), "include_dashboard": False, "log_to_driver": False}
     return RayTaskRunner(init_kwargs=here | {"runtime_env": carried, "logging_level": "error"})
+
+
+def begin_worker(parent: int) -> None:
+    """Make this process a worker: it ends when `parent` is gone, and on SIGTERM, but not in the middle of a batch.
+
+    A process pool that loses one worker terminates the others. What they are at would be lost with it.
+    """
+    end_with(parent)
+    signal.signal(signal.SIGTERM, lambda *_: _BATCH.end())
+
+
+class _Batch:
+    """Whether this process is making a batch, and whether it was told to end meanwhile."""
+
+    making = told_to_end = False
+
+    def end(self) -> None:
+        self.told_to_end = True
+        if not self.making:
+            os._exit(1)
+
+
+_BATCH = _Batch()
+
+
+@contextmanager
+def unbroken() -> Iterator[None]:
+    """Put SIGTERM off until what is inside is done."""
+    _BATCH.making = True
+    try:
+        yield
+    finally:
+        _BATCH.making = False
+        if _BATCH.told_to_end:
+            os._exit(1)
 
 
 @contextmanager

@@ -12,9 +12,9 @@ from models.votes import votes_to_bytes
 from sanitize.noise import draw_entropy
 
 SIZES = (20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
-ROWS_BESIDE = 15
+ROWS_BESIDE = 14
 """Rows of a child run in MLflow's tables beside those of its params and tags: the run itself, three metrics twice,
-its hashes and MLflow's own tags."""
+its hashes, its parent and its name."""
 
 
 def forecast(plan: Plan, keep: Keep) -> str:

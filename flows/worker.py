@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from mlflow.utils.time import get_current_time_millis
 
-from flows.engine import gpu_slot
+from flows.engine import gpu_slot, unbroken
 from flows.ensemble import (
     NETWORKS,
     Ensemble,
@@ -46,18 +46,19 @@ def train_batch(run_id: str, batch: range, wanted: list[int], keep: Keep, engine
     recorded before it is made, so a worker that dies leaves no trace of a draw, or all of it, or a run that never
     finished and does not count.
     """
-    store = connect()
-    ensemble = read_ensemble(store, store.client.get_run(run_id))
-    materials = prepare(ensemble.plan)
-    entropy = recall_entropy(ensemble).value
-    draws = batch if materials.stacked(len(batch)) else wanted
-    with gpu_slot(engine, materials.device.type):
-        began = get_current_time_millis()
-        made = [one for one in make_batch(materials, entropy, draws) if one.draw in wanted]
-    digests = _keep_networks(store, ensemble, materials, [one for one in made if kept(one.draw, keep)])
-    for one in made:
-        record(store, ensemble, materials, one, digests.get(one.draw), began)
-    return len(made)
+    with unbroken():
+        store = connect()
+        ensemble = read_ensemble(store, store.client.get_run(run_id))
+        materials = prepare(ensemble.plan)
+        entropy = recall_entropy(ensemble).value
+        draws = batch if materials.stacked(len(batch)) else wanted
+        with gpu_slot(engine, materials.device.type):
+            began = get_current_time_millis()
+            made = [one for one in make_batch(materials, entropy, draws) if one.draw in wanted]
+        digests = _keep_networks(store, ensemble, materials, [one for one in made if kept(one.draw, keep)])
+        for one in made:
+            record(store, ensemble, materials, one, digests.get(one.draw), began)
+        return len(made)
 
 
 def kept(draw: int, keep: Keep) -> bool:

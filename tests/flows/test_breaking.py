@@ -15,8 +15,9 @@ from registered import RECIPE, M, Registered, make_ensemble, make_plan, register
 
 from flows import worker
 from flows.audit import CERTIFICATE
-from flows.ensemble import CERTIFICATE_ARTIFACT, draw_params, draw_tags, open_ensemble
+from flows.ensemble import CERTIFICATE_ARTIFACT, draw_params, draw_tags, open_ensemble, recall_entropy
 from flows.store import SMOOTHED, TAG, Store, create_run, finish, get_version, log_files
+from models.draw import make_again, make_batch
 from models.votes import merkle_root
 from sanitize.errors import InputError
 from sanitize.imageset import load, save_npz
@@ -168,7 +169,9 @@ def test_a_draw_of_another_recipe_is_no_member(version):
     worker._inputs.cache_clear()
     other = make_plan(recipe=RECIPE | {"epochs": 1})
     stranger = replace(version.ensemble, plan=other)
-    worker.train_batch(stranger.run_id, other.batch_of(3), [3], "all", "processes")
+    materials = worker.prepare(other)
+    (made,) = make_batch(materials, recall_entropy(stranger).value, [3])
+    worker.record(version.store, stranger, materials, made, None, 0)
     with pytest.raises(InputError, match=r"\(draw 3\) was made by another plan; it is no member"):
         version.certify()
     (run_id,) = _runs(version.store, "tags.`cleanlabel.draw` = '3'", version)
@@ -197,10 +200,11 @@ def test_a_failed_run_marked_finished_has_no_votes(version):
 
 
 def test_one_seed_for_two_draws_names_both_runs(version, monkeypatch):
-    made = worker.Inputs.make
-    monkeypatch.setattr(
-        worker.Inputs, "make", lambda self, entropy, draw: made(self, entropy, 2 if draw == 3 else draw)
-    )
+    def twice(materials, entropy, draws):
+        for made in make_batch(materials, entropy, draws):
+            yield replace(next(make_batch(materials, entropy, [2])), draw=3) if made.draw == 3 else made
+
+    monkeypatch.setattr(worker, "make_batch", twice)
     with pytest.raises(InputError, match=r"were made from the same seed; .* delete the second \(draw 3\)"):
         make_ensemble(version.store, m=M + 2)
     # The same with the tag made to fit: the pixels it was trained on give it away.
@@ -214,10 +218,11 @@ def test_one_seed_for_two_draws_names_both_runs(version, monkeypatch):
 
 
 def test_a_draw_from_other_entropy_is_named_once_the_entropy_is_revealed(version, monkeypatch):
-    made, foreign = worker.Inputs.make, draw_entropy("os")
-    monkeypatch.setattr(
-        worker.Inputs, "make", lambda self, entropy, draw: made(self, foreign if draw == 3 else entropy, draw)
-    )
+    def strange(materials, entropy, draws):
+        for made in make_batch(materials, entropy, draws):
+            yield next(make_batch(materials, draw_entropy("os").value, [3])) if made.draw == 3 else made
+
+    monkeypatch.setattr(worker, "make_batch", strange)
     other = make_ensemble(version.store, m=M + 2)
     with pytest.raises(InputError, match=r"\(draw 3\) was not made from the entropy this ensemble committed to"):
         other.certify()
@@ -328,12 +333,14 @@ def test_the_entropy_is_known_on_another_machine_once_the_certificate_reveals_it
 
 
 def test_a_replay_that_differs_fails_by_the_environment_it_was_made_in(version, monkeypatch):
-    made, foreign = worker.Inputs.make, draw_entropy("os")
-    monkeypatch.setattr(worker.Inputs, "make", lambda self, entropy, draw: made(self, foreign, draw))
+    def strange(materials, entropy, batch, draw):
+        return make_again(materials, draw_entropy("os").value, batch, draw)
+
+    monkeypatch.setattr("models.draw.make_again", strange)
     same = [check for check in version.audit(replay=1) if check.name.startswith("replay")]
     assert not same[0].passed
     assert "all must, on the same machine and libraries" in same[0].found
-    monkeypatch.setattr(worker, "environment", lambda: "another machine")
+    monkeypatch.setattr(worker, "environment", lambda materials: "another machine")
     other = [check for check in version.audit(replay=1) if check.name.startswith("replay")]
     assert not other[0].passed
     assert "98% must; made on" in other[0].found
