@@ -35,16 +35,22 @@ from sanitize.sources import open_published, open_source
 RECIPE = TrainParams(
     architecture="small-cnn",
     width=16,
+    mode="scratch",
     epochs=5,
     batch=64,
     learning_rate=2e-3,
     weight_decay=5e-4,
     label_smoothing=0.1,
     shift=2,
+    flip=False,
     normalise="constants",
     warm_epochs=0,
+    warm_on="copy",
     initial_weights=None,
     initial_provenance="disjoint",
+    head="ridge",
+    head_l2=0.01,
+    head_prior=False,
 )
 
 

@@ -4,8 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from registered import make_sets
-from ruamel.yaml import YAML
+from registered import make_sets, set_params
 
 from flows.smooth import make_plan
 from models.classifiers import Architecture, build
@@ -31,14 +30,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, denoiser_dir: Path)
 def record_denoiser(**provenance: object) -> None:
     denoiser = load_denoiser(DENOISER)
     write_json(DENOISER / PROVENANCE, {"digest": denoiser.digest, "made_for": asdict(denoiser.facts)} | provenance)
-
-
-def set_params(**sections: dict) -> None:
-    yaml, path = YAML(), Path("params.yaml")
-    content = yaml.load(path)
-    for section, changes in sections.items():
-        content[section].update(changes)
-    yaml.dump(content, path)
 
 
 def test_the_plan_has_everything_that_determines_the_draws(project):

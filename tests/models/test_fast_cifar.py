@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from models_recipes import QUICK
 from torch.nn import functional
 
 from models.classifiers import Architecture, build
@@ -12,22 +13,18 @@ from models.fast_cifar import RATE_END, RATE_START, Trunk, Whitening, scaled, tr
 from models.params import TrainParams
 from models.training import as_tensor, predict, train
 
-RECIPE = TrainParams(
-    architecture="fast-cifar",
-    width=4,
-    mode="scratch",
-    epochs=3,
-    batch=16,
-    learning_rate=11.5,
-    weight_decay=0.0153,
-    label_smoothing=0.2,
-    shift=1,
-    flip=True,
-    normalise="constants",
-    warm_epochs=0,
-    warm_on="copy",
-    initial_weights=None,
-    initial_provenance="disjoint",
+RECIPE = QUICK.model_copy(
+    update={
+        "architecture": "fast-cifar",
+        "width": 4,
+        "epochs": 3,
+        "batch": 16,
+        "learning_rate": 11.5,
+        "weight_decay": 0.0153,
+        "label_smoothing": 0.2,
+        "shift": 1,
+        "flip": True,
+    }
 )
 LONGER = RECIPE.model_copy(update={"epochs": 20, "learning_rate": 300.0})
 """The rate is that of 1,024 images, and an epoch here has 32."""
