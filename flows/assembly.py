@@ -36,7 +36,7 @@ def find_draws(store: Store, ensemble: Ensemble) -> tuple[dict[int, Run], list[R
             )
         if not 0 <= draw < ensemble.draws:
             last = ensemble.draws - 1
-            raise InputError(f"run {run.info.run_id} claims draw {draw}; the plan has draws 0..{last}")
+            raise InputError(f"run {run.info.run_id} claims draw {draw}; the ensemble has draws 0..{last}")
         finished[draw] = run
     return finished, unfinished
 

@@ -136,7 +136,7 @@ def test_a_draw_claimed_twice_is_an_error_that_names_both_runs(store):
 def test_an_extra_draw_is_an_error(store):
     ensemble = open_ensemble(store, PLAN)
     run_id = vote(store, ensemble, 20)
-    with pytest.raises(InputError, match=f"{run_id} claims draw 20; the plan has draws 0..19"):
+    with pytest.raises(InputError, match=f"{run_id} claims draw 20; the ensemble has draws 0..19"):
         read_votes(store, ensemble)
 
 

@@ -1,0 +1,299 @@
+"""Where draws are made, how many at a time and how often it is tried: each once, and the votes always the same."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import FIXED
+from registered import in_this_process, make_plan, make_sets
+from test_pipeline import Project
+
+from flows import engine, worker
+from flows import smooth as smooth_module
+from flows.assembly import assemble, find_draws
+from flows.ensemble import Ensemble, open_ensemble
+from flows.store import Store, finish
+from models.draw import make_batch
+from sanitize.errors import InputError
+from sanitize.imageset import save_npz
+from sanitize.ingest import digits
+
+ENTROPY = f"fixed:{FIXED.hex()}"
+
+
+def test_an_unknown_engine_is_refused_with_the_list(monkeypatch):
+    with pytest.raises(InputError, match="^engine 'dask' is unknown; choose one of processes, ray$"):
+        engine.engine_asked("dask")
+    monkeypatch.setenv("CLEANLABEL_ENGINE", "threads")
+    with pytest.raises(InputError, match="engine 'threads' is unknown"):
+        engine.engine_asked(None)
+    assert engine.engine_asked("processes") == "processes"  # a flag wins
+
+
+def test_ray_where_it_is_not_installed_names_the_extra(monkeypatch):
+    monkeypatch.setattr(engine, "find_spec", lambda name: None)
+    monkeypatch.setenv("CLEANLABEL_ENGINE", "ray")
+    with pytest.raises(
+        InputError, match=r"install the extra `ray` .*cleanlabel\[ray\].* or use the engine 'processes'"
+    ):
+        engine.engine_asked(None)
+    monkeypatch.delenv("CLEANLABEL_ENGINE")
+    assert engine.engine_asked(None) == "processes"
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", " 2"])
+def test_workers_are_one_or_more(monkeypatch, value):
+    monkeypatch.setenv("CLEANLABEL_WORKERS", value)
+    with pytest.raises(InputError, match=f"CLEANLABEL_WORKERS='{value}' is no number of processes; give 1 or more"):
+        engine.workers()
+
+
+@pytest.mark.parametrize("value", ["-1", "one", "0.5"])
+def test_gpus_are_a_number(monkeypatch, value):
+    monkeypatch.setenv("CLEANLABEL_GPUS", value)
+    with pytest.raises(InputError, match=f"CLEANLABEL_GPUS='{value}' is no number of GPUs; give 0 or more"):
+        engine.gpus()
+
+
+def test_workers_and_gpus_are_the_machines_unless_named(monkeypatch):
+    monkeypatch.delenv("CLEANLABEL_WORKERS", raising=False)
+    monkeypatch.setenv("CLEANLABEL_GPUS", "3")
+    assert (engine.workers(), engine.gpus()) == (len(os.sched_getaffinity(0)), 3)
+    monkeypatch.setenv("CLEANLABEL_WORKERS", "7")
+    assert engine.workers() == 7
+
+
+@pytest.fixture
+def planned(store: Store) -> Ensemble:
+    """An ensemble of fourteen draws in batches of five, none of them made."""
+    make_sets()
+    worker._inputs.cache_clear()
+    return open_ensemble(store, make_plan(entropy_spec=ENTROPY))
+
+
+def undisturbed(ensemble: Ensemble) -> dict[int, np.ndarray]:
+    """The votes of all its draws, made batch by batch and nothing recorded."""
+    materials = worker.prepare(ensemble.plan)
+    made = [one for batch in ensemble.plan.batches for one in make_batch(materials, FIXED, batch)]
+    return {one.draw: one.votes for one in made}
+
+
+def same_votes(found: dict[int, np.ndarray], expected: dict[int, np.ndarray]) -> bool:
+    return found.keys() == expected.keys() and all(np.array_equal(found[draw], expected[draw]) for draw in expected)
+
+
+def test_a_batch_is_made_whole_where_only_some_of_its_draws_are_wanted(store, planned):
+    assert worker.prepare(planned.plan).stacked(5)  # so that a draw's bits could depend on its neighbours
+    made = [worker.train_batch(planned.run_id, range(5), wanted, "none", "processes") for wanted in ([1, 3], [0, 2, 4])]
+    made += [
+        worker.train_batch(planned.run_id, batch, [*batch], "all", "processes")
+        for batch in (range(5, 10), range(10, 14))
+    ]
+    assert made == [2, 3, 5, 4]
+    assert same_votes(assemble(store, planned).votes, undisturbed(planned))
+
+
+def test_what_is_recorded_already_is_not_given_out_again(store, planned):
+    worker.train_batch(planned.run_id, range(5), [1, 3], "all", "processes")
+    with in_this_process() as flow:
+        smooth_module.make_prefix(store, planned, 14, "all", "processes")
+        assert flow.given == [(range(5), [0, 2, 4]), (range(5, 10), [*range(5, 10)]), (range(10, 14), [*range(10, 14)])]
+        smooth_module.make_prefix(store, planned, 14, "all", "processes")
+        assert len(flow.given) == 3
+    assert sorted(find_draws(store, planned)[0]) == [*range(14)]
+    assert same_votes(assemble(store, planned).votes, undisturbed(planned))
+
+
+def test_a_batch_that_is_recorded_twice_is_refused_by_both_runs_names(store, planned):
+    for _ in range(2):
+        worker.train_batch(planned.run_id, range(10, 14), [12], "none", "processes")
+    runs = [run.info.run_id for run in store.client.search_runs([store.experiment_id], "tags.cleanlabel.draw = '12'")]
+    with pytest.raises(InputError, match="both claim draw 12; a draw counts once") as refused:
+        assemble(store, planned)
+    assert len(runs) == 2
+    assert all(run_id in str(refused.value) for run_id in runs)
+
+
+def test_a_run_that_never_finished_does_not_count_and_its_draw_is_made_anew(store, planned):
+    worker.train_batch(planned.run_id, range(5), [2], "none", "processes")
+    run_id = find_draws(store, planned)[0][2].info.run_id
+    store.client.update_run(run_id, "RUNNING")  # as a worker leaves it that dies before the last step
+    with in_this_process() as flow:
+        smooth_module.make_prefix(store, planned, 5, "none", "processes")
+    assert flow.given == [(range(5), [0, 1, 2, 3, 4])]
+    assert store.client.get_run(run_id).info.status == "KILLED"
+    finished = find_draws(store, planned)[0]
+    assert sorted(finished) == [0, 1, 2, 3, 4]
+    assert finished[2].info.run_id != run_id
+
+
+def test_lost_batches_are_given_out_again_while_any_is_getting_done(store, planned):
+    with in_this_process(lose=2) as flow:
+        smooth_module.make_prefix(store, planned, 14, "none", "processes")
+    assert [batch for batch, _ in flow.given] == [range(5), range(5, 10), range(10, 14), range(5), range(5, 10)]
+    assert sorted(find_draws(store, planned)[0]) == [*range(14)]
+
+
+def test_where_nothing_gets_done_the_flow_gives_up_in_a_sentence(store, planned):
+    with in_this_process(lose=100) as flow, pytest.raises(InputError, match="3 of 3 batches failed; mend that and run"):
+        smooth_module.make_prefix(store, planned, 14, "none", "processes")
+    assert len(flow.given) == 6
+    finish(store, planned.run_id, "FAILED")
+    with in_this_process():
+        smooth_module.make_prefix(store, planned, 14, "none", "processes")
+    assert sorted(find_draws(store, planned)[0]) == [*range(14)]
+
+
+SMOOTH = ("python", "-m", "flows.smooth")
+
+
+def small_project(root: Path, **smooth_params: object) -> Project:
+    """A copy of the project with 150 digits, noise only, and twelve linear models in batches of three."""
+    project = Project(root / "project")
+    sets = digits(600, 150, 0)
+    (project.root / "data").mkdir(exist_ok=True)
+    save_npz(sets["raw"], project.root / "data" / "raw.npz")
+    save_npz(sets["test"].take(np.arange(40)), project.root / "data" / "test.npz")
+    linear = {"architecture": "linear", "epochs": 300, "learning_rate": 0.02, "label_smoothing": 0.0}
+    project.set_params(
+        {
+            "sanitize": {"sigma": 0.5, "denoise": False, "entropy": ENTROPY},
+            "train": linear,
+            "smooth": {"m": 12, "batch_of_draws": 3} | smooth_params,
+        }
+    )
+    return project
+
+
+def votes_of(project: Project) -> np.ndarray:
+    return np.load(project.root / "data" / "ensemble" / "votes.npy", allow_pickle=False)
+
+
+def assert_nothing_runs(project: Project, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while project.processes() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert project.processes() == []
+
+
+@pytest.fixture(scope="module")
+def votes_of_one_process(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
+    project = small_project(tmp_path_factory.mktemp("one"))
+    project.env["CLEANLABEL_WORKERS"] = "1"
+    project.run(*SMOOTH)
+    assert sorted(project.draws()) == list(range(12))
+    return votes_of(project)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "machine", [{"CLEANLABEL_WORKERS": "2"}, {"CLEANLABEL_ENGINE": "ray"}], ids=["two processes", "ray"]
+)
+def test_the_votes_are_those_of_one_process_to_the_bit(tmp_path, votes_of_one_process, machine):
+    if "CLEANLABEL_ENGINE" in machine:
+        pytest.importorskip("prefect_ray")
+    project = small_project(tmp_path)
+    project.env |= machine
+    project.run(*SMOOTH)
+    assert sorted(project.draws()) == list(range(12))
+    assert np.array_equal(votes_of(project), votes_of_one_process)
+    assert_nothing_runs(project)
+
+
+@contextmanager
+def running(project: Project) -> Iterator[subprocess.Popen[bytes]]:
+    """The flow, until the block is left."""
+    with (project.root / "log").open("wb") as log:
+        process = subprocess.Popen(SMOOTH, cwd=project.root, env=project.env, stdout=log, stderr=log)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def wait_for_draws(project: Project, count: int) -> None:
+    deadline = time.monotonic() + 400
+    while time.monotonic() < deadline:
+        time.sleep(0.1)
+        if (project.root / ".mlflow" / "mlflow.db").is_file() and finished_draws(project) >= count:
+            return
+    pytest.fail(f"{count} draws were not made in time: {(project.root / 'log').read_text()[-2000:]}")
+
+
+def finished_draws(project: Project) -> int:
+    tables = project.query("select count(*) from sqlite_master where name = 'runs'")[0][0]
+    ensembles = tables and project.query("select count(*) from tags where key = 'cleanlabel.planned'")[0][0]
+    return len(project.draws()) if ensembles else 0
+
+
+def workers_of(process: subprocess.Popen[bytes]) -> list[int]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == process.pid and b"spawn_main" in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+        except OSError:  # gone meanwhile
+            continue
+    return found
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_its_batch_and_the_same_command_goes_on(tmp_path, votes_of_one_process):
+    project = small_project(tmp_path)
+    project.env["CLEANLABEL_WORKERS"] = "2"
+    with running(project) as process:
+        wait_for_draws(project, 1)
+        assert finished_draws(project) < 12
+        os.kill(workers_of(process)[0], signal.SIGKILL)
+        assert process.wait(600) == 0, (project.root / "log").read_text()[-2000:]
+    assert sorted(project.draws()) == list(range(12))
+    assert project.query("select count(*) from runs where status = 'RUNNING'") == [(0,)]
+    assert np.array_equal(votes_of(project), votes_of_one_process)
+    assert_nothing_runs(project)
+
+
+@pytest.mark.slow
+def test_a_flow_that_is_killed_on_ray_leaves_nothing_running_and_goes_on_in_processes(tmp_path, votes_of_one_process):
+    pytest.importorskip("prefect_ray")
+    project = small_project(tmp_path)
+    project.env["CLEANLABEL_WORKERS"] = "2"
+    project.env["CLEANLABEL_ENGINE"] = "ray"
+    with running(project):
+        wait_for_draws(project, 1)
+    assert_nothing_runs(project, 200)  # Ray's two idle agents look for their cluster for a minute
+    survivors = project.draws()
+    assert len(survivors) < 12
+    project.run(*SMOOTH, "--engine", "processes")
+    finished = project.draws()
+    assert sorted(finished) == list(range(12))
+    assert {draw: finished[draw] for draw in survivors} == survivors
+    assert np.array_equal(votes_of(project), votes_of_one_process)
+
+
+@pytest.mark.slow
+def test_a_second_flow_says_who_is_at_work_and_leaves(tmp_path, votes_of_one_process):
+    project = small_project(tmp_path)
+    with running(project) as process:
+        locks = project.root / ".state" / "locks"
+        deadline = time.monotonic() + 300
+        while not (locks.is_dir() and any(lock.read_text() for lock in locks.iterdir())):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGSTOP)  # so that it does not finish first
+        second = project.run(*SMOOTH, check=False)
+        process.send_signal(signal.SIGCONT)
+        assert second.returncode == 1
+        assert second.stderr.strip().splitlines()[-1] == (
+            f"error: process {process.pid} is working on this ensemble already; wait for it, or stop it"
+        )
+        assert process.wait(600) == 0, (project.root / "log").read_text()[-2000:]
+    assert sorted(project.draws()) == list(range(12))
+    assert np.array_equal(votes_of(project), votes_of_one_process)
