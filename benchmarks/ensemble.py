@@ -108,7 +108,8 @@ def books() -> None:
     from flows.store import connect, find_runs
 
     store = connect()
-    runs = find_runs(store, "tags.`cleanlabel.kind` = 'draw' and attributes.status = 'FINISHED'")
+    newest = find_runs(store, "tags.`cleanlabel.kind` = 'ensemble'")[-1].info.run_id
+    runs = find_runs(store, f"tags.mlflow.parentRunId = '{newest}' and attributes.status = 'FINISHED'")
     work = sum(run.data.metrics["sanitize_seconds"] + run.data.metrics["train_seconds"] for run in runs)
     first, last = min(run.info.start_time for run in runs), max(run.info.end_time for run in runs)
     ends = sorted(run.info.end_time for run in runs)

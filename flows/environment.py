@@ -31,6 +31,7 @@ def set_defaults(root: Path) -> None:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "TORCHINDUCTOR_CACHE_DIR": f"{root}/.cache/inductor",  # what is compiled once serves the next run
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)

@@ -14,6 +14,7 @@ import mlflow
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
@@ -95,10 +96,11 @@ def create_run(
     metrics: dict[str, float] | None = None,
     parent_id: str | None = None,
     start_time: int | None = None,
+    files: dict[str, bytes] | None = None,
 ) -> str:
-    """A new run's id, all it has to say in two calls. Tags get the project's prefix; DVC's stage is noted.
+    """A new run's id, all it has to say in few calls. Tags get the project's prefix; DVC's stage is noted.
 
-    start_time: when its work began, in milliseconds; now by default.
+    start_time: when its work began, in milliseconds; now by default. files: artifacts by their path in the run.
     """
     lineage = {"dvc.stage": os.environ["DVC_STAGE"]} if "DVC_STAGE" in os.environ else {}
     nesting = {"mlflow.parentRunId": parent_id} if parent_id else {}
@@ -114,6 +116,8 @@ def create_run(
         metrics=[Metric(k, v, now, 0) for k, v in (metrics or {}).items()],
         params=[Param(k, str(v)) for k, v in params.items()],
     )
+    if files:
+        _write_files(get_artifact_repository(run.info.artifact_uri, tracking_uri=store.client.tracking_uri), files)
     return str(run.info.run_id)
 
 
@@ -140,12 +144,17 @@ def log_metrics(store: Store, run_id: str, metrics: dict[str, float], tags: dict
 
 def log_files(store: Store, run_id: str, files: dict[str, bytes]) -> None:
     """Artifacts of a run, by their path in it."""
+    uri = store.client.get_run(run_id).info.artifact_uri
+    _write_files(get_artifact_repository(uri, tracking_uri=store.client.tracking_uri), files)
+
+
+def _write_files(repository: ArtifactRepository, files: dict[str, bytes]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for name, content in files.items():
             path = Path(scratch) / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        store.client.log_artifacts(run_id, scratch)
+        repository.log_artifacts(scratch)
 
 
 def log_directory(store: Store, run_id: str, directory: Path, name: str) -> None:

@@ -22,7 +22,7 @@ from flows.ensemble import (
     recall_entropy,
 )
 from flows.environment import STATE, Engine
-from flows.store import Store, connect, create_run, finish, log_directory, log_files
+from flows.store import Store, connect, create_run, finish, log_directory
 from models.draw import Materials, Smoothed, make_batch
 from models.extractors import Extractor, accelerated, load_extractor
 from models.params import TrainParams
@@ -117,13 +117,17 @@ def _inputs(*, denoise: bool) -> tuple[ImageSet, ImageSet, Denoiser | None]:
 
 def environment(materials: Materials) -> str:
     """What a draw's bits depend on beyond its seeds: two draws agree in every vote where this is the same."""
+    fast = materials.fast(materials.sigma)
+    return f"{_machine()}, denoised in {fast.mode}" if fast else f"{_machine()}, not denoised"
+
+
+@cache
+def _machine() -> str:
     cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     cpu = next((line.partition(":")[2].strip() for line in cpuinfo.splitlines() if "model name" in line), "")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu or platform.processor()
     libraries = " ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "scipy", "diffusers"))
-    fast = materials.fast(materials.sigma)
-    mode = f"denoised in {fast.mode}" if fast else "not denoised"
-    return f"{device}, {torch.get_num_threads()} thread(s), {mode}, {libraries}"
+    return f"{device}, {torch.get_num_threads()} thread(s), {libraries}"
 
 
 def record(
@@ -153,8 +157,8 @@ def record(
         },
         parent_id=ensemble.run_id,
         start_time=began,
+        files={"votes.npy": votes_to_bytes(made.votes)},
     )
-    log_files(store, run_id, {"votes.npy": votes_to_bytes(made.votes)})
     finish(store, run_id)
 
 

@@ -1,6 +1,7 @@
 """Draws of the ensemble: sanitize the raw set anew, train, vote. `make_batch` is the way; `make_draw` its slow twin."""
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -85,7 +86,14 @@ class Materials:
     def fast(self, sigma: float) -> FastDenoiser | None:
         """The fast denoiser of all draws at this sigma, None where nothing is denoised."""
         images = len(self.raw) * self.draws
-        return accelerate(self.denoiser, sigma, BATCH, images) if self.denoiser and sigma else None
+        return accelerate(self.denoiser, sigma, self.batch, images) if self.denoiser and sigma else None
+
+    @property
+    def batch(self) -> int:
+        """Images that are denoised at once: as many small ones as 256 of CIFAR's hold, the set in equal parts."""
+        most = max(1, BATCH * 32 * 32 * 3 // math.prod(self.raw.image_shape))
+        parts = -(-len(self.raw) // most)
+        return -(-len(self.raw) // parts)
 
     def stacked(self, copies: int) -> bool:
         """Whether the networks of so many copies train at once."""
@@ -118,7 +126,9 @@ def make_batch(materials: Materials, entropy: bytes, draws: Sequence[int]) -> It
 
     def sanitized(draw: int) -> tuple[NDArray[Any], Tensor, float]:
         started = time.perf_counter()
-        copy = sanitize(materials.raw, materials.sigma, materials.denoiser, entropy, draw, denoise=fast)
+        copy = sanitize(
+            materials.raw, materials.sigma, materials.denoiser, entropy, draw, denoise=fast, batch=materials.batch
+        )
         inputs = _test_inputs(materials, entropy, draw, test_fast)
         return copy, inputs, time.perf_counter() - started
 
@@ -187,7 +197,9 @@ def _test_inputs(materials: Materials, entropy: bytes, draw: int, denoise: Denoi
     sigma, denoiser = materials.test_sigma, materials.denoiser
     if not sigma:
         return materials.test_inputs
-    noised = sanitize(materials.test, sigma, denoiser, entropy, draw, role="test-noise", denoise=denoise)
+    noised = sanitize(
+        materials.test, sigma, denoiser, entropy, draw, role="test-noise", denoise=denoise, batch=materials.batch
+    )
     return materials.inputs_of(noised)
 
 

@@ -43,7 +43,8 @@ def train_stack(
 ) -> list[nn.Sequential]:
     """A classifier a sanitized copy, each what `train` makes of that copy and seed, up to the order of additions.
 
-    copies: (n, h, w, c) each; labels (n,). The same copies and seeds give the same bits. In evaluation mode.
+    copies: (n, h, w, c) each; labels (n,). A network's bits follow from its copy, its seed, its place and how many
+    there are, whatever the others are. In evaluation mode.
     """
     inputs = torch.stack([as_tensor(copy) for copy in copies]).to(device)
     targets = torch.from_numpy(labels).to(device)
@@ -66,15 +67,12 @@ def _fit(
     """The loop of `models.training._fit` over a leading axis of networks; writes the weights back into `models`."""
     parameters, buffers = stack_module_state(models)
 
-    def loss_of(parameters: dict[str, Tensor], buffers: dict[str, Tensor], batch: Tensor, truth: Tensor) -> Tensor:
-        logits = functional_call(models[0], (parameters, buffers), (batch,))
-        return functional.cross_entropy(logits, truth, label_smoothing=recipe.label_smoothing)
-
-    losses = vmap(loss_of)
+    logits = vmap(lambda own, fixed, batch: functional_call(models[0], (own, fixed), (batch,)))
     n = inputs.shape[1]
-    of_network = torch.arange(len(models), device=inputs.device)[:, None]
+    rows_of_all = inputs.flatten(0, 1)
+    first_row = n * torch.arange(len(models), device=inputs.device)[:, None]
     optimiser = torch.optim.AdamW(
-        parameters.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, foreach=True
+        parameters.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
     )
     steps = recipe.epochs * -(-n // recipe.batch)
     done = 0
@@ -83,7 +81,15 @@ def _fit(
         for rows in order.split(recipe.batch, dim=1):
             optimiser.param_groups[0]["lr"] = recipe.learning_rate * (1 - done / steps)
             optimiser.zero_grad()
-            losses(parameters, buffers, inputs[of_network, rows], targets[rows]).sum().backward()
+            batch = rows_of_all.index_select(0, (first_row + rows).flatten()).unflatten(0, rows.shape)
+            answers = logits(parameters, buffers, batch)
+            loss = functional.cross_entropy(  # a mean for every network, summed over them
+                answers.flatten(0, 1),
+                targets[rows].flatten(),
+                reduction="sum",
+                label_smoothing=recipe.label_smoothing,
+            )
+            (loss / rows.shape[1]).backward()
             optimiser.step()
             done += 1
     with torch.no_grad():
