@@ -60,8 +60,11 @@ lock: ## compile requirements*.txt anew from pyproject.toml
 bench: setup ## the claims in the README, measured again (minutes)
 	dvc repro denoiser
 	python -m benchmarks.noise_only
-	python -m benchmarks.noise_only --architecture mlp
+	python -m benchmarks.noise_only --architecture small-cnn
 	python -m benchmarks.certify
+	python -m benchmarks.ensemble
+	python -m benchmarks.adaptive --histories 20
+	python -m benchmarks.drill
 	python -m benchmarks.sanitizer
 	python -m benchmarks.memory --denoiser data/denoiser
 
