@@ -139,7 +139,7 @@ def test_an_added_draw_is_no_member(version):
     plan = version.ensemble.plan
     extra = create_run(version.store, "x", draw_tags(plan, M), draw_params(plan, M), parent_id=version.version.run_id)
     finish(version.store, extra)
-    with pytest.raises(InputError, match=f"run {extra} claims draw {M}; the plan has draws 0..{M - 1}"):
+    with pytest.raises(InputError, match=f"run {extra} claims draw {M}; the ensemble has draws 0..{M - 1}"):
         version.certify()
 
 

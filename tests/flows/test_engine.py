@@ -5,7 +5,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -297,3 +297,29 @@ def test_a_second_flow_says_who_is_at_work_and_leaves(tmp_path, votes_of_one_pro
         assert process.wait(600) == 0, (project.root / "log").read_text()[-2000:]
     assert sorted(project.draws()) == list(range(12))
     assert np.array_equal(votes_of(project), votes_of_one_process)
+
+
+def ended_by_sigterm(tmp_path: Path, making: bool) -> tuple[int, list[str]]:
+    """A worker that is told to end, in the middle of a batch or between two: its exit status, and what it still did."""
+    log = tmp_path / "log"
+    child = os.fork()
+    if child == 0:
+        engine.begin_worker(os.getppid())
+        with engine.unbroken() if making else nullcontext():
+            os.kill(os.getpid(), signal.SIGTERM)
+            with log.open("a") as stream:
+                stream.write("the batch was recorded\n")
+        with log.open("a") as stream:
+            stream.write("another batch was begun\n")
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status), log.read_text().splitlines() if log.exists() else []
+
+
+def test_a_worker_that_is_told_to_end_finishes_its_batch_and_begins_no_other(tmp_path):
+    # A process pool that loses one worker terminates the others: each would lose what it is at.
+    assert ended_by_sigterm(tmp_path, making=True) == (1, ["the batch was recorded"])
+
+
+def test_an_idle_worker_that_is_told_to_end_ends(tmp_path):
+    assert ended_by_sigterm(tmp_path, making=False) == (1, [])
