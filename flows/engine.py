@@ -29,7 +29,7 @@ def engine_asked(name: str | None) -> Engine:
         raise InputError(f"engine {asked!r} is unknown; choose one of {', '.join(get_args(Engine))}")
     if asked == "ray" and not find_spec("prefect_ray"):
         raise InputError(
-            "engine 'ray' is not installed; install the extra `ray` (uv pip install 'cleanlabel[ray]'), "
+            "engine 'ray' is not installed; install the extra `ray` (uv pip install --editable '.[ray]'), "
             "or use the engine 'processes'"
         )
     return "ray" if asked == "ray" else "processes"

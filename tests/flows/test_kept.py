@@ -1,5 +1,6 @@
 """What is kept of a thousand models: votes and hashes always, networks as asked, once; and what a run says."""
 
+import time
 from pathlib import Path
 
 import mlflow.pyfunc
@@ -8,7 +9,7 @@ import pytest
 from registered import M, Registered, make_ensemble, make_plan
 
 from flows.assembly import assemble
-from flows.store import SMOOTHED, TAG, find_runs
+from flows.store import SMOOTHED, TAG, create_run, find_runs, system_metrics
 from models.classifiers import Architecture, build
 from models.weights import save_weights
 from sanitize.files import file_digest
@@ -74,3 +75,11 @@ def test_transfer_keeps_heads_and_serves_them_on_the_extractor(version, tmp_path
     answers = model.predict(test.images[..., 0])
     assert answers["votes"].tolist() == certified.counts.tolist()
     assert np.mean(certified.counts.argmax(axis=1) == test.labels) > 0.3  # random features, noised images: above chance
+
+
+def test_the_machines_load_is_logged_to_the_ensembles_run(store, monkeypatch):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    run_id = create_run(store, "ensemble", {"kind": "ensemble"}, {})
+    with system_metrics(store, run_id):
+        time.sleep(1)
+    assert "system/cpu_utilization_percentage" in store.client.get_run(run_id).data.metrics
