@@ -200,7 +200,11 @@ def test_looks_that_are_not_given_are_whole_batches_that_end_with_m(sets):
         ({"stopping": "looks", "m": 30, "looks": [20, 10, 30]}, {}, "smooth.looks=[20, 10, 30] must increase"),
         ({"stopping": "looks", "m": 30, "looks": [10, 20]}, {}, "smooth.looks=[10, 20] must increase, end with smooth"),
         ({"stopping": "sequence", "m": 30, "looks": [20, 40]}, {}, "end with smooth.m=30"),
-        ({"stopping": "looks", "m": 30, "looks": [15, 30]}, {}, "multiples of smooth.batch_of_draws=10"),
+        (
+            {"stopping": "looks", "m": 30, "looks": [15, 30], "batch_of_draws": 10},
+            {},
+            "multiples of smooth.batch_of_draws=10",
+        ),
         ({"stopping": "looks", "m": 30, "looks": [0, 30]}, {}, "param smooth.looks"),
         (
             {"stopping": "none", "m": 30, "looks": [10, 30]},
