@@ -92,15 +92,19 @@ def prepare(plan: Plan) -> Materials:
         plan.draws,
         plan.test_sigma,
         read_weights(Path(weights))[1] if weights and plan.recipe["mode"] == "fine-tune" else None,
-        extractor_of(Path(weights)) if weights and plan.recipe["mode"] == "transfer" else None,
+        extractor_of(Path(weights), str(plan.initial_digest))
+        if weights and plan.recipe["mode"] == "transfer"
+        else None,
         device(),
     )
 
 
 @cache
-def extractor_of(path: Path) -> Extractor:
-    """The extractor in a file, on this machine's device, as fast as that runs it."""
+def extractor_of(path: Path, digest: str) -> Extractor:
+    """The extractor in a file of this sha256, on this machine's device, as fast as that runs it."""
     extractor = load_extractor(path)
+    if extractor.digest != digest:
+        raise InputError(f"{path} changed while it was read; restore it")
     extractor.network.to(device())
     return accelerated(extractor)
 

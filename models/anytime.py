@@ -49,8 +49,13 @@ def default_looks(m: int, least: int, ratio: float = 1.5) -> tuple[tuple[int, ..
     first = min(2 * least, m)
     gaps = round(math.log(m / first) / math.log(ratio))
     times = sorted({round(m * (first / m) ** (i / gaps)) for i in range(1, gaps + 1)} | {m})
+    return tuple(times), look_shares(times)
+
+
+def look_shares(times: Series[int]) -> tuple[float, ...]:
+    """What part of alpha each look spends: proportional to sqrt(t), together all of it."""
     total = math.fsum(math.sqrt(t) for t in times)
-    return tuple(times), tuple(math.sqrt(t) / total for t in times)
+    return tuple(math.sqrt(t) / total for t in times)
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,11 @@ def check_recipe(recipe: TrainParams) -> None:
             f"param train.mode='transfer' fits one linear head: train.warm_epochs={recipe.warm_epochs} and "
             f"train.normalise={recipe.normalise!r} do not apply; set them to 0 and constants"
         )
+    if recipe.head_prior and recipe.head not in ("ridge", "logistic"):
+        raise InputError(
+            f"param train.head_prior=true draws a ridge or logistic head towards another; train.head={recipe.head!r} "
+            "takes none: change one of them"
+        )
     if recipe.architecture == "fast-cifar" and (recipe.warm_epochs or recipe.normalise != "constants"):
         raise InputError(
             f"param train.architecture='fast-cifar' whitens by the copy itself: train.warm_epochs={recipe.warm_epochs} "

@@ -6,10 +6,10 @@ import sqlite3
 import pytest
 from registered import Registered, grow, make_plan, make_prefix, make_sets, registered, set_params, the_version
 
-from flows import smooth
+from flows import planning
 from flows.assembly import find_draws
 from flows.ensemble import Ensemble, open_ensemble, read_ensemble
-from flows.smooth import make_plan as plan_of_params
+from flows.planning import make_plan as plan_of_params
 from flows.store import TAG, Store
 from models.params import CertifyParams, SmoothParams
 from models.plan import Plan, least_models
@@ -175,7 +175,7 @@ def test_moved_on_before_it_is_registered_it_spends_the_later_looks_own_share(se
 
 def looks_of(smooth_params: dict, certify: dict | None = None) -> tuple:
     set_params(smooth=smooth_params, certify=certify or {})
-    return smooth.looks_of(read_params("smooth", SmoothParams), read_params("certify", CertifyParams), 10, 40)
+    return planning.looks_of(read_params("smooth", SmoothParams), read_params("certify", CertifyParams), 10, 40)
 
 
 def test_looks_that_are_not_given_are_whole_batches_that_end_with_m(sets):

@@ -1,0 +1,142 @@
+"""The plan of an ensemble from params.yaml and data/: what is asked for, and what is refused before anything is made."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.anytime import default_looks, look_shares
+from models.params import CertifyParams, SmoothParams, TrainParams, check_recipe
+from models.plan import Plan, code_digest, least_models, recipe_of
+from sanitize.denoiser_files import PROVENANCE, Facts, digest_of, layout, read_config
+from sanitize.errors import InputError
+from sanitize.files import file_digest
+from sanitize.fitting import fitting_for
+from sanitize.imageset import ImageSet, load, require_trainable
+from sanitize.params import SanitizeParams, read_params
+from sanitize.paths import DENOISER, SETS
+from sanitize.timestep import require_reachable
+
+
+def make_plan() -> Plan:
+    """The plan that params.yaml and the data under data/ ask for."""
+    recipe = read_params("train", TrainParams)
+    smooth_params, certify_params = read_params("smooth", SmoothParams), read_params("certify", CertifyParams)
+    sanitize_params = read_params("sanitize", SanitizeParams)
+    raw, test = load(SETS["raw"]), load(SETS["test"])
+    require_trainable(raw, "raw")
+    check_recipe(recipe)
+    check_initial(recipe, raw)
+    if not len(test):
+        raise InputError("the test set has no images; there is nothing to certify")
+    if (certify_params.method == "split") != (smooth_params.selection > 0):
+        raise InputError(
+            f"params certify.method={certify_params.method!r} and smooth.selection={smooth_params.selection} do not "
+            "fit: split needs models that choose the class (smooth.selection: 20, say), the other methods take none"
+        )
+    looks, shares = looks_of(smooth_params, certify_params, len(raw.classes), len(test))
+    sigma, test_sigma = sanitize_params.sigma, smooth_params.test_sigma
+    denoiser = denoiser_facts(raw, max(sigma, test_sigma)) if sanitize_params.denoise else {}
+    return Plan(
+        m=smooth_params.m,
+        selection=smooth_params.selection,
+        sigma=sigma,
+        test_sigma=test_sigma,
+        raw_digest=raw.digest,
+        test_digest=test.digest,
+        denoiser_digest=denoiser.get("digest"),
+        denoiser_state=_state_of(denoiser, raw),
+        initial_digest=_digest_of_initial(recipe),
+        initial_state=recipe.initial_provenance if recipe.initial_weights else None,
+        recipe=recipe_of(recipe),
+        classes=len(raw.classes),
+        n_test=len(test),
+        alpha=certify_params.alpha,
+        method=certify_params.method,
+        simultaneous=certify_params.simultaneous,
+        stopping=smooth_params.stopping,
+        looks=looks,
+        shares=shares,
+        batch_of_draws=smooth_params.batch_of_draws,
+        entropy_spec=sanitize_params.entropy,
+        code_digest=code_digest(),
+    )
+
+
+def looks_of(
+    smooth: SmoothParams, certify: CertifyParams, classes: int, n_test: int
+) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Where the gate is looked at before m, and what part of alpha each look spends. Nowhere without stopping."""
+    if smooth.stopping == "none":
+        if smooth.looks:
+            raise InputError(f"param smooth.looks={smooth.looks} needs smooth.stopping: looks or sequence")
+        return (), ()
+    allowed = ("binary",) if smooth.stopping == "sequence" else ("binary", "margin")
+    if certify.method not in allowed:
+        raise InputError(
+            f"param smooth.stopping={smooth.stopping!r} does not go with certify.method={certify.method!r}; "
+            f"choose the method {' or '.join(allowed)}, or smooth.stopping: none"
+        )
+    batch, m = smooth.batch_of_draws, smooth.m
+    least = least_models(certify.alpha / (n_test if certify.simultaneous else 1), certify.method, classes)
+    times = tuple(smooth.looks) if smooth.looks else default_looks(m, min(least, m))[0]
+    if not smooth.looks:  # whole batches
+        times = tuple(sorted({min(m, -(-t // batch) * batch) for t in times}))
+    if times[-1] != m or any(a >= b for a, b in pairwise(times)) or any(t % batch for t in times[:-1]):
+        raise InputError(
+            f"param smooth.looks={list(times)} must increase, end with smooth.m={m} and, before that, be multiples of "
+            f"smooth.batch_of_draws={batch}"
+        )
+    if smooth.stopping == "sequence":
+        return times, ()
+    return times, look_shares(times)
+
+
+def _state_of(denoiser: dict[str, Any], raw: ImageSet) -> str | None:
+    trained_here_on = denoiser.get("trained_on")
+    return "on-raw" if trained_here_on == raw.digest else denoiser.get("state")
+
+
+def _digest_of_initial(recipe: TrainParams) -> str | None:
+    return file_digest(Path(recipe.initial_weights)) if recipe.initial_weights else None
+
+
+def check_initial(recipe: TrainParams, raw: ImageSet) -> None:
+    """InputError unless the initial weights, where there are any, fit the recipe and the images."""
+    if recipe.initial_weights is None:
+        return
+    path = Path(recipe.initial_weights)
+    if not path.is_file():
+        raise InputError(
+            f"param train.initial_weights={recipe.initial_weights!r} does not exist; put the weights' safetensors "
+            "file under data/pretrained/"
+        )
+    from models.extractors import load_extractor, require_fits  # imported late: only here this process needs torch
+    from models.training import architecture_of
+    from models.weights import read_weights
+
+    if recipe.mode == "transfer":
+        extractor = load_extractor(path)
+        require_fits(extractor, raw.image_shape)
+        if recipe.head_prior and extractor.head.out_features != len(raw.classes):
+            raise InputError(
+                f"param train.head_prior=true: the head in {path} has {extractor.head.out_features} classes, the raw "
+                f"set {len(raw.classes)}; set it to false"
+            )
+        return
+    found, wanted = read_weights(path)[0], architecture_of(recipe, raw.image_shape, len(raw.classes))
+    if found != wanted:
+        raise InputError(f"{path} holds a {found}, train.mode='fine-tune' needs a {wanted}; correct params.yaml")
+
+
+def denoiser_facts(raw: ImageSet, sigma: float) -> dict[str, Any]:
+    """What the denoiser stage recorded of its denoiser. InputError unless it fits the images and sigma."""
+    layout(DENOISER)
+    provenance = read_config(DENOISER / PROVENANCE)
+    if provenance["digest"] != digest_of(DENOISER):
+        raise InputError(f"{DENOISER} was changed after it was made; run `dvc repro --force denoiser`")
+    facts = Facts(**provenance["made_for"])
+    require_reachable(sigma, facts.largest_sigma)
+    fitting_for(np.array([raw.image_shape[:2]]), raw.image_shape[2], facts, "exact")
+    return provenance
