@@ -1,4 +1,4 @@
-"""The plan of an ensemble from params.yaml and data/: what is asked for, and what is refused before anything is made."""
+"""The plan of an ensemble from params.yaml and data/, and what is refused before anything is made."""
 
 from itertools import pairwise
 from pathlib import Path
