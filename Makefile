@@ -1,7 +1,7 @@
 # Everything a person types. Each target sets up what it needs, inside this folder alone.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint lock bench clean
+.PHONY: help setup demo serve deploy test test-fast lint lock bench clean
 
 ROOT := $(CURDIR)
 VENV := $(ROOT)/.venv
@@ -41,6 +41,12 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 demo: setup ## the whole pipeline on scikit-learn's digits, then its result and where to look
 	dvc repro
 	@python -m flows.summary
+
+serve: setup ## a Prefect server, work pool and worker of this machine, with all deployments; Ctrl-C ends them
+	@python -m flows.serve
+
+deploy: setup ## the work pool and all deployments, on the server that PREFECT_API_URL names
+	@python -m flows.serve --deploy-only
 
 test: setup ## run the tests
 	python -m pytest

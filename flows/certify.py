@@ -7,30 +7,40 @@ registered version and holds that against the gate.
 """
 
 import argparse
+import base64
 import json
 from typing import Any
 
 import numpy as np
 from mlflow.entities.model_registry import ModelVersion
 from prefect import flow, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import (
+    create_image_artifact,
+    create_link_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
 from prefect.cache_policies import NO_CACHE
 
 from flows.audit import CERTIFICATE
 from flows.card import card
 from flows.certificates import Certified, certify_version, metrics_of, tags_of
 from flows.ensemble import CERTIFICATE_ARTIFACT
+from flows.events import tell_verdict
 from flows.gate import Verdict, run_gate
+from flows.log import note
 from flows.report import curve_radii, draw_curve, table, title, write_curve, write_points
 from flows.server import prefect_server
 from flows.store import (
     SMOOTHED,
     Store,
+    aliases_of,
     answering,
     connect,
     find_runs,
     get_version,
     log_files,
+    page_of,
     tag_version,
     version_of_plan,
 )
@@ -90,9 +100,21 @@ def hold_against_gate(
     store.client.update_model_version(SMOOTHED, str(version.version), words)
     write_json(GATE, verdict.as_dict())
     create_markdown_artifact(words, key="certificate", description=f"{SMOOTHED} version {version.version}")
-    rows = certified.certificate["at_radii"]
-    create_table_artifact(rows, key="certified-accuracy", description=title(certified.certificate))
+    show_on_prefects_page(certified.certificate, version)
+    held = [alias for alias, number in aliases_of(store, SMOOTHED).items() if number == int(version.version)]
+    tell_verdict(int(version.version), verdict, held[0] if held else None)
     return verdict
+
+
+def show_on_prefects_page(certificate: dict[str, Any], version: ModelVersion) -> None:
+    """The table, the curve and the way to the version, as artifacts of the flow run."""
+    words = f"{SMOOTHED} version {version.version}: {title(certificate)}"
+    create_table_artifact(certificate["at_radii"], key="certified-accuracy", description=words)
+    picture = base64.b64encode(CURVE_PICTURE.read_bytes()).decode()
+    create_image_artifact(f"data:image/png;base64,{picture}", key="certified-accuracy-curve", description=words)
+    page = page_of(version)
+    if page:
+        create_link_artifact(page, link_text=words, key="mlflow-version", description="in the MLflow registry")
 
 
 def seconds_a_model(store: Store, run_id: str) -> float | None:
@@ -117,6 +139,12 @@ def certify(version: int | None = None) -> dict[str, Any]:
         verdict = hold_against_gate(store, found, certified, test, thresholds)
         print(f"{SMOOTHED} version {found.version}: {title(certificate)}\n")
         print(table(certificate, seconds_a_model(store, found.run_id)))
+        note(
+            "certified",
+            ensemble=certificate["plan_digest"][:12],
+            version=int(found.version),
+            gate="passed" if verdict.passed else "failed",
+        )
         print(f"\ngate {'passed' if verdict.passed else f'not passed: {verdict.reasons}'}")
     return certificate
 

@@ -18,7 +18,16 @@ from sanitize.errors import InputError
 
 GPU_LIMIT = "cleanlabel-gpu"
 """Prefect's concurrency limit whose slots are GPUs: whoever trains on one holds a slot, in whatever flow."""
-CARRIED = ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "CLEANLABEL_THREADS")
+CARRIED = (
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "PREFECT_API_URL",
+    "PREFECT_API_AUTH_STRING",
+    "CLEANLABEL_LOG",
+    "CLEANLABEL_THREADS",
+)
 """Settings that the workers on other machines need as well."""
 
 

@@ -39,8 +39,8 @@ def prefect_server() -> Iterator[None]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | lean)
     try:
         url = f"http://127.0.0.1:{port}/api"
-        _wait_for(url, process)
-        with _named(url):
+        wait_for(url, process)
+        with named(url):
             yield
             APILogHandler().flush()  # what is still on its way would find the server gone
             EventsWorker.drain_all(timeout=5)
@@ -50,7 +50,8 @@ def prefect_server() -> Iterator[None]:
 
 
 @contextmanager
-def _named(url: str) -> Iterator[None]:
+def named(url: str) -> Iterator[None]:
+    """Let this process and what it starts talk to the server at `url`."""
     # The environment, not a settings context: Prefect's own threads see no context, and each would start a server.
     os.environ["PREFECT_API_URL"] = url
     refresh_global_settings_context()
@@ -72,7 +73,8 @@ def end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    """Return once the server that `process` starts answers. InputError if it does not."""
     deadline = time.monotonic() + STARTUP_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:

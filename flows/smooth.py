@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 from prefect import flow, task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Failed, State
@@ -21,6 +22,7 @@ from flows.assembly import assemble, find_draws
 from flows.engine import engine_asked, resources, task_runner
 from flows.ensemble import Ensemble, only_one, open_ensemble, save_ensemble, stop_at, version_tags
 from flows.environment import Engine
+from flows.log import note
 from flows.package import package
 from flows.planning import make_plan
 from flows.server import prefect_server
@@ -29,7 +31,7 @@ from models.decision import decide
 from models.params import GateParams, SmoothParams
 from models.votes import count_votes
 from sanitize import errors
-from sanitize.errors import InputError
+from sanitize.errors import Away, InputError
 from sanitize.imageset import load
 from sanitize.params import read_params
 from sanitize.paths import ENSEMBLE, SETS
@@ -50,10 +52,12 @@ def smooth(
 ) -> State | int:
     """Make the wanted draws of these batches of a planned ensemble on the flow's task runner, with progress."""
     wanted = sum(len(draws) for _, draws in batches)
+    done_before = planned - wanted
+    progress = create_progress_artifact(100 * done_before / planned, key="smoothed-models", description=f"of {planned}")
     with resources(engine):
         futures = [make_draws.submit(str(Path.cwd()), run_id, *batch, keep, engine) for batch in batches]
     made, failures = 0, []
-    with tqdm(total=planned, initial=planned - wanted, desc="smooth", unit="model", mininterval=1) as bar:
+    with tqdm(total=planned, initial=done_before, desc="smooth", unit="model", mininterval=1) as bar:
         for future in as_completed(futures):
             done = _outcome(future)
             if isinstance(done, BaseException):
@@ -61,9 +65,18 @@ def smooth(
             else:
                 made += done
                 bar.update(done)
+                words = f"{done_before + made} of {planned} models, {_left(bar)}"
+                update_progress_artifact(progress, 100 * (done_before + made) / planned, words)
     if failures:
-        return Failed(message=f"{len(failures)} of {len(batches)} batches failed, the first with: {failures[0]}")
+        words = f"{len(failures)} of {len(batches)} batches failed, the first with: {failures[0]}"
+        note("batches failed", run=run_id, failed=len(failures), first=str(failures[0])[:500])
+        return Failed(message=words, data=Away(words) if isinstance(failures[0], Away) else InputError(words))
     return made
+
+
+def _left(bar: tqdm) -> str:
+    rate = bar.format_dict["rate"]
+    return f"about {(bar.total - bar.n) / rate:.0f} s left" if rate else "no rate yet"
 
 
 def _outcome(future: PrefectFuture[int]) -> int | BaseException:
@@ -96,7 +109,8 @@ def make_prefix(store: Store, ensemble: Ensemble, t: int, keep: int | str, engin
             ensemble.run_id, batches, total, keep, engine, return_state=True
         )
         if not state.is_completed() and len(finished) <= before:
-            raise InputError(f"{state.message}; mend that and run again: finished draws are kept")
+            kind = Away if isinstance(state.result(raise_on_failure=False), Away) else InputError
+            raise kind(f"{state.message}; mend that and run again: finished draws are kept")
         before = len(finished)
 
 
@@ -108,6 +122,7 @@ def decided(store: Store, ensemble: Ensemble, t: int) -> bool:
     asked = [(threshold.radius, threshold.at_least) for threshold in gate.certified_accuracy]
     decision = decide(plan.rule(ensemble.attempt), counts, t, test.labels, gate.accuracy, asked)
     print(f"look at {t} models: the gate is {'not decided yet' if decision.verdict == 'open' else decision.verdict}")
+    note("look", ensemble=plan.digest[:12], models=t, verdict=decision.verdict)
     return decision.verdict != "open"
 
 
@@ -142,6 +157,7 @@ def main() -> None:
     with only_one(plan), answering():
         store = connect()
         ensemble = open_ensemble(store, plan)
+        note("ensemble opened", ensemble=plan.digest[:12], run=ensemble.run_id, m=plan.m, attempt=ensemble.attempt)
         for reason in plan.voids:
             print(f"not certifiable: {reason}; its models are defended, no radius will be attached")
         with prefect_server(), system_metrics(store, ensemble.run_id):
@@ -159,6 +175,7 @@ def main() -> None:
             f"{ensemble.m} smoothed models at sigma {plan.sigma:g}. "
             + (f"**Not certifiable**: {'; '.join(plan.voids)}." if plan.voids else "Not certified yet."),
         )
+    note("registered", ensemble=plan.digest[:12], run=ensemble.run_id, version=version, draws=len(assembly.votes))
     print(f"{ENSEMBLE}: {len(assembly.votes)} of {ensemble.draws} draws voted; {SMOOTHED} version {version}")
 
 

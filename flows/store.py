@@ -18,10 +18,10 @@ from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from flows.environment import local_artifacts
-from sanitize.errors import InputError
+from sanitize.errors import Away, InputError
 
 EXPERIMENT = "cleanlabel"
 SMOOTHED = "smoothed-classifier"
@@ -57,16 +57,24 @@ def connect() -> Store:
 
 @contextmanager
 def answering() -> Iterator[None]:
-    """Turns a store that does not answer into one sentence."""
+    """Turns a store that does not answer (Away), or refuses, into one sentence."""
     try:
         yield
     except (MlflowException, SQLAlchemyError, ConnectionError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(
+        kind = Away if _not_there(error) else InputError
+        raise kind(
             f"the MLflow store {_without_password(os.environ['MLFLOW_TRACKING_URI'])} refused "
             f"({_without_password(reason)[:200]}); "
             "start it or correct MLFLOW_TRACKING_URI, then run the same command again"
         ) from error
+
+
+def _not_there(error: Exception) -> bool:
+    """Whether the store may answer the same request later: it was not reached, or failed itself."""
+    if isinstance(error, MlflowException):
+        return error.get_http_status_code() >= 500
+    return isinstance(error, OperationalError | ConnectionError)
 
 
 def find_runs(store: Store, filter_string: str, *, deleted: bool = False) -> list[Run]:
@@ -255,6 +263,15 @@ def clear_alias(store: Store, version: ModelVersion, *aliases: str) -> None:
     for alias in aliases:
         if held.get(alias) == int(version.version):
             store.client.delete_registered_model_alias(version.name, alias)
+
+
+def page_of(version: ModelVersion) -> str | None:
+    """Where the version stands on the tracking server's page; None without a server."""
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    if not uri.startswith(("http://", "https://")):
+        return None
+    address = re.sub(r"://[^@/\s]*@", "://", uri).rstrip("/")
+    return f"{address}/#/models/{version.name}/versions/{version.version}"
 
 
 def aliases_of(store: Store, name: str) -> dict[str, int]:

@@ -22,6 +22,7 @@ from flows.ensemble import (
     recall_entropy,
 )
 from flows.environment import STATE, Engine
+from flows.log import note
 from flows.store import Store, connect, create_run, finish, log_directory
 from models.draw import Materials, Smoothed, make_batch
 from models.extractors import Extractor, accelerated, load_extractor
@@ -57,7 +58,9 @@ def train_batch(run_id: str, batch: range, wanted: list[int], keep: Keep, engine
             made = [one for one in make_batch(materials, entropy, draws) if one.draw in wanted]
         digests = _keep_networks(store, ensemble, materials, [one for one in made if kept(one.draw, keep)])
         for one in made:
-            record(store, ensemble, materials, one, digests.get(one.draw), began)
+            run = record(store, ensemble, materials, one, digests.get(one.draw), began)
+            seconds = round(one.sanitize_seconds + one.train_seconds, 3)
+            note("draw recorded", ensemble=ensemble.plan.digest[:12], draw=one.draw, run=run, seconds=seconds)
         return len(made)
 
 
@@ -136,8 +139,8 @@ def _machine() -> str:
 
 def record(
     store: Store, ensemble: Ensemble, materials: Materials, made: Smoothed, network: str | None, began: int
-) -> None:
-    """Record a draw as a child run in few calls: params, metrics, hashes, votes. Finished comes last.
+) -> str:
+    """Record a draw as a child run in few calls: params, metrics, hashes, votes. Finished comes last. The run's id.
 
     network: sha256 of the draw's network, where that is kept. began: when its batch was begun, in milliseconds.
     """
@@ -164,6 +167,7 @@ def record(
         files={"votes.npy": votes_to_bytes(made.votes)},
     )
     finish(store, run_id)
+    return run_id
 
 
 def _keep_networks(store: Store, ensemble: Ensemble, materials: Materials, made: list[Smoothed]) -> dict[int, str]:

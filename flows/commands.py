@@ -1,0 +1,67 @@
+"""Commands of the project, run from a flow: what they say goes to the flow run's log, what ends them to its state."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import deque
+from pathlib import Path
+
+from prefect.logging import get_run_logger
+
+from sanitize.errors import AWAY_STATUS, Away, InputError
+
+BAR = re.compile(r"\d+%\|")
+"""A line of a progress bar. Progress is an artifact of the smoothing flow's own run."""
+LAST_WORDS = 20
+
+
+def run(*command: str, settings: dict[str, str] | None = None) -> list[str]:
+    """Run a command here, each line it prints logged as it comes; its lines, progress bars left out.
+
+    Ends with this process' end of the task, whatever that is, and takes what it started along. InputError with its own
+    sentence if it fails, Away if that is because a service did not answer.
+    """
+    logger = get_run_logger()
+    logger.info("$ %s", " ".join(command))
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=_environment() | (settings or {}),
+        start_new_session=True,
+    )
+    lines: list[str] = []
+    try:
+        for line in process.stdout or ():
+            words = line.rstrip()
+            if words and not BAR.search(words):
+                lines.append(words)
+                logger.info("%s", words)
+        process.wait()
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+    if process.returncode:
+        raise _failure(command, process.returncode, lines)
+    return lines
+
+
+def _environment() -> dict[str, str]:
+    """This process' environment without what is about its own flow run, and with this Python's commands first."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT__")}
+    return inherited | {"PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"}
+
+
+def _failure(command: tuple[str, ...], status: int, lines: list[str]) -> InputError:
+    """The sentence the command ended with, its own where it said one."""
+    said = [line for line in lines if line.startswith(("error: ", "ERROR: ", "fatal: "))]
+    sentence = said[0].split(": ", 1)[1] if said else "; ".join(deque(lines, 3)) or f"exit status {status}"
+    words = f"`{' '.join(command)}` failed: {sentence}"
+    away = status == AWAY_STATUS or any(f"exited with {AWAY_STATUS}" in line for line in lines[-LAST_WORDS:])
+    return Away(words) if away else InputError(words)

@@ -1,0 +1,170 @@
+"""Flow `refresh`: what the schedule runs. Bring the data up to date, make again what that changes, share it.
+
+    python -m flows.refresh
+
+A raw set with another digest leads to a new ensemble with new entropy; an unchanged one does nothing. Killed at any
+point, the next one goes on where this one stopped. It works in this checkout, which should be its own.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any, Literal
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+from prefect.states import State
+
+from flows.audit import CERTIFICATE
+from flows.certify import GATE
+from flows.commands import run
+from flows.report import table, title
+from flows.server import prefect_server
+from flows.store import SMOOTHED, aliases_of, answering, connect, version_of_plan
+from sanitize import errors
+from sanitize.errors import Away, InputError
+
+LOCK = Path("dvc.lock")
+BROUGHT = (Path("data/incoming"), Path("data/pretrained"))
+"""Where data from outside comes in; its `.dvc` files stand in git."""
+Commit = Literal["no", "commit", "push"]
+
+DVC = ("dvc",)
+RETRY_SECONDS = [10, 30, 60, 120]
+"""How long a service that does not answer is given to come back, in all about four minutes."""
+
+
+def _service_away(_task: object, _run: object, state: State[Any]) -> bool:
+    return isinstance(state.result(raise_on_failure=False), Away)
+
+
+@task(name="pull data", cache_policy=NO_CACHE, persist_result=False)
+def pull_data() -> None:
+    """What git and DVC have that is newer: commits of the upstream branch, tracked data, imports from elsewhere."""
+    if _git("rev-parse", "--abbrev-ref", "@{upstream}"):
+        run("git", "pull", "--ff-only", "--quiet")
+    tracked = sorted(path for directory in BROUGHT for path in directory.glob("*.dvc"))
+    imports = [str(path) for path in tracked if "\ndeps:" in f"\n{path.read_text()}"]
+    added = [str(path) for path in tracked if str(path) not in imports]
+    if imports:
+        run(*DVC, "update", *imports)
+    if added:
+        run(*DVC, "pull", *added)
+
+
+@task(
+    name="reproduce",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=len(RETRY_SECONDS),
+    retry_delay_seconds=RETRY_SECONDS,
+    retry_condition_fn=_service_away,
+)
+def reproduce() -> bool:
+    """`dvc repro --pull`; whether anything changed. Tried again while a service is away: finished draws are kept."""
+    before = _digest(LOCK)
+    run(*DVC, "repro", "--pull")
+    return _digest(LOCK) != before
+
+
+@task(name="push", cache_policy=NO_CACHE, persist_result=False)
+def push_outputs() -> None:
+    """`dvc push` to the default remote, if there is one."""
+    if any(line.startswith("core.remote=") for line in _lines(*DVC, "config", "--list")):
+        run(*DVC, "push")
+
+
+@task(name="commit", cache_policy=NO_CACHE, persist_result=False)
+def commit_outputs(how: Commit, sentence: str) -> None:
+    """Commit what git holds of the outputs: the lock file, the reports, what `dvc update` changed; push it if asked.
+
+    The audit believes a certificate that git holds more than one that only the store has.
+    """
+    paths = [str(LOCK), "reports", *(str(p) for directory in BROUGHT for p in directory.glob("*.dvc"))]
+    _git("add", "--", *paths)
+    if _git("diff", "--cached", "--name-only", "--", *paths):
+        nobody = () if _git("config", "user.email") else ("-c", "user.name=cleanlabel", "-c", "user.email=cleanlabel@")
+        run("git", *nobody, "commit", "--quiet", "--message", sentence, "--", *paths)
+    if how == "push":
+        run("git", "push", "--quiet")
+
+
+@task(name="publish summary", cache_policy=NO_CACHE, persist_result=False)
+def publish_summary(*, changed: bool) -> dict[str, Any]:
+    """The state of things as a Markdown artifact, `refresh`, on Prefect's page; its key figures."""
+    certificate, gate = json.loads(CERTIFICATE.read_text()), json.loads(GATE.read_text())
+    with answering():
+        store = connect()
+        number = int(version_of_plan(store, SMOOTHED, certificate["plan_digest"]).version)
+        held = sorted(alias for alias, version in aliases_of(store, SMOOTHED).items() if version == number)
+    verdict = "passed" if gate["passed"] else "not passed"
+    alias = ", ".join(held) or "none"
+    news = f"Version {number} is new." if changed else f"Nothing changed; version {number} stands."
+    words = [
+        f"# {news}",
+        title(certificate),
+        table(certificate, None),
+        f"Gate: **{verdict}**. Alias: {alias}.",
+        *(f"- {'✓' if check['passed'] else '✗'} {check['name']}: {check['found']}" for check in gate["checks"]),
+    ]
+    create_markdown_artifact("\n\n".join(words), key="refresh", description=f"{SMOOTHED} version {number}")
+    sentence = f"{news} Gate {verdict}, alias {alias}."
+    get_run_logger().info(sentence)
+    return {"changed": changed, "version": number, "gate": verdict, "aliases": held, "sentence": sentence}
+
+
+@flow(name="refresh", persist_result=False)
+def refresh(*, pull: bool = True, push: bool = True, commit: Commit = "commit") -> dict[str, Any]:
+    """Bring the data up to date, make again what that changes (dvc repro --pull), push, commit, summarise.
+
+    Args:
+        pull: Bring commits and data up to date first: git pull, dvc update, dvc pull.
+        push: Push the outputs to the default DVC remote, where there is one.
+        commit: What becomes of dvc.lock and reports/: "no", "commit" here, or commit and git "push".
+    """
+    if "DVC_STAGE" in os.environ:
+        raise InputError("flows.refresh runs `dvc repro` and cannot be a stage of it; run it by itself")
+    if pull:
+        pull_data()
+    changed = reproduce()
+    if push:
+        push_outputs()
+    summary = publish_summary(changed=changed)
+    if commit != "no":
+        commit_outputs(commit, f"{SMOOTHED} version {summary['version']}, gate {summary['gate']}")
+    return summary
+
+
+def _git(*command: str) -> str:
+    """What a git command prints, empty if it fails."""
+    return subprocess.run(["git", *command], capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _lines(*command: str) -> list[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+def main() -> None:
+    flags = argparse.ArgumentParser(prog="python -m flows.refresh", description=__doc__.splitlines()[0])
+    flags.add_argument("--no-pull", action="store_true", help="leave commits and data as they are here")
+    flags.add_argument("--no-push", action="store_true", help="push nothing to the DVC remote")
+    flags.add_argument("--commit", choices=["no", "commit", "push"], default="commit", help="default: %(default)s")
+    args = flags.parse_args()
+    with prefect_server():
+        state = refresh(pull=not args.no_pull, push=not args.no_push, commit=args.commit, return_state=True)
+    if not state.is_completed():
+        state.result()  # raises what stopped it
+    print(state.result()["sentence"])
+
+
+if __name__ == "__main__":
+    errors.run(main)

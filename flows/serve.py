@@ -1,0 +1,107 @@
+"""Put the deployments of prefect.yaml on a Prefect server, and keep a server and a worker of this machine running.
+
+    python -m flows.serve                 # a server of its own (or PREFECT_API_URL's), pool, deployments, worker
+    python -m flows.serve --deploy-only   # pool and deployments on the server that PREFECT_API_URL names
+
+Ctrl-C, or the end of this process, ends the server and the worker.
+"""
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from prefect.settings import get_current_settings
+
+from flows.server import named, wait_for
+from sanitize import errors
+from sanitize.errors import InputError
+
+POOL = "cleanlabel"
+PORT = 4200
+PREFECT = (sys.executable, "-m", "prefect", "--no-prompt")
+STOP_SECONDS = 20
+
+
+def deploy() -> None:
+    """Make the work pool, one flow at a time, and all deployments. InputError with what Prefect says if it refuses."""
+    os.environ.setdefault("CLEANLABEL_ROOT", str(Path.cwd()))
+    for command in (
+        ("work-pool", "create", POOL, "--type", "process", "--overwrite"),
+        ("work-pool", "set-concurrency-limit", POOL, "1"),
+        ("deploy", "--all"),
+    ):
+        done = subprocess.run([*PREFECT, *command], capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = " ".join((done.stderr or done.stdout).split())[-400:]
+            raise InputError(f"`prefect {' '.join(command)}` failed: {said}")
+    print(f"pool {POOL} and the deployments of prefect.yaml are on {get_current_settings().api.url}")
+
+
+@contextmanager
+def child(*command: str, quiet: bool = False) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that ends with the block, and with this process."""
+    silence = subprocess.DEVNULL if quiet else None
+    process = subprocess.Popen(command, stdout=silence, stderr=silence, preexec_fn=_end_with_parent)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _end_with_parent() -> None:
+    import ctypes
+
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def serve(port: int) -> None:
+    """Server, pool, deployments and worker, until this process is told to end."""
+    with ExitStack() as running:
+        if not get_current_settings().api.url:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    raise InputError(
+                        f"port {port} is taken; name another one (--port), or set PREFECT_API_URL to the server there"
+                    )
+            url = f"http://127.0.0.1:{port}/api"
+            server = running.enter_context(
+                child(*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port), quiet=True)
+            )
+            wait_for(url, server)
+            running.enter_context(named(url))
+        deploy()
+        print(f"Prefect's page: {get_current_settings().api.url.removesuffix('/api')}   (Ctrl-C ends it)", flush=True)
+        worker = running.enter_context(child(*PREFECT, "worker", "start", "--pool", POOL, "--name", "cleanlabel"))
+        while worker.poll() is None:
+            time.sleep(0.5)
+        raise InputError(f"the worker ended with status {worker.returncode}; see what it said above")
+
+
+def main() -> None:
+    flags = argparse.ArgumentParser(prog="python -m flows.serve", description=__doc__.splitlines()[0])
+    flags.add_argument("--deploy-only", action="store_true", help="pool and deployments only")
+    flags.add_argument("--port", type=int, default=PORT, help="of the server (default: %(default)s)")
+    args = flags.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if not args.deploy_only:
+        serve(args.port)
+    elif get_current_settings().api.url:
+        deploy()
+    else:
+        raise InputError("PREFECT_API_URL is not set; set it to your server, http://HOST:4200/api, or run `make serve`")
+
+
+if __name__ == "__main__":
+    errors.run(main)
