@@ -45,10 +45,13 @@ def deploy() -> None:
 
 
 @contextmanager
-def child(*command: str, quiet: bool = False) -> Iterator[subprocess.Popen[bytes]]:
+def child(
+    *command: str, quiet: bool = False, settings: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """A process that ends with the block, and with this process."""
     silence = subprocess.DEVNULL if quiet else None
-    process = subprocess.Popen(command, stdout=silence, stderr=silence, preexec_fn=_end_with_parent)
+    environment = os.environ | (settings or {})
+    process = subprocess.Popen(command, stdout=silence, stderr=silence, env=environment, preexec_fn=_end_with_parent)
     try:
         yield process
     finally:
@@ -76,9 +79,9 @@ def serve(port: int) -> None:
                         f"port {port} is taken; name another one (--port), or set PREFECT_API_URL to the server there"
                     )
             url = f"http://127.0.0.1:{port}/api"
-            server = running.enter_context(
-                child(*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port), quiet=True)
-            )
+            command = (*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port))
+            page = {"PREFECT_SERVER_UI_API_URL": url}  # or it asks port 4200, whatever its own is
+            server = running.enter_context(child(*command, quiet=True, settings=page))
             wait_for(url, server)
             running.enter_context(named(url))
         deploy()
