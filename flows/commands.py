@@ -8,8 +8,7 @@ import sys
 from collections import deque
 from pathlib import Path
 
-from prefect.logging import get_run_logger
-
+from flows.log import logger
 from sanitize.errors import AWAY_STATUS, Away, InputError
 
 BAR = re.compile(r"\d+%\|")
@@ -23,8 +22,8 @@ def run(*command: str, settings: dict[str, str] | None = None) -> list[str]:
     Ends with this process' end of the task, whatever that is, and takes what it started along. InputError with its own
     sentence if it fails, Away if that is because a service did not answer.
     """
-    logger = get_run_logger()
-    logger.info("$ %s", " ".join(command))
+    log = logger()
+    log.info("$ %s", " ".join(command))
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -41,7 +40,7 @@ def run(*command: str, settings: dict[str, str] | None = None) -> list[str]:
             words = line.rstrip()
             if words and not BAR.search(words):
                 lines.append(words)
-                logger.info("%s", words)
+                log.info("%s", words)
         process.wait()
     finally:
         if process.poll() is None:

@@ -10,7 +10,6 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.blocks.abstract import NotificationBlock
 from prefect.blocks.core import Block
-from prefect.logging import get_run_logger
 from pydantic import Field
 
 from flows.audit import audit
@@ -18,6 +17,7 @@ from flows.commands import run
 from flows.environment import Engine
 from flows.events import AUDIT_FAILED, tell
 from flows.gate import CANDIDATE, CERTIFIED
+from flows.log import logger
 from flows.store import SMOOTHED, Store, aliases_of, all_versions, answering, connect
 from sanitize.errors import InputError
 from sanitize.fitting import Fit
@@ -82,14 +82,14 @@ def audit_version(version: Version = None, replay: Count = 3) -> None:
         version: Of smoothed-classifier. Left out: the one with the alias certified, else candidate, else the newest.
         replay: How many draws, chosen at random, to train again and compare.
     """
-    logger = get_run_logger()
+    log = logger()
     with answering():
         store = connect()
         number = version or relied_on(store)
         checks = []
         for check in audit(store, number, replay):
             checks.append(check)
-            logger.info("%s  %s: %s", "ok  " if check.passed else "FAIL", check.name, check.found)
+            log.info("%s  %s: %s", "ok  " if check.passed else "FAIL", check.name, check.found)
     rows = [{"check": c.name, "result": "ok" if c.passed else "FAIL", "found": c.found} for c in checks]
     create_table_artifact(rows, key="audit", description=f"{SMOOTHED} version {number}")
     failed = [f"{check.name}: {check.found}" for check in checks if not check.passed]
@@ -116,7 +116,7 @@ def notify(event: str, sentence: str, block: str | None = None) -> None:
         sentence: The same for people.
         block: A notification block of this Prefect server, type/name: slack-webhook/team.
     """
-    get_run_logger().warning("%s: %s", event, sentence)
+    logger().warning("%s: %s", event, sentence)
     create_markdown_artifact(f"**{event}**\n\n{sentence}", key="attention", description=sentence)
     if block is None:
         return

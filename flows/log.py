@@ -5,9 +5,11 @@ JSON, a line a record, from all processes.
 """
 
 import json
+import logging
 import os
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import Any
 
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
@@ -15,10 +17,16 @@ from prefect.logging import get_run_logger
 LOG = "CLEANLABEL_LOG"
 
 
+def logger() -> Any:
+    """The log of the flow run or task that this is in; outside of any, a logger of this process."""
+    with suppress(MissingContextError):
+        return get_run_logger()
+    return logging.getLogger("cleanlabel")
+
+
 def note(what: str, **fields: str | int | float | None) -> None:
     """Record that something happened. Fields are ids and figures, never settings: no secret can be among them."""
-    with suppress(MissingContextError):  # outside a flow there is no page to show it on
-        get_run_logger().info("%s  %s", what, " ".join(f"{name}={value}" for name, value in fields.items()))
+    logger().info("%s  %s", what, " ".join(f"{name}={value}" for name, value in fields.items()))
     path = os.environ.get(LOG)
     if path:
         record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": what, "pid": os.getpid()}

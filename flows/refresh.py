@@ -17,12 +17,12 @@ from typing import Any, Literal
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.logging import get_run_logger
 from prefect.states import State
 
 from flows.audit import CERTIFICATE
 from flows.certify import GATE
 from flows.commands import run
+from flows.log import logger
 from flows.report import table, title
 from flows.server import prefect_server
 from flows.store import SMOOTHED, aliases_of, answering, connect, version_of_plan
@@ -114,7 +114,7 @@ def publish_summary(*, changed: bool) -> dict[str, Any]:
     ]
     create_markdown_artifact("\n\n".join(words), key="refresh", description=f"{SMOOTHED} version {number}")
     sentence = f"{news} Gate {verdict}, alias {alias}."
-    get_run_logger().info(sentence)
+    logger().info(sentence)
     return {"changed": changed, "version": number, "gate": verdict, "aliases": held, "sentence": sentence}
 
 
