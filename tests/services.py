@@ -138,14 +138,14 @@ def unprivileged() -> list[str]:
 
 @contextmanager
 def postgresql() -> Iterator[Service]:
-    """PostgreSQL with the roles and databases of `services/databases.sh`; its data goes when it ends.
+    """PostgreSQL with the roles and databases of `compose/databases.sh`; its data goes when it ends.
 
     `env` is what libpq needs to be its administrator. Durability is off: a killed server is fine, a machine without
     power is not.
     """
     prefix, port = unprivileged(), free_port()
     # Not under pytest's folder: that is root's alone, and the server runs as somebody else.
-    with tempfile.TemporaryDirectory(prefix="cleanlabel-pg-", dir="/tmp" if prefix else None) as scratch:  # noqa: S108
+    with tempfile.TemporaryDirectory(prefix="cleanlabel-pg-", dir="/tmp" if prefix else None) as scratch:
         directory, log = Path(scratch), Path(scratch) / "log"
         (directory / "password").write_text(PASSWORDS["POSTGRES_PASSWORD"])
         if prefix:
@@ -170,7 +170,7 @@ def postgresql() -> Iterator[Service]:
         try:
             path = f"{binary('psql').parent}:{os.environ['PATH']}"
             subprocess.run(
-                ["sh", ROOT / "services" / "databases.sh"],
+                ["sh", ROOT / "compose" / "databases.sh"],
                 env=os.environ | env | PASSWORDS | {"POSTGRES_USER": "postgres", "PATH": path},
                 check=True,
             )
@@ -194,6 +194,12 @@ def query(database: Service, name: str, sql: str, *values: object) -> list[tuple
         connection.close()
 
 
+def dump(database: Service) -> bytes:
+    """All that every database of the server holds, as text."""
+    command = [binary("pg_dumpall"), "--no-role-passwords"]
+    return subprocess.run(command, env=os.environ | database.env, capture_output=True, check=True).stdout
+
+
 @contextmanager
 def mlflow_server(directory: Path, database: Service, artifacts: str, **extra: str) -> Iterator[Service]:
     """MLflow with basic auth on PostgreSQL, as `compose.yaml` starts it, artifacts proxied to a directory or `s3://…`.
@@ -207,7 +213,7 @@ def mlflow_server(directory: Path, database: Service, artifacts: str, **extra: s
     server_env = database.env | {
         "PGUSER": "mlflow",
         "PGPASSWORD": PASSWORDS["MLFLOW_DB_PASSWORD"],
-        "MLFLOW_AUTH_CONFIG_PATH": str(ROOT / "services" / "basic_auth.ini"),
+        "MLFLOW_AUTH_CONFIG_PATH": str(ROOT / "compose" / "basic_auth.ini"),
         "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORDS["MLFLOW_ADMIN_PASSWORD"],
         "MLFLOW_FLASK_SERVER_SECRET_KEY": PASSWORDS["MLFLOW_SECRET_KEY"],
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
