@@ -4,6 +4,7 @@ Each is a process group of its own under a watcher that ends the group when the 
 """
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -23,16 +24,19 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 STARTUP_SECONDS = 180
 PASSWORDS = {
-    "POSTGRES_PASSWORD": "pg-secret-1f0c",
-    "MLFLOW_DB_PASSWORD": "mlflow-db-secret-7a21",
-    "PREFECT_DB_PASSWORD": "prefect-db-secret-93bd",
-    "MLFLOW_ADMIN_PASSWORD": "mlflow-admin-secret-55e0",
-    "MLFLOW_SECRET_KEY": "mlflow-form-secret-c4d8",
-    "PREFECT_PASSWORD": "prefect-secret-20fa",
-    "S3_ACCESS_KEY": "s3-access-key-8e13",
-    "S3_SECRET_KEY": "s3-secret-key-b96e",
+    name: secrets.token_hex(12)
+    for name in (
+        "POSTGRES_PASSWORD",
+        "MLFLOW_DB_PASSWORD",
+        "PREFECT_DB_PASSWORD",
+        "MLFLOW_ADMIN_PASSWORD",
+        "MLFLOW_SECRET_KEY",
+        "PREFECT_PASSWORD",
+        "S3_ACCESS_KEY",
+        "S3_SECRET_KEY",
+    )
 }
-"""By the names of `.env.example`; each is a string that stands nowhere else, so that it can be searched for."""
+"""By the names of `.env.example`; each stands nowhere else, so that it can be searched for."""
 
 WATCHER = """
 import os, signal, subprocess, sys, time
