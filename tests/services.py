@@ -220,6 +220,7 @@ def mlflow_server(directory: Path, database: Service, artifacts: str, **extra: s
         "MLFLOW_AUTH_CONFIG_PATH": str(ROOT / "compose" / "basic_auth.ini"),
         "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORDS["MLFLOW_ADMIN_PASSWORD"],
         "MLFLOW_FLASK_SERVER_SECRET_KEY": PASSWORDS["MLFLOW_SECRET_KEY"],
+        "MLFLOW_SERVER_ALLOWED_HOSTS": "localhost:*,127.0.0.1:*,mlflow:5000",  # as in .env.example
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
     env = account("admin", PASSWORDS["MLFLOW_ADMIN_PASSWORD"]) | {"MLFLOW_TRACKING_URI": url}

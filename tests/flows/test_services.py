@@ -166,6 +166,14 @@ def test_nobody_comes_in_without_a_password(team):
                 connect()
 
 
+def test_the_server_answers_to_its_own_names_only(team):
+    assert "MLFLOW_ALLOWED_HOSTS=localhost:*,127.0.0.1:*,mlflow:5000\n" in (ROOT / ".env.example").read_text()
+    for host, status in (("localhost:5000", 200), ("mlflow:5000", 200), ("elsewhere.example:5000", 403)):
+        url = f"{team.server.url}/api/2.0/mlflow/users/current"
+        answer = requests.get(url, headers={"Host": host}, auth=("bob", USERS["bob"]))
+        assert answer.status_code == status, answer.text
+
+
 def test_a_reader_who_approves_is_told_in_a_sentence_and_a_reviewer_approves(team):
     refused = team.command("bob", "flows.review", "approve", "1", "--reason", "fine", "--by", "bob")
     assert refused.returncode == 1
