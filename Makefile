@@ -1,7 +1,7 @@
 # Everything a person types. Each target sets up what it needs, inside this folder alone.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve deploy test test-fast lint lock bench clean
+.PHONY: help setup services demo serve deploy test test-fast lint lock bench clean
 
 ROOT := $(CURDIR)
 VENV := $(ROOT)/.venv
@@ -37,6 +37,15 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip sync --quiet --require-hashes requirements.txt
 	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
+
+services: ## install what the tests of a team's services need: PostgreSQL and Chromium, from Debian's packages
+	@if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 && command -v chromium >/dev/null; then exit 0; fi; \
+	 if ! command -v apt-get >/dev/null; then as=none; elif [ "$$(id -u)" = 0 ]; then as=; \
+	 elif sudo --non-interactive true 2>/dev/null; then as=sudo; else as=none; fi; \
+	 if [ "$$as" = none ]; then \
+		echo "error: install PostgreSQL and Chromium yourself (Debian: apt-get install postgresql chromium); this needs apt-get and root" >&2; exit 1; fi; \
+	 export DEBIAN_FRONTEND=noninteractive; \
+	 $$as apt-get update --quiet && $$as apt-get install --quiet --yes --no-install-recommends postgresql chromium
 
 demo: setup ## the whole pipeline on scikit-learn's digits, then its result and where to look
 	dvc repro

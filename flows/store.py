@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,10 +17,10 @@ from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from flows.environment import local_artifacts
-from sanitize.errors import Away, InputError
+from flows.refusal import answering, refused
+from sanitize.errors import InputError
 
 EXPERIMENT = "cleanlabel"
 SMOOTHED = "smoothed-classifier"
@@ -53,28 +52,6 @@ def connect() -> Store:
             return Store(client, client.create_experiment(EXPERIMENT, artifact_location=local_artifacts(root)))
         except MlflowException:  # somebody else made it meanwhile
             return Store(client, client.get_experiment_by_name(EXPERIMENT).experiment_id)
-
-
-@contextmanager
-def answering() -> Iterator[None]:
-    """Turns a store that does not answer (Away), or refuses, into one sentence."""
-    try:
-        yield
-    except (MlflowException, SQLAlchemyError, ConnectionError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        kind = Away if _not_there(error) else InputError
-        raise kind(
-            f"the MLflow store {_without_password(os.environ['MLFLOW_TRACKING_URI'])} refused "
-            f"({_without_password(reason)[:200]}); "
-            "start it or correct MLFLOW_TRACKING_URI, then run the same command again"
-        ) from error
-
-
-def _not_there(error: Exception) -> bool:
-    """Whether the store may answer the same request later: it was not reached, or failed itself."""
-    if isinstance(error, MlflowException):
-        return error.get_http_status_code() >= 500
-    return isinstance(error, OperationalError | ConnectionError)
 
 
 def find_runs(store: Store, filter_string: str, *, deleted: bool = False) -> list[Run]:
@@ -177,6 +154,8 @@ def read_directory(store: Store, run_id: str, name: str, scratch: Path) -> Path:
         repository = get_artifact_repository(uri, tracking_uri=store.client.tracking_uri)
         return Path(repository.download_artifacts(name, str(scratch)))
     except (MlflowException, OSError) as error:
+        if refused(error):
+            raise
         raise InputError(f"run {run_id} has no readable artifacts {name}") from error
 
 
@@ -201,6 +180,8 @@ def read_file(store: Store, run: Run | str, name: str) -> bytes:
             repository = get_artifact_repository(found.info.artifact_uri, tracking_uri=store.client.tracking_uri)
             return Path(repository.download_artifacts(name, scratch)).read_bytes()
         except (MlflowException, OSError) as error:
+            if refused(error):
+                raise
             raise InputError(f"run {found.info.run_id} has no readable artifact {name}") from error
 
 
@@ -243,6 +224,8 @@ def get_version(store: Store, name: str, version: int) -> ModelVersion:
     try:
         return store.client.get_model_version(name, str(version))
     except MlflowException as error:
+        if refused(error):
+            raise
         raise InputError(f"{name} has no version {version} in the registry") from error
 
 
@@ -278,8 +261,10 @@ def aliases_of(store: Store, name: str) -> dict[str, int]:
     """The version each alias of a registered model names."""
     try:
         return {alias: int(number) for alias, number in store.client.get_registered_model(name).aliases.items()}
-    except MlflowException:  # no such model: nothing was registered yet
-        return {}
+    except MlflowException as error:
+        if refused(error):
+            raise
+        return {}  # no such model: nothing was registered yet
 
 
 def all_versions(store: Store, name: str) -> list[ModelVersion]:
@@ -300,7 +285,3 @@ def version_of_plan(store: Store, name: str, plan_digest: str) -> ModelVersion:
     if not found:
         raise InputError(f"the registry has no version of {name} for plan {plan_digest[:12]}; run `dvc repro smooth`")
     return max(found, key=lambda version: int(version.version))
-
-
-def _without_password(text: str) -> str:
-    return re.sub(r"://[^@/\s]*@", "://***@", text)

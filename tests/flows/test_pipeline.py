@@ -4,6 +4,8 @@ One copy of the project in a temporary folder, with a small denoiser and a small
 other's state in the order they stand here.
 """
 
+import contextlib
+import copy
 import hashlib
 import json
 import os
@@ -21,6 +23,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from ruamel.yaml import YAML
+from services import s3_store
 
 from sanitize.imageset import load, save_npz
 
@@ -232,6 +235,56 @@ def test_an_audit_passes_until_one_vote_is_edited_in_the_artifact_store(project,
 
     victim.write_bytes(original)
     assert project.run("python", "-m", "flows.audit", "--version", "1").returncode == 0
+
+
+def second_clone(project: Project, tmp_path: Path) -> Project:
+    """A clone of the committed project, with an empty cache and no store, but for where its remote is."""
+    root = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", str(project.root), str(root)], env=project.env, check=True)
+    clone = copy.copy(project)
+    clone.root = root
+    return clone
+
+
+@pytest.mark.parametrize("kind", ["directory", "s3"])
+def test_a_second_clone_pulls_every_output_and_reproduces_nothing(project, made, tmp_path, kind):
+    commit = ("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "a version")
+    project.run("git", "add", "--all")
+    project.run(*commit)
+    with contextlib.ExitStack() as stack:
+        if kind == "directory":
+            where = [("url", str(tmp_path / "remote"))]
+        else:
+            s3 = stack.enter_context(s3_store(tmp_path, "dvc"))
+            keys = (s3.env["AWS_ACCESS_KEY_ID"], s3.env["AWS_SECRET_ACCESS_KEY"])
+            where = [("url", "s3://dvc/cleanlabel"), ("endpointurl", s3.url)]
+            where += [("access_key_id", keys[0]), ("secret_access_key", keys[1])]
+        clone = second_clone(project, tmp_path)
+        for one in (project, clone):
+            for option, value in where:
+                one.run("dvc", "remote", "modify", "--local", "team", option, value)
+        project.run("dvc", "push")
+        if kind == "s3":  # as CI would, without a pull of its own
+            first = clone.run("dvc", "repro", "--pull", "--allow-missing")
+            assert "Running stage" not in first.stdout
+        clone.run("dvc", "pull")
+        assert clone.outputs() == project.outputs()
+        assert "Running stage" not in clone.run("dvc", "repro", "--pull", "--allow-missing").stdout
+        assert "up to date" in clone.run("dvc", "status").stdout
+        assert clone.outputs() == project.outputs()
+        assert clone.run("git", "status", "--porcelain").stdout == ""
+        assert not (clone.root / ".mlflow").exists()
+    if kind == "s3":
+        holds = [p for p in clone.root.rglob("*") if p.is_file() and keys[1].encode() in p.read_bytes()]
+        assert [str(p.relative_to(clone.root)) for p in holds] == [".dvc/config.local"]
+    for one in (project, clone):
+        (one.root / ".dvc" / "config.local").unlink()
+
+
+def test_a_clone_that_was_told_of_no_remote_makes_its_own(project, made, tmp_path):
+    clone = second_clone(project, tmp_path)
+    clone.run("dvc", "repro", "--pull", "ingest")
+    assert (clone.root / "data" / "raw.npz").read_bytes() == (project.root / "data" / "raw.npz").read_bytes()
 
 
 def test_a_reviewer_lists_approves_and_rejects(project, made):

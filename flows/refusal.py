@@ -1,0 +1,87 @@
+"""An MLflow store that refuses or is away, in one sentence that names it, and never a password."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import requests
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+from sanitize.errors import Away, InputError
+
+UNKNOWN_USER, FORBIDDEN = 401, 403
+READING = ("get", "list", "search")
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Turns a store that does not answer (Away), or does not let this user do it, into one sentence."""
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, ConnectionError, requests.RequestException) as error:
+        raise (Away if _may_answer_later(error) else InputError)(_sentence(error)) from error
+
+
+def _may_answer_later(error: Exception) -> bool:
+    """Whether the same request may succeed later: the store was not reached, or failed by itself."""
+    status = _status(error)
+    if status is not None:
+        return status >= 500
+    if isinstance(error, MlflowException):
+        return bool(error.get_http_status_code() >= 500)
+    return not isinstance(error, SQLAlchemyError) or isinstance(error, OperationalError)
+
+
+def refused(error: Exception) -> bool:
+    """Whether the store refused this user or is away; otherwise it answered, and has no such thing."""
+    away = isinstance(error, requests.ConnectionError | requests.Timeout) or "Max retries exceeded" in str(error)
+    return away or _status(error) in (UNKNOWN_USER, FORBIDDEN)
+
+
+def _sentence(error: Exception) -> str:
+    store = _without_password(os.environ["MLFLOW_TRACKING_URI"])
+    variables = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    if _status(error) == UNKNOWN_USER:
+        return f"the MLflow server {store} does not know this user or password; set {variables}"
+    if _status(error) == FORBIDDEN:
+        user = os.environ.get("MLFLOW_TRACKING_USERNAME", "this user")
+        call, permission = _asked(error)
+        return (
+            f"the MLflow server {store} denied {user} the permission for {call}; "
+            f"ask its administrator for {permission}, or set {variables} of a user who has it"
+        )
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return (
+        f"the MLflow store {store} refused ({_without_password(reason)[:200]}); "
+        "start it or correct MLFLOW_TRACKING_URI, then run the same command again"
+    )
+
+
+def _status(error: Exception) -> int | None:
+    """The HTTP status an error came with, if it did."""
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return int(error.response.status_code)
+    told = re.search(r"failed with error code (\d+)|(\d+) Client Error", str(error))
+    return int(told.group(1) or told.group(2)) if told else None
+
+
+def _asked(error: Exception) -> tuple[str, str]:
+    """What was asked of the server, and the permission that it takes."""
+    if isinstance(error, requests.HTTPError):
+        reading = error.request is not None and error.request.method == "GET"
+        call = "artifacts"
+    else:
+        endpoint = re.search(r"endpoint \S*/mlflow/(\S+)", str(error))
+        call = endpoint.group(1) if endpoint else "this"
+        reading = call.rpartition("/")[2].startswith(READING)
+    if call.startswith(("model-versions", "registered-models")):
+        return call, "READ on the registered model" if reading else (
+            "EDIT on the registered model (MANAGE where an alias or a version is taken away)"
+        )
+    return call, f"{'READ' if reading else 'EDIT'} on the experiment"
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"://[^/\s]*@", "://***@", text)
