@@ -14,7 +14,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,98 +21,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from ruamel.yaml import YAML
+from project import Project
 from services import s3_store
 
 from sanitize.imageset import load, save_npz
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
-SMALL = {
-    "denoiser": {"channels": [8, 16], "steps": 30},
-    "train": {"width": 32, "epochs": 3},
-    "smooth": {"m": 12, "batch_of_draws": 2},
-    "gate": {"accuracy": 0.0, "certified_accuracy": []},
-}
 STAGES = ["ingest", "denoiser", "sanitize", "train", "smooth", "certify"]
-
-
-class Project:
-    """A copy of the project, and the commands a person types in it."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        names = subprocess.run(
-            ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-            cwd=ROOT,
-            capture_output=True,
-            check=True,
-        ).stdout.decode()
-        for name in filter(None, names.split("\0")):
-            if not name.startswith(("reports/", "dvc.lock")) and (ROOT / name).is_file():
-                (root / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, root / name)
-        self.home = root.parent / "home"
-        self.home.mkdir()
-        mine = ("MLFLOW_TRACKING_URI", "PREFECT_HOME", "PREFECT_API_URL", "DVC_SITE_CACHE_DIR", "DO_NOT_TRACK")
-        self.env = {k: v for k, v in os.environ.items() if k not in mine}
-        self.env |= {"HOME": str(self.home), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        self.run("git", "init", "-q")
-        self.set_params(SMALL)
-
-    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            command, cwd=self.root, env=self.env, capture_output=True, text=True, timeout=600, check=False
-        )
-        assert not check or done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-        return done
-
-    def set_params(self, changes: dict[str, dict[str, object]]) -> None:
-        yaml = YAML()
-        content = yaml.load(self.root / "params.yaml")
-        for section, values in changes.items():
-            content[section].update(values)
-        yaml.dump(content, self.root / "params.yaml")
-
-    def query(self, sql: str) -> list[tuple]:
-        with sqlite3.connect(self.root / ".mlflow" / "mlflow.db") as database:
-            return database.execute(sql).fetchall()
-
-    def draws(self) -> dict[int, str]:
-        """Finished draws of the newest ensemble: their run ids."""
-        parent = self.query(
-            "select r.run_uuid from runs r join tags t on t.run_uuid = r.run_uuid "
-            "where t.key = 'cleanlabel.kind' and t.value = 'ensemble' order by r.start_time desc"
-        )[0][0]
-        rows = self.query(
-            "select d.value, r.run_uuid from runs r "
-            "join tags d on d.run_uuid = r.run_uuid and d.key = 'cleanlabel.draw' "
-            "join tags p on p.run_uuid = r.run_uuid and p.key = 'mlflow.parentRunId' "
-            f"where r.status = 'FINISHED' and p.value = '{parent}'"
-        )
-        assert len(rows) == len({draw for draw, _ in rows})
-        return {int(draw): run_id for draw, run_id in rows}
-
-    def processes(self) -> list[str]:
-        """Command lines of what still runs in the project's folder."""
-        found = []
-        for entry in Path("/proc").glob("[0-9]*"):
-            try:
-                if (entry / "cwd").readlink() == self.root and b"\0" in (command := (entry / "cmdline").read_bytes()):
-                    found.append(command.replace(b"\0", b" ").decode())
-            except OSError:  # gone meanwhile
-                continue
-        return found
-
-    def alive(self, pid: str) -> bool:
-        """Whether this process is running."""
-        return pid.isdecimal() and Path(f"/proc/{pid}").exists()
-
-    def outputs(self) -> dict[str, str]:
-        """Every stage output with its digest."""
-        files = [p for p in [*self.root.glob("data/**/*"), *self.root.glob("reports/*")] if p.is_file()]
-        return {str(p.relative_to(self.root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
 @pytest.fixture(scope="module")
