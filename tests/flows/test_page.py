@@ -5,15 +5,16 @@ import json
 import re
 import shutil
 import subprocess
+import tempfile
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from imports import ROOT
-from registered import M, Registered, make_ensemble, the_version
+from registered import M, Registered, copy_of, make_ensemble, the_version
 from ruamel.yaml import YAML
 
 from flows.audit import Check
@@ -34,17 +35,41 @@ HOSTILE = "<script>alert(1)</script>\"&'<img src=x onerror=alert(2)>"
 PASSED = Verdict([Check("accuracy of the vote", passed=True, found="0.9000, at least 0.5 asked")])
 
 
-def page_of(version: Registered, certified: Certified | None = None, **changes: object) -> str:
-    """The page as `flows.certify` renders it, with these parts exchanged."""
-    parts = {
-        "certified": certified or version.certify(),
-        "verdict": PASSED,
-        "version": version.number,
-        "raw": load(SETS["raw"]),
-        "test": load(SETS["test"]),
-        "sheet": EXAMPLES.read_bytes(),
-    }
-    return render(**parts | changes)
+@dataclass(frozen=True)
+class Parts:
+    """What the page of a certified version is rendered from."""
+
+    version: int
+    run_id: str
+    certified: Certified
+    raw: ImageSet
+    test: ImageSet
+    sheet: bytes
+
+    def page(self, **changes: object) -> str:
+        """The page as `flows.certify` renders it, with these parts exchanged."""
+        parts = {name: getattr(self, name) for name in ("certified", "version", "raw", "test", "sheet")}
+        return render(**parts | {"verdict": PASSED} | changes)
+
+    def with_certificate(self, **changes: object) -> Certified:
+        """The version's own, with these fields of the certificate changed."""
+        return replace(self.certified, certificate=self.certified.certificate | changes)
+
+
+def parts_of(version: Registered) -> Parts:
+    """Certify a version, and what that gives."""
+    certified, raw, test = version.certify(), load(SETS["raw"]), load(SETS["test"])
+    return Parts(version.number, version.version.run_id, certified, raw, test, EXAMPLES.read_bytes())
+
+
+@pytest.fixture(scope="module")
+def made(snapshot: Path, tmp_path_factory: pytest.TempPathFactory) -> Parts:
+    """Version 1, certified once for all tests that only look."""
+    root = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/.mlflow/mlflow.db")
+        return parts_of(the_version(copy_of(snapshot, root), 1))
 
 
 def text_of(page: str) -> str:
@@ -73,10 +98,10 @@ def synthetic(n: int, side: int) -> tuple[Certified, ImageSet]:
     return Certified(figures_of, counts, label, radius), test
 
 
-def test_the_page_says_what_the_certificate_says(version):
-    certified, test = version.certify(), load(SETS["test"])
-    c, said = certified.certificate, text_of(page_of(version, certified, seconds=0.25, environments={"a machine": M}))
-    wrong = int(np.sum((certified.label != test.labels) & (certified.label != ABSTAIN)))
+def test_the_page_says_what_the_certificate_says(made):
+    c, label = made.certified.certificate, made.certified.label
+    said = text_of(made.page(seconds=0.25, environments={"a machine": M}))
+    wrong = int(np.sum((label != made.test.labels) & (label != ABSTAIN)))
     for needed in (
         f"{SMOOTHED} version 1",
         "Gate: passed",
@@ -102,20 +127,18 @@ def test_the_page_says_what_the_certificate_says(version):
     assert c["entropy"] not in said
 
 
-def test_the_curve_can_be_read_without_a_mouse_at_every_radius(version):
-    certified, test = version.certify(), load(SETS["test"])
-    page = page_of(version, certified)
-    readings = json.loads(html.unescape(re.search(r'data-readings="([^"]*)"', page)[1]))
-    radii = curve_radii(float(certified.radius.max()))
-    shares = certified_accuracy(certified.label, certified.radius, test.labels, radii)
+def test_the_curve_can_be_read_without_a_mouse_at_every_radius(made):
+    readings = json.loads(html.unescape(re.search(r'data-readings="([^"]*)"', made.page())[1]))
+    radii = curve_radii(float(made.certified.radius.max()))
+    shares = certified_accuracy(made.certified.label, made.certified.radius, made.test.labels, radii)
     found = [(reading["radius"], reading["accuracy"]) for reading in readings]
     assert found == [(f"{r:.3f}", f"{share:.3f}") for r, share in zip(radii, shares, strict=True)]
     assert readings[0]["buys"] == "the answer is the smoothed classifier's own"
     assert "may change by 8/255" in readings[30]["buys"]
 
 
-def test_the_histogram_holds_every_test_image_once(version):
-    certified, test = version.certify(), load(SETS["test"])
+def test_the_histogram_holds_every_test_image_once(made):
+    certified, test = made.certified, made.test
     for most in (1, 5, 10, 20):
         bins = bins_of(certified.counts, certified.label, test.labels, M, most)
         assert sum(one.total for one in bins) == 40
@@ -127,13 +150,13 @@ def test_the_histogram_holds_every_test_image_once(version):
     assert (nobody[0].low, nobody[0].abstained) == (0, 3)
 
 
-def test_every_abstention_and_wrong_certificate_is_shown_with_its_image(version):
-    certified, test = version.certify(), load(SETS["test"])
+def test_every_abstention_and_wrong_certificate_is_shown_with_its_image(made):
+    test = made.test
     label, radius = test.labels.copy(), np.full(40, 0.5)
     wrong, silent = np.arange(0, 40, 8), np.arange(1, 40, 2)
     label[wrong], radius[wrong] = (test.labels[wrong] + 1) % 10, 0.3
     label[silent], radius[silent] = ABSTAIN, 0.0
-    page = page_of(version, replace(certified, label=label, radius=radius))
+    page = made.page(certified=replace(made.certified, label=label, radius=radius))
     for row in [*wrong, *silent]:
         assert f'src="{thumbnail(test.images[row])}" alt="{test.ids[row]}, {test.labels[row]}"' in page
     said = text_of(page)
@@ -142,58 +165,56 @@ def test_every_abstention_and_wrong_certificate_is_shown_with_its_image(version)
     assert f"{len(silent) - AT_ONCE} more" in said
 
 
-def test_the_same_version_gives_the_same_page_without_run_ids_or_paths(version):
-    version.certify()
-    assert page_of(version) == (page := page_of(version))
-    assert version.version.run_id not in page
-    assert str(Path.cwd()) not in page
+def test_the_same_version_gives_the_same_page_without_run_ids_paths_or_addresses(made):
+    assert made.page() == (page := made.page())
+    assert made.run_id not in page
+    assert str(ROOT) not in page
+    assert tempfile.gettempdir() not in page
     assert not re.search(r"https?:|(src|href)=\"(?!data:|#)|url\(|@import|\son\w+=", page)
 
 
-def test_what_comes_from_data_is_text(version):
-    test = load(SETS["test"])
-    ids = (HOSTILE, *test.ids[1:])
+def test_what_comes_from_data_is_text(made):
+    test, ids = made.test, (HOSTILE, *made.test.ids[1:])
     hostile = replace(test, ids=ids, classes=(HOSTILE, *test.classes[1:]), labels=np.zeros(40, dtype=np.int64))
-    certified = version.certify()
     label = np.where(np.arange(40) % 2, ABSTAIN, 0)
     label[0] = 3
-    certified = replace(certified, label=label, certificate=certified.certificate | {"covers": HOSTILE})
+    certified = replace(made.with_certificate(covers=HOSTILE), label=label)
     verdict = Verdict([Check(HOSTILE, passed=False, found=HOSTILE)])
-    page = page_of(version, certified, test=hostile, verdict=verdict, environments={HOSTILE: M})
+    page = made.page(certified=certified, test=hostile, verdict=verdict, environments={HOSTILE: M})
     assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") > 40
     assert len(re.findall(r"<script\b", page)) == 1
     assert "<img src=x" not in page
     assert "onerror=" not in re.sub(r"&#34;&amp;&#39;&lt;img src=x onerror=alert\(2\)&gt;", "", page)
 
 
-def test_a_gate_that_did_not_pass_or_was_not_asked_says_so(version):
+def test_a_gate_that_did_not_pass_or_was_not_asked_says_so(made):
     failed = Verdict([Check("entropy", passed=False, found="fixed, from the operating system asked")])
-    said = text_of(page_of(version, verdict=failed))
+    said = text_of(made.page(verdict=failed))
     assert "Gate: not passed" in said
     assert "entropy not passed: fixed, from the operating system asked" in said
-    assert "Gate: not held against it yet" in text_of(page_of(version, verdict=None))
+    assert "Gate: not held against it yet" in text_of(made.page(verdict=None))
 
 
-def test_what_might_be_overlooked_stands_on_the_page(version):
-    certified, test = version.certify(), load(SETS["test"])
-    label = np.where(certified.label == test.labels, test.labels, ABSTAIN)
-    quiet = replace(certified, label=label)
-    assert notices(quiet, test) == []
-    odd = {"entropy_source": "fixed", "denoiser_state": "fixed-before", "attempt": 1, "missing_draws": [3, 7]}
-    found = notices(replace(quiet, certificate=certified.certificate | odd), test)
+def test_what_might_be_overlooked_stands_on_the_page(made):
+    test = made.test
+    label = np.where(made.certified.label == test.labels, test.labels, ABSTAIN)
+    assert notices(replace(made.certified, label=label), test) == []
+    changed = {"entropy_source": "fixed", "denoiser_state": "fixed-before", "attempt": 1, "missing_draws": [3, 7]}
+    odd = replace(made.with_certificate(**changed), label=label)
+    found = notices(odd, test)
     assert len(found) == 4
     assert f"2 of {M} models are missing. They count against every answer." in found
-    said = text_of(page_of(version, replace(quiet, certificate=certified.certificate | odd)))
+    said = text_of(made.page(certified=odd))
     assert all(notice in said for notice in found)
 
 
 def test_a_version_is_compared_with_the_newest_earlier_one_that_has_a_certificate(version):
-    second = the_version(version.store, 2)
-    first, certified = version.certify(), second.certify()
-    test, previous = load(SETS["test"]), previous_version(version.store, second.version)
+    second, first = parts_of(the_version(version.store, 2)), version.certify()
+    certified, test = second.certified, second.test
+    previous = previous_version(version.store, the_version(version.store, 2).version)
     assert previous_version(version.store, version.version) is None
     assert (previous.version, previous.certificate) == (1, first.certificate)
-    said = text_of(page_of(second, certified, previous=previous))
+    said = text_of(second.page(previous=previous))
     assert "Compared with version 1" in said
     assert f"m {M} → {M + 1}" in said
     assert Change("m", str(M), str(M + 1)) in changes(first.certificate, certified.certificate)
@@ -238,10 +259,10 @@ def test_dvc_knows_the_files_the_page_is_made_of():
     assert PAGE.as_posix() in [next(iter(out)) for out in stage["outs"] if isinstance(out, dict)]
 
 
-def test_ten_thousand_test_images_make_a_page_below_two_megabytes(version):
+def test_ten_thousand_test_images_make_a_page_below_two_megabytes(made):
     certified, test = synthetic(10_000, 96)
-    certificate = version.certify().certificate | certified.certificate
-    page = page_of(version, replace(certified, certificate=certificate), test=test)
+    certificate = made.certified.certificate | certified.certificate
+    page = made.page(certified=replace(certified, certificate=certificate), test=test)
     total = int(np.sum((certified.label != test.labels) & (certified.label != ABSTAIN)))
     assert total > SHOWN
     assert certificate["abstentions"] > SHOWN
@@ -301,12 +322,11 @@ def look_at(page: str, folder: Path) -> tuple[list[dict], list[str]]:
 
 def test_chromium_shows_all_of_it_on_a_desktop_and_a_phone(version, tmp_path):
     second = the_version(version.store, 2)
-    certified, previous = second.certify(), previous_version(version.store, second.version)
-    odd = certified.certificate | {"recipe": {"initial_weights": "data/pretrained/" + "w" * 200}}
-    test = load(SETS["test"])
-    test = replace(test, ids=("folder/" * 30 + HOSTILE, *test.ids[1:]))
-    page = page_of(second, replace(certified, certificate=odd), test=test, previous=previous)
-    found, console = look_at(page, tmp_path)
+    parts, previous = parts_of(second), previous_version(version.store, second.version)
+    weights = {"recipe": {"initial_weights": "w" * 200}, "initial_digest": "0" * 64, "initial_state": "disjoint"}
+    odd = parts.with_certificate(**weights)
+    test = replace(parts.test, ids=("folder/" * 30 + HOSTILE, *parts.test.ids[1:]))
+    found, console = look_at(parts.page(certified=odd, test=test, previous=previous), tmp_path)
     assert console == []
     for width, seen in zip(WIDTHS, found, strict=True):
         assert seen["width"] == width
@@ -321,7 +341,7 @@ def test_chromium_shows_all_of_it_on_a_desktop_and_a_phone(version, tmp_path):
         assert 0.0 <= first <= end
 
 
-def test_chromium_runs_no_script_but_the_pages_own_and_asks_no_network(version, tmp_path):
+def test_chromium_runs_no_script_but_the_pages_own_and_asks_no_network(made, tmp_path):
     more = "<img src='https://example.invalid/x.png'><script>document.title = 'reached'</script></main>"
-    _, console = look_at(page_of(version).replace("</main>", more), tmp_path)
+    _, console = look_at(made.page().replace("</main>", more), tmp_path)
     assert sum("Content Security Policy" in line for line in console) >= 2 * len(WIDTHS)
