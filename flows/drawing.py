@@ -71,7 +71,7 @@ def curve(
     _add(svg, "path", {"class": "area", "d": f"{path} L{end} {frame.y(0)} L{frame.x(0)} {frame.y(0)} Z"})
     _add(svg, "path", {"class": "now", "d": path})
     _line(svg, "vote", (frame.left, frame.y(vote_accuracy)), (frame.right, frame.y(vote_accuracy)))
-    _text(svg, f"accuracy of the vote {vote_accuracy:.3f}", frame.right - 4, float(frame.y(vote_accuracy)) - 6, "end")
+    _text(svg, f"accuracy of the vote {vote_accuracy:.3f}", frame.left + 6, float(frame.y(vote_accuracy)) - 6, "start")
     if 0 < limit[0] <= reach:
         x = frame.x(limit[0] / reach)
         _line(svg, "limit", (x, frame.top), (x, frame.bottom))
