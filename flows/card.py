@@ -10,6 +10,52 @@ STATES = {
     "fixed-before": "trained on a trusted earlier copy of the raw set: no attack reaches it, but accuracy is flattered",
     None: "none: the noise stays in",
 }
+SOURCES = {
+    "os": "256 bits from the operating system, drawn after the raw set was fixed",
+    "fixed": "fixed, known beforehand: for tests only",
+}
+
+
+def promise(c: dict[str, Any]) -> str:
+    """How often a certificate may be false, and how far any of them can reach."""
+    return (
+        f"A certificate is false with probability at most {c['level']:.3g}, {c['holds']}. No radius above "
+        f"{c['largest_certifiable_radius']:.3f} can be certified with {c['m']} models."
+    )
+
+
+def not_covered(c: dict[str, Any]) -> list[str]:
+    """What a certificate says nothing about."""
+    return [
+        "images added, removed or relabelled",
+        *([] if c["test_sigma"] else ["changes of the test input (triggers)"]),
+        "a denoiser or weights that were trained on the raw set as supplied",
+        "how often an attack succeeds in practice, which is another question with another answer",
+    ]
+
+
+def audit_command(version: int) -> str:
+    """What computes a version's certificate again from its runs, and retrains three of its models."""
+    return f"python -m flows.audit --version {version} --replay 3"
+
+
+def models_in_words(c: dict[str, Any]) -> str:
+    """How the number of models came about, and what became of those that are missing."""
+    missing = f"; {len(c['missing_draws'])} missing, counted against the answer" if c["missing_draws"] else ""
+    return f"{c['rule']}{missing}"
+
+
+def level_in_words(c: dict[str, Any]) -> str:
+    """How the class is chosen, and at which level it is bounded."""
+    chosen = f", class chosen by {c['selection']} further models" if c["selection"] else ""
+    attempt = f"attempt {c['attempt'] + 1} on this raw set, recipe and sigma" if c["attempt"] else "first attempt"
+    return f"{c['method']}{chosen}, alpha = {c['alpha']:g}, level {c['level']:.3g} ({attempt})"
+
+
+def recipe_in_words(c: dict[str, Any]) -> str:
+    """Everything that determines training but the data and the seeds."""
+    silent = () if c["initial_digest"] else ("initial_weights", "initial_provenance")
+    return ", ".join(f"{key} {value}" for key, value in c["recipe"].items() if key not in silent)
 
 
 def card(certificate: dict[str, Any], verdict: Verdict, version: int, seconds: float | None) -> str:
@@ -21,8 +67,7 @@ def card(certificate: dict[str, Any], verdict: Verdict, version: int, seconds: f
         _bullets([f"{'✓' if check.passed else '✗'} {check.name}: {check.found}" for check in verdict.checks]),
         "## What is certified",
         table(c, seconds),
-        f"A certificate is false with probability at most {c['level']:.3g}, {c['holds']}. No radius above "
-        f"{c['largest_certifiable_radius']:.3f} can be certified with {c['m']} models.",
+        promise(c),
         "Certified accuracy where so many training images change at once, each by so much in every pixel:",
         grid_table(c),
     ]
@@ -30,33 +75,23 @@ def card(certificate: dict[str, Any], verdict: Verdict, version: int, seconds: f
         parts += ["Where the test input changes too (a trigger):", trigger_table(c)]
     parts += [
         f"Covers {c['covers']}.",
-        "**Not covered**: images added, removed or relabelled"
-        + ("" if c["test_sigma"] else "; changes of the test input (triggers)")
-        + "; a denoiser or weights that were trained on the raw set as supplied; how often an attack succeeds in "
-        "practice, which is another question with another answer.",
+        f"**Not covered**: {'; '.join(not_covered(c))}.",
         "## How it was made",
         _bullets(_provenance(c)),
         "## How to check it",
-        f"`python -m flows.audit --version {version} --replay 3` computes all of this again from the runs, and "
-        "retrains three models.",
+        f"`{audit_command(version)}` computes all of this again from the runs, and retrains three models.",
+        "The review page, with pictures: `index.html` among this version's artifacts, beside its certificate.",
     ]
     return "\n\n".join(parts)
 
 
 def _provenance(c: dict[str, Any]) -> list[str]:
-    silent = () if c["initial_digest"] else ("initial_weights", "initial_provenance")
-    recipe = ", ".join(f"{key} {value}" for key, value in c["recipe"].items() if key not in silent)
-    chosen = f", class chosen by {c['selection']} further models" if c["selection"] else ""
-    missing = f"; {len(c['missing_draws'])} missing, counted against the answer" if c["missing_draws"] else ""
-    attempt = f"attempt {c['attempt'] + 1} on this raw set, recipe and sigma" if c["attempt"] else "first attempt"
-    source = {
-        "os": "256 bits from the operating system, drawn after the raw set was fixed",
-        "fixed": "**fixed, known beforehand: for tests only**",
-    }[c["entropy_source"]]
+    source = SOURCES[c["entropy_source"]]
+    source = source if c["entropy_source"] == "os" else f"**{source}**"
     lines = [
-        f"{c['rule']}{missing}; noise sigma = {c['sigma']:g} in [0,1] pixel units on every training image",
-        f"method `{c['method']}`{chosen}, alpha = {c['alpha']:g}, level {c['level']:.3g} ({attempt})",
-        f"recipe: {recipe}",
+        f"{models_in_words(c)}; noise sigma = {c['sigma']:g} in [0,1] pixel units on every training image",
+        f"method {level_in_words(c)}",
+        f"recipe: {recipe_in_words(c)}",
         f"raw set `{c['raw_digest'][:16]}`, test set of {c['n_test']} images `{c['test_digest'][:16]}`",
         f"denoiser `{(c['denoiser_digest'] or 'none')[:16]}`, {STATES[c['denoiser_state']]}",
         f"entropy: {source}; commitment `{c['entropy_commitment'][:16]}`",

@@ -3,7 +3,7 @@
     python -m flows.certify [--version N]
 
 Reads the ensemble through the MLflow registry, its votes from its runs; writes reports/, attaches all of it to the
-registered version and holds that against the gate.
+registered version and holds that against the gate. The review page comes last, with the verdict on it.
 """
 
 import argparse
@@ -25,10 +25,12 @@ from prefect.cache_policies import NO_CACHE
 from flows.audit import CERTIFICATE
 from flows.card import card
 from flows.certificates import Certified, certify_version, metrics_of, tags_of
+from flows.comparison import previous_version
 from flows.ensemble import CERTIFICATE_ARTIFACT
 from flows.events import tell_verdict
 from flows.gate import Verdict, run_gate
 from flows.log import note
+from flows.page import PAGE, environments_of, render
 from flows.report import curve_radii, draw_curve, table, title, write_curve, write_points
 from flows.server import prefect_server
 from flows.store import (
@@ -49,7 +51,7 @@ from models.params import CertifyParams, GateParams
 from sanitize import errors
 from sanitize.denoiser import load_denoiser
 from sanitize.errors import InputError
-from sanitize.files import write_json
+from sanitize.files import replacing, write_json
 from sanitize.imageset import ImageSet, load
 from sanitize.noise import Entropy
 from sanitize.params import read_params
@@ -117,6 +119,27 @@ def show_on_prefects_page(certificate: dict[str, Any], version: ModelVersion) ->
         create_link_artifact(page, link_text=words, key="mlflow-version", description="in the MLflow registry")
 
 
+@task(name="page", cache_policy=NO_CACHE, persist_result=False)
+def write_page(
+    store: Store, version: ModelVersion, certified: Certified, verdict: Verdict | None, raw: ImageSet, test: ImageSet
+) -> None:
+    """The review page, in reports/ and beside the certificate that is attached to the version."""
+    page = render(
+        certified,
+        verdict,
+        int(version.version),
+        raw,
+        test,
+        EXAMPLES.read_bytes(),
+        previous_version(store, version),
+        seconds_a_model(store, version.run_id),
+        environments_of(store, version.run_id),
+    ).encode()
+    with replacing(PAGE) as scratch:
+        scratch.write_bytes(page)
+    log_files(store, version.run_id, {f"{CERTIFICATE_ARTIFACT.rpartition('/')[0]}/{PAGE.name}": page})
+
+
 def seconds_a_model(store: Store, run_id: str) -> float | None:
     """Seconds of work a smoothed model took (sanitizing and training), the mean over the ensemble's draws."""
     runs = find_runs(store, f"tags.mlflow.parentRunId = '{run_id}' and attributes.status = 'FINISHED'")
@@ -137,6 +160,7 @@ def certify(version: int | None = None) -> dict[str, Any]:
         certificate = certified.certificate
         publish(store, found, certificate)
         verdict = hold_against_gate(store, found, certified, test, thresholds)
+        write_page(store, found, certified, verdict, raw, test)
         print(f"{SMOOTHED} version {found.version}: {title(certificate)}\n")
         print(table(certificate, seconds_a_model(store, found.run_id)))
         note(

@@ -199,12 +199,19 @@ def trigger_table(certificate: dict[str, Any]) -> str:
     return _pivot(rows, "trigger_l2", "l2 change of the test input", "radius", "beside R = {:g}")
 
 
-def _pivot(rows: list[dict[str, Any]], down: str, corner: str, across: str, heading: str) -> str:
+def pivot(rows: list[dict[str, Any]], down: str, across: str) -> tuple[list[float], dict[float, list[float]]]:
+    """Certified accuracy as a table: its columns, and for each value of `down` a share a column."""
     columns = list(dict.fromkeys(row[across] for row in rows))
     share = {(row[down], row[across]): row["certified_accuracy"] for row in rows}
+    names = dict.fromkeys(row[down] for row in rows)
+    return columns, {name: [share[name, column] for column in columns] for name in names}
+
+
+def _pivot(rows: list[dict[str, Any]], down: str, corner: str, across: str, heading: str) -> str:
+    columns, lines_of = pivot(rows, down, across)
     lines = ["| " + " | ".join([corner, *map(heading.format, columns)]) + " |", "|---" * (len(columns) + 1) + "|"]
-    for name in dict.fromkeys(row[down] for row in rows):
-        lines.append(f"| {name:g} | " + " | ".join(f"{share[name, column]:.3f}" for column in columns) + " |")
+    for name, shares in lines_of.items():
+        lines.append(f"| {name:g} | " + " | ".join(f"{share:.3f}" for share in shares) + " |")
     return "\n".join(lines)
 
 

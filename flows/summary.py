@@ -9,6 +9,7 @@ import os
 from flows.audit import CERTIFICATE, Check
 from flows.certify import CURVE_PICTURE, EXAMPLES, GATE, seconds_a_model
 from flows.gate import Verdict
+from flows.page import PAGE
 from flows.report import table, title
 from flows.store import SMOOTHED, answering, connect, version_of_plan
 from flows.train import METRICS
@@ -33,6 +34,7 @@ def main() -> None:
     verdict = Verdict([Check(**check) for check in json.loads(GATE.read_text())["checks"]])
     print(f"Gate: {'passed' if verdict.passed else f'not passed: {verdict.reasons}'}.")
     print(f"\npictures   {CURVE_PICTURE}  {EXAMPLES}")
+    print(f"page       {PAGE}  (open it in a browser: all of this, with pictures)")
     print("review     .venv/bin/python -m flows.review")
     print(f"MLflow     .venv/bin/mlflow ui --backend-store-uri {os.environ['MLFLOW_TRACKING_URI']}")
     print("DVC plot   .venv/bin/dvc plots show   (then open dvc_plots/index.html)")

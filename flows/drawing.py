@@ -1,0 +1,216 @@
+"""The review page's drawings, as inline SVG and data URIs: no style of their own, the page's classes give it to them.
+
+Every drawing is made for a width in pixels, since text in a picture that is scaled down to a phone cannot be read.
+"""
+
+import base64
+import io
+import math
+from dataclasses import dataclass
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from models.certificate import ABSTAIN
+
+THUMBNAIL = 64
+"""Pixels of a thumbnail's longer side, at most."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve of certified accuracy: shares at ascending radii."""
+
+    radii: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A plot's inner rectangle, in pixels of its drawing."""
+
+    left: float
+    right: float
+    top: float
+    bottom: float
+
+    def x(self, share: float) -> str:
+        return f"{self.left + share * (self.right - self.left):.1f}"
+
+    def y(self, share: float) -> str:
+        return f"{self.bottom - share * (self.bottom - self.top):.1f}"
+
+
+def curve(
+    now: Line, before: Line | None, reach: float, vote_accuracy: float, limit: tuple[float, str], size: tuple[int, int]
+) -> str:
+    """Certified accuracy against the joint radius, from 0 to `reach`; below the true steps, never above them.
+
+    limit: the largest radius that can be certified, and what to call it. before: an earlier version's curve.
+    """
+    width, height = size
+    frame = Frame(44, width - 14, 14, height - 44)
+    svg = _svg(size, "curve", "certified accuracy against the joint radius")
+    svg.attrib |= {f"data-{side}": f"{getattr(frame, side):g}" for side in ("left", "right", "top", "bottom")}
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        _line(svg, "grid", (frame.left, frame.y(share)), (frame.right, frame.y(share)))
+        _text(svg, f"{share:g}", frame.left - 8, float(frame.y(share)) + 4, "end")
+    step = _step(reach, 4 if width < 500 else 8)
+    for i in range(math.floor(reach / step + 1e-9) + 1):
+        x = frame.x(i * step / reach)
+        _line(svg, "tick", (x, frame.bottom), (x, frame.bottom + 5))
+        _text(svg, f"{i * step:g}", float(x), frame.bottom + 20, "middle")
+    _text(svg, "joint radius R", (frame.left + frame.right) / 2, height - 6, "middle", "axis")
+    if before is not None:
+        _add(svg, "path", {"class": "before", "d": _steps(frame, before, reach)})
+    path = _steps(frame, now, reach)
+    end = frame.x(min(1.0, float(now.radii[-1]) / reach))
+    _add(svg, "path", {"class": "area", "d": f"{path} L{end} {frame.y(0)} L{frame.x(0)} {frame.y(0)} Z"})
+    _add(svg, "path", {"class": "now", "d": path})
+    _line(svg, "vote", (frame.left, frame.y(vote_accuracy)), (frame.right, frame.y(vote_accuracy)))
+    _text(svg, f"accuracy of the vote {vote_accuracy:.3f}", frame.left + 6, float(frame.y(vote_accuracy)) - 6, "start")
+    if 0 < limit[0] <= reach:
+        x = frame.x(limit[0] / reach)
+        _line(svg, "limit", (x, frame.top), (x, frame.bottom))
+        _text(svg, limit[1], float(x) - 6, frame.bottom - 8, "end", "limit-name")
+    _add(svg, "line", {"class": "cursor", "y1": f"{frame.top:g}", "y2": f"{frame.bottom:g}", "visibility": "hidden"})
+    _add(svg, "circle", {"class": "dot", "r": "5", "visibility": "hidden"})
+    return _html(svg)
+
+
+def _steps(frame: Frame, line: Line, reach: float) -> str:
+    """A share holds from the radius before to its own: the curve is sampled, and this side of the truth is below it."""
+    points = [f"M{frame.x(0)} {frame.y(float(line.accuracy[0]))}"]
+    for r, share in zip(line.radii[1:].tolist(), line.accuracy[1:].tolist(), strict=True):
+        points.append(f"V{frame.y(share)} H{frame.x(min(r / reach, 1.0))}")
+        if r >= reach:
+            break
+    return " ".join(points)
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Test images by the votes for their top class: lowest and highest number of votes, and what became of them."""
+
+    low: int
+    high: int
+    correct: int
+    wrong: int
+    abstained: int
+
+    @property
+    def total(self) -> int:
+        return self.correct + self.wrong + self.abstained
+
+
+def bins_of(
+    counts: NDArray[np.int64], label: NDArray[np.int64], truth: NDArray[np.int64], m: int, most: int
+) -> list[Bin]:
+    """At most so many bins of equal width that end at m (a lower one beside them holds 0), without empty ones below."""
+    width = math.ceil(m / most)
+    top = counts.max(axis=1)
+    kinds = (label == truth, (label != truth) & (label != ABSTAIN), label == ABSTAIN)
+    bins = []
+    for high in range(m, -1, -width):
+        inside = (top <= high) & (top > high - width)
+        bins.append(Bin(max(0, high - width + 1), high, *(int(np.sum(inside & kind)) for kind in kinds)))
+    filled = [i for i, one in enumerate(bins) if one.total]
+    return bins[: filled[-1] + 1][::-1] if filled else bins[:1]
+
+
+def histogram(bins: list[Bin], size: tuple[int, int]) -> str:
+    """The bins as stacked bars, each with its number of images on top."""
+    width, height = size
+    frame = Frame(8, width - 8, 24, height - 44)
+    svg = _svg(size, "histogram", "test images by the votes for their top class")
+    most = max(1, *(one.total for one in bins))
+    pitch = (frame.right - frame.left) / len(bins)
+    bar = min(pitch * 0.8, 72.0)
+    every = math.ceil(50 / pitch)
+    for i, one in enumerate(bins):
+        middle, base = frame.left + (i + 0.5) * pitch, frame.bottom
+        group = _add(svg, "g")
+        _add(group, "title").text = (
+            f"{_votes(one)} votes: {one.correct} certified and correct, {one.wrong} certified and wrong, "
+            f"{one.abstained} abstained"
+        )
+        for kind in ("correct", "wrong", "abstained"):
+            count = getattr(one, kind)
+            tall = max(2.0, count / most * (frame.bottom - frame.top)) if count else 0.0  # one image can be seen
+            base -= tall
+            box = {"x": middle - bar / 2, "y": base, "width": bar, "height": tall}
+            if count:
+                _add(group, "rect", {"class": kind} | {k: f"{v:.1f}" for k, v in box.items()})
+        if one.total:
+            _text(svg, str(one.total), middle, base - 5, "middle", "count")
+        if (len(bins) - 1 - i) % every == 0:
+            half = 3.7 * len(_votes(one))  # a label may be wider than its bar, and must not leave the drawing
+            _text(svg, _votes(one), min(middle, width - half), frame.bottom + 18, "middle")
+    _line(svg, "tick", (frame.left, frame.bottom), (frame.right, frame.bottom))
+    _text(svg, "votes for the top class", width / 2, height - 6, "middle", "axis")
+    return _html(svg)
+
+
+def votes_bar(votes: list[int], m: int) -> str:
+    """A thin bar of m votes: those for the top class, then those for the next."""
+    svg = _svg((100, 6), "votes", "")
+    svg.attrib |= {"preserveAspectRatio": "none", "aria-hidden": "true"}
+    _add(svg, "rect", {"class": "rest", "width": "100", "height": "6"})
+    start = 0.0
+    for kind, count in zip(("first", "second"), votes, strict=False):
+        share = count / m * 100
+        _add(svg, "rect", {"class": kind, "x": f"{start:.2f}", "width": f"{share:.2f}", "height": "6"})
+        start += share
+    return _html(svg)
+
+
+def thumbnail(pixels: NDArray[np.uint8]) -> str:
+    """An image (h, w, c) as a PNG data URI, made smaller where its longer side exceeds `THUMBNAIL`."""
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    stream = io.BytesIO()
+    image.save(stream, format="PNG")
+    return data_uri(stream.getvalue())
+
+
+def data_uri(png: bytes) -> str:
+    """A PNG as a data URI."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def _votes(one: Bin) -> str:
+    return str(one.high) if one.low == one.high else f"{one.low}–{one.high}"
+
+
+def _step(reach: float, most: int) -> float:
+    """The least round step that divides 0..reach into at most so many."""
+    scale = 10.0 ** math.floor(math.log10(reach / most))
+    return next(scale * f for f in (1, 2, 2.5, 5, 10, 20) if reach / (scale * f) <= most)
+
+
+def _svg(size: tuple[int, int], kind: str, name: str) -> ElementTree.Element:
+    known = {"role": "img", "aria-label": name} if name else {}
+    return ElementTree.Element("svg", {"class": kind, "viewBox": f"0 0 {size[0]} {size[1]}"} | known)
+
+
+def _add(parent: ElementTree.Element, tag: str, attributes: dict[str, str] | None = None) -> ElementTree.Element:
+    return ElementTree.SubElement(parent, tag, attributes or {})
+
+
+def _line(parent: ElementTree.Element, kind: str, start: tuple[Any, Any], end: tuple[Any, Any]) -> None:
+    _add(
+        parent,
+        "line",
+        {"class": kind, "x1": str(start[0]), "y1": str(start[1]), "x2": str(end[0]), "y2": str(end[1])},
+    )
+
+
+def _text(parent: ElementTree.Element, words: str, x: float, y: float, anchor: str, kind: str = "label") -> None:
+    _add(parent, "text", {"class": kind, "x": f"{x:.1f}", "y": f"{y:.1f}", "text-anchor": anchor}).text = words
+
+
+def _html(svg: ElementTree.Element) -> str:
+    return ElementTree.tostring(svg, encoding="unicode", short_empty_elements=False)

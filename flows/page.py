@@ -1,0 +1,263 @@
+"""The review page of a certified version: one HTML file that holds all it shows and asks no network for anything."""
+
+import base64
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from numpy.typing import NDArray
+
+from flows.card import (
+    SOURCES,
+    STATES,
+    audit_command,
+    level_in_words,
+    models_in_words,
+    not_covered,
+    promise,
+    recipe_in_words,
+)
+from flows.certificates import Certified
+from flows.comparison import Previous, answers_that_changed, changes, figures
+from flows.drawing import Line, bins_of, curve, data_uri, histogram, thumbnail, votes_bar
+from flows.gate import Verdict
+from flows.report import curve_radii, pivot, title, what_it_buys
+from flows.store import SMOOTHED, TAG, Store, find_runs
+from models.certificate import ABSTAIN, certified_accuracy
+from sanitize.imageset import ImageSet
+from sanitize.paths import REPORTS
+
+PAGE = REPORTS / "index.html"
+WEB = Path(__file__).parent / "web"
+SHOWN = 48
+"""Test images a gallery shows, at most: enough to see what they have in common, few enough to be sent by mail."""
+SIZES = {"wide": (960, 380), "narrow": (350, 300)}
+"""Pixels of a drawing on a desktop and on a phone."""
+BINS = {"wide": 20, "narrow": 10}
+AT_ONCE = 12
+"""Images of a gallery that are not folded away."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A test image that a reviewer wants to see, with its top classes and their votes."""
+
+    id: str
+    image: str
+    truth: str
+    label: str | None
+    radius: float
+    top: list[tuple[str, int]]
+    bar: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Some cases of one kind, and how many there are in all."""
+
+    cases: list[Case]
+    total: int
+
+
+def render(
+    certified: Certified,
+    verdict: Verdict | None,
+    version: int,
+    raw: ImageSet,
+    test: ImageSet,
+    sheet: bytes,
+    previous: Previous | None = None,
+    seconds: float | None = None,
+    environments: dict[str, int] | None = None,
+) -> str:
+    """The page of a certified version. The same input gives the same text; nothing says when or where it was made.
+
+    verdict: None where the version was not held against the gate. sheet: the PNG of raw and sanitized examples.
+    seconds: of work a smoothed model took. environments: of how many draws each was what they were made with. All of
+    it is text to the template, which escapes it; the page's own rules (CSP) let no script run but its own.
+    """
+    c = certified.certificate
+    now = _line(certified, test)
+    before = Line(previous.radii, previous.accuracy) if previous else None
+    style, script = ((WEB / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    bins = {name: bins_of(certified.counts, certified.label, test.labels, c["m"], n) for name, n in BINS.items()}
+    wrong, abstained = _galleries(certified, test)
+    words = {
+        "model": SMOOTHED,
+        "version": version,
+        "title": title(c),
+        "c": c,
+        "verdict": verdict,
+        "promise": promise(c),
+        "not_covered": not_covered(c),
+        "notices": notices(certified, test),
+        "curves": {name: _curve(c, now, before, size) for name, size in SIZES.items()},
+        "readings": (readings := _readings(c, now, before)),
+        "readings_json": json.dumps(readings),
+        "shown": _first_shown(c, now),
+        "previous": previous,
+        "images": pivot(c["at_images"], "images", "epsilon_255"),
+        "triggers": pivot(c["at_triggers"], "trigger_l2", "radius") if c["at_triggers"] else None,
+        "raw": raw,
+        "classes": _per_class(raw),
+        "sheet": data_uri(sheet),
+        "bins": bins["wide"],
+        "histograms": {name: histogram(bins[name], size) for name, size in SIZES.items()},
+        "at_once": AT_ONCE,
+        "unanimous": int(np.sum(certified.counts.max(axis=1) == c["m"])),
+        "fewest": int(certified.counts.max(axis=1)[held].min()) if (held := certified.label != ABSTAIN).any() else None,
+        "wrong": wrong,
+        "abstained": abstained,
+        "figures": figures(previous.certificate, c) if previous else [],
+        "changes": changes(previous.certificate, c) if previous else [],
+        "answers": answers_that_changed(previous, certified, test) if previous else None,
+        "provenance": _provenance(c, raw, seconds),
+        "environments": sorted((environments or {}).items()),
+        "audit_command": audit_command(version),
+        "style": style,
+        "script": script,
+        "style_hash": _hash(style),
+        "script_hash": _hash(script),
+    }
+    templates = Environment(
+        loader=FileSystemLoader(WEB),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return templates.get_template("page.html").render(words)
+
+
+def environments_of(store: Store, run_id: str) -> dict[str, int]:
+    """What the draws of an ensemble were made with (processor, threads, libraries), and how many with each."""
+    runs = find_runs(store, f"tags.mlflow.parentRunId = '{run_id}' and attributes.status = 'FINISHED'")
+    return dict(Counter(run.data.tags.get(f"{TAG}environment", "not recorded") for run in runs))
+
+
+def notices(certified: Certified, test: ImageSet) -> list[str]:
+    """What about this certificate a reviewer might overlook."""
+    c = certified.certificate
+    found = []
+    if c["entropy_source"] != "os":
+        found.append("The noise was known beforehand: an attacker could have prepared for it. For tests only.")
+    if "fixed-before" in (c["denoiser_state"], c["initial_state"]):
+        found.append(
+            "Denoiser or initial weights come from a trusted earlier copy of the raw set: no attack reaches them, "
+            "but accuracy is flattered."
+        )
+    if c["attempt"]:
+        found.append(
+            f"Attempt {c['attempt'] + 1} on this raw set, recipe and sigma, so it is held to the smaller level "
+            f"{c['level']:.3g}."
+        )
+    if c["missing_draws"]:
+        found.append(f"{len(c['missing_draws'])} of {c['m']} models are missing. They count against every answer.")
+    wrong = int(np.sum((certified.label != test.labels) & (certified.label != ABSTAIN)))
+    if wrong:
+        found.append(
+            f"{wrong} of {c['n_test']} answers are certified and wrong: no change within their radius makes them "
+            "right either. They are shown below."
+        )
+    return found
+
+
+def _line(certified: Certified, test: ImageSet) -> Line:
+    radii = curve_radii(float(certified.radius.max(initial=0)))
+    return Line(radii, certified_accuracy(certified.label, certified.radius, test.labels, radii))
+
+
+def _reach(now: Line, before: Line | None) -> float:
+    return float(max(now.radii[-1], before.radii[-1] if before else 0.0))
+
+
+def _curve(c: dict[str, Any], now: Line, before: Line | None, size: tuple[int, int]) -> str:
+    limit = (c["largest_certifiable_radius"], f"all {c['m']} agree")
+    return curve(now, before, _reach(now, before), c["vote_accuracy"], limit, size)
+
+
+def _readings(c: dict[str, Any], now: Line, before: Line | None) -> list[dict[str, Any]]:
+    """What the page says at each radius of the curve: shares of the drawing's width and height, and words."""
+    reach, dimension = _reach(now, before), int(np.prod(c["image_shape"]))
+    found = []
+    for r, share in zip(now.radii.tolist(), now.accuracy.tolist(), strict=True):
+        past = before is not None and r > before.radii[-1]
+        earlier = None if before is None else 0.0 if past else float(before.accuracy[np.searchsorted(before.radii, r)])
+        found.append(
+            {
+                "x": round(r / reach, 5),
+                "y": round(share, 5),
+                "radius": f"{r:.3f}",
+                "accuracy": f"{share:.3f}",
+                "before": "" if earlier is None else f"{earlier:.3f}",
+                "buys": what_it_buys(r, c["reported"]["epsilon_255"], dimension),
+            }
+        )
+    return found
+
+
+def _first_shown(c: dict[str, Any], now: Line) -> int:
+    """The place on the curve that is read before anybody points at one: a reported radius in the middle."""
+    radii = [row["radius"] for row in c["at_radii"] if 0 < row["radius"] <= now.radii[-1]] or [0.0]
+    return int(np.abs(now.radii - radii[len(radii) // 2]).argmin())
+
+
+def _galleries(certified: Certified, test: ImageSet) -> tuple[Gallery, Gallery]:
+    """The wrong certificates, largest radius first; the abstentions, fewest votes for the top class first."""
+    wrong = np.flatnonzero((certified.label != test.labels) & (certified.label != ABSTAIN))
+    abstained = np.flatnonzero(certified.label == ABSTAIN)
+    in_order = (
+        wrong[np.argsort(-certified.radius[wrong], kind="stable")],
+        abstained[np.argsort(certified.counts[abstained].max(axis=1), kind="stable")],
+    )
+    first, second = (Gallery([_case(certified, test, i) for i in rows[:SHOWN]], len(rows)) for rows in in_order)
+    return first, second
+
+
+def _case(certified: Certified, test: ImageSet, row: np.int64) -> Case:
+    votes, label = certified.counts[row], int(certified.label[row])
+    top = [int(i) for i in np.argsort(-votes, kind="stable")[:2]]
+    return Case(
+        test.ids[row],
+        thumbnail(test.images[row]),
+        test.classes[int(test.labels[row])],
+        None if label == ABSTAIN else test.classes[label],
+        float(certified.radius[row]),
+        [(test.classes[i], int(votes[i])) for i in top],
+        votes_bar([int(votes[i]) for i in top], certified.certificate["m"]),
+    )
+
+
+def _per_class(raw: ImageSet) -> str:
+    sizes: NDArray[np.int64] = np.bincount(raw.labels, minlength=len(raw.classes))
+    least, most = int(sizes.min()), int(sizes.max())
+    return f"{least} images a class" if least == most else f"{least} to {most} images a class"
+
+
+def _provenance(c: dict[str, Any], raw: ImageSet, seconds: float | None) -> list[tuple[str, str, str]]:
+    """Name, words and digest of all that this version comes from."""
+    trigger = f"; sigma_x = {c['test_sigma']:g} on test inputs too, one sample a model and input"
+    return [
+        ("raw set", f"{len(raw)} images", c["raw_digest"]),
+        ("test set", f"{c['n_test']} images", c["test_digest"]),
+        ("denoiser", STATES[c["denoiser_state"]], c["denoiser_digest"] or ""),
+        *([("initial weights", STATES[c["initial_state"]], c["initial_digest"])] if c["initial_digest"] else []),
+        ("noise", f"sigma = {c['sigma']:g} in [0,1] pixel units{trigger if c['test_sigma'] else ''}", ""),
+        ("entropy", f"{SOURCES[c['entropy_source']]}; the commitment to it", c["entropy_commitment"]),
+        ("models", models_in_words(c) + (f"; {seconds:.2f} s of work each" if seconds is not None else ""), ""),
+        ("recipe", recipe_in_words(c), c["recipe_digest"]),
+        ("method", level_in_words(c), ""),
+        ("plan", "recorded before the first draw", c["plan_digest"]),
+        ("votes", "Merkle root over the votes of all draws", c["votes_root"]),
+        ("code", "of what determines a draw", c["code_digest"]),
+    ]
+
+
+def _hash(content: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}"
