@@ -1,4 +1,7 @@
-"""A team's services, all real: MLflow with basic auth on PostgreSQL, artifacts by proxy; who may do what there."""
+"""A team's services, all real: MLflow with basic auth on PostgreSQL, artifacts by proxy; who may do what there.
+
+The tests build on each other's state in the order they stand here.
+"""
 
 import json
 import os
