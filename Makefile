@@ -40,12 +40,12 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 
 services: ## install what the tests of a team's services need: PostgreSQL and Chromium, from Debian's packages
 	@if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 && command -v chromium >/dev/null; then exit 0; fi; \
-	 if ! command -v apt-get >/dev/null; then as=none; elif [ "$$(id -u)" = 0 ]; then as=; \
-	 elif sudo --non-interactive true 2>/dev/null; then as=sudo; else as=none; fi; \
-	 if [ "$$as" = none ]; then \
-		echo "error: install PostgreSQL and Chromium yourself (Debian: apt-get install postgresql chromium); this needs apt-get and root" >&2; exit 1; fi; \
-	 export DEBIAN_FRONTEND=noninteractive; \
-	 $$as apt-get update --quiet && $$as apt-get install --quiet --yes --no-install-recommends postgresql chromium
+	 if [ "$$(id -u)" = 0 ]; then as=; elif sudo --non-interactive true 2>/dev/null; then as=sudo; else as=nobody; fi; \
+	 if [ "$$as" = nobody ] || ! command -v apt-get >/dev/null; then \
+		echo "error: this needs apt-get and root; install PostgreSQL and Chromium yourself (Debian: postgresql, chromium)" >&2; exit 1; \
+	 fi; \
+	 install="$$as env DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends"; \
+	 $$as apt-get update --quiet && $$install postgresql && $$install chromium
 
 demo: setup ## the whole pipeline on scikit-learn's digits, then its result and where to look
 	dvc repro

@@ -4,6 +4,7 @@ Each is a process group of its own under a watcher that ends the group when the 
 """
 
 import os
+import pwd
 import secrets
 import shutil
 import signal
@@ -137,7 +138,8 @@ def unprivileged() -> list[str]:
         return []
     if shutil.which("setpriv") is None:
         pytest.skip("PostgreSQL does not run as root, and there is no setpriv to run it as another user")
-    return ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--"]
+    nobody = pwd.getpwnam("nobody")
+    return ["setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups", "--"]
 
 
 @contextmanager
@@ -154,7 +156,7 @@ def postgresql() -> Iterator[Service]:
         (directory / "password").write_text(PASSWORDS["POSTGRES_PASSWORD"])
         if prefix:
             for path in (directory, directory / "password"):
-                shutil.chown(path, "nobody", "nogroup")
+                shutil.chown(path, "nobody")
         initdb = [binary("initdb"), "--pgdata", directory / "data", "--username=postgres", "--auth=scram-sha-256"]
         initdb += ["--pwfile", directory / "password", "--no-sync", "--no-instructions", "--encoding=UTF8"]
         subprocess.run([*prefix, *initdb, "--locale=C"], cwd="/", check=True, capture_output=True)

@@ -1,4 +1,7 @@
-"""A team's services, all real: MLflow with basic auth on PostgreSQL, artifacts by proxy; who may do what there."""
+"""A team's services, all real: MLflow with basic auth on PostgreSQL, artifacts by proxy; who may do what there.
+
+The tests build on each other's state in the order they stand here.
+"""
 
 import json
 import os
@@ -97,9 +100,8 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
 def test_a_reader_reads_and_audits_a_version(team):
     reader = team.become("bob")
     assert aliases_of(reader.store, SMOOTHED) == {"candidate": 1}
-    done = team.command("bob", "flows.audit", "--version", "1")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("ok  ") == 8
+    assert [check.name for check in reader.audit() if check.passed][-2:] == ["certificate", "version tags"]
+    assert reader.failures() == []
 
 
 def test_a_reader_is_refused_whatever_would_alter_a_version(team):
@@ -256,8 +258,6 @@ def test_a_flow_reports_to_the_teams_prefect_and_no_password_is_written_anywhere
         assert states == [("certify", "Completed")]
         address = team.server.url.replace("://", f"://pipeline:{USERS['pipeline']}@")
         asked = ("flows.review", "reject", "7", "--reason", "none such")
-        done = team.command("pipeline", *asked, MLFLOW_TRACKING_URI=address)
-        assert done.stderr.strip() == f"error: {SMOOTHED} has no version 7 in the registry"
         team.server.kill()
         done = team.command("pipeline", *asked, MLFLOW_TRACKING_URI=address)
         hidden = address.replace(f"pipeline:{USERS['pipeline']}", "***")
