@@ -100,6 +100,7 @@ def test_three_lines_sanitize_a_folder_and_the_training_script_runs_as_it_is(ins
         [sys.executable, "-c", "import sanitize; print(sanitize.__file__)"], capture_output=True, text=True, check=True
     )
     assert where.stdout.startswith(str(installed))
+    assert (installed / "flows" / "web" / "page.html").is_file()
 
     again = repro()
     assert "Data and pipelines are up to date" in again.stdout

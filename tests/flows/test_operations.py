@@ -202,6 +202,20 @@ def test_unchanged_data_makes_nothing(team, refreshed):
     assert "Nothing changed; version 1 stands" in shown["data"]
 
 
+def test_a_raw_set_with_another_digest_makes_a_new_ensemble_with_new_entropy(team, refreshed):
+    path = team.project.root / "reports" / "certificate.json"
+    before = json.loads(path.read_text())
+    team.project.set_params({"ingest": {"raw": 700}, "smooth": {"m": 12}})
+    ended = team.ended(team.start("refresh/refresh"))
+    assert ended["state_type"] == "COMPLETED", ended["state"]
+    after = json.loads(path.read_text())
+    assert before["raw_digest"] != after["raw_digest"]
+    assert before["entropy_commitment"] != after["entropy_commitment"]
+    assert len(team.draws()) == M + 12
+    found = team.ask_mlflow("GET", "registered-models/alias", name="smoothed-classifier", alias="candidate")
+    assert found["model_version"]["version"] == "2"
+
+
 def test_a_bad_param_fails_the_flow_with_its_sentence_and_leaves_everything(team, refreshed):
     team.project.set_params({"sanitize": {"sigma": -1.0}})
     outputs = team.project.outputs()
