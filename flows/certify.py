@@ -132,7 +132,6 @@ def write_page(
         test,
         EXAMPLES.read_bytes(),
         previous_version(store, version),
-        seconds_a_model(store, version.run_id),
         environments_of(store, version.run_id),
     ).encode()
     with replacing(PAGE) as scratch:

@@ -72,14 +72,13 @@ def render(
     test: ImageSet,
     sheet: bytes,
     previous: Previous | None = None,
-    seconds: float | None = None,
     environments: dict[str, int] | None = None,
 ) -> str:
     """The page of a certified version. The same input gives the same text; nothing says when or where it was made.
 
     verdict: None where the version was not held against the gate. sheet: the PNG of raw and sanitized examples.
-    seconds: of work a smoothed model took. environments: of how many draws each was what they were made with. All of
-    it is text to the template, which escapes it; the page's own rules (CSP) let no script run but its own.
+    environments: of how many draws each was what they were made with. All
+    of it is text to the template, which escapes it; the page's own rules (CSP) let no script run but its own.
     """
     c = certified.certificate
     now = _line(certified, test)
@@ -116,7 +115,7 @@ def render(
         "figures": figures(previous.certificate, c) if previous else [],
         "changes": changes(previous.certificate, c) if previous else [],
         "answers": answers_that_changed(previous, certified, test) if previous else None,
-        "provenance": _provenance(c, raw, seconds),
+        "provenance": _provenance(c, raw),
         "environments": sorted((environments or {}).items()),
         "audit_command": audit_command(version),
         "style": style,
@@ -240,7 +239,7 @@ def _per_class(raw: ImageSet) -> str:
     return f"{least} images a class" if least == most else f"{least} to {most} images a class"
 
 
-def _provenance(c: dict[str, Any], raw: ImageSet, seconds: float | None) -> list[tuple[str, str, str]]:
+def _provenance(c: dict[str, Any], raw: ImageSet) -> list[tuple[str, str, str]]:
     """Name, words and digest of all that this version comes from."""
     trigger = f"; sigma_x = {c['test_sigma']:g} on test inputs too, one sample a model and input"
     return [
@@ -250,7 +249,7 @@ def _provenance(c: dict[str, Any], raw: ImageSet, seconds: float | None) -> list
         *([("initial weights", STATES[c["initial_state"]], c["initial_digest"])] if c["initial_digest"] else []),
         ("noise", f"sigma = {c['sigma']:g} in [0,1] pixel units{trigger if c['test_sigma'] else ''}", ""),
         ("entropy", f"{SOURCES[c['entropy_source']]}; the commitment to it", c["entropy_commitment"]),
-        ("models", models_in_words(c) + (f"; {seconds:.2f} s of work each" if seconds is not None else ""), ""),
+        ("models", models_in_words(c), ""),
         ("recipe", recipe_in_words(c), c["recipe_digest"]),
         ("method", level_in_words(c), ""),
         ("plan", "recorded before the first draw", c["plan_digest"]),
