@@ -57,8 +57,8 @@ serve: setup ## a Prefect server, work pool and worker of this machine, with all
 deploy: setup ## the work pool and all deployments, on the server that PREFECT_API_URL names
 	@python -m flows.serve --deploy-only
 
-test: setup ## run the tests
-	python -m pytest
+test: setup ## run the tests, two files at a time (they wait for servers more than they compute)
+	OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile
 
 test-fast: setup ## run the tests that take seconds
 	python -m pytest -m "not slow"

@@ -36,7 +36,7 @@ class Team:
     prefect: Service
     worker: Service
 
-    def ask_mlflow(self, method: str, path: str, **asked: Any) -> dict[str, Any]:
+    def ask_mlflow(self, method: str, path: str, /, **asked: Any) -> dict[str, Any]:
         """MLflow's REST interface."""
         env = self.project.env
         who = (env["MLFLOW_TRACKING_USERNAME"], env["MLFLOW_TRACKING_PASSWORD"])
@@ -44,7 +44,7 @@ class Team:
         url = f"{self.mlflow.url}/api/2.0/mlflow/{path}"
         return requests.request(method, url, auth=who, timeout=30, **form).json()
 
-    def ask_prefect(self, path: str, **asked: Any) -> Any:
+    def ask_prefect(self, path: str, /, **asked: Any) -> Any:
         """Prefect's REST interface."""
         who = tuple(self.project.env["PREFECT_API_AUTH_STRING"].split(":"))
         return requests.post(f"{self.prefect.url}/{path}", json=asked, auth=who, timeout=30).json()
