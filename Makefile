@@ -58,7 +58,7 @@ deploy: setup ## the work pool and all deployments, on the server that PREFECT_A
 	@python -m flows.serve --deploy-only
 
 test: setup ## run the tests, two files at a time (they wait for servers more than they compute)
-	OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: setup ## run the tests that take seconds
 	python -m pytest -m "not slow"

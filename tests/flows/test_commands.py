@@ -54,7 +54,9 @@ def test_a_command_that_is_interrupted_takes_what_it_started_along(tmp_path):
         f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(child.pid))\n"
         "time.sleep(600)"
     )
-    outer = f"from flows.commands import run; import sys; run(sys.executable, '-c', {code!r})"
+    # a process that was started in the background may have been told to ignore it
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    outer = f"{heard}; from flows.commands import run; import sys; run(sys.executable, '-c', {code!r})"
     started = subprocess.Popen(python(outer), cwd=Path(__file__).resolve().parents[2])
     while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():
         assert started.poll() is None

@@ -61,6 +61,7 @@ def test_a_fresh_clone_becomes_a_certified_version_in_the_registry(project, made
         "certificate.json",
         "certified_accuracy.csv",
         "certified_accuracy.png",
+        "index.html",
         "points.csv",
         "sanitized_examples.png",
     ]
