@@ -19,21 +19,22 @@ SMALL = {
 }
 
 
+def copy_checkout(target: Path, without: tuple[str, ...] = ()) -> None:
+    """The project's files as they stand here, committed or not, but for those whose paths begin like `without`."""
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    names = subprocess.run(listed, cwd=ROOT, capture_output=True, check=True).stdout.decode()
+    for name in filter(None, names.split("\0")):
+        if (ROOT / name).is_file() and not (without and name.startswith(without)):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, target / name)
+
+
 class Project:
     """A copy of the project, and the commands a person types in it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        names = subprocess.run(
-            ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-            cwd=ROOT,
-            capture_output=True,
-            check=True,
-        ).stdout.decode()
-        for name in filter(None, names.split("\0")):
-            if not name.startswith(("reports/", "dvc.lock")) and (ROOT / name).is_file():
-                (root / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, root / name)
+        copy_checkout(root, without=("reports/", "dvc.lock"))
         self.home = root.parent / "home"
         self.home.mkdir()
         mine = ("MLFLOW_TRACKING_URI", "PREFECT_HOME", "PREFECT_API_URL", "DVC_SITE_CACHE_DIR", "DO_NOT_TRACK")

@@ -1,7 +1,6 @@
 """In somebody else's project: installed from a git checkout, a stage of three lines, their own training script."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +9,10 @@ import numpy as np
 import pytest
 from conftest import save_tiny_denoiser
 from PIL import Image
+from project import copy_checkout
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[1]
 STAGE = """\
 stages:
   sanitize:
@@ -46,16 +45,7 @@ print(len(data), data.classes)
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What pip makes of a git checkout of this project as it stands, in a folder of its own."""
     checkout, target = tmp_path_factory.mktemp("checkout"), tmp_path_factory.mktemp("installed")
-    names = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    ).stdout.decode()
-    for name in filter(None, names.split("\0")):
-        if (ROOT / name).is_file():
-            (checkout / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, checkout / name)
+    copy_checkout(checkout)
     nobody = ("-c", "user.name=somebody", "-c", "user.email=somebody@example.org")
     for command in (("init", "-q"), ("add", "-A"), (*nobody, "commit", "-qm", "as it stands")):
         subprocess.run(["git", *command], cwd=checkout, check=True)

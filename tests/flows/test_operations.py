@@ -8,10 +8,12 @@ import json
 import secrets
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +55,9 @@ class Team:
         (found,) = self.ask_prefect("flow_runs/filter", flow_runs={"id": {"any_": [number]}})
         return found
 
-    def start(self, deployment: str) -> str:
+    def start(self, deployment: str, *params: str) -> str:
         """Start a run of a deployment now; its id."""
-        said = self.project.run("prefect", "--no-prompt", "deployment", "run", deployment).stdout
+        said = self.project.run("prefect", "--no-prompt", "deployment", "run", deployment, *params).stdout
         (number,) = [line.split()[-1] for line in said.splitlines() if "UUID" in line]
         return number
 
@@ -165,12 +167,50 @@ def test_prefect_shows_progress_the_table_the_curve_and_the_way_to_the_version(t
     assert "certified-accuracy" in shown
 
 
-def test_somebody_is_told_that_a_version_awaits_its_review(team, refreshed):
-    def told() -> bool:
-        artifacts = team.ask_prefect("artifacts/latest/filter")
-        return any(a["key"] == "attention" and "awaits its review" in a["data"] for a in artifacts)
+def attention(team: Team) -> str:
+    """What `notify` said last."""
+    return "".join(a["data"] for a in team.ask_prefect("artifacts/latest/filter") if a["key"] == "attention")
 
-    until(told, 180)
+
+def test_somebody_is_told_that_a_version_awaits_its_review(team, refreshed):
+    until(lambda: "awaits its review" in attention(team), 180)
+
+
+def test_the_deployed_audit_passes_and_shows_its_checks(team, refreshed):
+    ended = team.ended(team.start("audit-version/audit"))
+    assert ended["state_type"] == "COMPLETED", ended["state"]
+    (shown,) = [a for a in team.ask_prefect("artifacts/latest/filter") if a["key"] == "audit"]
+    checks = json.loads(shown["data"])
+    assert {check["result"] for check in checks} == {"ok"}
+    assert sum("replay" in check["check"] for check in checks) == 3
+
+
+def test_an_event_emitted_by_hand_reaches_the_teams_channel(team, refreshed):
+    heard: list[bytes] = []
+
+    class Channel(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Channel) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        block = (
+            "from prefect.blocks.notifications import CustomWebhookNotificationBlock as Channel\n"
+            f"Channel(name='team', url={url!r}, json_data={{'text': '{{{{body}}}}'}}).save('team')"
+        )
+        team.project.run(sys.executable, "-c", block)
+        about = ("--resource-id", "cleanlabel.version.smoothed-classifier.1")
+        sentence = json.dumps({"sentence": "version 1 does not pass"})
+        team.project.run("prefect", "event", "emit", "cleanlabel.gate.failed", *about, "--payload", sentence)
+        until(lambda: "version 1 does not pass" in attention(team), 180)
+        asked = {"event": "cleanlabel.gate.failed", "sentence": "told", "block": "custom-webhook/team"}
+        params = [word for name, value in asked.items() for word in ("--param", f"{name}={value}")]
+        assert team.ended(team.start("notify/notify", *params))["state_type"] == "COMPLETED"
+        server.shutdown()
+    assert [json.loads(words) for words in heard] == [{"text": "told"}]
 
 
 def test_records_name_the_ensemble_and_the_draw_and_no_password(team, refreshed):
