@@ -1,10 +1,12 @@
 """Commands of the project, run from a flow: what they say goes to the flow run's log, what ends them to its state."""
 
+import logging
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from collections import deque
 from pathlib import Path
 
@@ -12,12 +14,14 @@ from flows.log import logger
 from sanitize.errors import AWAY_STATUS, Away, InputError
 
 BAR = re.compile(r"\d+%\|")
-"""A line of a progress bar. Progress is an artifact of the smoothing flow's own run."""
+"""A line of a progress bar, which comes anew every second."""
+BAR_SECONDS = 30
+"""How often one of them is passed on."""
 LAST_WORDS = 20
 
 
 def run(*command: str, settings: dict[str, str] | None = None) -> list[str]:
-    """Run a command here, each line it prints logged as it comes; its lines, progress bars left out.
+    """Run a command here, each line it prints logged as it comes, bars now and then; its lines, without bars.
 
     Ends with this process' end of the task, whatever that is, and takes what it started along. InputError with its own
     sentence if it fails, Away if that is because a service did not answer.
@@ -35,12 +39,19 @@ def run(*command: str, settings: dict[str, str] | None = None) -> list[str]:
         start_new_session=True,
     )
     lines: list[str] = []
+    shown = time.monotonic()
     try:
         for line in process.stdout or ():
             words = line.rstrip()
-            if words and not BAR.search(words):
+            if not words:
+                continue
+            if not BAR.search(words):
                 lines.append(words)
-                log.info("%s", words)
+            elif time.monotonic() < shown + BAR_SECONDS:
+                continue
+            else:
+                shown = time.monotonic()
+            log.info("%s", words)
         process.wait()
     finally:
         if process.poll() is None:
@@ -49,6 +60,17 @@ def run(*command: str, settings: dict[str, str] | None = None) -> list[str]:
     if process.returncode:
         raise _failure(command, process.returncode, lines)
     return lines
+
+
+def say_it_here() -> None:
+    """Print what commands say as well: for whoever runs a flow by hand, and watches."""
+
+    def ours(record: logging.LogRecord) -> bool:
+        return record.module == Path(__file__).stem
+
+    handler = logging.StreamHandler(sys.stdout)
+    handler.addFilter(ours)
+    logging.getLogger("prefect.task_runs").addHandler(handler)
 
 
 def _environment() -> dict[str, str]:

@@ -21,7 +21,7 @@ from prefect.states import State
 
 from flows.audit import CERTIFICATE
 from flows.certify import GATE
-from flows.commands import run
+from flows.commands import run, say_it_here
 from flows.log import logger
 from flows.report import table, title
 from flows.server import prefect_server
@@ -159,6 +159,7 @@ def main() -> None:
     flags.add_argument("--no-push", action="store_true", help="push nothing to the DVC remote")
     flags.add_argument("--commit", choices=["no", "commit", "push"], default="commit", help="default: %(default)s")
     args = flags.parse_args()
+    say_it_here()
     with prefect_server():
         state = refresh(pull=not args.no_pull, push=not args.no_push, commit=args.commit, return_state=True)
     if not state.is_completed():
