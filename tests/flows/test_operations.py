@@ -256,11 +256,12 @@ def test_a_raw_set_with_another_digest_makes_a_new_ensemble_with_new_entropy(tea
     assert found["model_version"]["version"] == "2"
 
 
-def test_a_bad_param_fails_the_flow_with_its_sentence_and_leaves_everything(team, refreshed):
+def test_a_bad_param_fails_the_flow_with_its_sentence_says_so_and_leaves_everything(team, refreshed):
     team.project.set_params({"sanitize": {"sigma": -1.0}})
     outputs = team.project.outputs()
     ended = team.ended(team.start("smooth-ensemble/smooth"))
     assert ended["state_type"] == "FAILED"
     assert "sanitize.sigma" in ended["state"]["message"]
+    until(lambda: "sanitize.sigma" in attention(team), 180)
     assert team.project.outputs() == outputs
     subprocess.run(["git", "checkout", "-q", "params.yaml"], cwd=team.project.root, check=True)
