@@ -103,8 +103,6 @@ def hold_against_gate(
     write_json(GATE, verdict.as_dict())
     create_markdown_artifact(words, key="certificate", description=f"{SMOOTHED} version {version.version}")
     show_on_prefects_page(certified.certificate, version)
-    held = [alias for alias, number in aliases_of(store, SMOOTHED).items() if number == int(version.version)]
-    tell_verdict(int(version.version), verdict, held[0] if held else None)
     return verdict
 
 
@@ -160,6 +158,8 @@ def certify(version: int | None = None) -> dict[str, Any]:
         publish(store, found, certificate)
         verdict = hold_against_gate(store, found, certified, test, thresholds)
         write_page(store, found, certified, verdict, raw, test)
+        held = [alias for alias, number in aliases_of(store, SMOOTHED).items() if number == int(found.version)]
+        tell_verdict(int(found.version), verdict, held)
         print(f"{SMOOTHED} version {found.version}: {title(certificate)}\n")
         print(table(certificate, seconds_a_model(store, found.run_id)))
         note(

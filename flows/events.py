@@ -13,14 +13,14 @@ CERTIFIED = "cleanlabel.version.certified"
 AUDIT_FAILED = "cleanlabel.audit.failed"
 
 
-def tell_verdict(version: int, verdict: Verdict, alias: str | None) -> None:
+def tell_verdict(version: int, verdict: Verdict, aliases: list[str]) -> None:
     """What the gate said of a version, and whom it waits for."""
     if not verdict.passed:
         tell(GATE_FAILED, version, f"{SMOOTHED} version {version} does not pass the gate: {verdict.reasons}")
-    elif alias == CANDIDATE:
+    elif CANDIDATE in aliases:
         way = f"python -m flows.review approve {version} --reason WHY"
         tell(AWAITING_REVIEW, version, f"{SMOOTHED} version {version} passed the gate and awaits its review: {way}")
-    elif alias == IS_CERTIFIED:
+    elif IS_CERTIFIED in aliases:
         tell(CERTIFIED, version, f"{SMOOTHED} version {version} passed the gate and is certified")
 
 

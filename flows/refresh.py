@@ -86,7 +86,7 @@ def commit_outputs(how: Commit, sentence: str) -> None:
     The audit believes a certificate that git holds more than one that only the store has.
     """
     paths = [str(LOCK), "reports", *(str(p) for directory in BROUGHT for p in directory.glob("*.dvc"))]
-    _git("add", "--", *paths)
+    run("git", "add", "--", *(path for path in paths if Path(path).exists()))
     if _git("diff", "--cached", "--name-only", "--", *paths):
         nobody = () if _git("config", "user.email") else ("-c", "user.name=cleanlabel", "-c", "user.email=cleanlabel@")
         run("git", *nobody, "commit", "--quiet", "--message", sentence, "--", *paths)

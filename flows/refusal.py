@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from sanitize.errors import Away, InputError
 
-UNKNOWN_USER, FORBIDDEN = 401, 403
+UNKNOWN_USER, FORBIDDEN, NOT_FOUND = 401, 403, 404
 READING = ("get", "list", "search")
 
 
@@ -34,6 +34,11 @@ def _may_answer_later(error: Exception) -> bool:
     return not isinstance(error, SQLAlchemyError) or isinstance(error, OperationalError)
 
 
+def absent(error: MlflowException) -> bool:
+    """Whether the store answered that it has no such thing."""
+    return bool(error.get_http_status_code() == NOT_FOUND)
+
+
 def refused(error: Exception) -> bool:
     """Whether the store refused this user or is away; otherwise it answered, and has no such thing."""
     away = isinstance(error, requests.ConnectionError | requests.Timeout) or "Max retries exceeded" in str(error)
@@ -41,7 +46,7 @@ def refused(error: Exception) -> bool:
 
 
 def _sentence(error: Exception) -> str:
-    store = _without_password(os.environ["MLFLOW_TRACKING_URI"])
+    store = without_password(os.environ["MLFLOW_TRACKING_URI"])
     variables = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
     if _status(error) == UNKNOWN_USER:
         return f"the MLflow server {store} does not know this user or password; set {variables}"
@@ -54,7 +59,7 @@ def _sentence(error: Exception) -> str:
         )
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return (
-        f"the MLflow store {store} refused ({_without_password(reason)[:200]}); "
+        f"the MLflow store {store} refused ({without_password(reason)[:200]}); "
         "start it or correct MLFLOW_TRACKING_URI, then run the same command again"
     )
 
@@ -83,5 +88,6 @@ def _asked(error: Exception) -> tuple[str, str]:
     return call, f"{'READ' if reading else 'EDIT'} on the experiment"
 
 
-def _without_password(text: str) -> str:
+def without_password(text: str) -> str:
+    """The text with the user and password of every address in it struck out."""
     return re.sub(r"://[^/\s]*@", "://***@", text)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 
 from flows.environment import local_artifacts
-from flows.refusal import answering, refused
+from flows.refusal import absent, answering, refused, without_password
 from sanitize.errors import InputError
 
 EXPERIMENT = "cleanlabel"
@@ -225,7 +224,7 @@ def get_version(store: Store, name: str, version: int) -> ModelVersion:
     try:
         return store.client.get_model_version(name, str(version))
     except MlflowException as error:
-        if refused(error):
+        if not absent(error):
             raise
         raise InputError(f"{name} has no version {version} in the registry") from error
 
@@ -254,7 +253,7 @@ def page_of(version: ModelVersion) -> str | None:
     uri = os.environ["MLFLOW_TRACKING_URI"]
     if not uri.startswith(("http://", "https://")):
         return None
-    address = re.sub(r"://[^@/\s]*@", "://", uri).rstrip("/")
+    address = without_password(uri).replace("***@", "").rstrip("/")
     return f"{address}/#/models/{version.name}/versions/{version.version}"
 
 
@@ -263,7 +262,7 @@ def aliases_of(store: Store, name: str) -> dict[str, int]:
     try:
         return {alias: int(number) for alias, number in store.client.get_registered_model(name).aliases.items()}
     except MlflowException as error:
-        if refused(error):
+        if not absent(error):
             raise
         return {}  # no such model: nothing was registered yet
 

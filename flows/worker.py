@@ -23,7 +23,7 @@ from flows.ensemble import (
 )
 from flows.environment import STATE, Engine
 from flows.log import note
-from flows.store import Store, connect, create_run, finish, log_directory
+from flows.store import Store, answering, connect, create_run, finish, log_directory
 from models.draw import Materials, Smoothed, make_batch
 from models.extractors import Extractor, accelerated, load_extractor
 from models.params import TrainParams
@@ -47,7 +47,7 @@ def train_batch(run_id: str, batch: range, wanted: list[int], keep: Keep, engine
     recorded before it is made, so a worker that dies leaves no trace of a draw, or all of it, or a run that never
     finished and does not count.
     """
-    with unbroken():
+    with unbroken(), answering():
         store = connect()
         ensemble = read_ensemble(store, store.client.get_run(run_id))
         materials = prepare(ensemble.plan)
