@@ -47,7 +47,7 @@ def sanitize_images(
         entropy: "os" for noise that nobody can foresee, fixed:HEX to make a copy again.
     """
     how = ("--denoiser", denoiser) if denoiser else ("--noise-only",)
-    said = ("--input", input, "--output", output, "--sigma", f"{sigma:g}", "--fit", fit, "--entropy", entropy)
+    said = ("--input", input, "--output", output, "--sigma", str(sigma), "--fit", fit, "--entropy", entropy)
     run("python", "-m", "sanitize", *said, *how)
 
 
