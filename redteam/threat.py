@@ -103,7 +103,7 @@ class View(Protocol):
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor: ...
 
 
-def as_it_is(pixels: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG001 (a View that needs no chance)
+def as_it_is(pixels: Tensor, generator: torch.Generator) -> Tensor:
     """The view of an attacker who expects his images to be trained on unchanged."""
     return pixels[None]
 
@@ -131,7 +131,9 @@ class Knowledge:
         own = np.flatnonzero(self.clean.labels == label)
         if self.bases is not None:
             if len(self.bases) < count:
-                raise InputError(f"{count} poisons need {count} base images, {len(self.bases)} are given; lower the count")
+                raise InputError(
+                    f"{count} poisons need {count} base images, {len(self.bases)} are given; lower the count"
+                )
             if not np.isin(self.bases[:count], own).all():
                 raise InputError(f"a base image is not of class {label}, for which the target shall be taken")
             return self.bases[:count]

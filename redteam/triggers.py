@@ -32,7 +32,9 @@ class Trigger:
 
     def __post_init__(self) -> None:
         if self.pattern not in get_args(Pattern):
-            raise InputError(f"trigger pattern {self.pattern!r} is unknown; choose one of {', '.join(get_args(Pattern))}")
+            raise InputError(
+                f"trigger pattern {self.pattern!r} is unknown; choose one of {', '.join(get_args(Pattern))}"
+            )
         if self.place not in get_args(Place):
             raise InputError(f"trigger place {self.place!r} is unknown; choose one of {', '.join(get_args(Place))}")
         if self.size < 1 or self.offset < 0 or not 0 < self.amplitude <= 1:
