@@ -64,7 +64,7 @@ def _fit(
     recipe: TrainParams,
     generators: list[torch.Generator],
 ) -> None:
-    """The loop of `models.training._fit` over a leading axis of networks; writes the weights back into `models`."""
+    """The loop of `models.training.fit` over a leading axis of networks; writes the weights back into `models`."""
     parameters, buffers = stack_module_state(models)
 
     logits = vmap(lambda own, fixed, batch: functional_call(models[0], (own, fixed), (batch,)))

@@ -67,8 +67,8 @@ def _train(
         model[0].measure(inputs if recipe.normalise == "copy" else un_noised)
     generator = torch.Generator().manual_seed(seed)
     if recipe.warm_epochs:
-        _fit(model, un_noised if recipe.warm_on == "raw" else inputs, targets, recipe, recipe.warm_epochs, generator)
-    _fit(model, inputs, targets, recipe, recipe.epochs, generator)
+        fit(model, un_noised if recipe.warm_on == "raw" else inputs, targets, recipe, recipe.warm_epochs, generator)
+    fit(model, inputs, targets, recipe, recipe.epochs, generator)
 
 
 def reads_raw_images(recipe: TrainParams) -> bool:
@@ -104,10 +104,14 @@ def _required(raw: NDArray[np.uint8] | None, recipe: TrainParams) -> NDArray[np.
     return raw
 
 
-def _fit(
+def fit(
     model: nn.Module, inputs: Tensor, targets: Tensor, recipe: TrainParams, epochs: int, generator: torch.Generator
 ) -> None:
-    """So many epochs of AdamW with a learning rate that falls to 0 by a line."""
+    """So many epochs of AdamW with a learning rate that falls to 0 by a line, for the weights that require gradients.
+
+    inputs float32 (n, c, h, w) in [-1, 1], targets (n,), on the model's device; order and augmentation follow from
+    `generator`.
+    """
     n = len(inputs)
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, foreach=True

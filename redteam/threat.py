@@ -112,8 +112,8 @@ def as_it_is(pixels: Tensor, generator: torch.Generator) -> Tensor:
 class Knowledge:
     """What the attacker has to work with.
 
-    networks: one victim-side network or several, in evaluation mode, on `device`: the victim's own (white-box), or others
-    (black-box). clean: the raw set before he touches it. bases: rows of it he has to use; None: the attack chooses.
+    networks: one victim-side network or several, in evaluation mode, on `device`: the victim's own (white-box), or
+    others (black-box). clean: the raw set before he touches it. bases: rows of it he must use; None: he chooses.
     train: the victim's training as he knows it, (images, labels, seed) -> network, for attacks that train again.
     tick: told the objective after every step.
     """
@@ -127,7 +127,7 @@ class Knowledge:
     tick: Callable[[float], None] = field(default=lambda _: None)
 
     def chosen_bases(self, label: int, count: int, generator: torch.Generator) -> NDArray[np.int64]:
-        """Rows of `count` images of class `label`: the given bases, or a random choice. InputError if there are fewer."""
+        """Rows of `count` images of class `label`: the given bases, or random ones. InputError if there are fewer."""
         own = np.flatnonzero(self.clean.labels == label)
         if self.bases is not None:
             if len(self.bases) < count:

@@ -45,7 +45,7 @@ def contact_sheet(
     rows: list[tuple[str, NDArray[Any]]] = [("raw", shown.images), (f"noised, σ = {sigma:g}", as_pixels(noised))]
     if denoiser is not None:
         rows.append(("sanitized", sanitize_batch(shown.images, shown.ids, sigma, denoiser, entropy, draw)))
-    _draw([("", rows)], path)
+    draw_sheet([("", rows)], path)
 
 
 def preview(source: Source, sigma: float, denoiser: Denoiser, fit: Fit, path: Path, columns: int, seed: int) -> None:
@@ -81,11 +81,14 @@ def preview(source: Source, sigma: float, denoiser: Denoiser, fit: Fit, path: Pa
             (f"difference ×{AMPLIFIED}", difference.clip(0, 255).astype(np.uint8)),
         ]
         blocks.append((name, lines))
-    _draw(blocks, path)
+    draw_sheet(blocks, path)
 
 
-def _draw(blocks: list[tuple[str, list[tuple[str, NDArray[Any]]]]], path: Path) -> None:
-    """Lines of images under each other, with the PSNR of a line to the first of its block."""
+def draw_sheet(blocks: list[tuple[str, list[tuple[str, NDArray[Any]]]]], path: Path) -> None:
+    """Write a PNG of lines of images under each other, each with its PSNR to the first line of its block.
+
+    blocks: (name, lines); a line is (its name, uint8 (columns, h, w, c)); one named `difference..` has no PSNR.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported late: it takes a second
     from matplotlib.figure import Figure
 

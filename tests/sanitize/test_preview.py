@@ -24,8 +24,8 @@ def test_the_sheet_of_the_pipeline_is_the_same_picture_each_time(small_set, deno
 
 def test_the_preview_shows_a_random_and_the_worst_sample(small_set, denoiser_dir, tmp_path, monkeypatch):
     drawn = []
-    plain = preview._draw
-    monkeypatch.setattr(preview, "_draw", lambda blocks, path: drawn.append(blocks) or plain(blocks, path))
+    plain = preview.draw_sheet
+    monkeypatch.setattr(preview, "draw_sheet", lambda blocks, path: drawn.append(blocks) or plain(blocks, path))
     save_npz(small_set, tmp_path / "in.npz")
     flags = ("--input", tmp_path / "in.npz", "--denoiser", denoiser_dir, "--sigma", 0.5, "--output", tmp_path / "p.png")
     monkeypatch.setattr(sys, "argv", ["preview", *map(str, flags), "--columns", "5"])

@@ -1,0 +1,94 @@
+"""Attack a victim, undefended and sanitized.
+
+python -m redteam --attack bullseye --targets 10 --sigma 0 0.1 0.25 0.5 1.0
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from redteam.attacks import ATTACKS
+from redteam.params import DrillParams, checked
+from redteam.prepare import prepared
+from redteam.report import drill_lines
+from redteam.run import run_drill
+from redteam.triggers import Pattern, Place
+from redteam.victims import SCENARIOS
+from sanitize import errors
+from sanitize.errors import InputError
+
+OUTPUT = Path("reports/redteam")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's flags; each is a param of redteam/params.yaml."""
+    flags = argparse.ArgumentParser(prog="python -m redteam", description=(__doc__ or "").splitlines()[0])
+    flags.add_argument("--attack", required=True, choices=sorted(ATTACKS))
+    flags.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the attack")
+    flags.add_argument("--scenario", choices=SCENARIOS, help="default: the attack's own")
+    flags.add_argument("--targets", type=int, default=10, help="how many are tried (default %(default)s)")
+    flags.add_argument("--sigma", type=float, nargs="+", default=[0.0, 0.1, 0.25, 0.5, 1.0], help="0: undefended")
+    flags.add_argument("--poisons", type=int, help="images that may change (default: one in a hundred)")
+    flags.add_argument("--epsilon", type=float, default=16.0, dest="epsilon_255", help="l_inf bound, in 255ths (16)")
+    flags.add_argument("--epsilon-l2", type=float, help="l2 bound of each change, in [0,1] units, instead")
+    flags.add_argument("--adaptive", action="store_true", help="craft through the sanitizer, for each sigma by itself")
+    flags.add_argument("--chances", type=int, default=2, help="noises an image and step it averages over (2)")
+    flags.add_argument("--data", default="pipeline", help="pipeline (data/*.npz), or a published set")
+    flags.add_argument("--root", default="data/incoming", help="where torchvision put a published set")
+    flags.add_argument("--setups", help="the public benchmark's targets and bases, as JSON")
+    flags.add_argument("--images", type=int, default=0, help="raw images of a published set")
+    flags.add_argument("--held-out", type=int, default=0, help="training images that the denoiser has seen")
+    flags.add_argument("--denoiser", default="data/denoiser", help="a diffusers directory or hub id")
+    flags.add_argument("--extractor", help="weights for transfer and fine-tune (default: trained on data/trusted.npz)")
+    flags.add_argument("--known", nargs="+", default=[], help="black-box: weights or architectures he crafts on")
+    flags.add_argument("--networks", type=int, default=1, help="from scratch: networks he trains of each (1)")
+    flags.add_argument("--recipe", action="append", default=[], metavar="KEY=VALUE", help="of the victim's training")
+    flags.add_argument("--trigger-size", type=int)
+    flags.add_argument("--trigger-place", choices=Place.__args__)  # type: ignore[attr-defined]
+    flags.add_argument("--trigger-pattern", choices=Pattern.__args__)  # type: ignore[attr-defined]
+    flags.add_argument("--trigger-offset", type=int)
+    flags.add_argument("--trigger-amplitude", type=float)
+    flags.add_argument("--ensemble", type=int, default=0, help="models to certify beside (0: only the limit)")
+    flags.add_argument("--alpha", type=float, default=0.001)
+    flags.add_argument("--entropy", default="os", help="of the victim's noise: os, or fixed:HEX")
+    flags.add_argument("--seed", type=int, default=0)
+    return flags
+
+
+def params_from(args: argparse.Namespace) -> DrillParams:
+    """The drill the flags ask for. InputError names a bad one."""
+    content: dict[str, Any] = {k: v for k, v in vars(args).items() if k not in ("set", "recipe", "output", "device")}
+    return checked(content | {"settings": pairs(args.set), "recipe": typed(pairs(args.recipe))})
+
+
+def pairs(given: list[str]) -> dict[str, str]:
+    """KEY=VALUE, each."""
+    for item in given:
+        if "=" not in item:
+            raise InputError(f"{item!r} is not KEY=VALUE")
+    return dict(item.split("=", 1) for item in given)
+
+
+def typed(texts: dict[str, str]) -> dict[str, Any]:
+    """The texts as YAML 1.2 reads them: numbers, true and false as what they are."""
+    from ruamel.yaml import YAML
+
+    reader = YAML(typ="safe", pure=True)
+    return {key: reader.load(text) for key, text in texts.items()}
+
+
+def main() -> None:
+    flags = parser()
+    flags.add_argument("--output", type=Path, default=OUTPUT, help="where tables and pictures go (default %(default)s)")
+    flags.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
+    args = flags.parse_args()
+    drill = prepared(params_from(args), args.device)
+    found = run_drill(drill, args.output, say=lambda words: print(words, flush=True))
+    print("\n".join(drill_lines(found.summary)))
+    print(f"\n{args.output}: table.md, table.csv, {found.name}.json and {found.name}.png; {drill.state}: the poisons")
+
+
+if __name__ == "__main__":
+    errors.run(main)

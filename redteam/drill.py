@@ -1,0 +1,270 @@
+"""The drill: craft, inject, sanitize, train, ask; target by target, sigma by sigma, each kept as soon as it is done."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.extractors import Extractor, features
+from redteam.params import DrillParams
+from redteam.setups import Setup
+from redteam.threat import Attack, Backdoor, Budget, Goal, Knowledge, Poisons, View, as_it_is
+from redteam.victims import Victim, answers, answers_to_features
+from redteam.views import ThroughSanitizer
+from sanitize.denoiser import Denoiser
+from sanitize.errors import InputError
+from sanitize.fast import accelerate
+from sanitize.files import replacing, write_json
+from sanitize.imageset import ImageSet
+from sanitize.noise import Entropy, training_seed
+from sanitize.sanitizer import sanitize
+
+BATCH = 64
+CONTROL_DRAW = 1_000_000
+"""Draws from here on sanitize clean sets for the controls, from twice this on for the attacker himself."""
+Tick = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One victim: trained on one poisoned set at one sigma.
+
+    success: share of the asked test images that are taken for the intended class (0 or 1 for one target). control: the
+    same for a victim trained on the clean set, sanitized alike. accuracy on the clean test set. Seconds of its steps;
+    norms of the poisons in [0,1] units; objective: the attack's own before its first step and after rounding.
+    """
+
+    setup: str
+    sigma: float
+    success: float
+    control: float
+    accuracy: float
+    linf: float
+    l2: float
+    joint_l2: float
+    objective: tuple[float, float]
+    craft_seconds: float
+    sanitize_seconds: float
+    train_seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Drill:
+    """An attack, its victim, and all that they need. `attackers`: victims as the attacker believes them to train.
+
+    `state` is where poisons and cells are kept; what is there already is not made again.
+    """
+
+    params: DrillParams
+    attack: Attack
+    victim: Victim
+    attackers: tuple[Victim, ...]
+    known: tuple[Extractor, ...]
+    candidates: Iterator[Setup]
+    test: ImageSet
+    denoiser: Denoiser | None
+    budget: Budget
+    entropy: Entropy
+    state: Path
+    trained: dict[Any, Any] = field(default_factory=dict)
+    """Networks that several targets share, by what they were trained on."""
+
+    @property
+    def white_box(self) -> bool:
+        return not self.params.known
+
+    @cached_property
+    def test_features(self) -> Tensor:
+        """What the frozen extractor makes of the test images."""
+        return features(self.victim.extractor, self.test.images, self.victim.device)
+
+    def chosen(self, say: Callable[[str], None] = lambda _: None) -> list[Setup]:
+        """The first so many candidates whose target the undefended victim gets right without any attack.
+
+        A target that is misclassified anyway shows nothing of the attack; it is left out and said so. InputError if
+        too few are left.
+        """
+        found: list[Setup] = []
+        tried = 0
+        while len(found) < self.params.targets and (setup := next(self.candidates, None)):
+            tried += 1
+            goal = setup.goal
+            if isinstance(goal, Backdoor):
+                found.append(setup)
+                continue
+            clean = self._control(setup, 0.0, None)
+            answer = int(self._answers(clean, goal.image[None])[0])
+            if answer == goal.label:
+                found.append(setup)
+            else:
+                say(f"{setup.name}: of class {goal.label}, taken for {answer} without any attack; left out")
+        if len(found) < self.params.targets:
+            raise InputError(
+                f"{len(found)} of {tried} targets can be attacked (the others are misclassified without an attack), "
+                f"{self.params.targets} are asked for; lower --targets or train a better victim"
+            )
+        return found
+
+    def run(self, number: int, setup: Setup, tick: Tick = lambda *_: None) -> Iterator[Cell]:
+        """The cells of one target, in the order of the sigmas; those on disk are read."""
+        for sigma in self.params.sigma:
+            path = self.state / setup.name / f"sigma-{sigma:g}.json"
+            if path.is_file():
+                yield Cell(**json.loads(path.read_text()))
+                continue
+            poisons, seconds = self.poisons(number, setup, sigma, tick)
+            cell = self._measured(number, setup, poisons, sigma, seconds)
+            write_json(path, asdict(cell))
+            yield replace(cell)
+
+    def poisons(self, number: int, setup: Setup, sigma: float, tick: Tick = lambda *_: None) -> tuple[Poisons, float]:
+        """The poisons for one target and the seconds they took; an adaptive attacker makes others for every sigma."""
+        through = sigma if self.params.adaptive else 0.0
+        path = self.state / setup.name / (f"poisons-through-{through:g}.npz" if through else "poisons.npz")
+        if path.is_file():
+            return _read_poisons(path)
+        started = time.perf_counter()
+        view: View = ThroughSanitizer(self.denoiser, through, self.params.chances) if through else as_it_is
+        networks = self._networks(setup, through)
+        attacker = self.attackers[0]
+        known = Knowledge(
+            networks,
+            setup.clean,
+            setup.bases,
+            view,
+            attacker.trained,
+            attacker.device,
+            lambda value: tick(setup.name, value),
+        )
+        made = self.attack.craft(setup.goal, known, self.budget, self.params.seed * 1000 + number)
+        if not made.within(self.budget):
+            raise RuntimeError(f"{self.params.attack} left its budget at {setup.name}: l_inf {made.linf}, l2 {made.l2}")
+        seconds = time.perf_counter() - started
+        _write_poisons(path, made, seconds)
+        return made, seconds
+
+    def sanitized(self, images: ImageSet, sigma: float, draw: int) -> NDArray[np.uint8]:
+        """What the victim trains on: the images as they are at sigma 0, else one sanitized copy."""
+        if not sigma:
+            return images.images
+        fast = accelerate(self.denoiser, sigma, BATCH, len(images))
+        return sanitize(images, sigma, self.denoiser, self.entropy.value, draw, denoise=fast, batch=BATCH)
+
+    def votes(self, setup: Setup, goals: list[Goal], sigma: float, tick: Tick = lambda *_: None) -> NDArray[np.int64]:
+        """Votes (models, targets + test images) of an ensemble on the clean set; kept a file a draw."""
+        asked = [goal.image for goal in goals if not isinstance(goal, Backdoor)]
+        images = np.concatenate([np.stack(asked), self.test.images]) if asked else self.test.images
+        found = features(self.victim.extractor, images) if self.victim.scenario == "transfer" else None
+        votes = []
+        for draw in range(self.params.ensemble):
+            path = self.state / f"ensemble-{sigma:g}" / f"draw-{draw:04d}.npy"
+            if not path.is_file():
+                copy = self.sanitized(setup.clean, sigma, CONTROL_DRAW // 2 + draw)
+                network = self.victim.trained(copy, setup.clean.labels, training_seed(self.entropy.value, draw))
+                own = answers_to_features(network, found) if found is not None else answers(network, images)
+                with replacing(path) as scratch, scratch.open("wb") as stream:
+                    np.save(stream, own, allow_pickle=False)
+            votes.append(np.load(path, allow_pickle=False))
+            tick(f"ensemble, sigma {sigma:g}", float(draw + 1))
+        return np.stack(votes)
+
+    def _measured(self, number: int, setup: Setup, poisons: Poisons, sigma: float, craft_seconds: float) -> Cell:
+        raw = poisons.injected(setup.clean)
+        started = time.perf_counter()
+        copy = self.sanitized(raw, sigma, number)
+        sanitized = time.perf_counter()
+        network = self.victim.trained(copy, raw.labels, training_seed(self.entropy.value, number))
+        trained = time.perf_counter()
+        control = self._control(setup, sigma, (number, poisons, copy))
+        return Cell(
+            setup=setup.name,
+            sigma=sigma,
+            success=self._success(network, setup.goal),
+            control=self._success(control, setup.goal),
+            accuracy=float(np.mean(self._test_answers(network) == self.test.labels)),
+            linf=poisons.linf,
+            l2=poisons.l2,
+            joint_l2=poisons.joint_l2,
+            objective=(poisons.history[0], poisons.history[-1]),
+            craft_seconds=round(craft_seconds, 2),
+            sanitize_seconds=round(sanitized - started, 2),
+            train_seconds=round(trained - sanitized, 2),
+        )
+
+    def _control(
+        self, setup: Setup, sigma: float, poisoned: tuple[int, Poisons, NDArray[np.uint8]] | None
+    ) -> Extractor:
+        """A victim of the clean set. With a new head alone, on the poisoned copy with clean bases, of the same noise;
+        where training takes long, one for all targets of the same clean set."""
+        if self.victim.scenario == "transfer" and poisoned is not None:
+            number, poisons, copy = poisoned
+            clean = copy.copy()
+            clean[poisons.rows] = self.sanitized(setup.clean.take(poisons.rows), sigma, number)
+            return self.victim.trained(clean, setup.clean.labels, 0)
+        key = ("control", setup.clean.digest, sigma)
+        if key not in self.trained:
+            copy = self.sanitized(setup.clean, sigma, CONTROL_DRAW)
+            seed = training_seed(self.entropy.value, CONTROL_DRAW)
+            self.trained[key] = self.victim.trained(copy, setup.clean.labels, seed)
+        return self.trained[key]
+
+    def _networks(self, setup: Setup, through: float) -> tuple[Extractor, ...]:
+        """What the attacker crafts on: networks he was given, or that he trains himself, as the victim would."""
+        if self.known:
+            return self.known
+        key = ("known", setup.clean.digest, through)
+        if key not in self.trained:
+            made = []
+            for attacker in self.attackers:
+                for i in range(self.params.networks):
+                    draw = 2 * CONTROL_DRAW + len(made)
+                    copy = self.sanitized(setup.clean, through, draw)
+                    made.append(attacker.trained(copy, setup.clean.labels, self.params.seed + 7919 * (i + 1)))
+            self.trained[key] = tuple(made)
+        return self.trained[key]
+
+    def _success(self, network: Extractor, goal: Goal) -> float:
+        if isinstance(goal, Backdoor):
+            wanted = self.test.labels != goal.intended if goal.source is None else self.test.labels == goal.source
+            asked = goal.trigger.put(self.test.images[wanted], seed=self.params.seed)
+            if not len(asked):
+                raise InputError(f"the test set has no image of class {goal.source}; bring one")
+        else:
+            asked = goal.image[None]
+        return float(np.mean(self._answers(network, asked) == goal.intended))
+
+    def _answers(self, network: Extractor, images: NDArray[np.uint8]) -> NDArray[np.int64]:
+        return answers(network, images, self.victim.device)
+
+    def _test_answers(self, network: Extractor) -> NDArray[np.int64]:
+        if self.victim.scenario == "transfer":  # the features are the same for every head
+            return answers_to_features(network, self.test_features)
+        return self._answers(network, self.test.images)
+
+
+def _write_poisons(path: Path, poisons: Poisons, seconds: float) -> None:
+    nothing = np.zeros((0, 0), dtype=bool)
+    with replacing(path) as scratch, scratch.open("wb") as stream:
+        np.savez(
+            stream,
+            images=poisons.images,
+            rows=poisons.rows,
+            base=poisons.base,
+            history=np.array(poisons.history),
+            trigger=nothing if poisons.trigger is None else poisons.trigger,
+            seconds=np.array(seconds),
+        )
+
+
+def _read_poisons(path: Path) -> tuple[Poisons, float]:
+    with np.load(path, allow_pickle=False) as kept:
+        trigger = kept["trigger"] if kept["trigger"].size else None
+        history = tuple(float(v) for v in kept["history"])
+        return Poisons(kept["images"], kept["rows"], kept["base"], history, trigger), float(kept["seconds"])

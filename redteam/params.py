@@ -1,0 +1,112 @@
+"""What a drill is: the `drill` section of redteam/params.yaml, or the command's flags."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from models.params import TrainParams
+from redteam.threat import Norm
+from redteam.triggers import Pattern, Place
+from redteam.victims import Scenario
+from sanitize.errors import InputError
+from sanitize.params import Section, read_params
+
+PARAMS = Path("redteam/params.yaml")
+Sigma = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class DrillParams(Section):
+    """One attack against one victim, undefended and sanitized."""
+
+    attack: str
+    """frogs, convex, bullseye, witches-brew, label-consistent, hidden-trigger or sleeper-agent."""
+    settings: dict[str, str] = Field(default_factory=dict)
+    """Of the attack, where they shall differ from the published ones: steps, rate, .."""
+    scenario: Scenario | None = None
+    """null: the attack's own (transfer for those that collide features, scratch for the others)."""
+    targets: Annotated[int, Field(ge=1)] = 10
+    """Targets, or pairs of classes for backdoors, that are tried."""
+    sigma: Annotated[list[Sigma], Field(min_length=1)] = Field(default_factory=lambda: [0.0, 0.1, 0.25, 0.5, 1.0])
+    """Noise levels of the sanitizer in [0,1] pixel units; 0: undefended."""
+    poisons: Annotated[int, Field(ge=1)] | None = None
+    """Images the attacker may change; null: one in a hundred of the raw set."""
+    epsilon_255: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 16.0
+    """l_infinity bound of each change, in 255ths."""
+    epsilon_l2: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """l2 bound of each change in [0,1] units, instead."""
+    adaptive: bool = False
+    """Whether the attacker crafts through the sanitizer, for each sigma by itself."""
+    chances: Annotated[int, Field(ge=1)] = 2
+    """Noises an image and step that the adaptive attacker averages over."""
+    data: str = "pipeline"
+    """`pipeline`: data/raw.npz and data/test.npz; or a published set under `root`."""
+    root: str = "data/incoming"
+    setups: str | None = None
+    """The public benchmark's targets and bases, as JSON, for a published set in its published order."""
+    images: Annotated[int, Field(ge=0)] = 0
+    """Of a published set: raw images, as many of each class with `setups`, at random without; 0: all."""
+    held_out: Annotated[int, Field(ge=0)] = 0
+    """Of a published set without `setups`: training images kept out, since the denoiser has seen them."""
+    split_seed: Annotated[int, Field(ge=0)] = 20240611
+    denoiser: str = "data/denoiser"
+    """A diffusers directory or hub id."""
+    extractor: str | None = None
+    """Weights trained elsewhere for transfer and fine-tune; null: the recipe, trained on data/trusted.npz."""
+    known: list[str] = Field(default_factory=list)
+    """What the attacker crafts on, if not the victim's own network: weight files for transfer and fine-tune, names of
+    architectures from scratch (black-box)."""
+    networks: Annotated[int, Field(ge=1)] = 1
+    """From scratch: how many networks of each known architecture the attacker trains."""
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    """The victim's recipe, where it shall differ from the `train` section of params.yaml."""
+    trigger_size: Annotated[int, Field(ge=1)] | None = None
+    """Of a backdoor's trigger, in pixels; null, here and below: its authors'."""
+    trigger_place: Place | None = None
+    trigger_pattern: Pattern | None = None
+    trigger_offset: Annotated[int, Field(ge=0)] | None = None
+    trigger_amplitude: Annotated[float, Field(gt=0, le=1)] | None = None
+    ensemble: Annotated[int, Field(ge=0)] = 0
+    """Models of an ensemble on the clean set, at every sigma, whose radii stand beside the poisons; 0: none."""
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.001
+    entropy: str = "os"
+    """Of the victim's noise: os, or fixed:HEX."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of targets, crafting and training."""
+
+    @property
+    def norm(self) -> Norm:
+        return "linf" if self.epsilon_l2 is None else "l2"
+
+    @property
+    def epsilon(self) -> float:
+        """The bound in [0,1] units."""
+        return (self.epsilon_255 or 0.0) / 255 if self.epsilon_l2 is None else self.epsilon_l2
+
+
+def checked(content: dict[str, Any]) -> DrillParams:
+    """These params, validated. InputError names the unknown one or the bad value."""
+    try:
+        return DrillParams.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise InputError(f"{key}={first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
+
+
+HEAD = {"head": "logistic", "head_l2": 0.001}
+"""The victim's linear head where a frozen extractor is used: cross-entropy with next to no weight decay, as the
+published victims' is. Heads by class means (the pipeline's default) are hardly moved by one poison in a hundred."""
+
+
+def recipe_for(params: DrillParams, scenario: Scenario) -> TrainParams:
+    """The victim's recipe: params.yaml's `train`, then what a scenario asks for, then the drill's own `recipe`."""
+    common = read_params("train", TrainParams).model_dump()
+    own = {"mode": "scratch", "initial_weights": None, **({} if scenario == "scratch" else HEAD)}
+    try:
+        return TrainParams.model_validate(common | own | params.recipe)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(
+            f"recipe.{'.'.join(map(str, first['loc']))}={first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+        ) from error
