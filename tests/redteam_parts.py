@@ -1,12 +1,13 @@
 """What the red team's tests share: digits of 8x8, tiny victims of theirs, and how often an attack succeeds."""
 
+import copy
 from functools import cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
-from torch import nn
+from torch import Tensor, nn
 
 from models.classifiers import features_of
 from models.extractors import Extractor
@@ -52,19 +53,21 @@ def digits() -> tuple[ImageSet, ImageSet]:
 
 
 @cache
-def victim(seed: int) -> nn.Module:
+def victim(seed: int) -> nn.Sequential:
     """A network trained on the clean digits."""
     clean, _ = digits()
     return trained(clean, seed)
 
 
-def trained(images: ImageSet, seed: int) -> nn.Module:
+def trained(images: ImageSet, seed: int) -> nn.Sequential:
     return train(images.images, images.labels, CLASSES, RECIPE, seed)
 
 
-def extractor(model: nn.Module) -> Extractor:
-    """The network as an attacker knows it: frozen, like those that come from a file."""
-    return Extractor(features_of(model).requires_grad_(False), model[-1].requires_grad_(False), (8, 8, 1), "")
+def extractor(model: nn.Sequential) -> Extractor:
+    """The network as an attacker knows it, frozen like one from a file; the model itself stays as it is."""
+    frozen = copy.deepcopy(model).requires_grad_(False)
+    frozen.zero_grad()
+    return Extractor(features_of(frozen), frozen[-1], (8, 8, 1), "")
 
 
 def train_as_known(images: NDArray[np.uint8], labels: NDArray[np.int64], seed: int) -> Extractor:
@@ -106,7 +109,20 @@ def falls(poisons: Poisons) -> bool:
     return poisons.history[-1] < poisons.history[0]
 
 
-def untouched(networks: tuple[Extractor, ...]) -> bool:
-    """Whether the caller's networks are still frozen and without gradients."""
-    parameters = [p for net in networks for module in (net.network, net.head) for p in module.parameters()]
-    return all(not p.requires_grad and p.grad is None for p in parameters) and torch.is_grad_enabled()
+def state_of(networks: tuple[Extractor, ...]) -> list[Tensor]:
+    """The weights of the caller's networks, which an attack has to leave frozen and as they are."""
+    modules = [module for net in networks for module in (net.network, net.head)]
+    parameters = [p for module in modules for p in module.parameters()]
+    assert all(not p.requires_grad and p.grad is None for p in parameters)
+    return [p.clone() for p in parameters]
+
+
+class TwoChances:
+    """A view for tests: the image darkened by a random factor, twice, as an attacker might expect of a sanitizer."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        self.asked += 1
+        return torch.stack([pixels * (0.5 + 0.5 * float(torch.rand(1, generator=generator))) for _ in range(2)])

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from redteam.attacks.crafting import adam_on_pixels, features, handed_over, pixels_of, seen_features
+from redteam.attacks.crafting import adam_on_pixels, features, handed_over, marked_sources, pixels_of, seen_features
 from redteam.threat import Backdoor, Budget, Knowledge, Poisons
-from sanitize.errors import InputError
 
 BATCH = 512
 
@@ -31,12 +30,10 @@ class HiddenTrigger:
         At every step as many sources as there are poisons are drawn and paired one to one (algorithm 1; the public code
         leaves a source to several poisons).
         """
-        if not len(goal.images):
-            raise InputError("the backdoor comes without an image to put its trigger on; give one or more")
         generator = torch.Generator().manual_seed(seed)
         rows = known.chosen_bases(goal.intended, budget.count, generator)
         base = pixels_of(known.clean.images[rows], known.device)
-        marked = goal.trigger.tensor(goal.images, seed).to(known.device)
+        marked = marked_sources(goal, seed, known.device)
         with torch.no_grad():
             sources = [torch.cat([features(net, batch) for batch in marked.split(BATCH)]) for net in known.networks]
         scales = [(f**2).sum(dim=1).mean() for f in sources]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
-from redteam.attacks.crafting import handed_over, pixels_of
+from redteam.attacks.crafting import handed_over, marked_sources, pixels_of
 from redteam.attacks.gradient_matching import Mismatch, adversarial_gradient, signed_adam, trainable
 from redteam.threat import Backdoor, Budget, Knowledge, Poisons
 
@@ -43,7 +43,7 @@ class SleeperAgent:
             norms = sum(gradient_norms(model, pixels, goal.intended) for model in models)
             rows = np.sort(own[norms.argsort(descending=True, stable=True)[: budget.count].cpu().numpy()])
         base = pixels_of(known.clean.images[rows], known.device)
-        marked = goal.trigger.tensor(goal.images, seed).to(known.device)
+        marked = marked_sources(goal, seed, known.device)
         tried = []
         for restart in range(max(1, self.restarts)):
             objective = _Retrained(self, goal.intended, known, budget, rows, models, marked, generator, seed + restart)
