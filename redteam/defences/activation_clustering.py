@@ -1,0 +1,73 @@
+"""Activation clustering (Chen et al. 2018): a class whose features fall into two unequal clusters loses the smaller."""
+
+import time
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redteam.defences.interface import Context, Defended, Ints, trained_without, training_features
+from redteam.victims import Victim
+from sanitize.errors import InputError
+from sanitize.imageset import ImageSet
+
+SMALLEST = 20
+"""Images of a class below which its clusters mean nothing."""
+
+
+@dataclass(frozen=True)
+class ActivationClustering:
+    """Of every class: ICA to 10 components, k-means with k = 2; the smaller cluster is removed where it is suspicious.
+
+    Suspicious, as published: it is small (less than `size` of the class) and the two lie apart (silhouette above
+    `silhouette`; published between .10 and .15).
+    """
+
+    components: int = 10
+    size: float = 0.35
+    silhouette: float = 0.1
+
+    def require(self, raw: ImageSet, victim: Victim, context: Context) -> None:
+        """InputError for settings that can be nobody's."""
+        if self.components < 1:
+            raise InputError(f"components={self.components} span nothing; give 1 or more (published: 10)")
+        if not 0 < self.size <= 0.5:
+            raise InputError(f"size={self.size:g} is no share of a smaller cluster; give one above 0 and up to .5")
+
+    def fit(self, raw: ImageSet, victim: Victim, context: Context, seed: int) -> Defended:
+        self.require(raw, victim, context)
+        started = time.perf_counter()
+        removed = self.suspicious(training_features(raw, victim, seed).numpy(), raw.labels)
+        answers = trained_without(removed, raw, victim, context, seed)
+        return Defended(answers, time.perf_counter() - started, removed)
+
+    def suspicious(self, features: NDArray[np.float32], labels: Ints) -> Ints:
+        """Rows of features (n, d) in a suspicious cluster of their class."""
+        from sklearn.cluster import KMeans  # imported late: it takes seconds
+        from sklearn.metrics import silhouette_score
+
+        removed = [np.empty(0, dtype=np.int64)]
+        for label in np.unique(labels):
+            rows = np.flatnonzero(labels == label)
+            if len(rows) < SMALLEST:
+                continue
+            reduced = _independent(features[rows].astype(np.float64), self.components)
+            cluster = KMeans(2, n_init=10, random_state=0).fit_predict(reduced)
+            smaller = np.bincount(cluster, minlength=2).argmin()
+            mine = cluster == smaller
+            if 0 < mine.mean() < self.size and silhouette_score(reduced, cluster) > self.silhouette:
+                removed.append(rows[mine])
+        return np.sort(np.concatenate(removed))
+
+
+def _independent(features: NDArray[np.float64], components: int) -> NDArray[np.float64]:
+    """Independent components (n, components or as many as the features have)."""
+    from sklearn.decomposition import FastICA
+    from sklearn.exceptions import ConvergenceWarning
+
+    rank = np.linalg.matrix_rank(features - features.mean(axis=0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of a class without structure no components are better
+        ica = FastICA(max(1, min(components, rank)), whiten="unit-variance", random_state=0, max_iter=500)
+        return ica.fit_transform(features)

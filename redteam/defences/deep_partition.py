@@ -1,0 +1,48 @@
+"""Deep Partition Aggregation (Levine & Feizi 2021): the plurality of networks that share no training image."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.votes import count_votes
+from redteam.defences.elections import aggregated, votes_of
+from redteam.defences.interface import Context, Defended, Images, Ints
+from redteam.defences.partitions import members_of, require_partitions
+from redteam.victims import Victim
+from sanitize.imageset import ImageSet
+
+
+@dataclass(frozen=True)
+class DeepPartition:
+    """The answer cannot change while floor((n1 - n2 - [tie]) / 2) images at most are inserted or removed.
+
+    partitions: published 50, 250 and 1,000 for CIFAR-10's 50,000 images. Each part is trained by the victim's own
+    recipe (published: Network in Network). On a frozen extractor each part fits a head, and the certificate holds if
+    the extractor was trained elsewhere; the paper leaves that case out, since it trains every member from scratch.
+    """
+
+    partitions: int = 50
+
+    def require(self, raw: ImageSet, victim: Victim, context: Context) -> None:
+        """InputError for one partition an image."""
+        require_partitions(self.partitions, raw, victim)
+
+    def fit(self, raw: ImageSet, victim: Victim, context: Context, seed: int) -> Defended:
+        self.require(raw, victim, context)
+        started = time.perf_counter()
+        logits = members_of(raw, victim, context, self.partitions)
+
+        def votes(images: Images) -> Ints:
+            return votes_of(logits(images))
+
+        def elected(images: Images) -> tuple[Ints, Ints]:
+            cast = votes(images)
+            return aggregated(count_votes(dict(enumerate(cast)), self.partitions, len(images), victim.classes))
+
+        def certified(images: Images) -> tuple[Ints, np.ndarray]:
+            label, tolerated = elected(images)
+            return label, tolerated.astype(np.float64)
+
+        seconds = time.perf_counter() - started
+        return Defended(lambda images: elected(images)[0], seconds, votes=votes, insertions=certified)

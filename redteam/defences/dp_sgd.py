@@ -1,0 +1,143 @@
+"""DP-SGD (Abadi et al. 2016) by Opacus: every image's gradient is clipped, and noise hides whether it was there."""
+
+import math
+import time
+from dataclasses import dataclass
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.extractors import Extractor
+from redteam.defences.interface import Context, Defended, answers_of, features_of_images, required_extractor
+from redteam.defences.loop import augmented, new_head, require_loop, trainee
+from redteam.victims import Victim
+from sanitize.errors import InputError
+from sanitize.imageset import ImageSet
+
+
+@dataclass(frozen=True)
+class DpSgd:
+    """Training that is (epsilon, delta)-differentially private by Renyi accounting, of Poisson-sampled batches.
+
+    epsilon 1 and delta .05 are the paper's (section 4.3). Such a delta is far above one in n: by itself it would allow
+    publishing one image in twenty; it is the published setting, not a private one. clip: norm of one image's gradient.
+    BatchNorm mixes images and is replaced by GroupNorm. On a frozen extractor the head alone is trained, on features;
+    a head starts at random in any scenario, since one that is fitted has seen the images.
+    Reported: the epsilon that the accountant found for delta, and the noise multiplier.
+    """
+
+    epsilon: float = 1.0
+    delta: float = 0.05
+    clip: float = 1.0
+
+    def require(self, raw: ImageSet, victim: Victim, context: Context) -> None:
+        """InputError for an (epsilon, delta) that is none, without Opacus, or where GroupNorm voids the extractor."""
+        opacus_installed()
+        if not (math.isfinite(self.epsilon) and self.epsilon > 0 and 0 < self.delta < 1):
+            raise InputError(
+                f"epsilon={self.epsilon:g} and delta={self.delta:g} are no privacy; give an epsilon above 0 and a "
+                "delta strictly between 0 and 1"
+            )
+        if not self.clip > 0:
+            raise InputError(f"clip={self.clip:g} leaves no gradient; give a norm above 0")
+        require_loop(victim)
+        if victim.recipe.normalise != "constants":
+            raise InputError("statistics of the images are not private; set the recipe's normalise to constants")
+        if victim.scenario == "fine-tune" and _has_batch_norm(victim):
+            raise InputError(
+                "DP-SGD replaces BatchNorm by GroupNorm, with which the extractor's weights do not work; choose "
+                "transfer or scratch, or an extractor without BatchNorm"
+            )
+
+    def fit(self, raw: ImageSet, victim: Victim, context: Context, seed: int) -> Defended:
+        self.require(raw, victim, context)
+        started = time.perf_counter()
+        student = trainee(raw, victim, seed)
+        generator = torch.Generator().manual_seed(seed)
+        if student.frozen:
+            body, model, inputs = student.model[0], student.model[1], features_of_images(raw.images, victim, Context())
+        else:
+            if victim.scenario == "fine-tune":
+                student.model[1] = new_head(required_extractor(victim), victim, seed)
+            body, model, inputs = None, opacus_installed().validators.ModuleValidator.fix(student.model), student.inputs
+        epsilon, multiplier = self._trained(model, inputs.to(victim.device), student.targets, victim, generator)
+        if body is not None:
+            model = nn.Sequential(body, model)
+        answers = answers_of(_handed_back(model, raw), victim, context)
+        facts = {"epsilon": epsilon, "delta": self.delta, "noise multiplier": multiplier}
+        return Defended(answers, time.perf_counter() - started, facts=facts)
+
+    def _trained(
+        self, model: nn.Module, inputs: Tensor, targets: Tensor, victim: Victim, generator: torch.Generator
+    ) -> tuple[float, float]:
+        """Train in place; the epsilon spent and the noise multiplier."""
+        opacus = opacus_installed()
+        recipe, n = victim.recipe, len(inputs)
+        steps, rate = recipe.epochs * -(-n // recipe.batch), min(1.0, recipe.batch / n)
+        multiplier = noise_multiplier(self.epsilon, self.delta, rate, steps)
+        guarded = opacus.GradSampleModule(model.train())
+        optimiser = opacus.optimizers.DPOptimizer(
+            torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay),
+            noise_multiplier=multiplier,
+            max_grad_norm=self.clip,
+            expected_batch_size=max(1, round(rate * n)),
+            generator=torch.Generator(inputs.device).manual_seed(generator.initial_seed()),
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser.original_optimizer, lambda step: 1 - step / steps)
+        for _ in range(steps):
+            rows = torch.nonzero(torch.rand(n, generator=generator) < rate)[:, 0]
+            batch = inputs[rows]
+            if batch.ndim == 4:
+                batch = augmented(batch, recipe, generator)
+            loss = functional.cross_entropy(guarded(batch), targets[rows], label_smoothing=recipe.label_smoothing)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+        guarded.remove_hooks()
+        return spent(multiplier, rate, steps, self.delta), multiplier
+
+
+def noise_multiplier(epsilon: float, delta: float, rate: float, steps: int) -> float:
+    """The least noise, in units of the clip, by which so many steps at this rate are (epsilon, delta)-private."""
+    opacus = opacus_installed()
+    try:
+        return float(
+            opacus.accountants.utils.get_noise_multiplier(
+                target_epsilon=epsilon, target_delta=delta, sample_rate=rate, steps=steps, accountant="rdp"
+            )
+        )
+    except ValueError as error:
+        raise InputError(
+            f"epsilon={epsilon:g} at delta={delta:g} is out of reach ({error}); raise one of them"
+        ) from error
+
+
+def spent(multiplier: float, rate: float, steps: int, delta: float) -> float:
+    """The epsilon of so many steps, by the accountant."""
+    accountant = opacus_installed().accountants.RDPAccountant()
+    accountant.history = [(multiplier, rate, steps)]
+    return float(accountant.get_epsilon(delta))
+
+
+def opacus_installed() -> ModuleType:
+    """Opacus. InputError that names the extra where it is missing."""
+    try:
+        import opacus
+        import opacus.accountants.utils
+        import opacus.validators
+    except ImportError as error:
+        raise InputError(f"DP-SGD needs Opacus ({error}); install it: uv pip install 'cleanlabel[dp]'") from error
+    return opacus
+
+
+def _handed_back(model: nn.Sequential, raw: ImageSet) -> Extractor:
+    model.eval().requires_grad_(requires_grad=False)
+    return Extractor(model[0], model[1], raw.image_shape, "")
+
+
+def _has_batch_norm(victim: Victim) -> bool:
+    network = required_extractor(victim).network
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())

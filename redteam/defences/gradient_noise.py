@@ -1,0 +1,47 @@
+"""Gradient noise: what the poisoning literature runs as differential privacy, and which is none."""
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from redteam.defences.interface import Context, Defended, answers_of
+from redteam.defences.loop import fitted, require_loop, trainee
+from redteam.victims import Victim
+from sanitize.errors import InputError
+from sanitize.imageset import ImageSet
+
+
+@dataclass(frozen=True)
+class GradientNoise:
+    """Every batch's gradient is clipped to norm `clip`, and Gaussian noise of `clip` times `noise` is added.
+
+    Hong et al. 2020's gradient shaping as Geiping et al. 2021 run it (clip 1, noise .01): by batches, not by images, so
+    there is no epsilon to report.
+    """
+
+    clip: float = 1.0
+    noise: float = 0.01
+
+    def require(self, raw: ImageSet, victim: Victim, context: Context) -> None:
+        """InputError for a clip or noise that is none, or a recipe in whose training it cannot step."""
+        if not (self.clip > 0 and self.noise >= 0):
+            raise InputError(f"clip={self.clip:g} and noise={self.noise:g} shape no gradient; give a clip above 0")
+        require_loop(victim)
+
+    def fit(self, raw: ImageSet, victim: Victim, context: Context, seed: int) -> Defended:
+        self.require(raw, victim, context)
+        started = time.perf_counter()
+        generator = torch.Generator().manual_seed(seed)
+        student = trainee(raw, victim, seed)
+
+        def shaped(parameters: list[nn.Parameter]) -> None:
+            nn.utils.clip_grad_norm_(parameters, self.clip)
+            for p in parameters:
+                if p.grad is not None:
+                    p.grad += self.clip * self.noise * torch.randn(p.shape, generator=generator).to(p)
+
+        fitted(student, generator, at_gradient=shaped)
+        answers = answers_of(student.finished(raw.image_shape), victim, context)
+        return Defended(answers, time.perf_counter() - started)

@@ -1,0 +1,131 @@
+"""What a defence is given, and what it hands back."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from models.extractors import Extractor, features
+from models.training import as_tensor, predict_inputs
+from redteam.victims import Victim
+from sanitize.denoiser import Denoiser
+from sanitize.errors import InputError
+from sanitize.imageset import ImageSet
+
+Images = NDArray[np.uint8]
+Ints = NDArray[np.int64]
+Certified = Callable[[Images], tuple[Ints, NDArray[np.float64]]]
+NOBODY = np.empty(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What a defence may use beside the raw set and the victim's recipe; most use nothing of it.
+
+    sigma in [0,1] pixel units, denoiser, entropy (32 bytes) and draw: of the noise, as in `sanitize`. alpha: a radius
+    is false with at most this probability. features: images -> what the frozen extractor makes of them, where somebody
+    keeps that (it is the same for every new head); None: computed.
+    """
+
+    sigma: float = 0.25
+    denoiser: Denoiser | None = None
+    entropy: bytes = bytes(32)
+    draw: int = 0
+    alpha: float = 0.001
+    features: Callable[[Images], Tensor] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Defended:
+    """What came of training under a defence.
+
+    answers: images uint8 (n, h, w, c) -> labels (n,), -1 for nobody. seconds: of all it took, wall time. removed: rows
+    of the raw set that were filtered out. votes: images -> (members, n), of those that ask several networks.
+
+    Two certificates that answer different questions, both images -> (labels, tolerance), (n,) each, label -1 where
+    nothing is certified. `insertions`: how many images may be inserted or removed, whatever they show, without another
+    answer; a changed image is one removal and one insertion. `radius`: how far all training images together may move,
+    their joint l2 norm in [0,1] units, with none inserted, removed or relabelled. None: the defence proves no such
+    thing. facts: what else it reports, by name.
+    """
+
+    answers: Callable[[Images], Ints]
+    seconds: float
+    removed: Ints = field(default_factory=lambda: NOBODY)
+    votes: Callable[[Images], Ints] | None = None
+    insertions: Certified | None = None
+    radius: Certified | None = None
+    facts: dict[str, float] = field(default_factory=dict)
+
+
+class Defence(Protocol):
+    """A defence: its fields are its published settings."""
+
+    def require(self, raw: ImageSet, victim: Victim, context: Context) -> None:
+        """InputError, before anything takes long, where the defence cannot be had of this set and victim."""
+        ...
+
+    def fit(self, raw: ImageSet, victim: Victim, context: Context, seed: int) -> Defended:
+        """Train on a possibly poisoned set; the same arguments give the same answers."""
+        ...
+
+
+def features_of_images(images: Images, victim: Victim, context: Context) -> Tensor:
+    """Features (n, d) of the victim's extractor, kept ones where the context has them."""
+    if context.features is not None:
+        return context.features(images)
+    return features(required_extractor(victim), images, victim.device)
+
+
+def required_extractor(victim: Victim) -> Extractor:
+    """The victim's extractor. InputError if it has none."""
+    if victim.extractor is None:
+        raise InputError(f"scenario {victim.scenario} has no extractor; choose transfer or fine-tune")
+    return victim.extractor
+
+
+def logits_of(network: Extractor, victim: Victim, context: Context) -> Callable[[Images], Tensor]:
+    """images -> logits (n, K) on the CPU."""
+
+    @torch.inference_mode()
+    def ask(images: Images) -> Tensor:
+        if victim.scenario == "transfer":
+            head = network.head
+            return head(features_of_images(images, victim, context).to(head.weight.device)).cpu()
+        model = nn.Sequential(network.network, network.head)
+        parts = [model(batch.to(victim.device)).float().cpu() for batch in as_tensor(images).split(1024)]
+        return torch.cat(parts) if parts else torch.empty(0, victim.classes)
+
+    return ask
+
+
+def answers_of(network: Extractor, victim: Victim, context: Context) -> Callable[[Images], Ints]:
+    """images -> labels (n,), of one network; -1 where its logits are no numbers."""
+    ask = logits_of(network, victim, context)
+    return lambda images: predict_inputs(nn.Identity(), ask(images))
+
+
+def training_features(raw: ImageSet, victim: Victim, seed: int) -> Tensor:
+    """Features (n, d) by which filters judge the training images.
+
+    Those of the victim's extractor, or, from scratch, of a network trained on the very set that is to be filtered.
+    """
+    network = victim.extractor or victim.trained(raw.images, raw.labels, seed)
+    return features(network, raw.images, victim.device)
+
+
+def trained_without(
+    removed: Ints, raw: ImageSet, victim: Victim, context: Context, seed: int
+) -> Callable[[Images], Ints]:
+    """The answers of the victim trained on the rest of the set. InputError where a filter has left too little."""
+    rest = raw.take(np.setdiff1d(np.arange(len(raw)), removed))
+    left = len(np.unique(rest.labels))
+    if left < len(np.unique(raw.labels)):
+        raise InputError(
+            f"the filter removes {len(removed)} of {len(raw)} images and leaves {left} classes; soften its settings"
+        )
+    return answers_of(victim.trained(rest.images, rest.labels, seed), victim, context)

@@ -1,0 +1,106 @@
+"""Disjoint parts of a training set by the images' content, and a network trained on each."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from models.extractors import Extractor
+from models.heads import fit_head
+from redteam.defences.interface import Context, Images, Ints, features_of_images, logits_of, required_extractor
+from redteam.victims import Victim
+from sanitize.errors import InputError
+from sanitize.imageset import ImageSet
+
+NEVER_CHOSEN = -1e30
+"""Logit of a class that a part has no image of: finite, since a network without finite logits votes for nobody."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of the set in an order of their contents', not the set's."""
+
+    number: int
+    rows: tuple[int, ...]
+
+
+def partitioned(raw: ImageSet, parts: int) -> list[Part]:
+    """Disjoint parts: an image belongs to part sha256(pixels) mod `parts`, wherever it stands and whatever the others.
+
+    So an image that is inserted or removed touches one part alone, and one that is relabelled too. (The authors take
+    the sum of the pixels modulo k. The certificate holds for any such function of the content alone.)
+    """
+    digests = [hashlib.sha256(image.tobytes()).digest() for image in raw.images]
+    order = sorted(range(len(raw)), key=lambda row: (digests[row], raw.labels[row]))
+    members: list[list[int]] = [[] for _ in range(parts)]
+    for row in order:
+        members[int.from_bytes(digests[row], "big") % parts].append(row)
+    return [Part(number, tuple(rows)) for number, rows in enumerate(members)]
+
+
+def require_partitions(parts: int, raw: ImageSet, victim: Victim) -> None:
+    """InputError unless there are fewer parts than half the images, and networks that can be trained on one."""
+    if not 1 <= parts <= len(raw) // 2:
+        raise InputError(
+            f"partitions={parts} of a set of {len(raw)} images leave less than two images each; choose 1 to "
+            f"{len(raw) // 2} (published: 50 and 250 for 50,000)"
+        )
+    if victim.recipe.normalise == "raw" or victim.recipe.warm_on == "raw":
+        raise InputError("a part may know nothing of the others: set normalise and warm_on to constants and copy")
+
+
+def members_of(raw: ImageSet, victim: Victim, context: Context, parts: int) -> Callable[[Images], NDArray[np.float32]]:
+    """Train a network on each part; images -> logits (parts, n, K), not a number where a part is empty.
+
+    A member depends on its part's contents and number alone: neither on the order nor on the run's seed, which an
+    attacker might know but which must be the same for every set that the certificate speaks of.
+    """
+    asked = []
+    for part in partitioned(raw, parts):
+        rows = np.array(part.rows, dtype=np.int64)
+        asked.append(_member(raw.images[rows], raw.labels[rows], victim, context, part.number))
+
+    def ask(images: Images) -> NDArray[np.float32]:
+        nothing = np.full((len(images), victim.classes), np.nan, dtype=np.float32)
+        return np.stack([nothing if member is None else member(images) for member in asked])
+
+    return ask
+
+
+def _member(
+    images: Images, labels: Ints, victim: Victim, context: Context, number: int
+) -> Callable[[Images], NDArray[np.float32]] | None:
+    if not len(images):
+        return None
+    present = np.unique(labels)
+    if victim.scenario == "scratch" or len(present) == victim.classes:
+        network = victim.trained(images, labels, seed=number)
+    elif victim.scenario == "transfer":
+        network = _partial_head(images, labels, present, victim)
+    else:
+        raise InputError(
+            f"part {number} lacks a class, for which fine-tuning fits a head; choose fewer partitions, or transfer"
+        )
+    ask = logits_of(network, victim, context)
+    return lambda asked: ask(asked).numpy()
+
+
+def _partial_head(images: Images, labels: Ints, present: Ints, victim: Victim) -> Extractor:
+    """A head that is fitted on the classes that are there, and never chooses another."""
+    extractor = required_extractor(victim)
+    width = extractor.head.in_features
+    head = nn.Linear(width, victim.classes, device=victim.device).requires_grad_(requires_grad=False)
+    head.weight.zero_()
+    head.bias.fill_(NEVER_CHOSEN)
+    head.bias[torch.from_numpy(present).to(victim.device)] = 0
+    if len(present) > 1:
+        found = features_of_images(images, victim, Context())
+        among = torch.from_numpy(np.searchsorted(present, labels))
+        fitted = fit_head(found, among, len(present), victim.recipe.head, victim.recipe.head_l2)
+        head.weight[present] = fitted.weight.to(head.weight)
+        head.bias[present] = fitted.bias.to(head.bias)
+    return Extractor(extractor.network, head, extractor.image_shape, "")

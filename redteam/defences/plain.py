@@ -1,0 +1,21 @@
+"""No defence: what everything else is measured against."""
+
+import time
+from dataclasses import dataclass
+
+from redteam.defences.interface import Context, Defended, answers_of
+from redteam.victims import Victim
+from sanitize.imageset import ImageSet
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """The victim trains on the set as it comes."""
+
+    def require(self, raw: ImageSet, victim: Victim, context: Context) -> None:
+        """It can always be had."""
+
+    def fit(self, raw: ImageSet, victim: Victim, context: Context, seed: int) -> Defended:
+        started = time.perf_counter()
+        network = victim.trained(raw.images, raw.labels, seed)
+        return Defended(answers_of(network, victim, context), time.perf_counter() - started)

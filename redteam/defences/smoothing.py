@@ -1,0 +1,62 @@
+"""What sanitizing and noise-only smoothing share: a model a noised copy, their vote, and its radius."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from models.certificate import certify
+from models.votes import count_votes
+from redteam.defences.interface import Certified, Context, Defended, Images, Ints, answers_of
+from redteam.victims import Victim
+from sanitize.denoiser import Denoiser
+from sanitize.errors import InputError
+from sanitize.fast import accelerate
+from sanitize.imageset import ImageSet
+from sanitize.noise import training_seed
+from sanitize.sanitizer import sanitize
+
+BATCH = 64
+MEMBERS_DRAW, MEMBERS_MOST = 4_000_000, 10_000
+"""Draws of the noise from here on, so many a target: an ensemble's members but the first, which has the context's."""
+
+
+def require_smoothing(models: int, sigma: float, raw: ImageSet, denoiser: Denoiser | None) -> None:
+    """InputError for a number of models or a sigma that is none."""
+    if not 1 <= models <= MEMBERS_MOST:
+        raise InputError(f"models={models} cannot vote; give 1 (nothing certified) to {MEMBERS_MOST}")
+    if not (np.isfinite(sigma) and sigma > 0):
+        raise InputError(f"sigma={sigma} is no noise; give a positive number, in [0,1] pixel units")
+    if denoiser is not None and raw.image_shape[2] > denoiser.facts.channels:
+        raise InputError(f"the denoiser takes {denoiser.facts.channels} channel(s), not {raw.image_shape[2]}")
+
+
+def smoothed(
+    raw: ImageSet, victim: Victim, context: Context, seed: int, models: int, denoiser: Denoiser | None
+) -> Defended:
+    """As many models as asked for, each trained on a copy with noise of its own; more than one vote, and are certified.
+
+    A single model is defended, not certified: no radius is ever attached to it. The first model is trained with `seed`
+    on the context's draw, the others as the ensemble's own draws say.
+    """
+    started = time.perf_counter()
+    fast = accelerate(denoiser, context.sigma, BATCH, models * len(raw)) if denoiser else None
+    asked = []
+    for i in range(models):
+        draw = MEMBERS_DRAW + context.draw * MEMBERS_MOST + i if i else context.draw
+        copy = sanitize(raw, context.sigma, denoiser, context.entropy, draw, denoise=fast, batch=BATCH)
+        own = training_seed(context.entropy, draw) if i else seed
+        asked.append(answers_of(victim.trained(copy, raw.labels, own), victim, context))
+    seconds = time.perf_counter() - started
+    if models == 1:
+        return Defended(asked[0], seconds)
+
+    def votes(images: Images) -> Ints:
+        return np.stack([ask(images) for ask in asked])
+
+    def counts(images: Images) -> Ints:
+        return count_votes(dict(enumerate(votes(images))), models, len(images), victim.classes)
+
+    radius: Certified = lambda images: certify(counts(images), models, context.sigma, context.alpha)  # noqa: E731
+    plain = Defended(lambda images: counts(images).argmax(axis=1), seconds)
+    return replace(plain, votes=votes, radius=radius)
