@@ -34,8 +34,8 @@ class AdversarialPoisoning:
         """InputError on a frozen extractor, for no step, or a recipe in whose training it cannot step."""
         if victim.scenario == "transfer":
             raise InputError(
-                "adversarial-poisoning matches the gradients of a network in training, and in the scenario transfer it is "
-                "frozen; choose adversarial-training, or the scenario fine-tune or scratch"
+                "adversarial-poisoning matches the gradients of a network in training, and the scenario transfer has "
+                "none; choose adversarial-training, or the scenario fine-tune or scratch"
             )
         require_255("strength_255", self.strength_255)
         if self.steps < 1:

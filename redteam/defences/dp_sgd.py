@@ -61,7 +61,7 @@ class DpSgd:
         else:
             if victim.scenario == "fine-tune":
                 student.model[1] = new_head(required_extractor(victim), victim, seed)
-            body, model, inputs = None, opacus_installed().validators.ModuleValidator.fix(student.model), student.inputs
+            body, model, inputs = None, _by_image(student.model), student.inputs
         epsilon, multiplier = self._trained(model, inputs.to(victim.device), student.targets, victim, generator)
         if body is not None:
             model = nn.Sequential(body, model)
@@ -131,6 +131,23 @@ def opacus_installed() -> ModuleType:
     except ImportError as error:
         raise InputError(f"DP-SGD needs Opacus ({error}); install it: uv pip install 'cleanlabel[dp]'") from error
     return opacus
+
+
+class Copied(nn.Module):
+    """Hands on a copy: what Opacus's hooks hand on are views, over which ReLU and shortcuts may not write."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clone()
+
+
+def _by_image(model: nn.Module) -> nn.Module:
+    """The network with GroupNorm for BatchNorm, so that every image has a gradient of its own."""
+    fixed: nn.Module = opacus_installed().validators.ModuleValidator.fix(model)
+    for owner in list(fixed.modules()):
+        for name, child in owner.named_children():
+            if isinstance(child, nn.GroupNorm):
+                setattr(owner, name, nn.Sequential(child, Copied()))
+    return fixed
 
 
 def _handed_back(model: nn.Sequential, raw: ImageSet) -> Extractor:
