@@ -229,15 +229,17 @@ class Drill:
             self.trained[key] = tuple(made)
         return self.trained[key]
 
+    def asked(self, goal: Goal) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """The test images by which success is measured, uint8 (k, h, w, c), and their true labels (k,)."""
+        if not isinstance(goal, Backdoor):
+            return goal.image[None], np.array([goal.label])
+        wanted = self.test.labels != goal.intended if goal.source is None else self.test.labels == goal.source
+        if not wanted.any():
+            raise InputError(f"the test set has no image of class {goal.source}; bring one")
+        return goal.trigger.put(self.test.images[wanted], seed=self.params.seed), self.test.labels[wanted]
+
     def _success(self, network: Extractor, goal: Goal) -> float:
-        if isinstance(goal, Backdoor):
-            wanted = self.test.labels != goal.intended if goal.source is None else self.test.labels == goal.source
-            asked = goal.trigger.put(self.test.images[wanted], seed=self.params.seed)
-            if not len(asked):
-                raise InputError(f"the test set has no image of class {goal.source}; bring one")
-        else:
-            asked = goal.image[None]
-        return float(np.mean(self._answers(network, asked) == goal.intended))
+        return float(np.mean(self._answers(network, self.asked(goal)[0]) == goal.intended))
 
     def _answers(self, network: Extractor, images: NDArray[np.uint8]) -> NDArray[np.int64]:
         return answers(network, images, self.victim.device)

@@ -30,6 +30,8 @@ class ActivationClustering:
 
     def require(self, raw: ImageSet, victim: Victim, context: Context) -> None:
         """InputError for settings that can be nobody's."""
+        import sklearn.cluster  # noqa: F401 (here, so that its seconds are not the defence's)
+
         if self.components < 1:
             raise InputError(f"components={self.components} span nothing; give 1 or more (published: 10)")
         if not 0 < self.size <= 0.5:

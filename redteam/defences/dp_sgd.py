@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from models.extractors import Extractor
 from redteam.defences.interface import Context, Defended, answers_of, features_of_images, required_extractor
-from redteam.defences.loop import augmented, new_head, require_loop, trainee
+from redteam.defences.loop import Trainee, augmented, new_head, require_loop, trainee
 from redteam.victims import Victim
 from sanitize.errors import InputError
 from sanitize.imageset import ImageSet
@@ -62,7 +62,7 @@ class DpSgd:
             if victim.scenario == "fine-tune":
                 student.model[1] = new_head(required_extractor(victim), victim, seed)
             body, model, inputs = None, _by_image(student.model), student.inputs
-        epsilon, multiplier = self._trained(model, inputs.to(victim.device), student.targets, victim, generator)
+        epsilon, multiplier = self._trained(model, inputs.to(victim.device), student, generator)
         if body is not None:
             model = nn.Sequential(body, model)
         answers = answers_of(_handed_back(model, raw), victim, context)
@@ -70,11 +70,11 @@ class DpSgd:
         return Defended(answers, time.perf_counter() - started, facts=facts)
 
     def _trained(
-        self, model: nn.Module, inputs: Tensor, targets: Tensor, victim: Victim, generator: torch.Generator
+        self, model: nn.Module, inputs: Tensor, student: Trainee, generator: torch.Generator
     ) -> tuple[float, float]:
         """Train in place; the epsilon spent and the noise multiplier."""
         opacus = opacus_installed()
-        recipe, n = victim.recipe, len(inputs)
+        recipe, targets, n = student.recipe, student.targets, len(inputs)
         steps, rate = recipe.epochs * -(-n // recipe.batch), min(1.0, recipe.batch / n)
         multiplier = noise_multiplier(self.epsilon, self.delta, rate, steps)
         guarded = opacus.GradSampleModule(model.train())

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.extractors import Extractor, features
+from models.heads import fit_head
 from models.training import as_tensor, predict_inputs
 from redteam.victims import Victim
 from sanitize.denoiser import Denoiser
@@ -19,7 +20,9 @@ from sanitize.imageset import ImageSet
 Images = NDArray[np.uint8]
 Ints = NDArray[np.int64]
 Certified = Callable[[Images], tuple[Ints, NDArray[np.float64]]]
-NOBODY = np.empty(0, dtype=np.int64)
+NOTHING = np.empty(0, dtype=np.int64)
+NEVER_CHOSEN = -1e30
+"""Logit of a class without training images: finite, since a network without finite logits votes for nobody."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +58,7 @@ class Defended:
 
     answers: Callable[[Images], Ints]
     seconds: float
-    removed: Ints = field(default_factory=lambda: NOBODY)
+    removed: Ints = field(default_factory=lambda: NOTHING)
     votes: Callable[[Images], Ints] | None = None
     insertions: Certified | None = None
     radius: Certified | None = None
@@ -123,9 +126,31 @@ def trained_without(
 ) -> Callable[[Images], Ints]:
     """The answers of the victim trained on the rest of the set. InputError where a filter has left too little."""
     rest = raw.take(np.setdiff1d(np.arange(len(raw)), removed))
-    left = len(np.unique(rest.labels))
-    if left < len(np.unique(raw.labels)):
+    if len(np.unique(rest.labels)) < 2:
+        raise InputError(f"the filter removes {len(removed)} of {len(raw)} images and leaves no two classes; soften it")
+    return answers_of(trained_on_what_is_there(rest.images, rest.labels, victim, seed), victim, context)
+
+
+def trained_on_what_is_there(images: Images, labels: Ints, victim: Victim, seed: int) -> Extractor:
+    """The victim trained on images of some of its classes; it never chooses another. InputError if it fine-tunes."""
+    present = np.unique(labels)
+    if victim.scenario == "scratch" or len(present) == victim.classes:
+        return victim.trained(images, labels, seed)
+    if victim.scenario == "fine-tune":
+        absent = np.setdiff1d(np.arange(victim.classes), present)
         raise InputError(
-            f"the filter removes {len(removed)} of {len(raw)} images and leaves {left} classes; soften its settings"
+            f"class {absent[0]} has no image left, and fine-tuning begins with a head of every class; soften the "
+            "defence or choose another scenario"
         )
-    return answers_of(victim.trained(rest.images, rest.labels, seed), victim, context)
+    extractor = required_extractor(victim)
+    head = nn.Linear(extractor.head.in_features, victim.classes, device=victim.device)
+    head.requires_grad_(requires_grad=False).weight.zero_()
+    head.bias.fill_(NEVER_CHOSEN)
+    head.bias[torch.from_numpy(present).to(victim.device)] = 0
+    if len(present) > 1:
+        found = features(extractor, images, victim.device)
+        among = torch.from_numpy(np.searchsorted(present, labels))
+        fitted = fit_head(found, among, len(present), victim.recipe.head, victim.recipe.head_l2)
+        head.weight[present] = fitted.weight.to(head.weight)
+        head.bias[present] = fitted.bias.to(head.bias)
+    return Extractor(extractor.network, head, extractor.image_shape, "")

@@ -20,6 +20,10 @@ from redteam.victims import Victim
 from sanitize.errors import InputError
 from sanitize.imageset import ImageSet
 
+HEAD_RATE = 0.1
+"""Adam's learning rate of a new head on a frozen extractor (published victims': Zhu et al. 2019, also Aghakhani et al.
+2021). The recipe's own is for whole networks, and would leave a head half-trained, which is no defence's fault."""
+
 
 @dataclass(frozen=True, eq=False)
 class Trainee:
@@ -70,7 +74,8 @@ def trainee(raw: ImageSet, victim: Victim, seed: int) -> Trainee:
     extractor = required_extractor(victim)
     if victim.scenario == "transfer":
         model = nn.Sequential(extractor.network, new_head(extractor, victim, seed))
-        return Trainee(model, inputs, targets, victim.recipe, frozen=True)
+        recipe = victim.recipe.model_copy(update={"learning_rate": HEAD_RATE})
+        return Trainee(model, inputs, targets, recipe, frozen=True)
     found = features_of_images(raw.images, victim, Context())
     head = fit_head(found, targets.cpu(), victim.classes, victim.recipe.head, victim.recipe.head_l2)
     model = nn.Sequential(copy.deepcopy(extractor.network), head).to(victim.device).requires_grad_()

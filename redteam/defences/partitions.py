@@ -5,19 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from models.extractors import Extractor
-from models.heads import fit_head
-from redteam.defences.interface import Context, Images, Ints, features_of_images, logits_of, required_extractor
+from redteam.defences.interface import Context, Images, Ints, logits_of, trained_on_what_is_there
 from redteam.victims import Victim
 from sanitize.errors import InputError
 from sanitize.imageset import ImageSet
-
-NEVER_CHOSEN = -1e30
-"""Logit of a class that a part has no image of: finite, since a network without finite logits votes for nobody."""
 
 
 @dataclass(frozen=True)
@@ -76,31 +69,5 @@ def _member(
 ) -> Callable[[Images], NDArray[np.float32]] | None:
     if not len(images):
         return None
-    present = np.unique(labels)
-    if victim.scenario == "scratch" or len(present) == victim.classes:
-        network = victim.trained(images, labels, seed=number)
-    elif victim.scenario == "transfer":
-        network = _partial_head(images, labels, present, victim)
-    else:
-        raise InputError(
-            f"part {number} lacks a class, for which fine-tuning fits a head; choose fewer partitions, or transfer"
-        )
-    ask = logits_of(network, victim, context)
+    ask = logits_of(trained_on_what_is_there(images, labels, victim, seed=number), victim, context)
     return lambda asked: ask(asked).numpy()
-
-
-def _partial_head(images: Images, labels: Ints, present: Ints, victim: Victim) -> Extractor:
-    """A head that is fitted on the classes that are there, and never chooses another."""
-    extractor = required_extractor(victim)
-    width = extractor.head.in_features
-    head = nn.Linear(width, victim.classes, device=victim.device).requires_grad_(requires_grad=False)
-    head.weight.zero_()
-    head.bias.fill_(NEVER_CHOSEN)
-    head.bias[torch.from_numpy(present).to(victim.device)] = 0
-    if len(present) > 1:
-        found = features_of_images(images, victim, Context())
-        among = torch.from_numpy(np.searchsorted(present, labels))
-        fitted = fit_head(found, among, len(present), victim.recipe.head, victim.recipe.head_l2)
-        head.weight[present] = fitted.weight.to(head.weight)
-        head.bias[present] = fitted.bias.to(head.bias)
-    return Extractor(extractor.network, head, extractor.image_shape, "")

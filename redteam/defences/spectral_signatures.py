@@ -26,6 +26,8 @@ class SpectralSignatures:
 
     def require(self, raw: ImageSet, victim: Victim, context: Context) -> None:
         """InputError for a share that leaves nothing."""
+        import sklearn.decomposition  # noqa: F401 (here, so that its seconds are not the defence's)
+
         if not 0 < self.share * OVERESTIMATE < 1:
             raise InputError(
                 f"share={self.share:g} removes {OVERESTIMATE * self.share:.0%} of every class; choose one above 0 and "
