@@ -55,6 +55,8 @@ class ActivationClustering:
             if len(rows) < SMALLEST:
                 continue
             reduced = _independent(features[rows].astype(np.float64), self.components)
+            if not np.ptp(reduced):
+                continue  # one point
             cluster = KMeans(2, n_init=10, random_state=0).fit_predict(reduced)
             smaller = np.bincount(cluster, minlength=2).argmin()
             mine = cluster == smaller
@@ -64,12 +66,18 @@ class ActivationClustering:
 
 
 def _independent(features: NDArray[np.float64], components: int) -> NDArray[np.float64]:
-    """Independent components (n, components or as many as the features have)."""
-    from sklearn.decomposition import FastICA
+    """Independent components (n, `components`, or as many as the features vary in)."""
+    from sklearn.decomposition import PCA, FastICA
     from sklearn.exceptions import ConvergenceWarning
 
-    rank = np.linalg.matrix_rank(features - features.mean(axis=0))
+    rank = int(np.linalg.matrix_rank(features - features.mean(axis=0), rtol=1e-6))
+    if not rank:
+        return np.zeros((len(features), 1))
+    # the same subspace that FastICA whitens to, but without dead features: a first one that is 0 makes it divide by 0
+    principal = PCA(min(components, rank), svd_solver="full").fit_transform(features)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # of a class without structure no components are better
-        ica = FastICA(max(1, min(components, rank)), whiten="unit-variance", random_state=0, max_iter=500)
-        return ica.fit_transform(features)
+        found: NDArray[np.float64] = FastICA(whiten="unit-variance", random_state=0, max_iter=500).fit_transform(
+            principal
+        )
+    return found

@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -93,7 +94,9 @@ class DpSgd:
                 batch = augmented(batch, recipe, generator)
             loss = functional.cross_entropy(guarded(batch), targets[rows], label_smoothing=recipe.label_smoothing)
             optimiser.zero_grad()
-            loss.backward()
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Full backward hook is firing")  # the pixels need no gradient
+                loss.backward()
             optimiser.step()
             schedule.step()
         guarded.remove_hooks()

@@ -73,7 +73,8 @@ def trainee(raw: ImageSet, victim: Victim, seed: int) -> Trainee:
         return Trainee(model, inputs, targets, victim.recipe, frozen=False)
     extractor = required_extractor(victim)
     if victim.scenario == "transfer":
-        model = nn.Sequential(extractor.network, new_head(extractor, victim, seed))
+        body = copy.deepcopy(extractor.network).requires_grad_(requires_grad=False)  # one trained here is not frozen
+        model = nn.Sequential(body, new_head(extractor, victim, seed))
         recipe = victim.recipe.model_copy(update={"learning_rate": HEAD_RATE})
         return Trainee(model, inputs, targets, recipe, frozen=True)
     found = features_of_images(raw.images, victim, Context())

@@ -15,7 +15,7 @@ def tallies(votes: int, kinds: int) -> np.ndarray:
 
 
 def least_changes(states: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """From each state, how many votes have to change until `wanted` (states, states) holds; large where it never does."""
+    """From each state, how many votes have to change until `wanted` (states, states) holds; 99: never."""
     changes = np.abs(states[:, None, :].astype(np.int8) - states[None].astype(np.int8)).sum(axis=2) // 2
     return np.where(wanted, changes, 99).min(axis=1)
 
