@@ -3,16 +3,15 @@
 import math
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.extractors import Extractor
-from redteam.defences.interface import Context, Defended, answers_of, features_of_images, required_extractor
-from redteam.defences.loop import Trainee, augmented, new_head, require_loop, trainee
+from redteam.defences.interface import Context, Defended, answers_of, required_extractor
+from redteam.defences.loop import Trainee, augmented, new_head, on_features, require_loop, trainee
 from redteam.victims import Victim
 from sanitize.errors import InputError
 from sanitize.imageset import ImageSet
@@ -26,7 +25,8 @@ class DpSgd:
     publishing one image in twenty; it is the published setting, not a private one. clip: norm of one image's gradient.
     BatchNorm mixes images and is replaced by GroupNorm. On a frozen extractor the head alone is trained, on features;
     a head starts at random in any scenario, since one that is fitted has seen the images.
-    Reported: the epsilon that the accountant found for delta, and the noise multiplier.
+    Reported: the epsilon that the accountant found for delta, and the noise multiplier. Sampling and noise follow from
+    the seed, so that a run can be made again; who publishes a network has to keep the seed to himself.
     """
 
     epsilon: float = 1.0
@@ -57,42 +57,37 @@ class DpSgd:
         started = time.perf_counter()
         student = trainee(raw, victim, seed)
         generator = torch.Generator().manual_seed(seed)
-        if student.frozen:
-            body, model, inputs = student.model[0], student.model[1], features_of_images(raw.images, victim, Context())
-        else:
+        if not student.frozen:
             if victim.scenario == "fine-tune":
                 student.model[1] = new_head(required_extractor(victim), victim, seed)
-            body, model, inputs = None, _by_image(student.model), student.inputs
-        epsilon, multiplier = self._trained(model, inputs.to(victim.device), student, generator)
-        if body is not None:
-            model = nn.Sequential(body, model)
-        answers = answers_of(_handed_back(model, raw), victim, context)
+            student = replace(student, model=_by_image(student.model))
+        epsilon, multiplier = self._trained(on_features(student, raw, victim), generator)
+        answers = answers_of(student.finished(raw.image_shape), victim, context)
         facts = {"epsilon": epsilon, "delta": self.delta, "noise multiplier": multiplier}
         return Defended(answers, time.perf_counter() - started, facts=facts)
 
-    def _trained(
-        self, model: nn.Module, inputs: Tensor, student: Trainee, generator: torch.Generator
-    ) -> tuple[float, float]:
+    def _trained(self, student: Trainee, generator: torch.Generator) -> tuple[float, float]:
         """Train in place; the epsilon spent and the noise multiplier."""
         opacus = opacus_installed()
-        recipe, targets, n = student.recipe, student.targets, len(inputs)
+        recipe, model, inputs, n = student.recipe, student.model, student.inputs, len(student.inputs)
         steps, rate = recipe.epochs * -(-n // recipe.batch), min(1.0, recipe.batch / n)
         multiplier = noise_multiplier(self.epsilon, self.delta, rate, steps)
+        noise_seed = int(torch.randint(2**62, (), generator=generator))  # not the stream that samples the batches
         guarded = opacus.GradSampleModule(model.train())
         optimiser = opacus.optimizers.DPOptimizer(
             torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay),
             noise_multiplier=multiplier,
             max_grad_norm=self.clip,
             expected_batch_size=max(1, round(rate * n)),
-            generator=torch.Generator(inputs.device).manual_seed(generator.initial_seed()),
+            generator=torch.Generator(inputs.device).manual_seed(noise_seed),
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser.original_optimizer, lambda step: 1 - step / steps)
         for _ in range(steps):
             rows = torch.nonzero(torch.rand(n, generator=generator) < rate)[:, 0]
-            batch = inputs[rows]
-            if batch.ndim == 4:
-                batch = augmented(batch, recipe, generator)
-            loss = functional.cross_entropy(guarded(batch), targets[rows], label_smoothing=recipe.label_smoothing)
+            batch = inputs[rows] if student.frozen else augmented(inputs[rows], recipe, generator)
+            loss = functional.cross_entropy(
+                guarded(batch), student.targets[rows], label_smoothing=recipe.label_smoothing
+            )
             optimiser.zero_grad()
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Full backward hook is firing")  # the pixels need no gradient
@@ -143,19 +138,14 @@ class Copied(nn.Module):
         return x.clone()
 
 
-def _by_image(model: nn.Module) -> nn.Module:
+def _by_image(model: nn.Sequential) -> nn.Sequential:
     """The network with GroupNorm for BatchNorm, so that every image has a gradient of its own."""
-    fixed: nn.Module = opacus_installed().validators.ModuleValidator.fix(model)
+    fixed: nn.Sequential = opacus_installed().validators.ModuleValidator.fix(model)
     for owner in list(fixed.modules()):
         for name, child in owner.named_children():
             if isinstance(child, nn.GroupNorm):
                 setattr(owner, name, nn.Sequential(child, Copied()))
     return fixed
-
-
-def _handed_back(model: nn.Sequential, raw: ImageSet) -> Extractor:
-    model.eval().requires_grad_(requires_grad=False)
-    return Extractor(model[0], model[1], raw.image_shape, "")
 
 
 def _has_batch_norm(victim: Victim) -> bool:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from redteam.defences.interface import Context, Defended, answers_of
-from redteam.defences.loop import fitted, require_loop, trainee
+from redteam.defences.loop import fitted, on_features, require_loop, trainee
 from redteam.victims import Victim
 from sanitize.errors import InputError
 from sanitize.imageset import ImageSet
@@ -42,6 +42,6 @@ class GradientNoise:
                 if p.grad is not None:
                     p.grad += self.clip * self.noise * torch.randn(p.shape, generator=generator).to(p)
 
-        fitted(student, generator, at_gradient=shaped)
+        fitted(on_features(student, raw, victim), generator, at_gradient=shaped)
         answers = answers_of(student.finished(raw.image_shape), victim, context)
         return Defended(answers, time.perf_counter() - started)

@@ -16,6 +16,7 @@ from redteam.victims import Victim
 from sanitize.denoiser import Denoiser
 from sanitize.errors import InputError
 from sanitize.imageset import ImageSet
+from sanitize.noise import draw_entropy
 
 Images = NDArray[np.uint8]
 Ints = NDArray[np.int64]
@@ -29,14 +30,14 @@ NEVER_CHOSEN = -1e30
 class Context:
     """What a defence may use beside the raw set and the victim's recipe; most use nothing of it.
 
-    sigma in [0,1] pixel units, denoiser, entropy (32 bytes) and draw: of the noise, as in `sanitize`. alpha: a radius
-    is false with at most this probability. features: images -> what the frozen extractor makes of them, where somebody
-    keeps that (it is the same for every new head); None: computed.
+    sigma in [0,1] pixel units, denoiser, entropy (new by default) and draw: of the noise, as in `sanitize`. alpha: a
+    radius is false with at most this probability. features: images -> what the frozen extractor makes of them, where
+    somebody keeps that (it is the same for every new head); None: computed.
     """
 
     sigma: float = 0.25
     denoiser: Denoiser | None = None
-    entropy: bytes = bytes(32)
+    entropy: bytes = field(default_factory=lambda: draw_entropy("os").value)
     draw: int = 0
     alpha: float = 0.001
     features: Callable[[Images], Tensor] | None = None

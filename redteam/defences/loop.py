@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -47,7 +47,8 @@ class Trainee:
     def finished(self, image_shape: tuple[int, int, int]) -> Extractor:
         """The network as victims are handed back: in evaluation mode, frozen."""
         self.model.eval().requires_grad_(requires_grad=False)
-        return Extractor(self.model[0], self.model[1], image_shape, "")
+        body, head = self.model
+        return Extractor(body, head, image_shape, "")
 
 
 def require_loop(victim: Victim) -> None:
@@ -81,6 +82,17 @@ def trainee(raw: ImageSet, victim: Victim, seed: int) -> Trainee:
     head = fit_head(found, targets.cpu(), victim.classes, victim.recipe.head, victim.recipe.head_l2)
     model = nn.Sequential(copy.deepcopy(extractor.network), head).to(victim.device).requires_grad_()
     return Trainee(model, inputs, targets, victim.recipe, frozen=False)
+
+
+def on_features(student: Trainee, raw: ImageSet, victim: Victim) -> Trainee:
+    """The same head, learning from the frozen extractor's features, computed once: for defences that move no pixel.
+
+    What is not frozen is handed back as it is.
+    """
+    if not student.frozen:
+        return student
+    found = features_of_images(raw.images, victim, Context()).to(victim.device)
+    return replace(student, model=nn.Sequential(nn.Identity(), student.model[1]), inputs=found)
 
 
 def new_head(extractor: Extractor, victim: Victim, seed: int) -> nn.Linear:
