@@ -95,6 +95,7 @@ def test_a_comparison_that_was_cut_off_goes_on_and_makes_nothing_again(project):
     assert len(list(state.glob("*/defence-gradient-noise-*.json"))) == 3  # another setting is another cell
 
 
+@pytest.mark.slow
 def test_sanitizing_and_no_defence_are_the_drill_s_own_cells(project):
     found = run_drill(drill(targets=1, sigma=[0.0, 0.5]), Path("drills"))
     content = comparison(drill(targets=1), entries_for(["sanitize"], [0.5], []), Path("out"))

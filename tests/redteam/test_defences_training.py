@@ -179,7 +179,7 @@ def test_the_noise_that_is_chosen_spends_the_epsilon_that_was_asked_for():
     assert accuracy(defended.answers) > 0.75
 
 
-@pytest.mark.parametrize("architecture", ["small-cnn", "mobilenet-v2"])
+@pytest.mark.parametrize("architecture", ["small-cnn", pytest.param("mobilenet-v2", marks=pytest.mark.slow)])
 def test_private_training_takes_networks_with_batch_norm_and_empty_batches(architecture):
     raw = digit_sets()["raw"].take(np.arange(24))
     victim = quick(SCRATCH, architecture=architecture, width=8, epochs=1, batch=2, shift=1)
