@@ -19,9 +19,9 @@ from redteam_parts import (
 )
 
 from redteam.attacks.crafting import pixels_of
-from redteam.attacks.gradient_matching import trainable
+from redteam.attacks.gradient_matching import gradient_norms, trainable
 from redteam.attacks.plain_scratch import gradient_norms_one_by_one
-from redteam.attacks.sleeper_agent import SleeperAgent, gradient_norms
+from redteam.attacks.sleeper_agent import SleeperAgent
 from redteam.threat import Budget, Knowledge
 from redteam.triggers import Trigger
 from sanitize.errors import InputError
