@@ -18,8 +18,8 @@ from redteam.threat import Budget, Knowledge
 DECAYS = (2.667, 1.6, 1.142)
 """The rate falls to a tenth at steps / each of these (Geiping et al. 2021)."""
 BATCH = 256
-CHUNK = 64
-"""Images whose own gradients are held at once."""
+HELD = 2**26
+"""Numbers of images' own gradients that are held at once: 256 MiB."""
 
 
 def trainable(network: Extractor) -> nn.Sequential:
@@ -58,6 +58,7 @@ def hardest(models: Sequence[nn.Module], known: Knowledge, label: int, count: in
 def gradient_norms(model: nn.Module, pixels: Tensor, label: int) -> Tensor:
     """Norm (n,) of each image's own loss gradient over all parameters, many images at once; pixels in [0, 1]."""
     parameters = {name: p.detach() for name, p in model.named_parameters()}
+    chunk = max(1, HELD // sum(p.numel() for p in parameters.values()))
 
     def loss(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
         answer = functional_call(model, parameters, (2 * x[None] - 1,))
@@ -67,7 +68,7 @@ def gradient_norms(model: nn.Module, pixels: Tensor, label: int) -> Tensor:
         gradients = grad(loss)(parameters, x)
         return torch.stack([(g**2).sum() for g in gradients.values()]).sum().sqrt()
 
-    return vmap(norm, chunk_size=CHUNK)(pixels)
+    return vmap(norm, chunk_size=min(chunk, BATCH))(pixels)
 
 
 class Mismatch:
