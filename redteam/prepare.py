@@ -114,7 +114,7 @@ def _sets(params: DrillParams) -> tuple[ImageSet, ImageSet, ImageSet | None, Ima
     if params.images < 1:
         raise InputError("--images 0 takes a published set whole, which only --setups does; say how many raw images")
     sets = published(params.data, Path(params.root), params.held_out, params.images, params.split_seed)
-    return sets["raw"], sets["test"], None, None
+    return sets["raw"], sets["test"], sets["trusted"], None
 
 
 def _denoiser(params: DrillParams, clean: ImageSet, device: torch.device) -> Denoiser | None:
