@@ -274,7 +274,7 @@ def test_all_blocks_certificates_are_true_at_once_with_probability_one_minus_alp
 
 
 def test_k_blocks_reach_past_the_limit_of_one_ensemble():
-    # The issue of one ensemble: sigma * Phi^-1((alpha/2)**(1/m)) however unanimous it is. Same m and images trained on.
+    # The limit of one ensemble is sigma * Phi^-1((alpha/2)**(1/m)) however unanimous it is; blocks cost the same.
     k, m, unanimous = 10, 100, [[100, 0]]
     one = certify(unanimous, m, 0.25, 0.001)[1][0]
     assert one == pytest.approx(0.363, abs=5e-4)
@@ -285,6 +285,15 @@ def test_k_blocks_reach_past_the_limit_of_one_ensemble():
     assert radius[:, 0] == pytest.approx(radii[0, 0] * np.sqrt(range(6, -1, -1)))
     assert label[:, 0].tolist() == [0] * 6 + [ABSTAIN]
     assert radius[0, 0] > 2 * one
+
+
+@pytest.mark.parametrize(("k", "of_a_block", "joint"), [(1, 1.452, 1.452), (10, 1.315, 2.940), (100, 1.201, 8.491)])
+def test_the_ceilings_in_the_docs(k, of_a_block, joint):
+    labels, radii = block_certificates([[[0, 100]]] * k, 100, 1.0, 0.001)
+    assert radii[0] == pytest.approx([of_a_block] * k, abs=5e-4)
+    label, radius = partition_radius(labels, radii, 2)
+    assert (label[0], radius[0]) == (1, pytest.approx(joint, abs=5e-4))
+    assert radius[0] == pytest.approx(radii[0, 0] * np.sqrt(np.ceil(k / 2)))
 
 
 @given(blocks(max_k=6, max_classes=3, least_radius=1), st.integers(0, 1), st.integers(0, 30))
