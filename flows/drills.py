@@ -19,6 +19,8 @@ DRILL, CELL = "red-team", "red-team-cell"
 """The kinds of run: a drill, and one sigma of it over its targets."""
 PER_MACHINE = ("craft_seconds", "sanitize_seconds", "train_seconds")
 RENAMED = {"low": "success_low", "high": "success_high"}
+METRICS = ("success", "accuracy")
+CURVE = ("success", "success_low", "success_high", "control", "accuracy", "joint_l2", "radius_limit", "radius")
 PARAMS = ("attack", "settings", "scenario", "knowledge", "adaptive", "data", "images", "poisons", "bound")
 
 
@@ -38,17 +40,13 @@ def digest_of(summary: dict[str, Any]) -> str:
 def write_tracked(found: Found, folder: Path) -> None:
     """The drill as DVC tracks it: its table, its figures (a metrics file and a curve), its contact sheet."""
     content = lasting(found.summary)
-    rows = [_metrics(row) for row in content["rows"]]
+    rows = {f"{row['sigma']:g}": _rounded(_metrics(row)) for row in content["rows"]}
+    shown = {f"attack_{key}": {f"sigma {sigma}": row[key] for sigma, row in rows.items()} for key in METRICS}
+    write_json(folder / "metrics.json", shown)
     stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    columns = ("success", "success_low", "success_high", "control", "accuracy")
-    writer.writerow(["sigma", *columns])
-    writer.writerows(
-        [row["sigma"], *(round(own[name], 6) for name in columns)]
-        for row, own in zip(content["rows"], rows, strict=True)
-    )
-    by_sigma = {f"sigma {row['sigma']:g}": own for row, own in zip(content["rows"], rows, strict=True)}
-    write_json(folder / "metrics.json", {key: _rounded(own) for key, own in by_sigma.items()})
+    writer = csv.DictWriter(stream, ["sigma", *CURVE], restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows([{"sigma": sigma} | row for sigma, row in rows.items()])
     _write(folder / "curve.csv", stream.getvalue().encode())
     _write(folder / "table.md", tables([content]).encode())
     _write(folder / "poisons.png", _picture(found).read_bytes())
