@@ -124,7 +124,8 @@ def _rounded(figures: dict[str, float]) -> dict[str, float]:
 def _digests(drill: Drill) -> dict[str, str]:
     """The sets and networks the drill is made from, as it noted them when it began."""
     noted = json.loads((drill.state / "drill.json").read_text())["digests"]
-    return {name: noted[name] for name in ("raw", "test", "denoiser", "extractor") if noted[name]}
+    found = {name: noted[name] for name in ("raw", "test", "extractor") if noted[name]}
+    return found | ({"denoiser": drill.denoiser.digest} if drill.denoiser else {})
 
 
 def _picture(found: Found) -> Path:

@@ -1,9 +1,10 @@
 """The drill: craft, inject, sanitize, train, ask; target by target, sigma by sigma, each kept as soon as it is done."""
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ from sanitize.noise import Entropy, training_seed
 from sanitize.sanitizer import sanitize
 
 BATCH = 64
-CONTROL_DRAW = 1_000_000
-"""Draws from here on sanitize clean sets for the controls, from twice this on for the attacker himself."""
+CONTROL_DRAW, ENSEMBLE_DRAW, ATTACKERS_DRAW = 1_000_000, 2_000_000, 3_000_000
+"""Draws of the noise from here on: controls', the ensemble's, the attacker's own networks'. Below: the targets'."""
 Tick = Callable[[str, float], None]
 
 
@@ -38,7 +39,7 @@ class Cell:
 
     success: share of the asked test images that are taken for the intended class (0 or 1 for one target). control: the
     same for a victim trained on the clean set, sanitized alike. accuracy on the clean test set. Seconds of its steps;
-    norms of the poisons in [0,1] units; objective: the attack's own before its first step and after rounding.
+    norms of the poisons in [0,1] units; the attack's own objective, at its first step and after rounding.
     """
 
     setup: str
@@ -49,7 +50,8 @@ class Cell:
     linf: float
     l2: float
     joint_l2: float
-    objective: tuple[float, float]
+    objective_before: float
+    objective_after: float
     craft_seconds: float
     sanitize_seconds: float
     train_seconds: float
@@ -115,19 +117,19 @@ class Drill:
     def run(self, number: int, setup: Setup, tick: Tick = lambda *_: None) -> Iterator[Cell]:
         """The cells of one target, in the order of the sigmas; those on disk are read."""
         for sigma in self.params.sigma:
-            path = self.state / setup.name / f"sigma-{sigma:g}.json"
+            path = self.state / setup.name / f"sigma-{self._noise(sigma)}.json"
             if path.is_file():
                 yield Cell(**json.loads(path.read_text()))
                 continue
             poisons, seconds = self.poisons(number, setup, sigma, tick)
             cell = self._measured(number, setup, poisons, sigma, seconds)
             write_json(path, asdict(cell))
-            yield replace(cell)
+            yield cell
 
     def poisons(self, number: int, setup: Setup, sigma: float, tick: Tick = lambda *_: None) -> tuple[Poisons, float]:
         """The poisons for one target and the seconds they took; an adaptive attacker makes others for every sigma."""
         through = sigma if self.params.adaptive else 0.0
-        path = self.state / setup.name / (f"poisons-through-{through:g}.npz" if through else "poisons.npz")
+        path = self.state / setup.name / (f"poisons-through-{self._noise(through)}.npz" if through else "poisons.npz")
         if path.is_file():
             return _read_poisons(path)
         started = time.perf_counter()
@@ -157,23 +159,20 @@ class Drill:
         fast = accelerate(self.denoiser, sigma, BATCH, len(images))
         return sanitize(images, sigma, self.denoiser, self.entropy.value, draw, denoise=fast, batch=BATCH)
 
-    def votes(self, setup: Setup, goals: list[Goal], sigma: float, tick: Tick = lambda *_: None) -> NDArray[np.int64]:
-        """Votes (models, targets + test images) of an ensemble on the clean set; kept a file a draw."""
-        asked = [goal.image for goal in goals if not isinstance(goal, Backdoor)]
-        images = np.concatenate([np.stack(asked), self.test.images]) if asked else self.test.images
-        found = features(self.victim.extractor, images) if self.victim.scenario == "transfer" else None
-        votes = []
-        for draw in range(self.params.ensemble):
-            path = self.state / f"ensemble-{sigma:g}" / f"draw-{draw:04d}.npy"
-            if not path.is_file():
-                copy = self.sanitized(setup.clean, sigma, CONTROL_DRAW // 2 + draw)
-                network = self.victim.trained(copy, setup.clean.labels, training_seed(self.entropy.value, draw))
-                own = answers_to_features(network, found) if found is not None else answers(network, images)
-                with replacing(path) as scratch, scratch.open("wb") as stream:
-                    np.save(stream, own, allow_pickle=False)
-            votes.append(np.load(path, allow_pickle=False))
-            tick(f"ensemble, sigma {sigma:g}", float(draw + 1))
-        return np.stack(votes)
+    def vote(self, clean: ImageSet, images: NDArray[np.uint8], sigma: float, draw: int) -> NDArray[np.int64]:
+        """One vote on these images of an ensemble on the clean set; kept, a file a draw."""
+        asked = hashlib.sha256(clean.digest.encode() + images.tobytes()).hexdigest()[:8]
+        path = self.state / f"ensemble-{self._noise(sigma)}-{asked}" / f"draw-{draw:04d}.npy"
+        if not path.is_file():
+            copy = self.sanitized(clean, sigma, ENSEMBLE_DRAW + draw)
+            network = self.victim.trained(copy, clean.labels, training_seed(self.entropy.value, ENSEMBLE_DRAW + draw))
+            with replacing(path) as scratch, scratch.open("wb") as stream:
+                np.save(stream, self._answers(network, images), allow_pickle=False)
+        return np.load(path, allow_pickle=False)
+
+    def _noise(self, sigma: float) -> str:
+        """Sigma and, where noise is removed, by what: two denoisers' cells never mix."""
+        return f"{sigma:g}-{self.denoiser.digest[:8]}" if sigma and self.denoiser else f"{sigma:g}"
 
     def _measured(self, number: int, setup: Setup, poisons: Poisons, sigma: float, craft_seconds: float) -> Cell:
         raw = poisons.injected(setup.clean)
@@ -192,7 +191,8 @@ class Drill:
             linf=poisons.linf,
             l2=poisons.l2,
             joint_l2=poisons.joint_l2,
-            objective=(poisons.history[0], poisons.history[-1]),
+            objective_before=poisons.history[0],
+            objective_after=poisons.history[-1],
             craft_seconds=round(craft_seconds, 2),
             sanitize_seconds=round(sanitized - started, 2),
             train_seconds=round(trained - sanitized, 2),
@@ -224,8 +224,7 @@ class Drill:
             made = []
             for attacker in self.attackers:
                 for i in range(self.params.networks):
-                    draw = 2 * CONTROL_DRAW + len(made)
-                    copy = self.sanitized(setup.clean, through, draw)
+                    copy = self.sanitized(setup.clean, through, ATTACKERS_DRAW + len(made))
                     made.append(attacker.trained(copy, setup.clean.labels, self.params.seed + 7919 * (i + 1)))
             self.trained[key] = tuple(made)
         return self.trained[key]

@@ -46,7 +46,8 @@ TRIGGERS = {
 }
 """Backdoors, each with its authors' trigger at 32x32 pixels (hidden-trigger: the public benchmark's, in the corner)."""
 RESUMABLE = ("targets", "sigma", "ensemble", "alpha", "known", "extractor", "denoiser", "root", "setups")
-"""Params that do not change what is done for one target at one sigma, or whose content is digested instead."""
+"""Params that do not change what is done for one target at one sigma, or whose content is digested instead (the
+denoiser's stands in the names of what it had a part in)."""
 
 
 def prepared(params: DrillParams, device: torch.device | str = "cpu", state: Path = STATE) -> Drill:
@@ -91,7 +92,6 @@ def prepared(params: DrillParams, device: torch.device | str = "cpu", state: Pat
         "digests": {
             "raw": clean.digest,
             "test": test.digest,
-            "denoiser": denoiser.digest if denoiser else None,
             "extractor": extractor.digest if extractor else None,
             "known": [net.digest for net in known] if known else params.known,
             "setups": file_digest(Path(params.setups)) if params.setups else None,

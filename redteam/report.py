@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from scipy.stats import beta
 
 from models.certificate import certify
-from models.votes import count_votes
 from redteam.drill import Cell, Drill
 from sanitize.errors import InputError
 from sanitize.files import replacing, write_json
@@ -81,8 +80,8 @@ def radius_limit(models: int, sigma: float, alpha: float) -> float:
     return float(radius[0])
 
 
-def rows_of(drill: Drill, cells: list[Cell], votes: dict[float, NDArray[np.int64]]) -> list[Row]:
-    """A row a sigma. votes: by sigma, those of an ensemble on the clean set, for the attacked targets (m, targets)."""
+def rows_of(drill: Drill, cells: list[Cell], radii: dict[float, NDArray[np.float64]]) -> list[Row]:
+    """A row a sigma. radii: by sigma, what an ensemble on the clean set certifies for each attacked test image."""
     models = drill.params.ensemble or CERTIFYING_MODELS
     found = []
     for sigma in drill.params.sigma:
@@ -90,9 +89,8 @@ def rows_of(drill: Drill, cells: list[Cell], votes: dict[float, NDArray[np.int64
         rates = [cell.success for cell in own]
         low, high = interval(rates)
         radius = None
-        if sigma in votes and votes[sigma].shape[1]:
-            counts = count_votes(votes[sigma], len(drill.test.classes))
-            radius = float(np.median(certify(counts, models, sigma, drill.params.alpha)[1]))
+        if sigma in radii:
+            radius = float(np.median(radii[sigma]))
         found.append(
             Row(
                 sigma=sigma,

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from models.certificate import certify
+from models.votes import count_votes
 from redteam.drill import Cell, Drill
 from redteam.report import Row, name_of, rows_of, summary, write_summary
 from redteam.setups import Setup
@@ -46,30 +48,39 @@ def run_drill(drill: Drill, output: Path, say: Callable[[str], None] = lambda _:
             for cell in drill.run(number, setup, tick):
                 cells.append(cell)
                 bar.update()
-    votes = ensembles(drill, setups)
-    return reported(drill, setups, cells, votes, output)
+    return reported(drill, setups, cells, ensembles(drill, setups), output)
 
 
-def ensembles(drill: Drill, setups: list[Setup]) -> dict[float, NDArray[np.int64]]:
-    """By sigma, the votes of an ensemble on the first clean set for all targets (m, targets); none if not asked for."""
-    sigmas = [sigma for sigma in drill.params.sigma if sigma and drill.params.ensemble]
-    goals = [setup.goal for setup in setups]
-    count = sum(not isinstance(goal, Backdoor) for goal in goals)
-    votes = {}
-    with tqdm(total=len(sigmas) * drill.params.ensemble, unit="model", desc="ensembles", disable=not sigmas) as bar:
+def ensembles(drill: Drill, setups: list[Setup]) -> dict[float, NDArray[np.float64]]:
+    """By sigma, the radii that an ensemble on the first clean set certifies; none if none is asked for.
+
+    Of the targets, or of all test images where the attack is a backdoor; 0 where it abstains or is wrong.
+    """
+    p = drill.params
+    sigmas = [sigma for sigma in p.sigma if sigma and p.ensemble]
+    goals = [setup.goal for setup in setups if not isinstance(setup.goal, Backdoor)]
+    truth = np.array([goal.label for goal in goals]) if goals else drill.test.labels
+    images = np.stack([goal.image for goal in goals]) if goals else drill.test.images
+    radii = {}
+    with tqdm(total=len(sigmas) * p.ensemble, unit="model", desc="ensembles", disable=not sigmas) as bar:
         for sigma in sigmas:
-            whole = drill.votes(setups[0], goals, sigma, lambda *_: bar.update() and None)
-            votes[sigma] = whole[:, :count] if count else whole
-    return votes
+            votes = {}
+            for draw in range(p.ensemble):
+                votes[draw] = drill.vote(setups[0].clean, images, sigma, draw)
+                bar.update()
+            counts = count_votes(votes, p.ensemble, len(truth), len(drill.test.classes))
+            label, radius = certify(counts, p.ensemble, sigma, p.alpha)
+            radii[sigma] = np.where(label == truth, radius, 0.0)
+    return radii
 
 
 def reported(
-    drill: Drill, setups: list[Setup], cells: list[Cell], votes: dict[float, NDArray[np.int64]], output: Path
+    drill: Drill, setups: list[Setup], cells: list[Cell], radii: dict[float, NDArray[np.float64]], output: Path
 ) -> Found:
     """Tables and pictures of what was found."""
     if not cells:
         raise InputError("the drill has no target and shows nothing; raise --targets")
-    name, rows = name_of(drill), rows_of(drill, cells, votes)
+    name, rows = name_of(drill), rows_of(drill, cells, radii)
     content = summary(drill, rows, cells, len(setups[0].clean))
     write_summary(output, name, content)
     picture = output / f"{name}.png"

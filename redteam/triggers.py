@@ -19,9 +19,10 @@ PATTERN_SEED = 10
 class Trigger:
     """A square patch of `size` pixels, `offset` pixels from the border, in one corner, in all four, or anywhere.
 
-    `checkerboard` is Turner et al.'s black and white one, `noise` a fixed pattern of random colours (Saha et al., Souri
-    et al.), `white` plain. amplitude: how far a pixel moves towards the pattern: 1 replaces it; below 1 the pattern's
-    bright pixels add, its dark ones subtract that much (Turner et al., section 4.3). `random`: a place an image.
+    `checkerboard` is black and white and, at size 3, the one that Turner et al. (2019) list pixel by pixel; `noise` is
+    a fixed pattern of random colours (Saha et al., Souri et al.), `white` plain. amplitude: how far a pixel moves
+    towards the pattern: 1 replaces it; below 1 the pattern's bright pixels add, its dark ones subtract that much
+    (Turner et al., section 4.3). `random`: a place an image.
     """
 
     size: int = 3
@@ -78,40 +79,42 @@ class Trigger:
         for i in range(n):
             places = corners
             if self.place == "random":
-                places = [(int(generator.integers(h - self.size + 1)), int(generator.integers(w - self.size + 1)), 0)]
-            for top, left, turn in places:
+                places = [
+                    (int(generator.integers(h - self.size + 1)), int(generator.integers(w - self.size + 1)), False)
+                ]
+            for top, left, mirrored in places:
                 masks[i, top : top + self.size, left : left + self.size] = True
-                values[i, top : top + self.size, left : left + self.size] = self._values(c, turn)
+                values[i, top : top + self.size, left : left + self.size] = self._values(c, mirrored)
         return masks, values
 
-    def _corner_positions(self, h: int, w: int) -> list[tuple[int, int, int]]:
-        """(top, left, how the pattern is turned) of each copy. InputError unless the trigger fits the image."""
+    def _corner_positions(self, h: int, w: int) -> list[tuple[int, int, bool]]:
+        """(top, left, whether it is mirrored) of each copy. InputError unless the trigger fits the image."""
         last = (h - self.size - self.offset, w - self.size - self.offset)
-        if min(last) < 0 or (self.place != "random" and min(last) < self.offset and self.place == "corners"):
+        if min(last) < (self.offset if self.place == "corners" else 0):
             raise InputError(
                 f"a trigger of {self.size}x{self.size} pixels, {self.offset} from the border, is larger than the image "
                 f"({w}x{h}); make it smaller"
             )
         near, (bottom, right) = self.offset, last
         corners = {
-            "bottom-right": (bottom, right, 0),
-            "bottom-left": (bottom, near, 1),
-            "top-left": (near, near, 2),
-            "top-right": (near, right, 3),
+            "bottom-right": (bottom, right, False),
+            "bottom-left": (bottom, near, True),
+            "top-left": (near, near, True),
+            "top-right": (near, right, False),
         }
-        return list(corners.values()) if self.place == "corners" else [corners.get(self.place, (0, 0, 0))]
+        return list(corners.values()) if self.place == "corners" else [corners.get(self.place, (0, 0, False))]
 
-    def _values(self, channels: int, turn: int) -> NDArray[np.float64]:
-        """The pattern in [0, 1], (size, size, channels); in other corners it is mirrored, as Turner et al. do."""
+    def _values(self, channels: int, mirrored: bool) -> NDArray[np.float64]:  # noqa: FBT001 (a property of the place)
+        """The pattern in [0, 1], (size, size, channels); `mirrored` left to right, as in the authors' left corners."""
         if self.pattern == "white":
             return np.ones((self.size, self.size, channels))
         if self.pattern == "noise":
             draws = np.random.default_rng(PATTERN_SEED).integers(0, 2, (self.size, self.size, channels))
             return draws.astype(np.float64)
         rows, columns = np.indices((self.size, self.size))
-        board = 1.0 - (rows + columns) % 2  # white in the corner nearest the image's own
-        if turn in (1, 2):
+        board = 1.0 - (rows + columns) % 2
+        if self.size == 3:
+            board[0, 0] = 0.0  # Turner et al.'s list has this one black in every copy, against the board
+        if mirrored:
             board = board[:, ::-1]
-        if turn in (2, 3):
-            board = board[::-1]
         return np.repeat(board[..., None], channels, axis=2)

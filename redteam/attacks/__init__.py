@@ -5,7 +5,11 @@ from typing import Any
 
 from redteam.attacks.bullseye_polytope import BullseyePolytope
 from redteam.attacks.convex_polytope import ConvexPolytope
+from redteam.attacks.hidden_trigger import HiddenTrigger
+from redteam.attacks.label_consistent import LabelConsistent
 from redteam.attacks.poison_frogs import PoisonFrogs
+from redteam.attacks.sleeper_agent import SleeperAgent
+from redteam.attacks.witches_brew import WitchesBrew
 from redteam.threat import Attack
 from sanitize.errors import InputError
 
@@ -13,6 +17,10 @@ ATTACKS: dict[str, type[Any]] = {
     "frogs": PoisonFrogs,
     "convex": ConvexPolytope,
     "bullseye": BullseyePolytope,
+    "witches-brew": WitchesBrew,
+    "label-consistent": LabelConsistent,
+    "hidden-trigger": HiddenTrigger,
+    "sleeper-agent": SleeperAgent,
 }
 """By the name the command line knows them by."""
 

@@ -1,8 +1,11 @@
 """Convex Polytope (Zhu et al. 2019): the target's feature is brought into the convex hull of the poisons'."""
 
+import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from redteam.attacks.crafting import adam_on_pixels, features, handed_over, pixels_of, seen_features
@@ -50,27 +53,29 @@ def nearest_mixture(points: Tensor, wanted: Tensor, start: Tensor, tolerance: fl
     """c (n,) of the simplex that minimises |wanted - c @ points|^2; points (n, d), wanted (d,).
 
     Forward-backward splitting (Goldstein et al. 2014) with momentum on the n x n Gram matrix, so that a step costs n^2
-    whatever d is; ends where a step moves c by less than `tolerance` of its norm.
+    whatever d is; ends where a step moves c by less than `tolerance` of its norm. In NumPy, wherever the points lie: a
+    step takes microseconds, less than the call of a tensor's operation.
     """
-    gram, aim = (points @ points.T).double(), (points @ wanted).double()
-    step = 1 / torch.linalg.matrix_norm(gram, 2).clamp(min=1e-12)
-    c = ahead = start.double()
+    p = points.cpu().double().numpy()
+    gram, aim = p @ p.T, p @ wanted.cpu().double().numpy()
+    step = 1 / max(float(np.linalg.norm(gram, 2)), 1e-12)
+    c = ahead = start.cpu().double().numpy()
     momentum = 1.0
     for _ in range(most):
         following = on_simplex(ahead - step * (gram @ ahead - aim))
         moved = following - c
-        faster = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
-        if (moved * (ahead - following)).sum() > 0:  # it overshoots: start the momentum anew (O'Donoghue & Candes 2015)
+        faster = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
+        if moved @ (ahead - following) > 0:  # it overshoots: start the momentum anew (O'Donoghue & Candes 2015)
             faster = 1.0
         ahead = following + (momentum - 1) / faster * moved
         c, momentum = following, faster
-        if moved.norm() < tolerance * c.norm():
+        if moved @ moved < tolerance**2 * (c @ c):
             break
-    return c.to(start.dtype)
+    return torch.from_numpy(c).to(start)
 
 
-def on_simplex(v: Tensor) -> Tensor:
+def on_simplex(v: NDArray[np.float64]) -> NDArray[np.float64]:
     """The point of {c >= 0, sum c = 1} nearest to v (n,) (Duchi et al. 2008, algorithm 1)."""
-    u = v.sort(descending=True).values
-    over = (u.cumsum(0) - 1) / torch.arange(1, len(u) + 1, device=u.device, dtype=u.dtype)
-    return (v - over[(u > over).sum() - 1]).clamp(min=0)
+    u = -np.sort(-v)
+    over = (u.cumsum() - 1) / np.arange(1, len(u) + 1)
+    return np.maximum(v - over[np.count_nonzero(u > over) - 1], 0)

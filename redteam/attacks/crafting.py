@@ -8,12 +8,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.extractors import Extractor
-from redteam.threat import Budget, Knowledge, Poisons
+from redteam.threat import Backdoor, Budget, Knowledge, Poisons
+from sanitize.errors import InputError
 
 
 def pixels_of(images: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
     """float32 (n, c, h, w) in [0, 1] from uint8 (n, h, w, c)."""
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().to(device) / 255
+
+
+def marked_sources(goal: Backdoor, seed: int, device: torch.device | str = "cpu") -> Tensor:
+    """The backdoor's own images with the trigger on, float32 (n, c, h, w) in [0, 1]. InputError if it has none."""
+    if not len(goal.images):
+        raise InputError("the backdoor comes without an image to put its trigger on; give one or more")
+    return goal.trigger.tensor(goal.images, seed).to(device)
 
 
 def features(network: Extractor, pixels: Tensor) -> Tensor:

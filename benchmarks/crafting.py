@@ -1,0 +1,118 @@
+"""Crafting speed of the attacks, in images x iterations a second, against the published loops as they are published.
+
+    python -m benchmarks.crafting [--extractor FILE] [--quick]
+
+Same settings, same bases, same budget; ours and the plain loop in turn, medians of the rounds, ratios within a round.
+The network is the extractor of the file (a ResNet for CIFAR-10 and random pixels, say: speed does not ask what they
+show), or an untrained small CNN. Ours use what `models.extractors.accelerated` makes of it; the plain loop is float32.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.record import record
+from models.classifiers import Architecture, build, features_of
+from models.extractors import Extractor, accelerated, load_extractor
+from redteam.attacks import plain
+from redteam.attacks.bullseye_polytope import BullseyePolytope
+from redteam.attacks.convex_polytope import ConvexPolytope
+from redteam.attacks.crafting import pixels_of
+from redteam.attacks.poison_frogs import PoisonFrogs
+from redteam.threat import Budget, Knowledge, Target
+from sanitize import errors
+from sanitize.imageset import ImageSet
+
+CLASSES = 10
+Way = Callable[[], int]
+"""Crafts once and says how many images x iterations that was."""
+
+
+def small_network() -> Extractor:
+    """An untrained small CNN for 32x32 colour images."""
+    torch.manual_seed(0)
+    model = build(Architecture("small-cnn", (32, 32, 3), CLASSES, 16)).eval().requires_grad_(requires_grad=False)
+    return Extractor(features_of(model), model[-1], (32, 32, 3), "")
+
+
+def random_set(shape: tuple[int, int, int], each: int) -> ImageSet:
+    """Random pixels, so many images of each class."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (each * CLASSES, *shape), dtype=np.uint8)
+    return ImageSet(images, np.arange(len(images)) % CLASSES, tuple(map(str, range(len(images)))), tuple("0123456789"))
+
+
+def collisions(network: Extractor, poisons: int, steps: int) -> dict[str, tuple[Way, Way]]:
+    """Our way and the plain loop of the three attacks on a frozen extractor."""
+    clean, fast = random_set(network.image_shape, poisons), accelerated(network)
+    goal = Target(clean.images[0], 0, 1)
+    budget = Budget(poisons, 16 / 255)
+    rows = np.flatnonzero(clean.labels == 1)[:poisons]
+    base, target = pixels_of(clean.images[rows]), pixels_of(goal.image[None])
+    known = Knowledge((fast,), clean, rows)
+    # no early end: every poison takes all its steps, in both
+    frogs, convex, bullseye = PoisonFrogs(steps, settled=-1.0), ConvexPolytope(steps), BullseyePolytope(steps)
+
+    def ours(attack: PoisonFrogs | ConvexPolytope | BullseyePolytope) -> Way:
+        return lambda: poisons * (len(attack.craft(goal, known, budget, 0).history) - 1)
+
+    def twin(loop: Callable[..., plain.Crafted], attack: object) -> Way:
+        return lambda: poisons * len(loop(attack, network, base, target, budget)[1])
+
+    return {
+        "Poison Frogs": (ours(frogs), twin(plain.feature_collision, frogs)),
+        "Convex Polytope": (ours(convex), twin(plain.convex_polytope, convex)),
+        "Bullseye Polytope": (ours(bullseye), twin(plain.bullseye_polytope, bullseye)),
+    }
+
+
+def rate(way: Way) -> float:
+    """Images x iterations a second."""
+    started = time.perf_counter()
+    done = way()
+    return done / (time.perf_counter() - started)
+
+
+def main() -> None:
+    flags = argparse.ArgumentParser(prog="python -m benchmarks.crafting", description=(__doc__ or "").splitlines()[0])
+    flags.add_argument("--extractor", type=Path, help="a ResNet-20 .. -110 for CIFAR; default: an untrained small CNN")
+    flags.add_argument("--poisons", type=int, default=25)
+    flags.add_argument("--steps", type=int, default=30)
+    flags.add_argument("--rounds", type=int, default=5)
+    flags.add_argument("--quick", action="store_true", help="8 poisons, 5 steps, 3 rounds")
+    args = flags.parse_args()
+    poisons, steps, rounds = (8, 5, 3) if args.quick else (args.poisons, args.steps, args.rounds)
+    network = load_extractor(args.extractor) if args.extractor else small_network()
+    figures = {}
+    print("| attack | ours | plain loop | ratio [least–most] |\n| --- | --- | --- | --- |")
+    for name, (ours, twin) in collisions(network, poisons, steps).items():
+        rate(ours), rate(twin)  # warm up
+        pairs = np.array([(rate(ours), rate(twin)) for _ in range(rounds)])
+        ratios = pairs[:, 0] / pairs[:, 1]
+        fast, slow = np.median(pairs, axis=0)
+        figures[name] = {
+            "images_x_iterations_per_s": round(float(fast), 1),
+            "plain": round(float(slow), 1),
+            "ratio": round(float(np.median(ratios)), 2),
+            "ratios": [round(float(r), 2) for r in ratios],
+        }
+        print(f"| {name} | {fast:.0f} | {slow:.0f} | {np.median(ratios):.2f} [{ratios.min():.2f}–{ratios.max():.2f}] |")
+    record(
+        "crafting",
+        {
+            "network": args.extractor.name if args.extractor else "small-cnn, width 16",
+            "poisons": poisons,
+            "steps": steps,
+            "rounds": rounds,
+            "threads": torch.get_num_threads(),
+            "attacks": figures,
+        },
+    )
+
+
+if __name__ == "__main__":
+    errors.run(main)

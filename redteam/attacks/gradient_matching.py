@@ -1,0 +1,88 @@
+"""What Witches' Brew and Sleeper Agent share: poisons whose training gradient points where the attacker wants to go."""
+
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.extractors import Extractor
+from models.training import mirrored, shifted
+from redteam.attacks.crafting import adam_on_pixels
+from redteam.threat import Budget, Knowledge
+
+DECAYS = (2.667, 1.6, 1.142)
+"""The rate falls to a tenth at steps / each of these (Geiping et al. 2021)."""
+BATCH = 256
+
+
+def trainable(network: Extractor) -> nn.Sequential:
+    """A copy of the network with its head, in evaluation mode, whose every parameter takes a gradient."""
+    model = nn.Sequential(copy.deepcopy(network.network), copy.deepcopy(network.head))
+    return model.eval().requires_grad_()
+
+
+def loss_gradient(model: nn.Module, pixels: Tensor, label: int, *, graph: bool = False) -> Tensor:
+    """Gradient (p,) of the summed cross-entropy over all parameters; pixels (n, c, h, w) in [0, 1], all of one label.
+
+    With `graph` it is itself differentiable with respect to the pixels.
+    """
+    labels = torch.full((len(pixels),), label, device=pixels.device)
+    loss = functional.cross_entropy(model(2 * pixels - 1), labels, reduction="sum")
+    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()), create_graph=graph)])
+
+
+def adversarial_gradient(model: nn.Module, pixels: Tensor, intended: int) -> Tensor:
+    """The direction (p,), of norm 1, in which training on `pixels` with the intended label would move the network."""
+    total = sum(loss_gradient(model, batch, intended) for batch in pixels.split(BATCH))
+    return functional.normalize(total, dim=0)
+
+
+class Mismatch:
+    """1 - cosine between the poisons' summed gradient and the adversarial one, the mean over networks and chances.
+
+    Each of the view's k chances is matched by itself: a victim trains on one sanitized copy, in which every poison has
+    met one chance, so what is to fall is the expectation of the loss over copies, not the loss of the mean gradient,
+    which no victim follows. `models` and `aims` may be replaced between steps (Sleeper Agent trains again).
+    shift, flip: the victim's augmentation, drawn anew at every step; it comes after the view, as in training.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[nn.Module],
+        aims: Sequence[Tensor],
+        intended: int,
+        known: Knowledge,
+        shift: int,
+        flip: bool,  # noqa: FBT001 (a setting's own value)
+        generator: torch.Generator,
+    ) -> None:
+        self.models, self.aims, self.intended, self.known = models, aims, intended, known
+        self.shift, self.flip, self.generator = shift, flip, generator
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        losses = []
+        for chance in self.known.view(pixels, self.generator):
+            # `shifted` moves in -1, which is black in the units of training
+            moved = mirrored(shifted(2 * chance - 1, self.shift, self.generator), self.flip, self.generator)
+            for model, aim in zip(self.models, self.aims, strict=True):
+                with torch.enable_grad():  # also where only the value is asked for: it is made of a gradient
+                    gradient = loss_gradient(model, (moved + 1) / 2, self.intended, graph=pixels.requires_grad)
+                losses.append(1 - functional.cosine_similarity(gradient, aim, dim=0, eps=1e-12))
+        return torch.stack(losses).mean()
+
+
+def signed_adam(
+    objective: Callable[[Tensor], Tensor],
+    base: Tensor,
+    budget: Budget,
+    steps: int,
+    rate: float,
+    known: Knowledge,
+    generator: torch.Generator,
+) -> tuple[Tensor, list[float]]:
+    """Adam on the gradient's sign from a normal start, as published; the perturbation and the objective a step."""
+    start = budget.epsilon * torch.randn(base.shape, generator=generator).to(base)
+    decay_at = tuple(int(steps / by) for by in DECAYS)
+    return adam_on_pixels(objective, base, budget, steps, rate, known.tick, start=start, decay_at=decay_at, signed=True)

@@ -1,0 +1,106 @@
+"""Sleeper Agent (Souri et al. 2022): gradient matching for a backdoor, on poisons that do not carry the trigger."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn import functional
+
+from redteam.attacks.crafting import handed_over, marked_sources, pixels_of
+from redteam.attacks.gradient_matching import Mismatch, adversarial_gradient, signed_adam, trainable
+from redteam.threat import Backdoor, Budget, Knowledge, Poisons
+
+CHUNK = 64
+"""Images whose gradients are held at once."""
+
+
+@dataclass(frozen=True)
+class SleeperAgent:
+    """Training on the poisons also teaches that images with the trigger, put where nobody trained, are as intended.
+
+    Published: as Witches' Brew with one restart; bases are the intended class's images of the largest gradient norm;
+    the networks are trained again on what is poisoned so far 4 times, every steps / 5 steps, where training is known.
+    """
+
+    steps: int = 250
+    retrains: int = 4
+    restarts: int = 1
+    rate: float = 0.025
+    shift: int = 4
+    flip: bool = True
+
+    def craft(self, goal: Backdoor, known: Knowledge, budget: Budget, seed: int) -> Poisons:
+        """1 - cos(sum_i grad L(x_i, intended), grad sum_j L(s_j with trigger, intended)), minimised."""
+        generator = torch.Generator().manual_seed(seed)
+        rows = known.chosen_bases(goal.intended, budget.count, generator)
+        models = [trainable(net) for net in known.networks]
+        if known.bases is None:
+            own = np.flatnonzero(known.clean.labels == goal.intended)
+            pixels = pixels_of(known.clean.images[own], known.device)
+            norms = sum(gradient_norms(model, pixels, goal.intended) for model in models)
+            rows = np.sort(own[norms.argsort(descending=True, stable=True)[: budget.count].cpu().numpy()])
+        base = pixels_of(known.clean.images[rows], known.device)
+        marked = marked_sources(goal, seed, known.device)
+        tried = []
+        for restart in range(max(1, self.restarts)):
+            objective = _Retrained(self, goal.intended, known, budget, rows, models, marked, generator, seed + restart)
+            delta, history = signed_adam(objective, base, budget, self.steps, self.rate, known, generator)
+            tried.append(handed_over(delta, rows, known, budget, history, objective))
+        return min(tried, key=lambda poisons: poisons.history[-1])
+
+
+class _Retrained(Mismatch):
+    """The mismatch on networks that are trained anew, on the poisons as they then are, every so many steps."""
+
+    def __init__(
+        self,
+        settings: SleeperAgent,
+        intended: int,
+        known: Knowledge,
+        budget: Budget,
+        rows: NDArray[np.int64],
+        models: list[nn.Sequential],
+        marked: Tensor,
+        generator: torch.Generator,
+        seed: int,
+    ) -> None:
+        aims = [adversarial_gradient(model, marked, intended) for model in models]
+        super().__init__(models, aims, intended, known, settings.shift, settings.flip, generator)
+        self.budget, self.rows, self.marked, self.seed = budget, rows, marked, seed
+        every, times = settings.steps // (settings.retrains + 1), settings.retrains if known.train is not None else 0
+        self.train_at = {every * (i + 1) for i in range(times)} - {0}
+        self.step = 0
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        if self.step in self.train_at:
+            self._train_again(pixels)
+        self.step += 1
+        return super().__call__(pixels)
+
+    def _train_again(self, pixels: Tensor) -> None:
+        clean, train = self.known.clean, self.known.train
+        assert train is not None  # train_at is empty otherwise
+        base = clean.images[self.rows]
+        images = self.budget.rounded(base, pixels.detach() - pixels_of(base, pixels.device))
+        poisoned = Poisons(images, self.rows, base, ()).injected(clean)
+        seeds = [self.seed + self.step * len(self.models) + i for i in range(len(self.models))]
+        self.models = [trainable(train(poisoned.images, poisoned.labels, s)).to(pixels.device) for s in seeds]
+        self.aims = [adversarial_gradient(model, self.marked, self.intended) for model in self.models]
+
+
+def gradient_norms(model: nn.Module, pixels: Tensor, label: int) -> Tensor:
+    """Norm (n,) of each image's own loss gradient over all parameters, many images at once; pixels in [0, 1]."""
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+
+    def loss(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+        answer = functional_call(model, parameters, (2 * x[None] - 1,))
+        return functional.cross_entropy(answer, torch.full((1,), label, device=x.device))
+
+    def norm(x: Tensor) -> Tensor:
+        gradients = grad(loss)(parameters, x)
+        return torch.stack([(g**2).sum() for g in gradients.values()]).sum().sqrt()
+
+    return vmap(norm, chunk_size=CHUNK)(pixels)
