@@ -76,7 +76,7 @@ def scratch(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
         "images": 4000,
         "denoiser": str(args.fashion_denoiser),
         "targets": 5,
-        "sigma": [0.0, 0.1, 0.25, 0.5],
+        "sigma": [0.0, 0.25, 0.5],
         "seed": 2026,
     }
     plain = {"label_smoothing": 0.0, "batch": 64}
