@@ -116,6 +116,10 @@ def _sets(params: DrillParams) -> tuple[ImageSet, ImageSet, ImageSet | None, Ima
                     f"{path} does not exist; run `dvc repro ingest denoiser` first, or name a published set with --data"
                 )
         return load(SETS["raw"]), load(SETS["test"]), load(SETS["trusted"]) if SETS["trusted"].is_file() else None, None
+    if params.setups and params.attack in TRIGGERS:
+        raise InputError(
+            f"--setups {params.setups} names targets, {params.attack} is a backdoor and has none; leave it out"
+        )
     if params.setups:
         train, test = published_sets(params.data, Path(params.root))
         return train, test, None, train

@@ -163,6 +163,7 @@ def test_a_target_that_is_misclassified_anyway_is_left_out_and_said(project):
         ({"denoiser": "./gone"}, "the denoiser directory ./gone does not exist"),
         ({"setups": "x.json"}, "--setups x.json is for a published set; name it with --data"),
         ({"poisons": 99}, r"99 poisons are more than class '\d' has images \(\d+\); lower the count"),
+        ({"data": "cifar10", "setups": "x", "attack": "sleeper-agent", "settings": {}}, "is a backdoor and has none"),
         ({"data": "cifar10"}, "--images 0 takes a published set whole"),
         ({"data": "cifar10", "images": 10}, "let torchvision download cifar10 into"),
     ],
