@@ -1,7 +1,7 @@
 # Everything a person types. Each target sets up what it needs, inside this folder alone.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup services demo serve deploy test test-fast lint lock bench clean
+.PHONY: help setup services demo serve deploy redteam test test-fast lint lock bench clean
 
 ROOT := $(CURDIR)
 VENV := $(ROOT)/.venv
@@ -50,6 +50,10 @@ services: ## install what the tests of a team's services need: PostgreSQL and Ch
 demo: setup ## the whole pipeline on scikit-learn's digits, then its result and where to look
 	dvc repro
 	@python -m flows.summary
+
+redteam: setup ## attack the embedded default, undefended and sanitized
+	dvc repro redteam/dvc.yaml
+	@cat reports/redteam/drill/table.md
 
 serve: setup ## a Prefect server, work pool and worker of this machine, with all deployments; Ctrl-C ends them
 	@python -m flows.serve

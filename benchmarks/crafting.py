@@ -22,8 +22,15 @@ from redteam.attacks import plain
 from redteam.attacks.bullseye_polytope import BullseyePolytope
 from redteam.attacks.convex_polytope import ConvexPolytope
 from redteam.attacks.crafting import pixels_of
+from redteam.attacks.gradient_matching import trainable
+from redteam.attacks.hidden_trigger import HiddenTrigger
+from redteam.attacks.label_consistent import LabelConsistent
+from redteam.attacks.plain_scratch import gradient_norms_one_by_one
 from redteam.attacks.poison_frogs import PoisonFrogs
-from redteam.threat import Budget, Knowledge, Target
+from redteam.attacks.sleeper_agent import SleeperAgent
+from redteam.attacks.witches_brew import WitchesBrew
+from redteam.threat import Attack, Backdoor, Budget, Goal, Knowledge, Target
+from redteam.triggers import Trigger
 from sanitize import errors
 from sanitize.imageset import ImageSet
 
@@ -70,6 +77,50 @@ def collisions(network: Extractor, poisons: int, steps: int) -> dict[str, tuple[
     }
 
 
+def labels_and_gradients(network: Extractor, poisons: int, steps: int) -> dict[str, tuple[Way, Way]]:
+    """The same of the attacks that do not collide features.
+
+    Sleeper Agent without training again, so what differs is how bases are chosen: all gradients at once, or an image
+    after the other. Witches' Brew is its published loop but for how the products are added up.
+    """
+    clean = random_set(network.image_shape, 4 * poisons)
+    rows = np.flatnonzero(clean.labels == 1)[:poisons]
+    base, target = pixels_of(clean.images[rows]), pixels_of(clean.images[:1])
+    goal, budget = Target(clean.images[0], 0, 1), Budget(poisons, 16 / 255)
+    backdoor = Backdoor(Trigger(3), 0, 1, clean.images[clean.labels == 0])
+    given, free = Knowledge((network,), clean, rows), Knowledge((network,), clean)
+    fast = Knowledge((accelerated(network),), clean, rows)
+    hard, hidden = LabelConsistent(steps), HiddenTrigger(steps)
+    brew = WitchesBrew(steps, restarts=1, shift=0, flip=False)
+    sleeper = SleeperAgent(steps, retrains=0, shift=0, flip=False)
+    own = np.flatnonzero(clean.labels == 1)
+
+    def ours(attack: Attack, aim: Goal, known: Knowledge) -> Way:
+        return lambda: poisons * (len(attack.craft(aim, known, budget, 0).history) - 1)
+
+    def one_by_one() -> int:
+        norms = gradient_norms_one_by_one(trainable(network), pixels_of(clean.images[own]), 1)
+        chosen = own[norms.argsort(descending=True)[:poisons].numpy()]
+        return ours(sleeper, backdoor, Knowledge((network,), clean, np.sort(chosen)))()
+
+    def paired_one_by_one() -> int:
+        return poisons * len(plain.hidden_trigger(hidden, network, base, pixels_of(marked), budget)[1])
+
+    marked = backdoor.trigger.put(backdoor.images)
+    return {
+        "Witches' Brew": (
+            ours(brew, goal, given),
+            lambda: poisons * len(plain.witches_brew(brew, network, base, target, 1, budget, 0 * base)[1]),
+        ),
+        "Label-consistent": (
+            ours(hard, backdoor, fast),
+            lambda: poisons * len(plain.label_consistent(hard, network, base, 1, budget)[1]),
+        ),
+        "Hidden trigger": (ours(hidden, backdoor, fast), paired_one_by_one),
+        "Sleeper Agent": (ours(sleeper, backdoor, free), one_by_one),
+    }
+
+
 def rate(way: Way) -> float:
     """Images x iterations a second."""
     started = time.perf_counter()
@@ -89,7 +140,8 @@ def main() -> None:
     network = load_extractor(args.extractor) if args.extractor else small_network()
     figures = {}
     print("| attack | ours | plain loop | ratio [least–most] |\n| --- | --- | --- | --- |")
-    for name, (ours, twin) in collisions(network, poisons, steps).items():
+    ways = collisions(network, poisons, steps) | labels_and_gradients(network, poisons, steps)
+    for name, (ours, twin) in ways.items():
         rate(ours), rate(twin)  # warm up
         pairs = np.array([(rate(ours), rate(twin)) for _ in range(rounds)])
         ratios = pairs[:, 0] / pairs[:, 1]

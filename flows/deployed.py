@@ -4,7 +4,7 @@ Prefect makes a form of their parameters. What a stage of the pipeline makes goe
 stays true.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
@@ -24,7 +24,13 @@ from sanitize.fitting import Fit
 
 Version = Annotated[int | None, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
+Some = Annotated[int, Field(ge=1)]
 Sigma = Annotated[float, Field(gt=0)]
+Sigmas = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)]
+# Spelled out: Prefect loads this file with its folder first, where `redteam` is the flow and not the room.
+Attack = Literal["bullseye", "convex", "frogs", "hidden-trigger", "label-consistent", "sleeper-agent", "witches-brew"]
+Scenario = Literal["transfer", "fine-tune", "scratch"]
+Published = Literal["pipeline", "cifar10", "cifar100", "fashion-mnist", "mnist", "svhn"]
 
 
 @flow(name="sanitize-images", persist_result=False)
@@ -105,6 +111,53 @@ def relied_on(store: Store) -> int:
     if not versions:
         raise InputError(f"{SMOOTHED} has no version yet; run `dvc repro`")
     return aliases.get(CERTIFIED) or aliases.get(CANDIDATE) or int(versions[-1].version)
+
+
+@flow(name="red-team-drill", persist_result=False)
+def red_team_drill(
+    attack: Attack | None = None,
+    scenario: Scenario | None = None,
+    targets: Some = 10,
+    sigma: Sigmas = [0.0, 0.1, 0.25, 0.5, 1.0],  # noqa: B006
+    poisons: Some | None = None,
+    epsilon_255: Sigma = 16.0,
+    adaptive: bool = False,  # noqa: FBT001, FBT002
+    data: Published = "pipeline",
+    images: Count = 0,
+    settings: list[str] = [],  # noqa: B006
+    recipe: list[str] = [],  # noqa: B006
+    seed: Count = 0,
+) -> None:
+    """Attack a victim, undefended and sanitized: python -m flows.redteam.
+
+    Args:
+        attack: Left out: the drill of redteam/params.yaml, by dvc repro redteam/dvc.yaml; the other parameters are not
+            read then.
+        scenario: A new head on a frozen extractor, the extractor as well, or all from scratch. Left out: the attack's
+            own.
+        targets: Test images, or pairs of classes for backdoors, that are tried.
+        sigma: Noise levels of the sanitizer in [0,1] pixel units; 0 is undefended.
+        poisons: Images the attacker may change. Left out: one in a hundred.
+        epsilon_255: l_infinity bound of each change, in 255ths; 8x8 digits need about 96.
+        adaptive: Whether the attacker crafts through the sanitizer, for each sigma by itself.
+        data: The pipeline's sets, or a published one under data/incoming.
+        images: Of a published set: how many play the raw set.
+        settings: Of the attack, where they differ from the published ones, each KEY=VALUE.
+        recipe: Of the victim's training, where it differs from params.yaml, each KEY=VALUE.
+        seed: Of targets, crafting and training.
+    """
+    if attack is None:
+        run("dvc", "repro", "--pull", "redteam/dvc.yaml")
+        return
+    command = ["python", "-m", "flows.redteam", "--attack", attack, "--targets", str(targets), "--data", data]
+    command += ["--sigma", *map(str, sigma), "--epsilon", str(epsilon_255), "--images", str(images)]
+    command += ["--seed", str(seed)]
+    command += ["--scenario", scenario] if scenario else []
+    command += ["--poisons", str(poisons)] if poisons else []
+    command += ["--adaptive"] if adaptive else []
+    command += [part for pair in settings for part in ("--set", pair)]
+    command += [part for pair in recipe for part in ("--recipe", pair)]
+    run(*command)
 
 
 @flow(name="notify", persist_result=False)

@@ -22,10 +22,10 @@ from sanitize.errors import InputError
 OUTPUT = Path("reports/redteam")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command's flags; each is a param of redteam/params.yaml."""
-    flags = argparse.ArgumentParser(prog="python -m redteam", description=(__doc__ or "").splitlines()[0])
-    flags.add_argument("--attack", required=True, choices=sorted(ATTACKS))
+def parser(prog: str = "python -m redteam", *, needs_attack: bool = True) -> argparse.ArgumentParser:
+    """The command's flags; each but --output and --device is a param of redteam/params.yaml."""
+    flags = argparse.ArgumentParser(prog=prog, description=(__doc__ or "").splitlines()[0])
+    flags.add_argument("--attack", required=needs_attack, choices=sorted(ATTACKS))
     flags.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the attack")
     flags.add_argument("--scenario", choices=SCENARIOS, help="default: the attack's own")
     flags.add_argument("--targets", type=int, default=10, help="how many are tried (default %(default)s)")
@@ -54,6 +54,8 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--alpha", type=float, default=0.001)
     flags.add_argument("--entropy", default="os", help="of the victim's noise: os, or fixed:HEX")
     flags.add_argument("--seed", type=int, default=0)
+    flags.add_argument("--output", type=Path, default=OUTPUT, help="where tables and pictures go (default %(default)s)")
+    flags.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
     return flags
 
 
@@ -80,10 +82,7 @@ def typed(texts: dict[str, str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    flags = parser()
-    flags.add_argument("--output", type=Path, default=OUTPUT, help="where tables and pictures go (default %(default)s)")
-    flags.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
-    args = flags.parse_args()
+    args = parser().parse_args()
     drill = prepared(params_from(args), args.device)
     found = run_drill(drill, args.output, say=lambda words: print(words, flush=True))
     print("\n".join(drill_lines(found.summary)))

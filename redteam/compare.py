@@ -9,7 +9,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from redteam.__main__ import OUTPUT, params_from, parser
@@ -87,7 +86,6 @@ def flags() -> argparse.ArgumentParser:
     )
     given.add_argument("--with", action="append", default=[], metavar="DEFENCE.KEY=VALUE", help="a defence's setting")
     given.add_argument("--output", type=Path, default=OUTPUT / "compare", help="default: %(default)s")
-    given.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
     return given
 
 

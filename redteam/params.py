@@ -47,12 +47,13 @@ class DrillParams(Section):
     images: Annotated[int, Field(ge=0)] = 0
     """Of a published set: raw images, as many of each class with `setups`, at random without; 0: all."""
     held_out: Annotated[int, Field(ge=0)] = 0
-    """Of a published set without `setups`: training images kept out, since the denoiser has seen them."""
+    """Of a published set without `setups`: training images kept out, which the denoiser has seen: the trusted ones."""
     split_seed: Annotated[int, Field(ge=0)] = 20240611
     denoiser: str = "data/denoiser"
     """A diffusers directory or hub id."""
     extractor: str | None = None
-    """Weights trained elsewhere for transfer and fine-tune; null: the recipe, trained on data/trusted.npz."""
+    """Weights trained elsewhere for transfer and fine-tune; null: the recipe, trained on the trusted images
+    (data/trusted.npz, or those held out)."""
     known: list[str] = Field(default_factory=list)
     """What the attacker crafts on, if not the victim's own network: weight files for transfer and fine-tune, names of
     architectures from scratch (black-box)."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from models.extractors import Extractor, accelerated, load_extractor, require_fits
@@ -23,7 +24,7 @@ from redteam.setups import (
     published_setups,
     read_setups,
 )
-from redteam.threat import Attack, Budget
+from redteam.threat import Attack, Budget, Knowledge
 from redteam.triggers import Trigger
 from redteam.victims import Scenario, Victim
 from sanitize.denoiser import Denoiser, load_denoiser
@@ -33,7 +34,7 @@ from sanitize.files import file_digest, write_json
 from sanitize.imageset import ImageSet, load, require_trainable
 from sanitize.ingest import published
 from sanitize.noise import Entropy, draw_entropy
-from sanitize.paths import SETS
+from sanitize.paths import DENOISER, SETS
 from sanitize.timestep import require_reachable
 
 STATE = Path("data/redteam")
@@ -45,7 +46,7 @@ TRIGGERS = {
     "sleeper-agent": Trigger(8, "random", 0, "noise"),
 }
 """Backdoors, each with its authors' trigger at 32x32 pixels (hidden-trigger: the public benchmark's, in the corner)."""
-RESUMABLE = ("targets", "sigma", "ensemble", "alpha", "entropy", "known", "extractor", "denoiser", "root", "setups")
+RESUMABLE = ("targets", "sigma", "ensemble", "alpha", "known", "extractor", "denoiser", "root", "setups")
 """Params that do not change what is done for one target at one sigma, or whose content is digested instead (the
 denoiser's stands in the names of what it had a part in)."""
 
@@ -83,7 +84,9 @@ def prepared(params: DrillParams, device: torch.device | str = "cpu", state: Pat
         attackers = tuple(Victim(scenario, own, classes, shape, None, device) for own in recipes)
 
     candidates = _candidates(params, clean, test, train, budget)
-    own = params.model_dump(exclude=set(RESUMABLE)) | {
+    # A fixed entropy is asked for by its value, so a drill begun with another one is another drill.
+    resumable = {*RESUMABLE, "entropy"} if params.entropy == "os" else {*RESUMABLE}
+    own = params.model_dump(exclude=resumable) | {
         "scenario": scenario,
         "recipe": recipe_of(recipe),
         "attack": repr(attack),
@@ -107,20 +110,31 @@ def _sets(params: DrillParams) -> tuple[ImageSet, ImageSet, ImageSet | None, Ima
     if params.data == "pipeline":
         if params.setups:
             raise InputError(f"--setups {params.setups} is for a published set; name it with --data")
+        for path in (SETS["raw"], SETS["test"]):
+            if not path.is_file():
+                raise InputError(
+                    f"{path} does not exist; run `dvc repro ingest denoiser` first, or name a published set with --data"
+                )
         return load(SETS["raw"]), load(SETS["test"]), load(SETS["trusted"]) if SETS["trusted"].is_file() else None, None
+    if params.setups and params.attack in TRIGGERS:
+        raise InputError(
+            f"--setups {params.setups} names targets, {params.attack} is a backdoor and has none; leave it out"
+        )
     if params.setups:
         train, test = published_sets(params.data, Path(params.root))
         return train, test, None, train
     if params.images < 1:
         raise InputError("--images 0 takes a published set whole, which only --setups does; say how many raw images")
     sets = published(params.data, Path(params.root), params.held_out, params.images, params.split_seed)
-    return sets["raw"], sets["test"], None, None
+    return sets["raw"], sets["test"], sets["trusted"], None
 
 
 def _denoiser(params: DrillParams, clean: ImageSet, device: torch.device) -> Denoiser | None:
     """The denoiser where some sigma needs it; made for these images, its schedule reaching every sigma."""
     if not any(params.sigma):
         return None
+    if Path(params.denoiser) == DENOISER and not DENOISER.is_dir():
+        raise InputError(f"{DENOISER} does not exist; run `dvc repro denoiser` first, or name one with --denoiser")
     denoiser = load_denoiser(find_denoiser(params.denoiser), device)
     h, w, c = clean.image_shape
     facts = denoiser.facts
@@ -158,6 +172,9 @@ def _loaded(path: Path, clean: ImageSet, device: torch.device) -> Extractor:
 def _candidates(
     params: DrillParams, clean: ImageSet, test: ImageSet, train: ImageSet | None, budget: Budget
 ) -> Iterator[Setup]:
+    if train is None or params.attack in TRIGGERS:  # any class may be the intended one
+        fewest = int(np.bincount(clean.labels, minlength=len(clean.classes)).argmin())
+        Knowledge((), clean).chosen_bases(fewest, budget.count, torch.Generator())  # refuses too many poisons
     if params.attack in TRIGGERS:
         trigger = trigger_for(params)
         trigger.mask(clean.image_shape)  # refuse one that does not fit before anything takes long

@@ -34,7 +34,7 @@ class Project:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        copy_checkout(root, without=("reports/", "dvc.lock"))
+        copy_checkout(root, without=("reports/", "dvc.lock", "redteam/dvc.lock"))
         self.home = root.parent / "home"
         self.home.mkdir()
         mine = ("MLFLOW_TRACKING_URI", "PREFECT_HOME", "PREFECT_API_URL", "DVC_SITE_CACHE_DIR", "DO_NOT_TRACK")

@@ -33,7 +33,13 @@ def test_nothing_is_ever_unpickled(room):
 
 
 def stages() -> dict:
-    return YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"]
+    """Every stage by its address, paths as from the root: of the pipeline, and of the drill beside it."""
+    found = {}
+    for path in ("dvc.yaml", "redteam/dvc.yaml"):
+        for name, stage in YAML(typ="safe", pure=True).load((ROOT / path).read_text())["stages"].items():
+            assert ((ROOT / path).parent / stage.get("wdir", ".")).resolve() == ROOT
+            found[name if path == "dvc.yaml" else f"{path}:{name}"] = stage
+    return found
 
 
 @pytest.mark.parametrize("stage", stages())
@@ -51,6 +57,13 @@ def test_bad_input_leaves_earlier_outputs_in_place(stage):
     # DVC deletes an output before it runs a stage, unless the output is `persist`.
     for out in stages()[stage]["outs"]:
         assert next(iter(out.values()))["persist"] is True
+
+
+@pytest.mark.parametrize("stage", stages())
+def test_no_stage_depends_on_the_folder_of_its_own_lock_file(stage):
+    # The lock would hold a digest of itself, and the stage never be up to date.
+    folder = ROOT / stage.rpartition("dvc.yaml")[0]
+    assert folder not in {(ROOT / dep).resolve() for dep in stages()[stage]["deps"]}
 
 
 def test_the_plan_names_all_the_code_that_determines_a_draw():

@@ -3,18 +3,23 @@
 import copy
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
 from models.extractors import Extractor
 from models.training import mirrored, shifted
-from redteam.attacks.crafting import adam_on_pixels
+from redteam.attacks.crafting import adam_on_pixels, pixels_of
 from redteam.threat import Budget, Knowledge
 
 DECAYS = (2.667, 1.6, 1.142)
 """The rate falls to a tenth at steps / each of these (Geiping et al. 2021)."""
 BATCH = 256
+HELD = 2**26
+"""Numbers of images' own gradients that are held at once: 256 MiB."""
 
 
 def trainable(network: Extractor) -> nn.Sequential:
@@ -37,6 +42,33 @@ def adversarial_gradient(model: nn.Module, pixels: Tensor, intended: int) -> Ten
     """The direction (p,), of norm 1, in which training on `pixels` with the intended label would move the network."""
     total = sum(loss_gradient(model, batch, intended) for batch in pixels.split(BATCH))
     return functional.normalize(total, dim=0)
+
+
+def hardest(models: Sequence[nn.Module], known: Knowledge, label: int, count: int) -> NDArray[np.int64]:
+    """Rows of the `count` images of a class whose own gradients are largest, summed over models (Souri et al. 2022).
+
+    They are what training works on longest, so their gradient is heard longest.
+    """
+    own = np.flatnonzero(known.clean.labels == label)
+    pixels = pixels_of(known.clean.images[own], known.device)
+    norms = torch.stack([gradient_norms(model, pixels, label) for model in models]).sum(dim=0)
+    return np.sort(own[norms.argsort(descending=True, stable=True)[:count].cpu().numpy()])
+
+
+def gradient_norms(model: nn.Module, pixels: Tensor, label: int) -> Tensor:
+    """Norm (n,) of each image's own loss gradient over all parameters, many images at once; pixels in [0, 1]."""
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    chunk = max(1, HELD // sum(p.numel() for p in parameters.values()))
+
+    def loss(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+        answer = functional_call(model, parameters, (2 * x[None] - 1,))
+        return functional.cross_entropy(answer, torch.full((1,), label, device=x.device))
+
+    def norm(x: Tensor) -> Tensor:
+        gradients = grad(loss)(parameters, x)
+        return torch.stack([(g**2).sum() for g in gradients.values()]).sum().sqrt()
+
+    return vmap(norm, chunk_size=min(chunk, BATCH))(pixels)
 
 
 class Mismatch:

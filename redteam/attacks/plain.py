@@ -3,17 +3,23 @@
 One network, float32, no view. Each returns the perturbation (n, c, h, w) and the objective before every step.
 """
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from models.extractors import Extractor
 from redteam.attacks.bullseye_polytope import BullseyePolytope
 from redteam.attacks.convex_polytope import ConvexPolytope, on_simplex
-from redteam.attacks.crafting import features
+from redteam.attacks.crafting import features, logits
+from redteam.attacks.hidden_trigger import HiddenTrigger
+from redteam.attacks.label_consistent import LabelConsistent
+from redteam.attacks.plain_scratch import closest_pairs_one_by_one
 from redteam.attacks.poison_frogs import PoisonFrogs
+from redteam.attacks.witches_brew import WitchesBrew
 from redteam.threat import Budget
 
 Crafted = tuple[Tensor, list[float]]
@@ -85,6 +91,68 @@ def convex_polytope(
     return _adam(objective, attack.steps, attack.rate, base, budget)
 
 
+def label_consistent(attack: LabelConsistent, network: Extractor, base: Tensor, label: int, budget: Budget) -> Crafted:
+    """Turner et al. 2019: projected gradient steps (Madry et al. 2018), one image after the other; no trigger yet."""
+    found, histories = [], []
+    for image in base:
+        b = image[None]
+        delta, history = torch.zeros_like(b), []
+        for _ in range(attack.steps):
+            delta = delta.clone().requires_grad_()
+            value = functional.log_softmax(logits(network, b + delta), dim=1)[0, label]
+            value.backward()
+            direction = delta.grad.sign() if budget.norm == "linf" else delta.grad / delta.grad.norm().clamp(min=1e-12)
+            step = attack.reach * budget.epsilon / attack.steps * direction
+            delta = budget.project(delta.detach() - step, b)
+            history.append(float(value.detach()))
+        found.append(delta)
+        histories.append(history)
+    return torch.cat(found), [sum(values) / len(values) for values in zip(*histories, strict=True)]
+
+
+def hidden_trigger(attack: HiddenTrigger, network: Extractor, base: Tensor, marked: Tensor, budget: Budget) -> Crafted:
+    """Saha et al. 2020, algorithm 1, on the first sources alone: pairs are struck off one after the other."""
+    f_s = features(network, marked[: len(base)]).detach()
+    scale = (features(network, marked).detach() ** 2).sum(dim=1).mean()
+
+    def objective(x: Tensor) -> Tensor:
+        f = features(network, x)
+        pair = closest_pairs_one_by_one(torch.cdist(f.detach(), f_s) ** 2)
+        return ((f - f_s[pair]) ** 2).sum(dim=1).mean() / scale
+
+    return _adam(objective, attack.steps, attack.rate, base, budget)
+
+
+def witches_brew(
+    attack: WitchesBrew,
+    network: Extractor,
+    base: Tensor,
+    target: Tensor,
+    intended: int,
+    budget: Budget,
+    start: Tensor,
+) -> Crafted:
+    """Geiping et al. 2021, algorithm 1, one restart from `start`, without augmentation: parameter by parameter."""
+    model = nn.Sequential(copy.deepcopy(network.network), copy.deepcopy(network.head)).eval().requires_grad_()
+    weights = list(model.parameters())
+
+    def gradients(x: Tensor, *, graph: bool) -> tuple[Tensor, ...]:
+        labels = torch.full((len(x),), intended)
+        loss = functional.cross_entropy(model(2 * x - 1), labels, reduction="sum")
+        return torch.autograd.grad(loss, weights, create_graph=graph)
+
+    wanted = gradients(target, graph=False)
+    size = sum((g**2).sum() for g in wanted).sqrt()
+
+    def objective(x: Tensor) -> Tensor:
+        own = gradients(x, graph=True)
+        product = sum((a * b).sum() for a, b in zip(own, wanted, strict=True))
+        return 1 - product / (sum((a**2).sum() for a in own).sqrt() * size)
+
+    decay_at = [int(attack.steps / by) for by in (2.667, 1.6, 1.142)]
+    return _adam(objective, attack.steps, attack.rate, base, budget, start=start, signed=True, decay_at=decay_at)
+
+
 def forward_backward(points: Tensor, wanted: Tensor, start: Tensor, tolerance: float, most: int) -> Tensor:
     """The simplex's coefficients nearest to `wanted` (n,): gradient steps, each projected (Goldstein et al. 2014)."""
     a, b, c = (x.double().numpy() for x in (points, wanted, start))
@@ -98,15 +166,29 @@ def forward_backward(points: Tensor, wanted: Tensor, start: Tensor, tolerance: f
     return torch.from_numpy(c).to(start)
 
 
-def _adam(objective: Callable[[Tensor], Tensor], steps: int, rate: float, base: Tensor, budget: Budget) -> Crafted:
-    delta = torch.zeros_like(base, requires_grad=True)
+def _adam(
+    objective: Callable[[Tensor], Tensor],
+    steps: int,
+    rate: float,
+    base: Tensor,
+    budget: Budget,
+    *,
+    start: Tensor | None = None,
+    signed: bool = False,
+    decay_at: Sequence[int] = (),
+) -> Crafted:
+    delta = (torch.zeros_like(base) if start is None else budget.project(start, base)).requires_grad_()
     optimiser = torch.optim.Adam([delta], lr=rate)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, list(decay_at))
     history = []
     for _ in range(steps):
         value = objective(base + delta)
         optimiser.zero_grad()
         value.backward()
+        if signed:
+            delta.grad.sign_()
         optimiser.step()
+        schedule.step()
         with torch.no_grad():
             delta.copy_(budget.project(delta, base))
         history.append(float(value.detach()))

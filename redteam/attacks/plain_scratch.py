@@ -7,7 +7,7 @@ from redteam.attacks.gradient_matching import loss_gradient
 
 
 def gradient_norms_one_by_one(model: nn.Module, pixels: Tensor, label: int) -> Tensor:
-    """`sleeper_agent.gradient_norms` as its authors compute it: a backward pass an image."""
+    """`gradient_matching.gradient_norms` as its authors compute it: a backward pass an image."""
     return torch.stack([loss_gradient(model, pixels[i : i + 1], label).norm() for i in range(len(pixels))])
 
 

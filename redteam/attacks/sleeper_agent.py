@@ -6,15 +6,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
-from torch.nn import functional
 
 from redteam.attacks.crafting import handed_over, marked_sources, pixels_of
-from redteam.attacks.gradient_matching import Mismatch, adversarial_gradient, signed_adam, trainable
+from redteam.attacks.gradient_matching import Mismatch, adversarial_gradient, hardest, signed_adam, trainable
 from redteam.threat import Backdoor, Budget, Knowledge, Poisons
-
-CHUNK = 64
-"""Images whose gradients are held at once."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +33,7 @@ class SleeperAgent:
         rows = known.chosen_bases(goal.intended, budget.count, generator)
         models = [trainable(net) for net in known.networks]
         if known.bases is None:
-            own = np.flatnonzero(known.clean.labels == goal.intended)
-            pixels = pixels_of(known.clean.images[own], known.device)
-            norms = sum(gradient_norms(model, pixels, goal.intended) for model in models)
-            rows = np.sort(own[norms.argsort(descending=True, stable=True)[: budget.count].cpu().numpy()])
+            rows = hardest(models, known, goal.intended, budget.count)
         base = pixels_of(known.clean.images[rows], known.device)
         marked = marked_sources(goal, seed, known.device)
         tried = []
@@ -89,18 +81,3 @@ class _Retrained(Mismatch):
         seeds = [self.seed + self.step * len(self.models) + i for i in range(len(self.models))]
         self.models = [trainable(train(poisoned.images, poisoned.labels, s)).to(pixels.device) for s in seeds]
         self.aims = [adversarial_gradient(model, self.marked, self.intended) for model in self.models]
-
-
-def gradient_norms(model: nn.Module, pixels: Tensor, label: int) -> Tensor:
-    """Norm (n,) of each image's own loss gradient over all parameters, many images at once; pixels in [0, 1]."""
-    parameters = {name: p.detach() for name, p in model.named_parameters()}
-
-    def loss(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
-        answer = functional_call(model, parameters, (2 * x[None] - 1,))
-        return functional.cross_entropy(answer, torch.full((1,), label, device=x.device))
-
-    def norm(x: Tensor) -> Tensor:
-        gradients = grad(loss)(parameters, x)
-        return torch.stack([(g**2).sum() for g in gradients.values()]).sum().sqrt()
-
-    return vmap(norm, chunk_size=CHUNK)(pixels)

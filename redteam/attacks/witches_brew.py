@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from redteam.attacks.crafting import handed_over, pixels_of
-from redteam.attacks.gradient_matching import Mismatch, adversarial_gradient, signed_adam, trainable
+from redteam.attacks.gradient_matching import Mismatch, adversarial_gradient, hardest, signed_adam, trainable
 from redteam.threat import Budget, Knowledge, Poisons, Target
 
 
@@ -15,7 +15,8 @@ class WitchesBrew:
 
     Published: 250 steps of signed Adam, rate .1 in units of a pixel's standard deviation (about .25, hence .025 here),
     8 restarts of which the lowest loss is kept, the victim's augmentation (shifts by 4 and flips on CIFAR-10), 1 % of
-    the set at epsilon 16/255, on one network or several. For victims trained from scratch.
+    the set at epsilon 16/255, on one network or several, random bases. For victims trained from scratch.
+    hardest: bases are chosen as Sleeper Agent chooses them, not at random.
     """
 
     steps: int = 250
@@ -23,14 +24,17 @@ class WitchesBrew:
     rate: float = 0.025
     shift: int = 4
     flip: bool = True
+    hardest: bool = False
 
     def craft(self, goal: Target, known: Knowledge, budget: Budget, seed: int) -> Poisons:
         """1 - cos(sum_i grad L(x_i, intended), grad L(t, intended)) (eq. 3), minimised; all parameters count."""
         generator = torch.Generator().manual_seed(seed)
         rows = known.chosen_bases(goal.intended, budget.count, generator)
+        models = [trainable(net) for net in known.networks]
+        if self.hardest and known.bases is None:
+            rows = hardest(models, known, goal.intended, budget.count)
         base = pixels_of(known.clean.images[rows], known.device)
         target = pixels_of(goal.image[None], known.device)
-        models = [trainable(net) for net in known.networks]
         aims = [adversarial_gradient(model, target, goal.intended) for model in models]
         objective = Mismatch(models, aims, goal.intended, known, self.shift, self.flip, generator)
         tried = []

@@ -2,6 +2,7 @@
 
 import inspect
 import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -11,12 +12,17 @@ from prefect import Flow
 from prefect.exceptions import ParameterTypeError
 from ruamel.yaml import YAML
 
-from flows import refresh
-from flows.deployed import relied_on, sanitize_images
+from flows import deployed, refresh
+from flows.deployed import red_team_drill, relied_on, sanitize_images
 from flows.events import AUDIT_FAILED, AWAITING_REVIEW, GATE_FAILED
 from flows.gate import CANDIDATE, CERTIFIED
 from flows.serve import POOL
 from flows.store import set_alias
+from redteam.__main__ import params_from, parser
+from redteam.attacks import ATTACKS
+from redteam.params import DrillParams
+from redteam.report import NAMES
+from redteam.victims import SCENARIOS
 from sanitize.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +36,7 @@ def flow_of(deployment: dict) -> Flow:
 
 
 def test_everything_the_schedule_and_people_need_is_deployed():
-    assert set(DEPLOYMENTS) == {"refresh", "sanitize", "smooth", "certify", "audit", "notify"}
+    assert set(DEPLOYMENTS) == {"refresh", "sanitize", "smooth", "certify", "audit", "red-team", "notify"}
     assert {name for name, of in DEPLOYMENTS.items() if of.get("schedules")} == {"refresh", "audit"}
 
 
@@ -62,6 +68,37 @@ def test_a_bad_parameter_is_refused_before_anything_runs(bad):
     assert sanitize_images.validate_parameters(good)["sigma"] == 0.5
     with pytest.raises(ParameterTypeError, match=next(iter(bad))):
         sanitize_images.validate_parameters(good | bad)
+
+
+def test_the_form_of_a_drill_offers_what_the_room_has():
+    # Spelled out there, since Prefect's loading of the file hides the room.
+    fields = red_team_drill.parameters.model_dump_for_openapi()["properties"]
+    assert set(fields["attack"]["anyOf"][0]["enum"]) == set(NAMES) >= set(ATTACKS)
+    assert set(fields["scenario"]["anyOf"][0]["enum"]) == set(SCENARIOS)
+    assert fields["sigma"]["default"] == DrillParams(attack="frogs").sigma
+    assert fields["epsilon_255"]["default"] == DrillParams(attack="frogs").epsilon_255
+    with pytest.raises(ParameterTypeError, match="sigma"):
+        red_team_drill.validate_parameters({"attack": "frogs", "sigma": []})
+
+
+def test_a_drill_of_the_form_runs_the_command_with_the_same_flags(monkeypatch):
+    ran = []
+    monkeypatch.setattr(deployed, "run", lambda *command: ran.append(command))
+    red_team_drill.fn()
+    red_team_drill.fn(attack="frogs", sigma=[0.0, 1.0], poisons=3, adaptive=True, settings=["steps=2"])
+    assert ran[0] == ("dvc", "repro", "--pull", "redteam/dvc.yaml")
+    assert ran[1][:3] == ("python", "-m", "flows.redteam")
+    params = params_from(parser().parse_args(ran[1][3:]))
+    assert params == DrillParams(attack="frogs", sigma=[0.0, 1.0], poisons=3, adaptive=True, settings={"steps": "2"})
+
+
+@pytest.mark.parametrize("name", ["red-team"])
+def test_prefect_loads_a_deployments_flow_from_its_file(name):
+    # In a process of its own: there the flow's folder comes first on the path, and no room is imported yet.
+    code = "import sys; from prefect.flows import load_flow_from_entrypoint as f; print(f(sys.argv[1]).name)"
+    command = [sys.executable, "-c", code, DEPLOYMENTS[name]["entrypoint"]]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == flow_of(DEPLOYMENTS[name]).name
 
 
 def test_the_audit_takes_the_version_that_people_rely_on(version):

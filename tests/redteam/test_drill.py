@@ -162,6 +162,8 @@ def test_a_target_that_is_misclassified_anyway_is_left_out_and_said(project):
         ({"extractor": "gone.safetensors"}, "gone.safetensors does not exist"),
         ({"denoiser": "./gone"}, "the denoiser directory ./gone does not exist"),
         ({"setups": "x.json"}, "--setups x.json is for a published set; name it with --data"),
+        ({"poisons": 99}, r"99 poisons are more than class '\d' has images \(\d+\); lower the count"),
+        ({"data": "cifar10", "setups": "x", "attack": "sleeper-agent", "settings": {}}, "is a backdoor and has none"),
         ({"data": "cifar10"}, "--images 0 takes a published set whole"),
         ({"data": "cifar10", "images": 10}, "let torchvision download cifar10 into"),
     ],
@@ -170,6 +172,15 @@ def test_what_cannot_be_is_refused_before_anything_is_begun(project, change, wor
     with pytest.raises(InputError, match=words):
         drill(**change)
     assert not Path("data/redteam").exists()
+
+
+def test_a_pipeline_that_has_not_run_is_named_with_the_command_that_runs_it(project):
+    shutil.rmtree("data/denoiser")
+    with pytest.raises(InputError, match=r"data/denoiser does not exist; run `dvc repro denoiser` first"):
+        drill()
+    Path("data/raw.npz").unlink()
+    with pytest.raises(InputError, match=r"data/raw.npz does not exist; run `dvc repro ingest denoiser` first"):
+        drill()
 
 
 def test_a_bad_param_is_refused_by_name():

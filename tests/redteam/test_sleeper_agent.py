@@ -18,10 +18,12 @@ from redteam_parts import (
     victim,
 )
 
+from models.classifiers import Architecture
+from models.training import initialised
 from redteam.attacks.crafting import pixels_of
-from redteam.attacks.gradient_matching import trainable
+from redteam.attacks.gradient_matching import gradient_norms, trainable
 from redteam.attacks.plain_scratch import gradient_norms_one_by_one
-from redteam.attacks.sleeper_agent import SleeperAgent, gradient_norms
+from redteam.attacks.sleeper_agent import SleeperAgent
 from redteam.threat import Budget, Knowledge
 from redteam.triggers import Trigger
 from sanitize.errors import InputError
@@ -79,9 +81,10 @@ def test_bases_that_are_given_come_before_the_choice():
     assert QUICK.craft(backdoor(3, 8), known(bases=rows), Budget(9, 0.1), 0).rows.tolist() == rows.tolist()
 
 
-def test_gradient_norms_at_once_are_those_one_by_one():
-    model = trainable(known_networks()[0])
-    pixels = pixels_of(CLEAN.images[:100])
+@pytest.mark.parametrize(("name", "width"), [("mlp", 16), ("small-cnn", 4), ("mobilenet-v2", 8)])
+def test_gradient_norms_at_once_are_those_one_by_one(name, width):
+    model = initialised(Architecture(name, (8, 8, 1), 10, width), 0, None).eval()
+    pixels = pixels_of(CLEAN.images[:6])
     torch.testing.assert_close(gradient_norms(model, pixels, 3), gradient_norms_one_by_one(model, pixels, 3))
 
 

@@ -9,7 +9,9 @@ from torch.nn import functional
 
 from models.training import predict
 from redteam.attacks import attack_named
+from redteam.attacks.crafting import pixels_of
 from redteam.attacks.gradient_matching import Mismatch, adversarial_gradient, loss_gradient, trainable
+from redteam.attacks.plain_scratch import gradient_norms_one_by_one
 from redteam.attacks.witches_brew import WitchesBrew
 from redteam.threat import Budget, Knowledge
 from sanitize.errors import InputError
@@ -137,6 +139,14 @@ def test_bases_that_are_given_are_used():
     poisons = QUICK.craft(target(3, 8), known(bases=rows), Budget(10, 0.1), 0)
     assert poisons.rows.tolist() == rows.tolist()
     assert poisons.base.tolist() == CLEAN.images[rows].tolist()
+
+
+def test_the_hardest_bases_are_taken_where_that_is_asked_for():
+    attack = WitchesBrew(steps=5, restarts=1, shift=0, flip=False, hardest=True)
+    poisons = attack.craft(target(3, 8), known(), Budget(7, 0.1), 0)
+    own = np.flatnonzero(CLEAN.labels == 8)
+    norms = gradient_norms_one_by_one(trainable(known_networks()[0]), pixels_of(CLEAN.images[own]), 8).numpy()
+    assert set(poisons.rows) == set(own[np.argsort(-norms)[:7]])
 
 
 def test_the_command_line_knows_it_with_its_published_settings():

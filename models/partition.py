@@ -1,0 +1,154 @@
+"""Partitioned smoothing: one certificate for how many images, and how far, from k ensembles on disjoint blocks.
+
+The raw set is split into blocks P_1..P_k by a hash of each image's id. Block j has m models of its own, made from
+its own images and labels, the plan's constants and its own seeds. For a test input let g_j(D) be the class that block
+j's *smoothed* model answers, and G(D) the plurality of g_1(D)..g_k(D), ties to the smaller class. The statement:
+
+    With probability at least 1 - alpha over all draws, G(D') = A for every D' that differs from D without limit in at
+    most `a` blocks (images rewritten, added, removed) and, in all the others, by sqrt(sum_i ||delta_i||_2^2) < R.
+
+Block j's votes give a label c_j and a radius R_j at level alpha/k, or abstain; all k hold at once with probability at
+least 1 - alpha (union bound: the blocks need not be independent). From then on nothing is random:
+
+ 1. g_j(D') != c_j needs ||Delta_j|| >= R_j. A block that abstained says nothing of g_j, not even at Delta = 0: it
+    counts as a vote for the rival already, and costs nothing.
+ 2. B beats A if and only if N'_B - N'_A >= [A < B]: a tie goes to the smaller class. So the attacker has to make up
+
+        gap_B = N_A - N_B - #abstained + [A < B],
+
+    where N counts certified labels. A block for A that turns to B is worth 2, a block for a third class 1. A block for
+    B has nothing to sell: "other classes" below are those that are neither A nor B.
+ 3. Blocks are disjoint, so ||Delta||^2 = sum_j ||Delta_j||^2 and prices add: R_j^2 each. Hence, with S_1 among the
+    blocks for A and S_2 among those for other classes,
+
+        R^2 = min over B != A and (S_1, S_2) with 2|S_1| + |S_2| >= gap_B of what the choice costs,
+
+    which is attained by the cheapest of either group: a search over |S_1| alone.
+ 4. With `a` blocks free, the `a` dearest of a choice are waived before the minimum is taken. That minimum is the one
+    above with gap_B - 2a in place of gap_B. What is paid for is worth at least gap_B - 2a, for a free block is worth at
+    most 2. Conversely, free blocks can be added to any choice worth gap_B - 2a: either `a` blocks for A are left
+    outside it, worth 2 each, or fewer are, and with all of those it is worth 2 N_A >= N_A + 1 >= gap_B.
+
+R is the largest radius that follows from the c_j and R_j, and the comparison is strict as in `models.certificate`. With
+k = 1 and a = 0 it is the ordinary certificate. With every R_j positive, equal or not, R > 0 exactly for a <= min over B
+of floor((N_A - N_B - #abstained - [B < A]) / 2): without abstentions the bound of DPA (Levine & Feizi 2021).
+docs/partitioned-smoothing.md has the proof in full, and what noise on test inputs changes. numpy and scipy only.
+
+Throughout, labels and radii are (n_points, k); a label is ABSTAIN where a block abstained.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from models.certificate import ABSTAIN, Floats, Ints, certify
+
+
+def block_of(ids: Sequence[str], k: int) -> Ints:
+    """The block, 0..k-1, of each image: a function of its id and k alone, never of pixels, labels or other images.
+
+    So a rewritten image stays where it is, and one that is added or removed moves no other: either changes one block.
+    An image under a new id (renamed, or in another class's folder) leaves one block and enters another: two. The hash
+    is public. Whoever knows it may choose which blocks to attack, and by the names of added images which blocks they
+    fall in; the certificate is for every choice, so a secret key would add nothing to it. What such names can do is
+    make blocks uneven, which costs accuracy and no truth.
+    """
+    if k < 1:
+        raise ValueError(f"k={k} blocks cannot hold the images; give k >= 1")
+    digests = (hashlib.sha256(b"cleanlabel/block/1" + image_id.encode()).digest() for image_id in ids)
+    return np.array([int.from_bytes(digest) % k for digest in digests], dtype=np.int64)
+
+
+def block_certificates(counts: ArrayLike, m: int, sigma: float, alpha: float) -> tuple[Ints, Floats]:
+    """Labels and radii of all blocks, (n_points, k): per test point, all true at once with probability 1 - alpha.
+
+    counts is (k, n_points, K): how many of the m planned models of each block voted for each class. Each block is
+    certified at level alpha/k by `models.certificate.certify` (class and bound from the same votes, at half of that).
+    """
+    counts = np.asarray(counts)
+    if counts.ndim != 3 or not counts.shape[0]:
+        raise ValueError(f"counts must have the shape (blocks, n_points, classes), not {counts.shape}")
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha={alpha} is not a probability strictly between 0 and 1")
+    k, n_points, n_classes = counts.shape
+    label, radius = certify(counts.reshape(k * n_points, n_classes), m, sigma, alpha / k)
+    return label.reshape(k, n_points).T, radius.reshape(k, n_points).T
+
+
+def plurality(labels: ArrayLike, n_classes: int) -> Ints:
+    """The class most blocks were certified for, (n_points,), ties to the smaller; ABSTAIN where all abstained.
+
+    No guarantee by itself: it is what `partition_radius` answers where it does not abstain.
+    """
+    votes = _votes(np.asarray(labels), n_classes)
+    return np.where(votes.any(axis=1), votes.argmax(axis=1), ABSTAIN)
+
+
+def partition_radius(labels: ArrayLike, radii: ArrayLike, n_classes: int, free: int = 0) -> tuple[Ints, Floats]:
+    """The answer and its joint radius, both (n_points,), from each block's own, with `free` blocks given away.
+
+    Where the label is not ABSTAIN and the blocks' certificates are true, the plurality of the smoothed blocks is
+    `label` for every training set that differs without limit in at most `free` blocks and by a joint l2 norm
+    strictly below `radius` in the others. Where no positive radius follows, ABSTAIN with radius 0.
+    """
+    label, radius = frontier(labels, radii, n_classes, [free])
+    return label[0], radius[0]
+
+
+def frontier(labels: ArrayLike, radii: ArrayLike, n_classes: int, frees: Sequence[int]) -> tuple[Ints, Floats]:
+    """`partition_radius` for each number of free blocks in `frees`: labels and radii, both (len(frees), n_points).
+
+    All hold at once: they follow from the same k certificates, so reading the whole frontier spends no more alpha.
+    """
+    labels, radii = _checked(labels, radii, n_classes)
+    if any(a < 0 for a in frees):
+        raise ValueError(f"free={min(frees)} blocks cannot be given away; give 0 or more")
+    n_points, k = labels.shape
+    votes = _votes(labels, n_classes)
+    A = votes.argmax(axis=1)
+    n_A = votes.max(axis=1)
+    abstained = labels == ABSTAIN
+    for_A = labels == A[:, None]
+    costs = radii**2
+
+    # No gap exceeds N_A + 1 <= k + 1, so that more than k//2 + 1 blocks for A are never worth their price.
+    s_1 = np.arange(min(k, k // 2 + 1) + 1)
+    cost_1 = _cheapest(costs, for_A)[:, s_1]
+    least = np.full((len(frees), n_points), np.inf)
+    for B in range(n_classes):
+        gap = n_A - votes[:, B] - abstained.sum(axis=1) + (A < B)
+        cost_2 = _cheapest(costs, ~for_A & ~abstained & (labels != B))
+        for row, a in zip(least, frees, strict=True):
+            # A gap of k + 1 needs all k blocks to be for A: the clip reads inf there, as it must.
+            s_2 = np.clip((gap - 2 * a)[:, None] - 2 * s_1, 0, k)
+            cost = (cost_1 + np.take_along_axis(cost_2, s_2, axis=1)).min(axis=1)
+            np.minimum(row, cost, out=row, where=A != B)
+    return np.where(least > 0, A, ABSTAIN), np.sqrt(least)
+
+
+def _cheapest(costs: Floats, group: NDArray[np.bool_]) -> Floats:
+    """(n_points, k + 1): what the s cheapest blocks of the group cost together, inf where it has fewer than s."""
+    prices = np.sort(np.where(group, costs, np.inf), axis=1)
+    return np.concatenate([np.zeros((len(costs), 1)), np.cumsum(prices, axis=1)], axis=1)
+
+
+def _votes(labels: Ints, n_classes: int) -> Ints:
+    """(n_points, n_classes): how many blocks are for each class."""
+    return np.stack([(labels == c).sum(axis=1) for c in range(n_classes)], axis=1)
+
+
+def _checked(labels: ArrayLike, radii: ArrayLike, n_classes: int) -> tuple[Ints, Floats]:
+    labels, radii = np.asarray(labels), np.asarray(radii, dtype=np.float64)
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"labels must be integers, not {labels.dtype}")
+    if labels.ndim != 2 or not labels.shape[1] or labels.shape != radii.shape:
+        raise ValueError(f"labels and radii must both be (n_points, blocks), not {labels.shape} and {radii.shape}")
+    if n_classes < 2:
+        raise ValueError(f"n_classes={n_classes} leaves no rival; give 2 or more")
+    if labels.size and not ABSTAIN <= labels.min() <= labels.max() < n_classes:
+        raise ValueError(f"labels {labels.min()}..{labels.max()} are not all ABSTAIN or a class in 0..{n_classes - 1}")
+    if not (np.isfinite(radii) & (radii >= 0)).all():
+        raise ValueError("a radius is negative or not finite; block_certificates gives none such")
+    return labels.astype(np.int64), radii
