@@ -91,10 +91,9 @@ def scratch(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
         "label-consistent": common
         | {"attack": "label-consistent", "poisons": 120, "trigger_size": 4, "settings": {"steps": "20"}, "recipe": cnn},
         "witches-brew": common
+        | few
         | {
             "attack": "witches-brew",
-            "poisons": 200,
-            "epsilon_255": 32.0,
             "networks": 3,
             "settings": still | {"steps": "100", "restarts": "1", "hardest": "yes"},
             "recipe": slow,
