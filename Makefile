@@ -81,6 +81,8 @@ bench: setup ## the claims in the README, measured again (minutes)
 	python -m benchmarks.noise_only
 	python -m benchmarks.noise_only --architecture small-cnn
 	python -m benchmarks.certify
+	python -m benchmarks.partition_certify
+	python -m benchmarks.crafting
 	python -m benchmarks.ensemble
 	python -m benchmarks.adaptive --histories 20
 	python -m benchmarks.drill
