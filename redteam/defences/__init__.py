@@ -1,6 +1,5 @@
 """The defences that ours is compared with, each in a module of its own, on one interface."""
 
-from dataclasses import fields, replace
 from typing import Any
 
 from redteam.defences.activation_clustering import ActivationClustering
@@ -17,7 +16,7 @@ from redteam.defences.plain import Nothing
 from redteam.defences.run_off_election import RunOffElection
 from redteam.defences.sanitized import Sanitized
 from redteam.defences.spectral_signatures import SpectralSignatures
-from sanitize.errors import InputError
+from redteam.settings import named
 
 DEFENCES: dict[str, type[Any]] = {
     "none": Nothing,
@@ -39,16 +38,5 @@ DEFENCES: dict[str, type[Any]] = {
 
 def defence_named(name: str, settings: dict[str, str] | None = None) -> Defence:
     """The defence with its published settings, but for those given as text. InputError names what is unknown."""
-    if name not in DEFENCES:
-        raise InputError(f"defence {name!r} is unknown; choose one of {', '.join(DEFENCES)}")
-    defence = DEFENCES[name]()
-    known = {f.name: type(getattr(defence, f.name)) for f in fields(defence)}
-    changed: dict[str, Any] = {}
-    for key, text in (settings or {}).items():
-        if key not in known:
-            raise InputError(f"defence {name} has no setting {key!r}; it has {', '.join(known) or 'none'}")
-        try:
-            changed[key] = text.lower() in ("true", "1", "yes") if known[key] is bool else known[key](text)
-        except ValueError as error:
-            raise InputError(f"setting {key}={text!r} of defence {name} is no {known[key].__name__}") from error
-    return replace(defence, **changed)
+    found: Defence = named("defence", DEFENCES, name, settings or {})
+    return found

@@ -2,12 +2,10 @@
 
 import csv
 import json
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
-from redteam_sets import digit_sets
 
 from redteam import compare
 from redteam.bench import Entry, forget_peak, peak_megabytes
@@ -19,9 +17,7 @@ from redteam.params import checked
 from redteam.prepare import prepared
 from redteam.run import run_drill
 from sanitize.errors import InputError
-from sanitize.imageset import save_npz
 
-ROOT = Path(__file__).parents[2]
 FEW = {
     "attack": "bullseye",
     "settings": {"steps": "40"},
@@ -34,17 +30,6 @@ FEW = {
 }
 NAMES = ["sanitize", "noise-only", "deep-knn", "gradient-noise", "dpa", "spectral"]
 SETTINGS = ["dpa.partitions=9", "noise-only.models=2", "deep-knn.k=20"]
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch, denoiser_dir) -> Path:
-    """The pipeline's sets of digits and a denoiser, where the drill looks for them."""
-    for name, images in digit_sets().items():
-        save_npz(images, tmp_path / "data" / f"{name}.npz")
-    shutil.copytree(denoiser_dir, tmp_path / "data" / "denoiser")
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def drill(**others) -> Drill:

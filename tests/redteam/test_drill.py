@@ -22,7 +22,6 @@ from redteam.run import run_drill
 from sanitize.errors import InputError
 from sanitize.imageset import save_npz
 
-ROOT = Path(__file__).parents[2]
 FEW = {
     "attack": "bullseye",
     "settings": {"steps": "40"},
@@ -33,17 +32,6 @@ FEW = {
     "entropy": "fixed:7",
     "recipe": {"epochs": 8, "width": 64},
 }
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch, denoiser_dir) -> Path:
-    """The pipeline's sets of digits and a denoiser, where the drill looks for them."""
-    for name, images in digit_sets().items():
-        save_npz(images, tmp_path / "data" / f"{name}.npz")
-    shutil.copytree(denoiser_dir, tmp_path / "data" / "denoiser")
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def drill(**others) -> Drill:
@@ -156,6 +144,10 @@ def test_a_target_that_is_misclassified_anyway_is_left_out_and_said(project):
         ({"attack": "frog"}, "attack 'frog' is unknown; choose one of frogs, convex, bullseye"),
         ({"settings": {"step": "3"}}, "attack bullseye has no setting 'step'; it has steps, rate"),
         ({"settings": {"steps": "many"}}, "setting steps='many' of attack bullseye is no int"),
+        (
+            {"attack": "witches-brew", "settings": {"flip": "maybe"}},
+            "flip=.maybe. of attack witches-brew is neither",
+        ),
         ({"epsilon_255": 0.5}, r"epsilon=0.00196078 \(0.5/255\) cannot change a pixel"),
         ({"sigma": [1e9]}, "exceeds the schedule's largest noise level"),
         ({"recipe": {"epoch": 3}}, "recipe.epoch=3: extra inputs are not permitted"),
