@@ -26,40 +26,14 @@ import shutil  # noqa: E402  (the environment comes first)
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
-import torch  # noqa: E402
+from tiny import save_tiny_denoiser  # noqa: E402
 
 from sanitize.denoiser import Denoiser, load_denoiser  # noqa: E402
 from sanitize.imageset import ImageSet  # noqa: E402
 
-FIXED = bytes(range(32))
-"""Entropy for tests, known to everybody."""
-
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(SCRATCH, ignore_errors=True)
-
-
-def save_tiny_denoiser(
-    directory: Path, size: int = 8, channels: int = 1, out_channels: int | None = None, **scheduler: object
-) -> Path:
-    """A UNet of 8 and 16 channels with random weights, saved as diffusers saves one."""
-    from diffusers import DDPMScheduler, UNet2DModel
-
-    torch.manual_seed(0)
-    unet = UNet2DModel(
-        sample_size=size,
-        in_channels=channels,
-        out_channels=out_channels or channels,
-        layers_per_block=1,
-        block_out_channels=(8, 16),
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D"),
-        norm_num_groups=4,
-        add_attention=False,
-    )
-    unet.save_pretrained(directory / "unet", safe_serialization=True)
-    DDPMScheduler(**scheduler).save_pretrained(directory / "scheduler")
-    return directory
 
 
 @pytest.fixture(scope="session")

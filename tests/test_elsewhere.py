@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import save_tiny_denoiser
 from PIL import Image
 from project import copy_checkout
+from tiny import save_tiny_denoiser
 
 pytestmark = pytest.mark.slow
 

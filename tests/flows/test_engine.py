@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import FIXED
 from registered import in_this_process, make_plan, make_sets
 from test_pipeline import Project
+from tiny import FIXED
 
 from flows import engine, worker
 from flows import smooth as smooth_module

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import save_tiny_denoiser
 from project import Project
 from ruamel.yaml import YAML
+from tiny import save_tiny_denoiser
 
 from flows import redteam as command
 from flows.drills import digest_of, record, write_tracked

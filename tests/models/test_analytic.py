@@ -7,8 +7,8 @@ exactly the half-space's side, and the best adversary is known.
 
 import numpy as np
 import pytest
-from conftest import FIXED
 from scipy import stats
+from tiny import FIXED
 
 from models.certificate import certify, radius_beside_a_trigger
 from models.votes import count_votes

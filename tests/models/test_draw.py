@@ -5,8 +5,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from conftest import FIXED
 from models_recipes import QUICK
+from tiny import FIXED
 
 from models.draw import Materials, Smoothed, ahead, make_again, make_batch
 from models.draw import make_draw as make

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import save_tiny_denoiser
+from tiny import save_tiny_denoiser
 
 from sanitize.denoiser import load_denoiser
 from sanitize.denoiser_files import copy_denoiser, digest_of, find_denoiser

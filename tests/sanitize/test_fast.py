@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import save_tiny_denoiser
+from tiny import save_tiny_denoiser
 
 from sanitize import fast
 from sanitize.denoiser import Denoiser, load_denoiser

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import FIXED, save_tiny_denoiser
+from tiny import FIXED, save_tiny_denoiser
 
 from sanitize.denoiser import load_denoiser
 from sanitize.denoiser_files import Facts

@@ -4,10 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
-from conftest import FIXED
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from tiny import FIXED
 
 from sanitize.errors import InputError
 from sanitize.noise import Entropy, draw_entropy, standard_normal, stream_key, training_seed

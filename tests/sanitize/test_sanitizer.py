@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import FIXED, save_tiny_denoiser
+from tiny import FIXED, save_tiny_denoiser
 
 from sanitize.denoiser import load_denoiser
 from sanitize.errors import InputError

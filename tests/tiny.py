@@ -1,0 +1,33 @@
+"""The smallest real parts: entropy that everybody knows, a denoiser on disk. Not in a conftest.py: each directory has
+its own module of that name, so none of them can be imported from.
+"""
+
+from pathlib import Path
+
+import torch
+
+FIXED = bytes(range(32))
+"""Entropy for tests, known to everybody."""
+
+
+def save_tiny_denoiser(
+    directory: Path, size: int = 8, channels: int = 1, out_channels: int | None = None, **scheduler: object
+) -> Path:
+    """A UNet of 8 and 16 channels with random weights, saved as diffusers saves one."""
+    from diffusers import DDPMScheduler, UNet2DModel
+
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=size,
+        in_channels=channels,
+        out_channels=out_channels or channels,
+        layers_per_block=1,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        norm_num_groups=4,
+        add_attention=False,
+    )
+    unet.save_pretrained(directory / "unet", safe_serialization=True)
+    DDPMScheduler(**scheduler).save_pretrained(directory / "scheduler")
+    return directory
