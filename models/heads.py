@@ -12,6 +12,8 @@ from sanitize.errors import InputError
 HeadKind = Literal["mean", "direction", "lda", "ridge", "logistic"]
 TAKES_PRIOR = ("ridge", "logistic")
 LBFGS_STEPS = 200
+NEVER_CHOSEN = -1e30
+"""Logit of a class without images: finite, since a network without finite logits votes for nobody."""
 
 
 def fit_head(
@@ -55,6 +57,29 @@ def fit_head(
     head = nn.Linear(f.shape[1], classes, device=f.device).requires_grad_(requires_grad=False)
     head.weight.copy_(weight)
     head.bias.copy_(bias)
+    return head
+
+
+def fit_head_of_some(
+    features: Tensor, labels: Tensor, classes: int, kind: HeadKind, l2: float, prior: nn.Linear | None = None
+) -> nn.Linear:
+    """`fit_head` on the classes that have images; no other is ever chosen. ValueError without any image."""
+    present = torch.unique(labels.cpu())
+    if len(present) == classes:
+        return fit_head(features, labels, classes, kind, l2, prior)
+    if not len(present):
+        raise ValueError("there is no image to fit a head to")
+    head = nn.Linear(features.shape[1], classes, device=features.device).requires_grad_(requires_grad=False)
+    head.weight.zero_()
+    head.bias.fill_(NEVER_CHOSEN)
+    head.bias[present] = 0
+    if len(present) > 1:
+        own = None
+        if prior is not None:
+            own = nn.Linear(features.shape[1], len(present), device=features.device)
+            own.weight.data = prior.weight.data[present]
+        fitted = fit_head(features, torch.searchsorted(present, labels.cpu()), len(present), kind, l2, own)
+        head.weight[present], head.bias[present] = fitted.weight, fitted.bias
     return head
 
 

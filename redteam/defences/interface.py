@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.extractors import Extractor, features
-from models.heads import fit_head
+from models.heads import fit_head_of_some
 from models.training import as_tensor, predict_inputs
 from redteam.victims import Victim
 from sanitize.denoiser import Denoiser
@@ -22,8 +22,6 @@ Images = NDArray[np.uint8]
 Ints = NDArray[np.int64]
 Certified = Callable[[Images], tuple[Ints, NDArray[np.float64]]]
 NOTHING = np.empty(0, dtype=np.int64)
-NEVER_CHOSEN = -1e30
-"""Logit of a class without training images: finite, since a network without finite logits votes for nobody."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,14 +142,6 @@ def trained_on_what_is_there(images: Images, labels: Ints, victim: Victim, seed:
             "defence or choose another scenario"
         )
     extractor = required_extractor(victim)
-    head = nn.Linear(extractor.head.in_features, victim.classes, device=victim.device)
-    head.requires_grad_(requires_grad=False).weight.zero_()
-    head.bias.fill_(NEVER_CHOSEN)
-    head.bias[torch.from_numpy(present).to(victim.device)] = 0
-    if len(present) > 1:
-        found = features(extractor, images, victim.device)
-        among = torch.from_numpy(np.searchsorted(present, labels))
-        fitted = fit_head(found, among, len(present), victim.recipe.head, victim.recipe.head_l2)
-        head.weight[present] = fitted.weight.to(head.weight)
-        head.bias[present] = fitted.bias.to(head.bias)
+    found, truth = features(extractor, images, victim.device), torch.from_numpy(labels)
+    head = fit_head_of_some(found, truth, victim.classes, victim.recipe.head, victim.recipe.head_l2).to(victim.device)
     return Extractor(extractor.network, head, extractor.image_shape, "")

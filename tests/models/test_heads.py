@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import NearestCentroid
 from torch import Tensor, nn
 
-from models.heads import fit_head
+from models.heads import fit_head, fit_head_of_some
 from sanitize.errors import InputError
 
 KINDS = ("mean", "direction", "lda", "ridge", "logistic")
@@ -144,3 +144,32 @@ def test_what_cannot_be_fitted_is_refused_in_a_sentence(change, sentence):
     arguments = {"classes": CLASSES, "kind": "ridge", "l2": 0.1} | change
     with pytest.raises(InputError, match=sentence):
         fit_head(features, labels, **arguments)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_head_of_some_classes_is_theirs_alone_and_never_chooses_another(kind):
+    features, labels = _some_of(0.5)
+    some = fit_head_of_some(features, labels, CLASSES, kind, 0.1)
+    alone = fit_head(features, torch.searchsorted(torch.unique(labels), labels), 2, kind, 0.1)
+    np.testing.assert_array_equal(answers(some, features), torch.unique(labels).numpy()[answers(alone, features)])
+    assert some(features).isfinite().all()
+    one = labels == labels[0]
+    assert (answers(fit_head_of_some(features[one], labels[one], CLASSES, kind, 0.1), features) == int(labels[0])).all()
+
+
+def test_a_head_of_all_classes_is_the_ordinary_one_and_one_of_none_is_refused():
+    features, labels = clouds(0.5)
+    some, plain = (
+        fit_head_of_some(features, labels, CLASSES, "lda", 0.1),
+        fit_head(features, labels, CLASSES, "lda", 0.1),
+    )
+    assert torch.equal(some.weight, plain.weight)
+    with pytest.raises(ValueError, match="no image"):
+        fit_head_of_some(features[:0], labels[:0], CLASSES, "lda", 0.1)
+
+
+def _some_of(spread: float) -> tuple[Tensor, Tensor]:
+    """Clouds of the first class and of the last."""
+    features, labels = clouds(spread)
+    kept = (labels == 0) | (labels == CLASSES - 1)
+    return features[kept], labels[kept]
