@@ -99,6 +99,7 @@ def prepare(plan: Plan) -> Materials:
         if weights and plan.recipe["mode"] == "transfer"
         else None,
         device(),
+        plan.partitions,
     )
 
 
@@ -124,7 +125,7 @@ def _inputs(*, denoise: bool) -> tuple[ImageSet, ImageSet, Denoiser | None]:
 
 def environment(materials: Materials) -> str:
     """What a draw's bits depend on beyond its seeds: two draws agree in every vote where this is the same."""
-    fast = materials.fast(materials.sigma)
+    fast = (materials if materials.whole else materials.blocks[0]).fast(materials.sigma)
     return f"{_machine()}, denoised in {fast.mode}" if fast else f"{_machine()}, not denoised"
 
 
