@@ -15,6 +15,7 @@ from flows.store import SMOOTHED, Store
 from models.answers import answers, largest_radius
 from models.certificate import ABSTAIN
 from models.params import CertifyParams
+from models.plan import Plan
 from sanitize.errors import InputError
 from sanitize.imageset import ImageSet
 from sanitize.noise import Entropy
@@ -111,7 +112,7 @@ def compute(
         "at_radii": at_radii(label, radius, test.labels, params.radii, params.epsilon_255, dimension),
         "at_images": at_images(label, radius, test.labels, params.images, params.epsilons_255, dimension),
         "at_triggers": at_triggers(label, radius, test.labels, params.radii, plan.sigma, plan.test_sigma),
-        "covers": _scope(plan.sigma, plan.test_sigma),
+        "covers": _scope(plan),
         "holds": "for all test points at once" if plan.simultaneous else "for each test point on its own",
     }
     return Certified(certificate, counts, label, radius)
@@ -132,9 +133,12 @@ def _rule(ensemble: Ensemble) -> str:
     return f"{where} of at most {plan.m} models; looks planned at {times}; this one spends {share:.1%} of alpha"
 
 
-def _scope(sigma: float, test_sigma: float) -> str:
+def _scope(plan: Plan) -> str:
+    sigma, test_sigma = plan.sigma, plan.test_sigma
     poison = "changed pixels of training images (labels and ids fixed, no image added or removed), joint l2 over the "
     poison += "whole training set, in [0,1] pixel units"
+    if plan.partitions > 1:
+        poison += "; with a blocks given away, besides, any change of the images in them (see the frontier)"
     if not test_sigma:
         return f"{poison}; not changes of the test input"
     return (

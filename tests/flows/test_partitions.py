@@ -1,5 +1,6 @@
 """A partitioned ensemble through the pipeline: planned, trained, resumed, registered, certified, audited, served."""
 
+import mlflow
 import numpy as np
 import pytest
 from registered import M, in_this_process, make_ensemble, make_plan, make_sets, registered, set_params
@@ -7,11 +8,10 @@ from registered import M, in_this_process, make_ensemble, make_plan, make_sets, 
 from flows import planning, smooth
 from flows.assembly import assemble
 from flows.ensemble import open_ensemble
-from flows.store import TAG, log_files, read_directory
+from flows.store import SMOOTHED, TAG, log_files
 from models.answers import answers
 from models.params import CertifyParams, SmoothParams
 from models.partition import RULE, block_of
-from models.smoothed import SmoothedClassifier
 from models.votes import votes_hash, votes_to_bytes
 from sanitize.errors import InputError
 from sanitize.imageset import load
@@ -26,7 +26,7 @@ def split(k: int = K) -> dict[str, object]:
     return {"partitions": k, "partition_rule": RULE, "block_sizes": tuple(sizes.tolist())}
 
 
-def test_a_partitioned_ensemble_is_certified_audited_and_served(store, tmp_path):
+def test_a_partitioned_ensemble_is_certified_audited_and_served(store):
     make_sets()
     made = make_ensemble(store, m=20, **split())
     certified = made.certify()
@@ -41,11 +41,10 @@ def test_a_partitioned_ensemble_is_certified_audited_and_served(store, tmp_path)
     assert all(check.passed for check in checks.values()), checks
     assert sum(name.startswith("replay") for name in checks) == 2
 
-    served = SmoothedClassifier(read_directory(store, made.ensemble.run_id, "ensemble/data/networks", tmp_path / "m"))
-    label, radius, counts = served.certify(load(SETS["test"]).images)
-    np.testing.assert_array_equal(label, certified.label)
-    np.testing.assert_array_equal(radius, certified.radius)
-    assert (counts.sum(axis=1) <= K).all()
+    served = mlflow.pyfunc.load_model(f"models:/{SMOOTHED}/{made.number}").predict(load(SETS["test"]).images[..., 0])
+    np.testing.assert_array_equal(served["label"], certified.label)
+    np.testing.assert_array_equal(served["radius"], certified.radius)
+    np.testing.assert_array_equal(np.stack(served["votes"]), certified.counts)
 
 
 def test_a_lost_batch_is_made_again_and_the_votes_are_those_of_an_undisturbed_run(store):
