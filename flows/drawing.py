@@ -162,7 +162,7 @@ def heat_map(columns: list[float], rows: dict[float, list[float]], across: str, 
     across, down: what the columns and the rows are.
     """
     size = width, 24 + CELL * len(rows) + 44
-    frame = Frame(40, width - 2, 24, 24 + CELL * len(rows))
+    frame = Frame(12 + 7 * max(len(f"{name:g}") for name in rows), width, 24, 24 + CELL * len(rows))
     svg = _svg(size, "heat-map", f"certified accuracy by {down} and {across}")
     _text(svg, down, 0, 14, "start", "axis")
     pitch = (frame.right - frame.left) / len(columns)

@@ -192,7 +192,7 @@ def _curve(c: dict[str, Any], now: Line, before: Line | None, size: tuple[int, i
 def _partitions(section: dict[str, Any]) -> dict[str, Any]:
     """What the page says of a partitioned ensemble."""
     columns, rows = pivot(section["grid"], "rewritten", "epsilon_255")
-    others = "every other image moved by, in 255ths"
+    others = "every other image moved by up to (255ths)"
     return {
         "k": section["k"],
         "in_words": partition_in_words(section),
