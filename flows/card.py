@@ -3,6 +3,7 @@
 from typing import Any
 
 from flows.gate import Verdict
+from flows.partitions import costs_in_words, partition_in_words, partitions_of, sentences
 from flows.report import grid_table, table, title, trigger_table
 
 STATES = {
@@ -18,20 +19,31 @@ SOURCES = {
 
 def promise(c: dict[str, Any]) -> str:
     """How often a certificate may be false, and how far any of them can reach."""
+    section = partitions_of(c)
+    models = f"{section['k']} blocks of {c['m']} models each" if section else f"{c['m']} models"
     return (
         f"A certificate is false with probability at most {c['level']:.3g}, {c['holds']}. No radius above "
-        f"{c['largest_certifiable_radius']:.3f} can be certified with {c['m']} models."
+        f"{c['largest_certifiable_radius']:.3f} can be certified with {models}."
     )
 
 
 def not_covered(c: dict[str, Any]) -> list[str]:
     """What a certificate says nothing about."""
     return [
-        "images added, removed or relabelled",
+        _images_not_covered(c),
         *([] if c["test_sigma"] else ["changes of the test input (triggers)"]),
         "a denoiser or weights that were trained on the raw set as supplied",
         "how often an attack succeeds in practice, which is another question with another answer",
     ]
+
+
+def _images_not_covered(c: dict[str, Any]) -> str:
+    section = partitions_of(c)
+    if section is None:
+        return "images added, removed or relabelled"
+    most = section["most_rewritten"]
+    rewritten = f"more than {most} images rewritten at will" if most else "images rewritten at will"
+    return f"{rewritten}, added or removed" if section["stable_ids"] else f"{rewritten}; any image added or removed"
 
 
 def audit_command(version: int) -> str:
@@ -71,6 +83,8 @@ def card(certificate: dict[str, Any], verdict: Verdict, version: int, seconds: f
         "Certified accuracy where so many training images change at once, each by so much in every pixel:",
         grid_table(c),
     ]
+    if section := partitions_of(c):
+        parts += ["## Images rewritten at will", *sentences(section)]
     if c["at_triggers"]:
         parts += ["Where the test input changes too (a trigger):", trigger_table(c)]
     parts += [
@@ -97,6 +111,8 @@ def _provenance(c: dict[str, Any]) -> list[str]:
         f"entropy: {source}; commitment `{c['entropy_commitment'][:16]}`",
         f"plan `{c['plan_digest'][:16]}`, votes root `{c['votes_root'][:16]}`, code `{c['code_digest'][:16]}`",
     ]
+    if section := partitions_of(c):
+        lines.insert(1, f"{partition_in_words(section)}. {costs_in_words(section)}")
     if c["test_sigma"]:
         lines.append(f"noise sigma_x = {c['test_sigma']:g} on test inputs too, one sample a model and input")
     if c["initial_digest"]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from flows.certificates import Certified
 from flows.ensemble import CERTIFICATE_ARTIFACT
+from flows.partitions import blocks_of
 from flows.store import SMOOTHED, TAG, Store, all_versions, read_file
 from models.certificate import ABSTAIN
 from sanitize.errors import InputError
@@ -105,6 +106,7 @@ def _figure(name: str, before: float | None, after: float) -> Change:
 def changes(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
     """What differs in how two certificates were made: plan, recipe and digests."""
     pairs = [(name.replace("_", " "), before.get(name), after.get(name)) for name in PLANNED]
+    pairs.append(("blocks", blocks_of(before), blocks_of(after)))
     old, new = before.get("recipe", {}), after.get("recipe", {})
     pairs += [(f"recipe: {key.replace('_', ' ')}", old.get(key), new.get(key)) for key in sorted(old | new)]
     return [Change(name, _short(name, was), _short(name, now)) for name, was, now in pairs if was != now]

@@ -18,6 +18,8 @@ from models.certificate import ABSTAIN
 
 THUMBNAIL = 64
 """Pixels of a thumbnail's longer side, at most."""
+CELL = 36
+"""Pixels of a heat map's row."""
 
 
 @dataclass(frozen=True)
@@ -121,11 +123,11 @@ def bins_of(
     return bins[: filled[-1] + 1][::-1] if filled else bins[:1]
 
 
-def histogram(bins: list[Bin], size: tuple[int, int]) -> str:
-    """The bins as stacked bars, each with its number of images on top."""
+def histogram(bins: list[Bin], size: tuple[int, int], voters: str = "votes") -> str:
+    """The bins as stacked bars, each with its number of images on top. voters: whose number it is that they count."""
     width, height = size
     frame = Frame(8, width - 8, 24, height - 44)
-    svg = _svg(size, "histogram", "test images by the votes for their top class")
+    svg = _svg(size, "histogram", f"test images by the {voters} for their top class")
     most = max(1, *(one.total for one in bins))
     pitch = (frame.right - frame.left) / len(bins)
     bar = min(pitch * 0.8, 72.0)
@@ -134,7 +136,7 @@ def histogram(bins: list[Bin], size: tuple[int, int]) -> str:
         middle, base = frame.left + (i + 0.5) * pitch, frame.bottom
         group = _add(svg, "g")
         _add(group, "title").text = (
-            f"{_votes(one)} votes: {one.correct} certified and correct, {one.wrong} certified and wrong, "
+            f"{_votes(one)} {voters}: {one.correct} certified and correct, {one.wrong} certified and wrong, "
             f"{one.abstained} abstained"
         )
         for kind in ("correct", "wrong", "abstained"):
@@ -150,7 +152,34 @@ def histogram(bins: list[Bin], size: tuple[int, int]) -> str:
             half = 3.7 * len(_votes(one))  # a label may be wider than its bar, and must not leave the drawing
             _text(svg, _votes(one), min(middle, width - half), frame.bottom + 18, "middle")
     _line(svg, "tick", (frame.left, frame.bottom), (frame.right, frame.bottom))
-    _text(svg, "votes for the top class", width / 2, height - 6, "middle", "axis")
+    _text(svg, f"{voters} for the top class", width / 2, height - 6, "middle", "axis")
+    return _html(svg)
+
+
+def heat_map(columns: list[float], rows: dict[float, list[float]], across: str, down: str, width: int) -> str:
+    """Certified accuracy as a table of tinted cells with their values: a row a name of `rows`, a share a column.
+
+    across, down: what the columns and the rows are.
+    """
+    size = width, 24 + CELL * len(rows) + 44
+    frame = Frame(12 + 7 * max(len(f"{name:g}") for name in rows), width, 24, 24 + CELL * len(rows))
+    svg = _svg(size, "heat-map", f"certified accuracy by {down} and {across}")
+    _text(svg, down, 0, 14, "start", "axis")
+    pitch = (frame.right - frame.left) / len(columns)
+    middles = [frame.left + (j + 0.5) * pitch for j in range(len(columns))]
+    for i, (name, shares) in enumerate(rows.items()):
+        top = frame.top + i * CELL
+        _text(svg, f"{name:g}", frame.left - 8, top + CELL / 2 + 4, "end")
+        for column, share, middle in zip(columns, shares, middles, strict=True):
+            cell = _add(svg, "g", {"class": f"h{round(share * 10)}"})
+            _add(cell, "title").text = f"{down} {name:g}, {across} {column:g}: {share:.4f}"
+            box = {"x": middle - pitch / 2 + 1.5, "y": top + 1.5, "width": pitch - 3, "height": CELL - 3}
+            _add(cell, "rect", {"rx": "5"} | {k: f"{v:.1f}" for k, v in box.items()})
+            _text(cell, f"{share:.3f}", middle, top + CELL / 2 + 4, "middle", "cell")
+    every = math.ceil(max(7.5 * len(f"{column:g}") for column in columns) / pitch)
+    for column, middle in list(zip(columns, middles, strict=True))[::every]:
+        _text(svg, f"{column:g}", middle, frame.bottom + 18, "middle")
+    _text(svg, across, (frame.left + frame.right) / 2, size[1] - 6, "middle", "axis")
     return _html(svg)
 
 

@@ -24,8 +24,9 @@ from flows.card import (
 )
 from flows.certificates import Certified
 from flows.comparison import Previous, answers_that_changed, changes, figures
-from flows.drawing import Line, bins_of, curve, data_uri, histogram, thumbnail, votes_bar
+from flows.drawing import Line, bins_of, curve, data_uri, heat_map, histogram, thumbnail, votes_bar
 from flows.gate import Verdict
+from flows.partitions import costs_in_words, median_of, most_in_words, partition_in_words, partitions_of
 from flows.report import curve_radii, pivot, title, what_it_buys
 from flows.store import SMOOTHED, TAG, Store, find_runs
 from models.certificate import ABSTAIN, certified_accuracy
@@ -84,7 +85,9 @@ def render(
     now = _line(certified, test)
     before = Line(previous.radii, previous.accuracy) if previous else None
     style, script = ((WEB / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    bins = {name: bins_of(certified.counts, certified.label, test.labels, c["m"], n) for name, n in BINS.items()}
+    partitions = partitions_of(c)
+    voters, voter_words = (partitions["k"], "blocks") if partitions else (c["m"], "votes")
+    bins = {name: bins_of(certified.counts, certified.label, test.labels, voters, n) for name, n in BINS.items()}
     wrong, abstained = _galleries(certified, test)
     words = {
         "model": SMOOTHED,
@@ -100,15 +103,18 @@ def render(
         "readings_json": json.dumps(readings),
         "shown": _first_shown(c, now),
         "previous": previous,
+        "partitions": partitions and _partitions(partitions),
+        "voters": voters,
+        "voter_words": voter_words,
         "images": pivot(c["at_images"], "images", "epsilon_255"),
         "triggers": pivot(c["at_triggers"], "trigger_l2", "radius") if c["at_triggers"] else None,
         "raw": raw,
         "classes": _per_class(raw),
         "sheet": data_uri(sheet),
         "bins": bins["wide"],
-        "histograms": {name: histogram(bins[name], size) for name, size in SIZES.items()},
+        "histograms": {name: histogram(bins[name], size, voter_words) for name, size in SIZES.items()},
         "at_once": AT_ONCE,
-        "unanimous": int(np.sum(certified.counts.max(axis=1) == c["m"])),
+        "unanimous": int(np.sum(certified.counts.max(axis=1) == voters)),
         "fewest": int(certified.counts.max(axis=1)[held].min()) if (held := certified.label != ABSTAIN).any() else None,
         "wrong": wrong,
         "abstained": abstained,
@@ -157,7 +163,8 @@ def notices(certified: Certified, test: ImageSet) -> list[str]:
             f"{c['level']:.3g}."
         )
     if c["missing_draws"]:
-        found.append(f"{len(c['missing_draws'])} of {c['m']} models are missing. They count against every answer.")
+        models = "draws, each a model of every block," if partitions_of(c) else "models"
+        found.append(f"{len(c['missing_draws'])} of {c['m']} {models} are missing. They count against every answer.")
     wrong = int(np.sum((certified.label != test.labels) & (certified.label != ABSTAIN)))
     if wrong:
         found.append(
@@ -177,8 +184,26 @@ def _reach(now: Line, before: Line | None) -> float:
 
 
 def _curve(c: dict[str, Any], now: Line, before: Line | None, size: tuple[int, int]) -> str:
-    limit = (c["largest_certifiable_radius"], f"all {c['m']} agree")
+    section = partitions_of(c)
+    limit = (c["largest_certifiable_radius"], f"all {section['k']} blocks agree" if section else f"all {c['m']} agree")
     return curve(now, before, _reach(now, before), c["vote_accuracy"], limit, size)
+
+
+def _partitions(section: dict[str, Any]) -> dict[str, Any]:
+    """What the page says of a partitioned ensemble."""
+    columns, rows = pivot(section["grid"], "rewritten", "epsilon_255")
+    others = "every other image moved by up to (255ths)"
+    return {
+        "k": section["k"],
+        "in_words": partition_in_words(section),
+        "costs": costs_in_words(section),
+        "most": most_in_words(section),
+        "maps": {
+            name: heat_map(columns, rows, others, "images rewritten", width) for name, (width, _) in SIZES.items()
+        },
+        "grid": (columns, rows),
+        "frontier": [(row, median_of(row)) for row in section["frontier"]],
+    }
 
 
 def _readings(c: dict[str, Any], now: Line, before: Line | None) -> list[dict[str, Any]]:
@@ -220,7 +245,7 @@ def _galleries(certified: Certified, test: ImageSet) -> tuple[Gallery, Gallery]:
 
 
 def _case(certified: Certified, test: ImageSet, row: np.int64) -> Case:
-    votes, label = certified.counts[row], int(certified.label[row])
+    votes, label, section = certified.counts[row], int(certified.label[row]), partitions_of(certified.certificate)
     top = [int(i) for i in np.argsort(-votes, kind="stable")[:2]]
     return Case(
         test.ids[row],
@@ -229,7 +254,7 @@ def _case(certified: Certified, test: ImageSet, row: np.int64) -> Case:
         None if label == ABSTAIN else test.classes[label],
         float(certified.radius[row]),
         [(test.classes[i], int(votes[i])) for i in top],
-        votes_bar([int(votes[i]) for i in top], certified.certificate["m"]),
+        votes_bar([int(votes[i]) for i in top], section["k"] if section else certified.certificate["m"]),
     )
 
 
@@ -244,6 +269,7 @@ def _provenance(c: dict[str, Any], raw: ImageSet) -> list[tuple[str, str, str]]:
     trigger = f"; sigma_x = {c['test_sigma']:g} on test inputs too, one sample a model and input"
     return [
         ("raw set", f"{len(raw)} images", c["raw_digest"]),
+        *([("blocks", partition_in_words(section), "")] if (section := partitions_of(c)) else []),
         ("test set", f"{c['n_test']} images", c["test_digest"]),
         ("denoiser", STATES[c["denoiser_state"]], c["denoiser_digest"] or ""),
         *([("initial weights", STATES[c["initial_state"]], c["initial_digest"])] if c["initial_digest"] else []),

@@ -106,7 +106,7 @@ def _least_votes(rule: Rule, radius: float, classes: int) -> int:
     return int(enough.argmax()) if enough.any() else rule.m + 1
 
 
-def _prior(k: Ints, t: int) -> tuple[float, float]:
+def fitted_prior(k: Ints, t: int) -> tuple[float, float]:
     """Beta(a, b) of the points' chances, fitted to their counts: what the points have in common.
 
     Marginal likelihood of the beta-binomial, with log a and log b held to Jeffreys' 1/2 by a unit normal: one point's
@@ -124,7 +124,7 @@ def _prior(k: Ints, t: int) -> tuple[float, float]:
 
 def _reaches(k: Ints, t: int, m: int, least: Series[int]) -> list[Floats]:
     """For each of `least`, the points' probabilities of at least so many votes at m given k at t: beta-binomial."""
-    a, b = _prior(k, t)
+    a, b = fitted_prior(k, t)
     distinct, where = np.unique(k, return_inverse=True)
     n, more = m - t, np.arange(m - t + 1)
     seen = distinct[:, None]

@@ -18,6 +18,7 @@ from registered import M, Registered, copy_of, make_ensemble, the_version
 from ruamel.yaml import YAML
 
 from flows.audit import Check
+from flows.card import card, not_covered, promise
 from flows.certificates import Certified
 from flows.certify import EXAMPLES, write_page
 from flows.comparison import Change, answers_that_changed, changes, figures, previous_version
@@ -25,10 +26,14 @@ from flows.drawing import bins_of, thumbnail
 from flows.ensemble import CERTIFICATE_ARTIFACT
 from flows.gate import Verdict
 from flows.page import AT_ONCE, PAGE, SHOWN, WEB, environments_of, notices, render
+from flows.partitions import partition_record, partitions_of, sentences
 from flows.report import at_images, at_radii, curve_radii
 from flows.store import SMOOTHED, TAG, log_files, read_file
 from models.certificate import ABSTAIN, certified_accuracy, certify
+from models.params import CertifyParams
+from models.partition import partition_radius
 from sanitize.imageset import ImageSet, load
+from sanitize.params import read_params
 from sanitize.paths import SETS
 
 HOSTILE = "<script>alert(1)</script>\"&'<img src=x onerror=alert(2)>"
@@ -266,6 +271,45 @@ def test_ten_thousand_test_images_make_a_page_below_two_megabytes(made):
     assert certificate["abstentions"] > SHOWN
     assert f"Another {total - SHOWN} are left out here" in page
     assert len(page.encode()) < 2_000_000
+
+
+def test_page_and_card_speak_of_blocks_where_there_are_blocks(made: Parts):
+    n = len(made.test)
+    labels = np.where(np.arange(n)[:, None] % 8 < 6, made.test.labels[:, None], [[ABSTAIN, 1, 2, 3]])
+    radii = np.where(labels == ABSTAIN, 0.0, 0.3)
+    params = read_params("certify", CertifyParams, ROOT / "params.yaml")
+    section = partition_record(labels, radii, made.test.labels, params, 64, 10, np.full(4, 37), stable_ids=True)
+    label, radius = partition_radius(labels, radii, 10)
+    counts = np.stack([(labels == c).sum(axis=1) for c in range(10)], axis=1)
+    certificate = made.certified.certificate | {"partitions": section, "missing_draws": [3]}
+    certified = replace(made.certified, certificate=certificate, counts=counts, label=label, radius=radius)
+    said, m = text_of(made.page(certified=certified)), certificate["m"]
+    for needed in (
+        "4 blocks of 37 to 37 images",
+        "What the blocks were certified for",
+        f"of 4, each by the votes of its own {m} models",
+        "can be certified with 4 blocks of",
+        "more than 2 images rewritten at will, added or removed",
+        "images rewritten at will and every other image is moved",
+        f"1 of {m} draws, each a model of every block, are missing",
+    ):
+        assert needed in said, needed
+    assert "all 4 blocks agree" in made.page(certified=certified)
+    assert all(row["rewritten"] <= 2 for row in section["grid"])
+    described = card(certificate, Verdict([]), 1, None)
+    assert all(part in described for part in sentences(section))
+    assert Change("blocks", "1", "4") in changes(made.certified.certificate, certificate)
+
+
+def test_one_ensemble_says_nothing_of_blocks(made: Parts):
+    plain: Certified = made.certified
+    for absent in ({}, {"partitions": None}, {"partitions": 1}):
+        certificate = {k: v for k, v in plain.certificate.items() if k != "partitions"} | absent
+        assert partitions_of(certificate) is None
+        assert "block" not in promise(certificate) + card(certificate, Verdict([]), 1, None)
+        assert "images added, removed or relabelled" in not_covered(certificate)
+        assert "block" not in text_of(made.page(certified=replace(plain, certificate=certificate)))
+    assert all("block" not in notice for notice in notices(plain, made.test))
 
 
 WIDTHS = (1280, 390)

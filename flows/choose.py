@@ -1,0 +1,242 @@
+"""Which noise and how many blocks: a short pilot on trusted images suggests (sigma, k) for a target (a, R).
+
+    python -m flows.choose --images 800 --models 100 --radius 0.5
+    python -m flows.choose --images 5000 --models 100 --radius 0.3 --rewritten 2 --sigmas 0.25 0.5 --partitions 5 10 20
+
+Reads params.yaml (train, sanitize.denoise, certify), the denoiser and data/trusted.npz, and nothing else: never the raw
+set. So sanitize.sigma and smooth.partitions may be set to what it suggests, and the ensemble stays certifiable; the
+record, reports/chooser.json, says `"looked_at": "trusted"` and names the trusted set's digest. That holds where
+the trusted images are not among the raw ones (stage `ingest` sees to it), and where this is run *before* anybody looks
+at what the raw set gives. Its figures are forecasts, certify nothing, and spend no alpha.
+"""
+
+import argparse
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from flows.planning import check_initial
+from models.chooser import Outlook, Target, best_of, largest_radius, not_told_apart, outlook
+from models.draw import Materials
+from models.extractors import accelerated, load_extractor
+from models.params import CertifyParams, SmoothParams, TrainParams, check_recipe
+from models.pilot import LEAST_ASKED, blocks_of_size, make_pilots, steps
+from models.plan import recipe_of
+from models.weights import read_weights
+from sanitize import errors
+from sanitize.denoiser import load_denoiser
+from sanitize.denoiser_files import PROVENANCE, read_config
+from sanitize.errors import InputError
+from sanitize.files import write_json
+from sanitize.imageset import ImageSet, load, require_trainable
+from sanitize.params import SanitizeParams, read_params
+from sanitize.paths import DENOISER, REPORTS, SETS
+from sanitize.timestep import require_reachable
+
+CHOOSER = REPORTS / "chooser.json"
+SIGMAS = (0.1, 0.25, 0.5, 1.0)
+PARTITIONS = (1, 2, 5, 10, 20, 50, 100)
+DRAWS = 12
+
+
+def main() -> None:
+    arguments = parse()
+    torch.set_num_threads(int(os.environ.get("CLEANLABEL_THREADS", "1")))
+    record = choose(arguments)
+    write_json(CHOOSER, record)
+    print(table(record))
+    print(f"\n{verdict(record)}\n\nwritten to {CHOOSER}")
+
+
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line. InputError for a target or a candidate that makes no sense."""
+    parser = argparse.ArgumentParser(description="Suggests sigma and the number of blocks, from trusted images alone.")
+    parser.add_argument("--images", type=int, required=True, help="images that the raw set has or will have")
+    parser.add_argument("--models", type=int, required=True, help="models a block (smooth.m)")
+    parser.add_argument("--radius", type=float, default=0.5, help="joint l2 radius R of the target")
+    parser.add_argument("--rewritten", type=int, default=0, help="images of the target that change at will, a")
+    parser.add_argument("--sigmas", type=float, nargs="+", default=list(SIGMAS), help="noise to try")
+    parser.add_argument("--partitions", type=int, nargs="+", default=None, help="numbers of blocks to try")
+    parser.add_argument("--points", type=int, default=None, help="test images, where certify.simultaneous is true")
+    parser.add_argument("--draws", type=int, default=DRAWS, help="pilot models a block")
+    asked = parser.parse_args(words)
+    if asked.partitions is None:
+        asked.partitions = [k for k in PARTITIONS if k == 1 or 2 * k <= asked.images]
+    for name, least in (("images", 2), ("models", 1), ("rewritten", 0), ("draws", 2), ("points", 1)):
+        value = getattr(asked, name)
+        if value is not None and value < least:
+            raise InputError(f"--{name}={value} makes no target; give {least} or more")
+    if not (math.isfinite(asked.radius) and asked.radius >= 0):
+        raise InputError(f"--radius={asked.radius:g} is no joint l2 norm; give a number above 0")
+    if not asked.radius and not asked.rewritten:
+        raise InputError("--radius=0 with --rewritten=0 asks for no certificate; give a radius above 0")
+    for sigma in asked.sigmas:
+        if not (math.isfinite(sigma) and sigma > 0):
+            raise InputError(f"--sigmas has {sigma:g}; noise is a positive number, in [0,1] pixel units")
+    for k in asked.partitions:
+        if k < 1 or (2 * k > asked.images and k > 1):
+            raise InputError(
+                f"--partitions has {k}: {asked.images} images in so many blocks leave fewer than two a block; "
+                f"give 1..{max(1, asked.images // 2)}"
+            )
+    return asked
+
+
+def choose(asked: argparse.Namespace) -> dict[str, Any]:
+    """Run the pilot; what is to be expected of each (sigma, k), as a record."""
+    recipe, smooth = read_params("train", TrainParams), read_params("smooth", SmoothParams)
+    certify, denoised = read_params("certify", CertifyParams), read_params("sanitize", SanitizeParams).denoise
+    if certify.method != "binary" or smooth.test_sigma:
+        raise InputError(
+            f"params certify.method={certify.method!r} and smooth.test_sigma={smooth.test_sigma:g}: the forecast "
+            "knows the method binary without noise on test inputs alone; set them to binary and 0"
+        )
+    trusted = _trusted()
+    check_recipe(recipe)
+    check_initial(recipe, trusted)
+    level = certify.alpha / (_points(asked) if certify.simultaneous else 1)
+    target = Target(asked.radius, asked.rewritten, asked.models, level)
+    sizes = {k: asked.images // k for k in sorted(set(asked.partitions))}
+    found: list[Outlook] = []
+    worth: dict[float, list[int]] = {}
+    for sigma in sorted(set(asked.sigmas)):
+        for k, size in sizes.items():
+            why = _why_not(trusted, sigma, k, size, target)
+            if why is None:
+                worth.setdefault(sigma, []).append(k)
+            else:
+                largest = largest_radius(sigma, k, target, len(trusted.classes))
+                found.append(Outlook(sigma, k, size, largest, None, None, None, 0, 0, why))
+    prepared = _materials(trusted, recipe, asked.draws, max(worth, default=0.0), denoised=denoised)
+    total = sum(steps(trusted, sorted({sizes[k] for k in ks}), asked.draws) for ks in worth.values())
+    with tqdm(total=total, desc="pilot", unit="step", mininterval=1, disable=not total) as bar:
+        for sigma, ks in worth.items():
+            materials = Materials(sigma=sigma, **prepared)
+            for pilot in make_pilots(materials, sorted({sizes[k] for k in ks}), asked.draws, bar.update):
+                found += [outlook(pilot, sigma, k, target) for k in ks if sizes[k] == pilot.size]
+    found.sort(key=lambda one: (one.sigma, one.k))
+    best = best_of(found)
+    return {
+        "looked_at": "trusted",
+        "trusted_digest": trusted.digest,
+        "trusted_images": len(trusted),
+        "images": asked.images,
+        "models_a_block": asked.models,
+        "pilot_models_a_block": asked.draws,
+        "target": {"radius": asked.radius, "rewritten": asked.rewritten},
+        "level": level,
+        "recipe": recipe_of(recipe),
+        "denoised": denoised,
+        "notes": _notes(trusted, denoised=denoised),
+        "candidates": [_rounded(one) for one in found],
+        "best": _rounded(best) if best else None,
+        "not_told_apart": [{"sigma": one.sigma, "k": one.k} for one in not_told_apart(found, best)] if best else [],
+    }
+
+
+def table(record: dict[str, Any]) -> str:
+    """A row for each (sigma, k), in Markdown."""
+    target = record["target"]
+    lines = [
+        f"Certified accuracy to expect at R = {target['radius']:g} with {target['rewritten']} images rewritten; "
+        f"{record['images']} images, {record['models_a_block']} models a block",
+        "",
+        "| sigma | k | images a block | largest R | expected | 90% | from |",
+        "|--:|--:|--:|--:|--:|---|---|",
+    ]
+    for row in record["candidates"]:
+        figures = ("", row["why"], "")
+        if row["accuracy"] is not None:
+            span = f"{row['low']:.3f} to {row['high']:.3f}"
+            figures = f"{row['accuracy']:.3f}", span, f"{row['blocks']} blocks, {row['points']} images"
+        cells = [f"{row['sigma']:g}", f"{row['k']}", f"{row['images_a_block']}", f"{row['largest']:.3f}", *figures]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def verdict(record: dict[str, Any]) -> str:
+    """What to set, how sure that is, and what it rests on."""
+    best = record["best"]
+    if best is None:
+        return "Nothing is expected to be certified at this target; ask for less, or for more models or noise."
+    lines = [
+        f"Suggested: sanitize.sigma: {best['sigma']:g} and smooth.partitions: {best['k']}, "
+        f"expected {best['accuracy']:.3f} (90% of the repeats {best['low']:.3f} to {best['high']:.3f})."
+    ]
+    if record["not_told_apart"]:
+        others = ", ".join(f"({row['sigma']:g}, {row['k']})" for row in record["not_told_apart"])
+        lines.append(f"This pilot does not tell it apart from (sigma, k) = {others}; --draws {DRAWS * 3} says more.")
+    return "\n".join([*lines, *record["notes"]])
+
+
+def _notes(trusted: ImageSet, *, denoised: bool) -> list[str]:
+    notes = [f"Looked at {len(trusted)} trusted images and at no untrusted one: the suggestion voids no certificate."]
+    if denoised and read_config(DENOISER / PROVENANCE).get("trained_on") == trusted.digest:
+        notes.append(
+            "The denoiser was trained on these same images and may know them better than raw ones: expect less."
+        )
+    return notes
+
+
+def _why_not(trusted: ImageSet, sigma: float, k: int, size: int, target: Target) -> str | None:
+    if largest_radius(sigma, k, target, len(trusted.classes)) <= target.radius:
+        return "0: unanimous votes would not reach it"
+    if not blocks_of_size(trusted, size):
+        return f"skipped: needs {size + LEAST_ASKED} trusted images, there are {len(trusted)}"
+    return None
+
+
+def _trusted() -> ImageSet:
+    path = SETS["trusted"]
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; run `dvc repro ingest`, with trusted images that are not raw ones")
+    trusted = load(path)
+    if not len(trusted):
+        raise InputError(f"{path} has no images; set ingest.trusted, or put a trusted set under data/incoming/trusted")
+    require_trainable(trusted, "trusted")
+    return trusted
+
+
+def _points(asked: argparse.Namespace) -> int:
+    if asked.points is None:
+        raise InputError("param certify.simultaneous=true shares alpha among the test images; say how many: --points N")
+    return int(asked.points)
+
+
+def _materials(trusted: ImageSet, recipe: TrainParams, draws: int, sigma: float, *, denoised: bool) -> dict[str, Any]:
+    """What the models of every sigma are made from. InputError if the denoiser does not reach the largest."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    denoiser = load_denoiser(DENOISER, device) if denoised else None
+    if denoiser and sigma:
+        require_reachable(sigma, denoiser.facts.largest_sigma)
+    extractor = initial = None
+    if recipe.initial_weights and recipe.mode == "transfer":
+        extractor = load_extractor(Path(recipe.initial_weights))
+        extractor.network.to(device)
+        extractor = accelerated(extractor)
+    elif recipe.initial_weights:
+        initial = read_weights(Path(recipe.initial_weights))[1]
+    return {
+        "raw": trusted,
+        "test": trusted,
+        "denoiser": denoiser,
+        "recipe": recipe,
+        "draws": draws,
+        "initial": initial,
+        "extractor": extractor,
+        "device": device,
+    }
+
+
+def _rounded(one: Outlook) -> dict[str, Any]:
+    return {key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(one).items()}
+
+
+if __name__ == "__main__":
+    errors.run(main)

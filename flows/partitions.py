@@ -1,0 +1,204 @@
+"""The certificate of a partitioned ensemble: how many images are rewritten, and how far all the others are moved."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flows.report import l2_of, pivot
+from models.certificate import ABSTAIN, certified_accuracy
+from models.params import CertifyParams
+from models.partition import frontier
+
+RULE = "sha256 of the image's id, mod k"
+MOST_ROWS = 10
+"""Numbers of rewritten images that are reported, at most; 0 and the largest always are."""
+MOST_STEPS = 7
+"""Steps of epsilon that are reported, at most, beside 0."""
+
+
+def has_stable_ids(ids: Sequence[str]) -> bool:
+    """Whether an image keeps its id when others are added or removed: not where the ids are the indices 0..n-1.
+
+    Those are the ids that an array without an `ids` column gets. An image added in front renames all that follow.
+    """
+    return set(ids) != set(map(str, range(len(ids))))
+
+
+def partition_record(
+    labels: NDArray[np.int64],
+    radii: NDArray[np.float64],
+    truth: NDArray[np.int64],
+    params: CertifyParams,
+    dimension: int,
+    classes: int,
+    block_sizes: NDArray[np.int64],
+    *,
+    stable_ids: bool,
+) -> dict[str, Any]:
+    """The `partitions` section of certificate.json: the blocks, what one image costs, and two tables of what holds.
+
+    labels, radii: (n_points, k) as `models.partition.block_certificates` gives them; truth (n_points,); dimension:
+    values of an image; classes: K; block_sizes: images in each of the k blocks. The same input gives the same record.
+
+    frontier  a row for a = 0..the largest a with any certified answer (at most `MOST_ROWS` of them): a images are
+              rewritten at will, and the others move within a joint l2 radius. Certified accuracy at each of
+              `params.radii`, and the median radius of the certified answers (None where there are none).
+    grid      for the same a and for steps of epsilon up to one at which nothing is certified: a images are rewritten
+              and *every* other image moves by up to epsilon (l_infinity, in 255ths), certified accuracy. A block that
+              holds a rewritten image is given away whole, so those that count are at most n - s images, s the size of
+              the a smallest blocks.
+    """
+    k, sizes = labels.shape[1], np.sort(np.asarray(block_sizes, dtype=np.int64))
+    if len(sizes) != k:
+        raise ValueError(f"{len(sizes)} block sizes for {k} blocks; give one a block")
+    label, radius = frontier(labels, radii, classes, range(k // 2 + 1))  # no gap exceeds k + 1, and a is worth 2a
+    certified = (label != ABSTAIN).any(axis=1)
+    rows = _spread(int(np.flatnonzero(certified).max(initial=0)))
+    others = int(sizes.sum()) - np.concatenate([[0], np.cumsum(sizes)])
+    joint = np.sqrt(others[rows])
+    epsilons = _steps(max(_reach(radius[a], scale, dimension) for a, scale in zip(rows, joint, strict=True)))
+    return {
+        "k": k,
+        "rule": RULE,
+        "block_sizes": {"smallest": int(sizes[0]), "median": float(np.median(sizes)), "largest": int(sizes[-1])},
+        "stable_ids": stable_ids,
+        "one_image_costs": {"rewritten": 1} | ({"added": 1, "removed": 1, "renamed": 2} if stable_ids else {}),
+        "most_rewritten": rows[-1],
+        "frontier": [
+            {
+                "rewritten": a,
+                "certified": int(np.sum(label[a] != ABSTAIN)),
+                "median_radius": _median(radius[a][label[a] != ABSTAIN]),
+                "at_radii": [
+                    {"radius": r, "certified_accuracy": round(float(share), 4)}
+                    for r, share in zip(
+                        params.radii, certified_accuracy(label[a], radius[a], truth, params.radii), strict=True
+                    )
+                ],
+            }
+            for a in rows
+        ],
+        "grid": [
+            {"rewritten": a, "epsilon_255": e, "certified_accuracy": round(float(share), 4)}
+            for a, scale in zip(rows, joint, strict=True)
+            for e, share in zip(
+                epsilons,
+                certified_accuracy(label[a], radius[a], truth, [scale * l2_of(e, dimension) for e in epsilons]),
+                strict=True,
+            )
+        ],
+    }
+
+
+def partitions_of(certificate: dict[str, Any]) -> dict[str, Any] | None:
+    """The certificate's `partitions` section; None where the ensemble is one."""
+    found = certificate.get("partitions")
+    return found if isinstance(found, dict) else None
+
+
+def blocks_of(certificate: dict[str, Any]) -> int:
+    """How many blocks the ensemble has: 1 where it is one."""
+    section = partitions_of(certificate)
+    return section["k"] if section else 1
+
+
+def partition_in_words(section: dict[str, Any]) -> str:
+    """How the raw set is split."""
+    sizes = section["block_sizes"]
+    return (
+        f"{section['k']} blocks of {sizes['smallest']} to {sizes['largest']} images "
+        f"(median {sizes['median']:g}), by the {section['rule']}"
+    )
+
+
+def costs_in_words(section: dict[str, Any]) -> str:
+    """What a rewritten image stands for, and what other changes cost."""
+    if not section["stable_ids"]:
+        return (
+            "An image whose pixels or label are rewritten in place counts once. No image may be added or removed: the "
+            "ids are the images' places, and all that follow would be renamed."
+        )
+    return (
+        "An image that is rewritten, relabelled under its id, added or removed counts once; one that is renamed, or "
+        "moved to another class's folder, twice."
+    )
+
+
+def most_in_words(section: dict[str, Any]) -> str:
+    """How far the frontier goes."""
+    most = section["most_rewritten"]
+    if not section["frontier"][0]["certified"]:
+        return "Nothing is certified here."
+    if not most:
+        return "Answers are certified only where no image is rewritten at will."
+    return f"The most images that any answer here is certified against is {most}."
+
+
+def sentences(section: dict[str, Any]) -> list[str]:
+    """The section for the model card: what is certified and against what, then the tables in Markdown."""
+    return [
+        f"The raw set is split into {partition_in_words(section)}; each block has its own models.",
+        f"Certified accuracy where a images are changed at will and all others move within a joint l2 radius R. "
+        f"{costs_in_words(section)} {most_in_words(section)}",
+        frontier_table(section),
+        "Certified accuracy where a images are changed at will and *every* other image moves by up to so much in every "
+        "pixel:",
+        grid_table(section),
+    ]
+
+
+def frontier_table(section: dict[str, Any]) -> str:
+    """A row a number of rewritten images, a column a radius, and the median radius, in Markdown."""
+    radii = [row["radius"] for row in section["frontier"][0]["at_radii"]]
+    return _markdown(
+        ["images rewritten", *(f"R = {r:g}" for r in radii), "median R"],
+        [
+            [f"{row['rewritten']}", *(f"{cell['certified_accuracy']:.3f}" for cell in row["at_radii"]), median_of(row)]
+            for row in section["frontier"]
+        ],
+    )
+
+
+def grid_table(section: dict[str, Any]) -> str:
+    """A row a number of rewritten images, a column an epsilon for all the others, in Markdown."""
+    columns, rows = pivot(section["grid"], "rewritten", "epsilon_255")
+    return _markdown(
+        ["images rewritten", *(f"others by {e:g}/255" for e in columns)],
+        [[f"{a:g}", *(f"{share:.3f}" for share in shares)] for a, shares in rows.items()],
+    )
+
+
+def median_of(row: dict[str, Any]) -> str:
+    """A frontier row's median radius, or that there is none."""
+    return "none" if row["median_radius"] is None else f"{row['median_radius']:.3f}"
+
+
+def _markdown(header: list[str], rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in [header, *rows]]
+    return "\n".join([lines[0], "|---" * len(header) + "|", *lines[1:]])
+
+
+def _spread(most: int) -> list[int]:
+    """0..most, or `MOST_ROWS` of them at even distances with both ends."""
+    return sorted({round(a) for a in np.linspace(0, most, min(most + 1, MOST_ROWS))})
+
+
+def _reach(radius: NDArray[np.float64], joint: float, dimension: int) -> float:
+    """The epsilon (l_infinity, in 255ths) at which no answer of these is certified any more; 0 where none is."""
+    return float(radius.max(initial=0) / (joint * math.sqrt(dimension)) * 255) if joint else 0.0
+
+
+def _steps(reach: float) -> list[float]:
+    """0 and round steps to the first at or past `reach`; 0 alone where that is 0."""
+    if not reach > 0:
+        return [0.0]
+    scale = 10.0 ** math.floor(math.log10(reach / MOST_STEPS))
+    step = next(scale * f for f in (1, 2, 2.5, 5, 10, 20) if reach / (scale * f) <= MOST_STEPS)
+    return [float(f"{i * step:.6g}") for i in range(math.ceil(reach / step) + 1)]
+
+
+def _median(radii: NDArray[np.float64]) -> float | None:
+    return round(float(np.median(radii)), 6) if len(radii) else None

@@ -1,0 +1,120 @@
+"""A pilot: a few models of blocks of trusted images, asked about the trusted images that their block has not seen.
+
+It reads no untrusted image. What is concluded from it (`models.chooser`) may therefore enter the plan of an ensemble on
+the raw set without making the ensemble depend on it. The trusted images must not be among the raw ones: whoever
+changes the raw set could otherwise change what the pilot says.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, from_numpy, nn
+
+from models.draw import Materials
+from models.heads import fit_head_of_some
+from models.partition import block_of
+from models.stacked import train_stack
+from models.training import predict_inputs, reads_raw_images, train
+from models.votes import NOBODY
+from sanitize.errors import InputError
+from sanitize.imageset import ImageSet
+from sanitize.noise import training_seed
+from sanitize.sanitizer import sanitize
+
+ENTROPY = hashlib.sha256(b"cleanlabel/pilot/1").digest()
+"""Of the pilot's noise and trainings. Known to everybody: nothing is certified by it, and the pilot can be repeated."""
+MOST_BLOCKS = 10
+LEAST_ASKED = 40
+"""Trusted images that must be left to ask about, at least."""
+NO_VOTE = NOBODY - 1
+"""In place of a vote where the image is one of the block's own."""
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """What blocks of `size` trusted images answered: votes (blocks, draws, n_points), NO_VOTE for a block's own images.
+
+    The points are the trusted images that some block has not seen; truth (n_points,), their labels.
+    """
+
+    size: int
+    votes: NDArray[np.int64]
+    truth: NDArray[np.int64]
+    classes: int
+
+
+def blocks_of_size(trusted: ImageSet, size: int) -> list[NDArray[np.int64]]:
+    """Disjoint blocks of `size` trusted images, at most `MOST_BLOCKS`, as rows in the order of the images' ids.
+
+    The images are taken in the order of the hash that splits raw sets (`models.partition.block_of`). Empty where
+    fewer than `LEAST_ASKED` images would be left to ask a block about.
+    """
+    if len(trusted) - size < LEAST_ASKED:
+        return []
+    order = np.argsort(block_of(trusted.ids, 2**62), kind="stable")
+    by_id = np.argsort(np.argsort(np.array(trusted.ids)))
+    blocks = [order[start : start + size] for start in range(0, len(trusted) - size + 1, size)][:MOST_BLOCKS]
+    return [rows[np.argsort(by_id[rows])] for rows in blocks]
+
+
+def steps(trusted: ImageSet, sizes: Sequence[int], draws: int) -> int:
+    """How often `make_pilots` tells of a step: a sanitized copy, or a trained model."""
+    return draws * (1 + sum(len(blocks_of_size(trusted, size)) for size in sizes))
+
+
+def make_pilots(
+    materials: Materials, sizes: Sequence[int], draws: int, done: Callable[[], object] = lambda: None
+) -> Iterator[Pilot]:
+    """A pilot for each block size that leaves images to ask about, all from the same `draws` sanitized copies.
+
+    materials.raw and materials.test are both the trusted set. Sizes without a block are passed over. `done` is
+    called after each of `steps`. InputError if the recipe shows un-noised images to training.
+    """
+    trusted, recipe = materials.raw, materials.recipe
+    if reads_raw_images(recipe):
+        raise InputError("the recipe shows un-noised images to training, which voids any certificate; change train.*")
+    fast = materials.fast(materials.sigma)
+    copies = []
+    for draw in range(draws):
+        copies.append(
+            sanitize(trusted, materials.sigma, materials.denoiser, ENTROPY, draw, denoise=fast, batch=materials.batch)
+        )
+        done()
+    seen: Sequence[Any] = [materials.inputs_of(copy) for copy in copies] if materials.extractor else copies
+    for size in sizes:
+        blocks = blocks_of_size(trusted, size)
+        if not blocks:
+            continue
+        votes = np.empty((len(blocks), draws, len(trusted)), dtype=np.int64)
+        for b, rows in enumerate(blocks):
+            seeds = [training_seed(ENTROPY, b * draws + draw) for draw in range(draws)]
+            for draw, model in enumerate(_models_of(materials, seen, rows, seeds)):
+                votes[b, draw] = predict_inputs(model, materials.test_inputs, materials.device)
+                done()
+            votes[b][:, rows] = NO_VOTE
+        asked = (votes[:, 0] != NO_VOTE).any(axis=0)
+        yield Pilot(size, votes[:, :, asked], trusted.labels[asked], len(trusted.classes))
+
+
+def _models_of(
+    materials: Materials, seen: Sequence[Any], rows: NDArray[np.int64], seeds: Sequence[int]
+) -> Iterator[nn.Module]:
+    """The models of one block, one a draw."""
+    labels, classes = materials.raw.labels[rows], len(materials.raw.classes)
+    recipe, extractor = materials.recipe, materials.extractor
+    if extractor:
+        prior = extractor.head if recipe.head_prior else None
+        features: Tensor
+        for features in seen:
+            found = features[from_numpy(rows)]
+            head = fit_head_of_some(found, from_numpy(labels), classes, recipe.head, recipe.head_l2, prior)
+            yield nn.Sequential(nn.Flatten(), head).to(materials.device)
+    elif materials.stacked(len(seeds)):
+        yield from train_stack([copy[rows] for copy in seen], labels, classes, recipe, seeds, materials.device)
+    else:
+        for copy, seed in zip(seen, seeds, strict=True):
+            yield train(copy[rows], labels, classes, recipe, seed, materials.device, initial=materials.initial)

@@ -1,0 +1,115 @@
+"""The chooser: it finds the better of two, says what it cannot say, and never opens the raw set."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from imports import ROOT
+from registered import RECIPE, set_params
+
+from flows.choose import CHOOSER, choose, parse, table, verdict
+from models.chooser import Target, forecast, largest_radius
+from models.pilot import LEAST_ASKED, NO_VOTE, Pilot, blocks_of_size
+from sanitize.errors import InputError
+from sanitize.files import write_json
+from sanitize.imageset import ImageSet, save_npz
+from sanitize.ingest import digits
+from sanitize.paths import SETS
+
+ASKED = ["--images", "150", "--models", "30", "--radius", "0.1", "--draws", "4"]
+
+
+@pytest.fixture
+def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ImageSet:
+    """A working directory with params for noise alone, 200 trusted digits, and a raw set that nobody can read."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", "params.yaml")
+    set_params(train=RECIPE, sanitize={"denoise": False})
+    images = digits(200, 10, 0)["trusted"]
+    save_npz(images, SETS["trusted"])
+    SETS["raw"].write_bytes(b"whoever opens this fails")
+    return images
+
+
+def test_the_better_of_two_is_chosen_without_a_look_at_the_raw_set(trusted):
+    asked = parse([*ASKED, "--sigmas", "0.25", "4", "--partitions", "1", "10"])
+    record = choose(asked)
+    SETS["raw"].unlink()
+    assert choose(asked) == record
+    best = record["best"]
+    assert (best["sigma"], best["k"], best["images_a_block"]) == (0.25, 1, 150)
+    assert best["low"] <= best["accuracy"] <= best["high"]
+    shares = {(row["sigma"], row["k"]): row["accuracy"] for row in record["candidates"]}
+    assert len(shares) == 4
+    assert shares[0.25, 1] > 0.5 > 0.1 > shares[4, 10]
+    assert (record["looked_at"], record["trusted_digest"]) == ("trusted", trusted.digest)
+    write_json(CHOOSER, record)
+    assert json.loads(CHOOSER.read_text()) == record
+    assert f"| 0.25 | 1 | 150 | {best['largest']:.3f} | {best['accuracy']:.3f} |" in table(record)
+    assert "sanitize.sigma: 0.25 and smooth.partitions: 1" in verdict(record)
+    assert "Looked at 200 trusted images and at no untrusted one" in verdict(record)
+
+
+def test_what_cannot_be_piloted_or_reached_is_said(trusted):
+    record = choose(parse(["--images", "170", "--models", "30", "--radius", "9", "--sigmas", "1", "--partitions", "1"]))
+    assert record["best"] is None
+    assert "0: unanimous votes would not reach it" in table(record)
+    assert "Nothing is expected to be certified" in verdict(record)
+    large = choose(parse(["--images", "170", "--models", "30", "--radius", ".1", "--sigmas", "1", "--partitions", "1"]))
+    assert f"skipped: needs {170 + LEAST_ASKED} trusted images, there are 200" in table(large)
+
+
+def test_blocks_are_disjoint_and_leave_images_to_ask_about(trusted):
+    blocks = blocks_of_size(trusted, 30)
+    assert [len(rows) for rows in blocks] == [30] * 6
+    assert len(np.unique(np.concatenate(blocks))) == 180
+    assert all((np.diff([int(trusted.ids[row][-4:]) for row in rows]) > 0).all() for rows in blocks)
+    assert blocks_of_size(trusted, 200 - LEAST_ASKED + 1) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--radius", "0"], "--radius=0 with --rewritten=0 asks for no certificate"),
+        (["--radius", "-1"], "--radius=-1 is no joint l2 norm"),
+        (["--radius", "nan"], "--radius=nan is no joint l2 norm"),
+        (["--rewritten", "-1"], "--rewritten=-1 makes no target; give 0 or more"),
+        (["--models", "0"], "--models=0 makes no target; give 1 or more"),
+        (["--sigmas", "0"], "--sigmas has 0; noise is a positive number"),
+        (["--partitions", "151"], "--partitions has 151: 150 images in so many blocks leave fewer than two a block"),
+    ],
+)
+def test_a_target_that_makes_no_sense_is_refused_in_a_sentence(words, sentence):
+    with pytest.raises(InputError, match=sentence):
+        parse([*ASKED, *words])
+
+
+def test_without_trusted_images_there_is_no_pilot(trusted):
+    asked = parse(ASKED)
+    save_npz(trusted.take(np.arange(0)), SETS["trusted"])
+    with pytest.raises(InputError, match="has no images; set ingest.trusted"):
+        choose(asked)
+    SETS["trusted"].unlink()
+    with pytest.raises(InputError, match="does not exist; run `dvc repro ingest`"):
+        choose(asked)
+
+
+def pilot_of(right: float, draws: int, blocks: int = 4, n: int = 200) -> Pilot:
+    """Blocks that answer class 0 where it is right, with this chance, and else one of three others."""
+    generator = np.random.default_rng(0)
+    votes = np.where(generator.random((blocks, draws, n)) < right, 0, generator.integers(1, 4, (blocks, draws, n)))
+    own = np.arange(n) % blocks == np.arange(blocks)[:, None]
+    return Pilot(10, np.where(own[:, None], NO_VOTE, votes), np.zeros(n, dtype=np.int64), 4)
+
+
+def test_the_forecast_grows_with_what_was_seen_and_never_takes_few_votes_for_certainty():
+    target = Target(radius=0.5, rewritten=0, m=100, level=0.001)
+    shares = [forecast(pilot_of(right, 12), 0.5, 4, target).mean() for right in (0.25, 0.8, 1.0)]
+    assert shares[0] == 0.0 < shares[1] < shares[2]
+    limit = largest_radius(0.5, 4, target, 4)
+    near = Target(limit * 0.999, 0, 100, 0.001)
+    few, more = (forecast(pilot_of(1.0, draws, n=2), 0.5, 4, near).mean() for draws in (2, 500))
+    assert few < more
+    assert not forecast(pilot_of(1.0, 500), 0.5, 4, Target(limit, 0, 100, 0.001)).any()
