@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from flows.assembly import assemble, check_registration, check_seals
 from flows.ensemble import Ensemble, Votes, describe, read_ensemble, reveal_entropy, root_of
+from flows.partitions import partition_record
 from flows.report import at_images, at_radii, at_triggers
 from flows.store import SMOOTHED, Store
 from models.answers import answers, largest_radius
@@ -115,6 +116,18 @@ def compute(
         "covers": _scope(plan),
         "holds": "for all test points at once" if plan.simultaneous else "for each test point on its own",
     }
+    if plan.partitions > 1:
+        sizes = np.array(plan.block_sizes)
+        certificate["blocks"] = partition_record(
+            found.block_labels,
+            found.block_radii,
+            test.labels,
+            params,
+            dimension,
+            plan.classes,
+            sizes,
+            stable_ids=plan.stable_ids,
+        )
     return Certified(certificate, counts, label, radius)
 
 

@@ -10,6 +10,7 @@ from flows.assembly import assemble
 from flows.ensemble import open_ensemble
 from flows.store import SMOOTHED, TAG, log_files
 from models.answers import answers
+from models.certificate import ABSTAIN
 from models.params import CertifyParams, SmoothParams
 from models.partition import RULE, block_of
 from models.votes import votes_hash, votes_to_bytes
@@ -34,7 +35,8 @@ def test_a_partitioned_ensemble_is_certified_audited_and_served(store):
     assert all(row.shape == (K, 40) for row in votes.values())
     found = answers(made.ensemble.plan, 0, 20, votes, 40)
     np.testing.assert_array_equal(certified.radius, found.radius)
-    assert certified.certificate["partitions"] == K
+    assert certified.certificate["partitions"] == certified.certificate["blocks"]["k"] == K
+    assert certified.certificate["blocks"]["frontier"][0]["certified"] == (certified.label != ABSTAIN).sum()
     assert certified.certificate["level"] == 0.001
     assert certified.certificate["largest_certifiable_radius"] >= certified.radius.max().round(6) > 0
     checks = {check.name: check for check in made.audit(replay=2)}
