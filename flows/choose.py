@@ -43,6 +43,7 @@ CHOOSER = REPORTS / "chooser.json"
 SIGMAS = (0.1, 0.25, 0.5, 1.0)
 PARTITIONS = (1, 2, 5, 10, 20, 50, 100)
 DRAWS = 12
+SKIPPED = "skipped"
 
 
 def main() -> None:
@@ -172,6 +173,9 @@ def verdict(record: dict[str, Any]) -> str:
     if record["not_told_apart"]:
         others = ", ".join(f"({row['sigma']:g}, {row['k']})" for row in record["not_told_apart"])
         lines.append(f"This pilot does not tell it apart from (sigma, k) = {others}; --draws {DRAWS * 3} says more.")
+    untried = sorted({row["k"] for row in record["candidates"] if row["why"].startswith(SKIPPED)})
+    if untried:
+        lines.append(f"Not tried, for want of trusted images, and perhaps better: k = {', '.join(map(str, untried))}.")
     return "\n".join([*lines, *record["notes"]])
 
 
@@ -188,7 +192,7 @@ def _why_not(trusted: ImageSet, sigma: float, k: int, size: int, target: Target)
     if largest_radius(sigma, k, target, len(trusted.classes)) <= target.radius:
         return "0: unanimous votes would not reach it"
     if not blocks_of_size(trusted, size):
-        return f"skipped: needs {size + LEAST_ASKED} trusted images, there are {len(trusted)}"
+        return f"{SKIPPED}: needs {size + LEAST_ASKED} trusted images, there are {len(trusted)}"
     return None
 
 

@@ -92,7 +92,7 @@ def make_pilots(
         votes = np.empty((len(blocks), draws, len(trusted)), dtype=np.int64)
         for b, rows in enumerate(blocks):
             seeds = [training_seed(ENTROPY, b * draws + draw) for draw in range(draws)]
-            for draw, model in enumerate(_models_of(materials, seen, rows, seeds)):
+            for draw, model in enumerate(block_models(materials, seen, rows, seeds)):
                 votes[b, draw] = predict_inputs(model, materials.test_inputs, materials.device)
                 done()
             votes[b][:, rows] = NO_VOTE
@@ -100,10 +100,13 @@ def make_pilots(
         yield Pilot(size, votes[:, :, asked], trusted.labels[asked], len(trusted.classes))
 
 
-def _models_of(
+def block_models(
     materials: Materials, seen: Sequence[Any], rows: NDArray[np.int64], seeds: Sequence[int]
 ) -> Iterator[nn.Module]:
-    """The models of one block, one a draw."""
+    """The models of the block at `rows` of materials.raw, one for each of `seen` and of `seeds`.
+
+    seen: the sanitized copies of the whole set, or their features where the recipe is transfer.
+    """
     labels, classes = materials.raw.labels[rows], len(materials.raw.classes)
     recipe, extractor = materials.recipe, materials.extractor
     if extractor:

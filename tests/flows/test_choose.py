@@ -57,7 +57,9 @@ def test_what_cannot_be_piloted_or_reached_is_said(trusted):
     assert record["best"] is None
     assert "0: unanimous votes would not reach it" in table(record)
     assert "Nothing is expected to be certified" in verdict(record)
-    large = choose(parse(["--images", "170", "--models", "30", "--radius", ".1", "--sigmas", "1", "--partitions", "1"]))
+    words = ["--models", "30", "--radius", ".1", "--sigmas", ".25", "--partitions", "1", "2", "--draws", "2"]
+    large = choose(parse(["--images", "170", *words]))
+    assert "perhaps better: k = 1." in verdict(large)
     assert f"skipped: needs {170 + LEAST_ASKED} trusted images, there are 200" in table(large)
 
 

@@ -290,7 +290,7 @@ def test_page_and_card_speak_of_blocks_where_there_are_blocks(made: Parts):
         f"of 4, each by the votes of its own {m} models",
         "can be certified with 4 blocks of",
         "more than 2 images rewritten at will, added or removed",
-        "images rewritten at will and every other image is moved",
+        "images are rewritten at will and every other image is moved",
         f"1 of {m} draws, each a model of every block, are missing",
     ):
         assert needed in said, needed
