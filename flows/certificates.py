@@ -105,7 +105,7 @@ def compute(
         "votes_root": root_of(votes, ensemble.draws),
         "missing_draws": missing,
         "lost_draws": lost,
-        "vote_accuracy": round(float(np.mean(counts.argmax(axis=1) == test.labels)), 4),
+        "vote_accuracy": round(float(np.mean(found.vote == test.labels)), 4),
         "abstentions": int(np.sum(label == ABSTAIN)),
         "largest_certifiable_radius": round(largest_radius(plan, ensemble.attempt, m), 6),
         "image_shape": list(image_shape),

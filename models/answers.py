@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.certificate import Floats, Ints
-from models.partition import block_certificates, partition_radius
+from models.partition import block_certificates, partition_radius, plurality
 from models.plan import Plan
 from models.votes import NOBODY, count_block_votes, count_votes
 
@@ -15,12 +15,14 @@ from models.votes import NOBODY, count_block_votes, count_votes
 class Answers:
     """Of n test points: label and radius as `models.certificate.certify` means them, (n,).
 
-    counts (n, K): how many models voted for each class; of k blocks, how many blocks did, each by most of its models.
+    vote (n,): what most models answer, without a guarantee; of k blocks, the plurality of what most models of each do.
+    counts (n, K): how many models voted for each class; of k blocks, how many are certified for it.
     block_labels, block_radii (n, k): what each block certifies by itself, at its share of the level; None of one block.
     """
 
     label: Ints
     radius: Floats
+    vote: Ints
     counts: Ints
     block_labels: Ints | None = None
     block_radii: Floats | None = None
@@ -37,11 +39,17 @@ def answers(plan: Plan, attempt: int, m: int, votes: Mapping[int, Ints], n: int)
         labels, radii = block_certificates(counts, m, plan.sigma, plan.level_at(m, attempt))
         label, radius = partition_radius(labels, radii, plan.classes)
         top = np.where(counts.any(axis=2), counts.argmax(axis=2), NOBODY)
-        return Answers(label, radius, count_votes(dict(enumerate(top)), len(top), n, plan.classes), labels, radii)
+        vote = plurality(top.T, plan.classes)
+        return Answers(label, radius, vote, _of_blocks(labels.T, plan.classes), labels, radii)
     counts = count_votes(bounding, m, n, plan.classes)
     choosing = {draw - m: row for draw, row in votes.items() if draw >= m}
     selection = count_votes(choosing, plan.selection, n, plan.classes) if plan.selection else None
-    return Answers(*plan.rule(attempt).certify(counts, m, selection), counts)
+    label, radius = plan.rule(attempt).certify(counts, m, selection)
+    return Answers(label, radius, counts.argmax(axis=1), counts)
+
+
+def _of_blocks(labels: Ints, classes: int) -> Ints:
+    return count_votes(dict(enumerate(labels)), len(labels), labels.shape[1], classes)
 
 
 def largest_radius(plan: Plan, attempt: int, m: int) -> float:

@@ -81,14 +81,14 @@ class SmoothedClassifier:
     def certify(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
         """(label, radius, counts) of each image: (n,) with ABSTAIN where nothing is certified, (n,), (n, K).
 
-        counts: how many models voted for each class; of a partitioned ensemble, how many blocks.
+        counts: how many models voted for each class; of a partitioned ensemble, how many blocks are certified for it.
 
         Each holds with the error probability of the plan's certificates, for images that were not chosen by looking at
         these networks. An ensemble that is not certifiable answers by plurality, with radius 0.
         """
         found = answers(self.plan, self.attempt, self.m, self.votes(images), len(images))
         if not self.plan.certifiable:
-            return found.counts.argmax(axis=1), np.zeros(len(images)), found.counts
+            return found.vote, np.zeros(len(images)), found.counts
         return found.label, found.radius, found.counts
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> "pd.DataFrame":
