@@ -100,7 +100,8 @@ def main() -> None:
     for target in targets:
         best = best_of(forecasts[target])
         for one in sorted(forecasts[target], key=lambda one: (one.sigma, one.k)):
-            row = {"radius": target.radius, "rewritten": target.rewritten, "sigma": one.sigma, "k": one.k}
+            row: dict[str, Any] = {"radius": target.radius, "rewritten": target.rewritten}
+            row |= {"sigma": one.sigma, "k": one.k}
             figures = {name: round(float(getattr(one, name) or 0), 4) for name in ("accuracy", "low", "high")}
             row |= figures | {"measured": measured[one.sigma, one.k, target], "chosen": one is best}
             rows.append(row)
@@ -116,16 +117,17 @@ def main() -> None:
     open_rows = [row for row in rows if row["measured"] or row["accuracy"]]
     inside = sum(row["low"] <= row["measured"] <= row["high"] for row in open_rows)
     lost = []
-    for target in TARGETS:
-        same = [row for row in rows if (row["radius"], row["rewritten"]) == target]
+    for asked in TARGETS:
+        same = [row for row in rows if (row["radius"], row["rewritten"]) == asked]
         lost.append(max(row["measured"] for row in same) - sum(row["measured"] for row in same if row["chosen"]))
     print(
         f"measured within the forecast's 90%: {inside} of the {len(open_rows)} that certify anything; "
         f"lost by the choice: {max(lost):.3f} at most"
     )
-    figures = {"m": m, "alpha": ALPHA, "pilot_draws": DRAWS, "pilot_seconds": round(seconds, 1), "rows": rows}
-    figures |= {"inside": inside, "of": len(open_rows), "lost_by_the_choice": [round(x, 4) for x in lost]}
-    record("chooser_quick" if quick else "chooser", figures)
+    found: dict[str, Any] = {"m": m, "alpha": ALPHA, "pilot_draws": DRAWS, "pilot_seconds": round(seconds, 1)}
+    found |= {"rows": rows}
+    found |= {"inside": inside, "of": len(open_rows), "lost_by_the_choice": [round(x, 4) for x in lost]}
+    record("chooser_quick" if quick else "chooser", found)
 
 
 if __name__ == "__main__":
