@@ -56,6 +56,11 @@ def assemble(store: Store, ensemble: Ensemble) -> Assembly:
             raise InputError(f"run {run_id} (draw {draw}) was made by another plan; it is no member of the ensemble")
         check_labels(run, draw_tags(ensemble.plan, draw), draw_params(ensemble.plan, draw))
         row = votes_from_bytes(read_file(store, run, "votes.npy"), f"run {run_id}")
+        if row.shape != ensemble.plan.votes_shape:
+            raise InputError(
+                f"the votes of run {run_id} (draw {draw}) have the shape {row.shape}, the plan's have "
+                f"{ensemble.plan.votes_shape}; it is no member of the ensemble"
+            )
         found = votes_hash(row)
         if found != run.data.tags.get(f"{TAG}votes_sha256"):
             whose = f"; they are those of draw {recorded[found]}" if found in recorded else ""

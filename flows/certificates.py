@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from flows.assembly import assemble, check_registration, check_seals
 from flows.ensemble import Ensemble, Votes, describe, read_ensemble, reveal_entropy, root_of
+from flows.partitions import partition_record
 from flows.report import at_images, at_radii, at_triggers
 from flows.store import SMOOTHED, Store
+from models.answers import answers, largest_radius
 from models.certificate import ABSTAIN
 from models.params import CertifyParams
-from models.votes import count_votes
+from models.plan import Plan
 from sanitize.errors import InputError
 from sanitize.imageset import ImageSet
 from sanitize.noise import Entropy
@@ -82,7 +84,7 @@ def compute(
             f"{SETS['test']} is not the test set this ensemble voted on (digest {test.digest[:12]}, "
             f"not {plan.test_digest[:12]}); run `dvc repro`"
         )
-    m, rule = ensemble.m, plan.rule(ensemble.attempt)
+    m = ensemble.m
     missing = [draw for draw in range(ensemble.draws) if draw not in votes]
     unchosen = sum(draw >= m for draw in missing)
     if unchosen:  # whoever could drop some of them could choose the class after seeing the votes that bound it
@@ -90,12 +92,8 @@ def compute(
             f"{unchosen} of the {plan.selection} draws that choose the class are missing; "
             "run `dvc repro --force smooth`"
         )
-    counts = count_votes({draw: row for draw, row in votes.items() if draw < m}, m, len(test), plan.classes)
-    chosen = {draw - m: row for draw, row in votes.items() if draw >= m}
-    selection = count_votes(chosen, plan.selection, len(test), plan.classes) if plan.selection else None
-    label, radius = rule.certify(counts, m, selection)
-    unanimous = np.eye(1, plan.classes, dtype=np.int64)
-    agreed = rule.certify(unanimous * m, m, unanimous if plan.selection else None)[1]
+    found = answers(plan, ensemble.attempt, m, votes, len(test))
+    label, radius, counts = found.label, found.radius, found.counts
     dimension = math.prod(image_shape)
     certificate = {
         **describe(ensemble),
@@ -107,23 +105,37 @@ def compute(
         "votes_root": root_of(votes, ensemble.draws),
         "missing_draws": missing,
         "lost_draws": lost,
-        "vote_accuracy": round(float(np.mean(counts.argmax(axis=1) == test.labels)), 4),
+        "vote_accuracy": round(float(np.mean(found.vote == test.labels)), 4),
         "abstentions": int(np.sum(label == ABSTAIN)),
-        "largest_certifiable_radius": round(float(agreed[0]), 6),
+        "largest_certifiable_radius": round(largest_radius(plan, ensemble.attempt, m), 6),
         "image_shape": list(image_shape),
         "reported": params.model_dump(mode="json"),
         "at_radii": at_radii(label, radius, test.labels, params.radii, params.epsilon_255, dimension),
         "at_images": at_images(label, radius, test.labels, params.images, params.epsilons_255, dimension),
         "at_triggers": at_triggers(label, radius, test.labels, params.radii, plan.sigma, plan.test_sigma),
-        "covers": _scope(plan.sigma, plan.test_sigma),
+        "covers": _scope(plan),
         "holds": "for all test points at once" if plan.simultaneous else "for each test point on its own",
     }
+    if plan.partitions > 1:
+        sizes = np.array(plan.block_sizes)
+        certificate["blocks"] = partition_record(
+            found.block_labels,
+            found.block_radii,
+            test.labels,
+            params,
+            dimension,
+            plan.classes,
+            sizes,
+            stable_ids=plan.stable_ids,
+        )
     return Certified(certificate, counts, label, radius)
 
 
 def _rule(ensemble: Ensemble) -> str:
     """How the number of models came about, and what keeps the certificate true under that."""
     plan = ensemble.plan
+    if plan.partitions > 1:
+        return f"{plan.m} models of each of {plan.partitions} blocks, as planned"
     if plan.stopping == "none":
         return f"{plan.m} models, as planned"
     where = f"stopped at {ensemble.m}" if ensemble.stopped else f"went on to all {plan.m}"
@@ -134,9 +146,12 @@ def _rule(ensemble: Ensemble) -> str:
     return f"{where} of at most {plan.m} models; looks planned at {times}; this one spends {share:.1%} of alpha"
 
 
-def _scope(sigma: float, test_sigma: float) -> str:
+def _scope(plan: Plan) -> str:
+    sigma, test_sigma = plan.sigma, plan.test_sigma
     poison = "changed pixels of training images (labels and ids fixed, no image added or removed), joint l2 over the "
     poison += "whole training set, in [0,1] pixel units"
+    if plan.partitions > 1:
+        poison += "; with a blocks given away, besides, any change of the images in them (see the frontier)"
     if not test_sigma:
         return f"{poison}; not changes of the test input"
     return (

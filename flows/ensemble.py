@@ -21,7 +21,7 @@ from sanitize.files import replacing, write_json
 from sanitize.noise import Entropy, draw_entropy
 
 Votes = dict[int, NDArray[np.int64]]
-"""The votes (n_test,) of each finished draw."""
+"""The votes of each finished draw, `votes_shape` each."""
 
 CERTIFICATE_ARTIFACT = "ensemble/certificate/certificate.json"
 NETWORKS = "ensemble/data/networks"
@@ -72,7 +72,7 @@ def _plan_ensemble(store: Store, plan: Plan) -> Ensemble:
         again = f", attempt {attempt + 1} on this raw set, recipe and sigma," if attempt else ""
         raise InputError(
             f"param smooth.m={plan.m}: even if all agreed, fewer than {least} models{again} certify nothing at "
-            f"alpha={plan.level_at(plan.m, attempt):.3g}; raise smooth.m to at least {least}"
+            f"alpha={plan.level_at(plan.m, attempt) / plan.partitions:.3g}; raise smooth.m to at least {least}"
         )
     entropy = draw_entropy(plan.entropy_spec)  # the raw set's digest stands in the plan: it is fixed
     keep_entropy(entropy)
@@ -163,11 +163,13 @@ def _ensemble_tags(ensemble: Ensemble) -> dict[str, str]:
 
 def _ensemble_params(ensemble: Ensemble) -> dict[str, Any]:
     description = describe(ensemble)
-    named = (
+    named: tuple[str, ...] = (
         *("m", "selection", "sigma", "test_sigma", "alpha", "method", "simultaneous", "stopping", "attempt"),
         *("entropy_commitment", "entropy_source", "raw_digest", "test_digest", "denoiser_digest", "denoiser_state"),
         *("initial_digest", "initial_state", "recipe_digest", "code_digest", "certifiable"),
     )
+    if ensemble.plan.partitions > 1:
+        named += ("partitions", "partition_rule")
     recipe = {f"recipe.{key}": value for key, value in ensemble.plan.recipe.items()}
     return {key: description[key] for key in named} | recipe
 
@@ -176,6 +178,8 @@ def version_tags(ensemble: Ensemble, votes_root: str) -> dict[str, str]:
     """What the registered version says of its ensemble from the beginning."""
     own, plan = _ensemble_tags(ensemble), ensemble.plan
     kept = {key: own[key] for key in ("plan", "entropy_source", "sigma", "certifiable", "stopping")}
+    if plan.partitions > 1:
+        kept["partitions"] = str(plan.partitions)
     return kept | {"m": str(ensemble.m), "method": plan.method, "votes_root": votes_root}
 
 
@@ -254,12 +258,12 @@ def only_one(plan: Plan) -> Iterator[None]:
 
 
 def save_ensemble(store: Store, ensemble: Ensemble, votes: Votes, directory: Path) -> Any:
-    """Write the ensemble as DVC tracks it and attach it to its run: the plan, the votes (draws, n_test), their root.
+    """Write the ensemble as DVC tracks it and attach it to its run: the plan, its votes, their root.
 
     A missing draw's row is all -1. Nothing in the files says when or where they were made.
     """
     draws = ensemble.draws
-    matrix = np.full((draws, ensemble.plan.n_test), NOBODY, dtype="<i8")
+    matrix = np.full((draws, *ensemble.plan.votes_shape), NOBODY, dtype="<i8")
     for draw, row in votes.items():
         matrix[draw] = row
     content = {

@@ -1,11 +1,12 @@
 """What an ensemble will take, said before it is begun: from a batch of draws that is made, timed and thrown away."""
 
 import time
+from dataclasses import replace
 
 from flows.engine import gpus, workers
 from flows.ensemble import draw_params, draw_tags
 from flows.worker import Keep, kept, prepare
-from models.anytime import Looks, largest_radius, look_levels
+from models.answers import largest_radius
 from models.draw import Smoothed, make_batch
 from models.plan import Plan, least_models
 from models.votes import votes_to_bytes
@@ -52,13 +53,12 @@ def forecast(plan: Plan, keep: Keep) -> str:
 def _table(plan: Plan, seconds: float) -> str:
     """A row for every m: the radius of unanimous votes at the plan's level, and the time it takes."""
     level = plan.level(0)
-    least = least_models(level, plan.method, plan.classes)
+    least = least_models(level / plan.partitions, plan.method, plan.classes)
     rows = ["| m | largest certifiable R | time |", "|--:|--:|--:|"]
     for m in sorted({least, plan.m, *SIZES}):
         if m < least:
             continue
-        rule = Looks((m,), look_levels(level, (1.0,)), plan.sigma, plan.method)
-        radius = largest_radius(rule, m, plan.classes)
+        radius = largest_radius(replace(plan, m=m, stopping="none", looks=(), shares=()), 0, m)
         rows.append(f"| {m:,} | {radius:.3f} | {_words(seconds * (m + plan.selection))} |")
     note = f"R in [0,1] pixel units, when all m agree: method {plan.method}, level {level:.3g} (a first attempt)"
     return "\n".join([*rows, "", note])

@@ -1,7 +1,6 @@
 """The certificate of a partitioned ensemble: how many images are rewritten, and how far all the others are moved."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,21 +9,12 @@ from numpy.typing import NDArray
 from flows.report import l2_of, pivot
 from models.certificate import ABSTAIN, certified_accuracy
 from models.params import CertifyParams
-from models.partition import frontier
+from models.partition import RULE, frontier
 
-RULE = "sha256 of the image's id, mod k"
 MOST_ROWS = 10
 """Numbers of rewritten images that are reported, at most; 0 and the largest always are."""
 MOST_STEPS = 7
 """Steps of epsilon that are reported, at most, beside 0."""
-
-
-def has_stable_ids(ids: Sequence[str]) -> bool:
-    """Whether an image keeps its id when others are added or removed: not where the ids are the indices 0..n-1.
-
-    Those are the ids that an array without an `ids` column gets. An image added in front renames all that follow.
-    """
-    return set(ids) != set(map(str, range(len(ids))))
 
 
 def partition_record(
@@ -38,7 +28,7 @@ def partition_record(
     *,
     stable_ids: bool,
 ) -> dict[str, Any]:
-    """The `partitions` section of certificate.json: the blocks, what one image costs, and two tables of what holds.
+    """The `blocks` section of certificate.json: the blocks, what one image costs, and two tables of what holds.
 
     labels, radii: (n_points, k) as `models.partition.block_certificates` gives them; truth (n_points,); dimension:
     values of an image; classes: K; block_sizes: images in each of the k blocks. The same input gives the same record.
@@ -94,8 +84,8 @@ def partition_record(
 
 
 def partitions_of(certificate: dict[str, Any]) -> dict[str, Any] | None:
-    """The certificate's `partitions` section; None where the ensemble is one."""
-    found = certificate.get("partitions")
+    """The certificate's `blocks` section; None where the ensemble is one."""
+    found = certificate.get("blocks")
     return found if isinstance(found, dict) else None
 
 
@@ -110,7 +100,7 @@ def partition_in_words(section: dict[str, Any]) -> str:
     sizes = section["block_sizes"]
     return (
         f"{section['k']} blocks of {sizes['smallest']} to {sizes['largest']} images "
-        f"(median {sizes['median']:g}), by the {section['rule']}"
+        f"(median {sizes['median']:g}), by {section['rule']}"
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from models.anytime import default_looks, look_shares
 from models.params import CertifyParams, SmoothParams, TrainParams, check_recipe
+from models.partition import RULE, block_of, ids_are_names
 from models.plan import Plan, code_digest, least_models, recipe_of
 from sanitize.denoiser_files import PROVENANCE, Facts, digest_of, layout, read_config
 from sanitize.errors import InputError
@@ -35,6 +36,7 @@ def make_plan() -> Plan:
             f"params certify.method={certify_params.method!r} and smooth.selection={smooth_params.selection} do not "
             "fit: split needs models that choose the class (smooth.selection: 20, say), the other methods take none"
         )
+    blocks = blocks_of(smooth_params, certify_params, raw)
     looks, shares = looks_of(smooth_params, certify_params, len(raw.classes), len(test))
     sigma, test_sigma = sanitize_params.sigma, smooth_params.test_sigma
     denoiser = denoiser_facts(raw, max(sigma, test_sigma)) if sanitize_params.denoise else {}
@@ -61,7 +63,34 @@ def make_plan() -> Plan:
         batch_of_draws=smooth_params.batch_of_draws,
         entropy_spec=sanitize_params.entropy,
         code_digest=code_digest(),
+        **blocks,
     )
+
+
+def blocks_of(smooth: SmoothParams, certify: CertifyParams, raw: ImageSet) -> dict[str, Any]:
+    """What the plan says of its blocks. InputError unless so many can be had of the raw set, and with the params."""
+    k, n = smooth.partitions, len(raw)
+    if k == 1:
+        return {}
+    if k > n:
+        raise InputError(f"param smooth.partitions={k} is more blocks than the raw set has images ({n}); lower it")
+    for name, value, wanted, why in (
+        ("certify.method", certify.method, "binary", "a block's votes choose its class and bound it"),
+        ("smooth.stopping", smooth.stopping, "none", "a look is planned for one ensemble"),
+        ("smooth.test_sigma", smooth.test_sigma, 0, "noise on a test input hits all blocks at once"),
+    ):
+        if value != wanted:
+            raise InputError(
+                f"params smooth.partitions={k} and {name}={value} do not go together ({why}); set {name} to {wanted}, "
+                "or smooth.partitions to 1"
+            )
+    sizes = np.bincount(block_of(raw.ids, k), minlength=k)
+    return {
+        "partitions": k,
+        "partition_rule": RULE,
+        "block_sizes": tuple(sizes.tolist()),
+        "stable_ids": ids_are_names(raw.ids),
+    }
 
 
 def looks_of(

@@ -80,7 +80,9 @@ def title(certificate: dict[str, Any]) -> str:
     """What was certified, in a line."""
     how = "denoised" if certificate["denoiser_digest"] else "noise only"
     scope = "all points at once" if certificate["simultaneous"] else "per point"
-    return f"σ = {certificate['sigma']:g}, m = {certificate['m']}, α = {certificate['level']:.3g} {scope}, {how}"
+    k = certificate.get("partitions", 1)
+    models = f"m = {certificate['m']}" + (f" in each of {k} blocks" if k > 1 else "")
+    return f"σ = {certificate['sigma']:g}, {models}, α = {certificate['level']:.3g} {scope}, {how}"
 
 
 def at_radii(
@@ -173,10 +175,12 @@ def what_it_buys(radius: float, epsilon_255: float, dimension: int) -> str:
 def table(certificate: dict[str, Any], seconds_a_model: float | None) -> str:
     """The result in Markdown, for the terminal, Prefect's page and the README."""
     spent = f"{seconds_a_model:.2f}" if seconds_a_model is not None else "not recorded"
+    k = certificate.get("partitions", 1)
+    models = f"{certificate['m']}" + (f" in each of {k} blocks" if k > 1 else "")
     lines = [
         "| σ | m | α | accuracy of the vote | abstentions | seconds a model |",
         "|---|---|---|---|---|---|",
-        f"| {certificate['sigma']:g} | {certificate['m']} | {certificate['level']:.3g} "
+        f"| {certificate['sigma']:g} | {models} | {certificate['level']:.3g} "
         f"| {certificate['vote_accuracy']:.3f} | {certificate['abstentions']} of {certificate['n_test']} | {spent} |",
         "",
         "| joint radius R | certified accuracy | what R buys |",

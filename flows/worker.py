@@ -99,6 +99,7 @@ def prepare(plan: Plan) -> Materials:
         if weights and plan.recipe["mode"] == "transfer"
         else None,
         device(),
+        plan.partitions,
     )
 
 
@@ -124,7 +125,8 @@ def _inputs(*, denoise: bool) -> tuple[ImageSet, ImageSet, Denoiser | None]:
 
 def environment(materials: Materials) -> str:
     """What a draw's bits depend on beyond its seeds: two draws agree in every vote where this is the same."""
-    fast = materials.fast(materials.sigma)
+    one = materials if materials.whole else max(materials.blocks, key=lambda block: len(block.raw))
+    fast = one.fast(materials.sigma)
     return f"{_machine()}, denoised in {fast.mode}" if fast else f"{_machine()}, not denoised"
 
 

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -16,10 +16,12 @@ from torch import Tensor, nn
 
 from models.classifiers import Architecture
 from models.extractors import Extractor, features
-from models.heads import fit_head, head_architecture
+from models.heads import fit_head, fit_head_of_some, head_architecture
 from models.params import TrainParams
+from models.partition import block_of
 from models.stacked import stackable, train_stack
-from models.training import architecture_of, as_tensor, predict_inputs, reads_raw_images, train
+from models.training import architecture_of, as_tensor, initialised, predict_inputs, reads_raw_images, train
+from models.votes import NOBODY
 from sanitize.denoiser import Denoiser
 from sanitize.fast import FastDenoiser, accelerate
 from sanitize.imageset import ImageSet
@@ -34,6 +36,7 @@ CPU = torch.device("cpu")
 class Smoothed:
     """A smoothed model and its votes on the test set (n_test,).
 
+    Of k blocks: `model` is an `nn.ModuleList` of k networks, votes are (k, n_test).
     `seal` names the random streams it was made from, `copy_sha256` the pixels it was trained on; seconds of its steps.
     """
 
@@ -52,7 +55,8 @@ class Materials:
 
     `draws` is how many the ensemble has: with the number of images it decides how the denoiser is made fast, and so
     the last bits. `initial` are the weights that fine-tuning starts from, `extractor` what transfer's heads stand on;
-    `device` is where the networks train.
+    `device` is where the networks train. With `partitions` a draw is a model of every one of `blocks`; `block` is the
+    number of the one that these are the materials of, `asked` the test inputs where somebody has them.
     """
 
     raw: ImageSet
@@ -65,6 +69,27 @@ class Materials:
     initial: dict[str, Tensor] | None = None
     extractor: Extractor | None = None
     device: torch.device = CPU
+    partitions: int = 1
+    block: int | None = None
+    asked: Tensor | None = None
+
+    @cached_property
+    def blocks(self) -> list["Materials"]:
+        """What each block's models are made from, as if there were no other: its own images, in the order of their ids.
+
+        Which images those are follows from ids alone, so no change of one block reaches another's models.
+        """
+        order = np.array(sorted(range(len(self.raw)), key=self.raw.ids.__getitem__), dtype=np.int64)
+        block = block_of(self.raw.ids, self.partitions)[order]
+        asked = self.test_inputs if not self.test_sigma else None
+        return [
+            replace(self, raw=self.raw.take(order[block == j]), partitions=1, block=j, asked=asked)
+            for j in range(self.partitions)
+        ]
+
+    def seed(self, entropy: bytes, draw: int) -> int:
+        """Of the draw's training."""
+        return training_seed(entropy, draw, self.block)
 
     @property
     def architecture(self) -> Architecture:
@@ -77,16 +102,25 @@ class Materials:
     @cached_property
     def test_inputs(self) -> Tensor:
         """What every network is asked about where the test images are read as they are: pixels, or their features."""
-        return self.inputs_of(self.test.images)
+        return self.inputs_of(self.test.images) if self.asked is None else self.asked
 
     def inputs_of(self, images: NDArray[Any]) -> Tensor:
         """What the networks take of these images."""
         return features(self.extractor, images, self.device) if self.extractor else as_tensor(images)
 
     def fast(self, sigma: float) -> FastDenoiser | None:
-        """The fast denoiser of all draws at this sigma, None where nothing is denoised."""
-        images = len(self.raw) * self.draws
+        """The fast denoiser of all draws at this sigma, None where nothing is denoised.
+
+        For blocks it is never compiled: whether that pays would depend on how large they are, and each would take its
+        own half minute.
+        """
+        images = len(self.raw) * self.draws if self.whole else 0
         return accelerate(self.denoiser, sigma, self.batch, images) if self.denoiser and sigma else None
+
+    @property
+    def whole(self) -> bool:
+        """Whether these make one model a draw, of all images."""
+        return self.partitions == 1 and self.block is None
 
     @property
     def batch(self) -> int:
@@ -96,7 +130,9 @@ class Materials:
         return -(-len(self.raw) // parts)
 
     def stacked(self, copies: int) -> bool:
-        """Whether the networks of so many copies train at once."""
+        """Whether the networks of so many copies train at once; of k blocks, whether those of some block do."""
+        if self.partitions > 1:
+            return any(block.stacked(copies) for block in self.blocks)
         return stackable(self.recipe, self.device.type, copies, 4 * self.raw.images.size)
 
 
@@ -106,11 +142,15 @@ def make_draw(materials: Materials, entropy: bytes, draw: int) -> Smoothed:
     Model and votes follow from the arguments (on one machine and library set, bit for bit). The test images are
     read as they are; with `test_sigma` they are noised and denoised as well, one sample an image and draw.
     """
+    if materials.partitions > 1:
+        return _joined([make_draw(block, entropy, draw) for block in materials.blocks])
+    if not len(materials.raw):
+        return _nobodys(materials, entropy, draw)
     started = time.perf_counter()
     copy = sanitize(materials.raw, materials.sigma, materials.denoiser, entropy, draw)
     inputs = _test_inputs(materials, entropy, draw, None)
     sanitized = time.perf_counter()
-    model = learn(materials, copy, training_seed(entropy, draw))
+    model = learn(materials, copy, materials.seed(entropy, draw))
     votes = predict_inputs(model, inputs, materials.device)
     trained = time.perf_counter()
     return Smoothed(draw, model, votes, seal(entropy, draw), _sha256(copy), sanitized - started, trained - sanitized)
@@ -121,7 +161,15 @@ def make_batch(materials: Materials, entropy: bytes, draws: Sequence[int]) -> It
 
     The denoiser is the fast one; networks too small to fill a device are trained all at once (`models.stacked`);
     on an accelerator the next draw is sanitized while the last one trains. The same batch gives the same bits.
+    Blocks are made one after the other, each as if alone: a change of one leaves every other's votes equal to the bit.
     """
+    if materials.partitions > 1:
+        blocks = [list(make_batch(block, entropy, draws)) for block in materials.blocks]
+        yield from map(_joined, zip(*blocks, strict=True))
+        return
+    if not len(materials.raw):
+        yield from (_nobodys(materials, entropy, draw) for draw in draws)
+        return
     fast, test_fast = materials.fast(materials.sigma), materials.fast(materials.test_sigma)
 
     def sanitized(draw: int) -> tuple[NDArray[Any], Tensor, float]:
@@ -142,14 +190,14 @@ def make_batch(materials: Materials, entropy: bytes, draws: Sequence[int]) -> It
             materials.raw.labels,
             len(materials.raw.classes),
             materials.recipe,
-            [training_seed(entropy, draw) for draw in draws],
+            [materials.seed(entropy, draw) for draw in draws],
             materials.device,
         )
         each = (time.perf_counter() - started) / len(draws)
         copies, trained = iter(made), iter([(model, each) for model in models])
     for draw, (copy, inputs, seconds) in zip(draws, copies, strict=True):
         started = time.perf_counter()
-        model, before = next(trained) if stacked else (learn(materials, copy, training_seed(entropy, draw)), 0.0)
+        model, before = next(trained) if stacked else (learn(materials, copy, materials.seed(entropy, draw)), 0.0)
         votes = predict_inputs(model, inputs, materials.device)
         spent = before + time.perf_counter() - started
         yield Smoothed(draw, model, votes, seal(entropy, draw), _sha256(copy), seconds, spent)
@@ -159,6 +207,29 @@ def make_again(materials: Materials, entropy: bytes, batch: Sequence[int], draw:
     """One draw of a batch, to the bit as the whole batch made it."""
     draws = batch if materials.stacked(len(batch)) else [draw]
     return next(made for made in make_batch(materials, entropy, draws) if made.draw == draw)
+
+
+def _joined(blocks: Sequence[Smoothed]) -> Smoothed:
+    """A draw of all blocks, from each one's own."""
+    copies = hashlib.sha256("".join(one.copy_sha256 for one in blocks).encode()).hexdigest()
+    return Smoothed(
+        blocks[0].draw,
+        nn.ModuleList(one.model for one in blocks),
+        np.stack([one.votes for one in blocks]),
+        blocks[0].seal,
+        copies,
+        sum(one.sanitize_seconds for one in blocks),
+        sum(one.train_seconds for one in blocks),
+    )
+
+
+def _nobodys(materials: Materials, entropy: bytes, draw: int) -> Smoothed:
+    """The draw of a block without images: a network whose answers are no numbers, so that it votes for nobody."""
+    network = initialised(materials.architecture, 0, None).requires_grad_(requires_grad=False).eval()
+    for weight in network.parameters():
+        weight.fill_(math.nan)
+    votes = np.full(len(materials.test), NOBODY, dtype=np.int64)
+    return Smoothed(draw, network, votes, seal(entropy, draw), hashlib.sha256(b"").hexdigest(), 0.0, 0.0)
 
 
 def ahead(make: Callable[[int], T], draws: Sequence[int]) -> Iterator[T]:
@@ -179,7 +250,8 @@ def learn(materials: Materials, copy: NDArray[Any], seed: int) -> nn.Module:
         prior = extractor.head if recipe.head_prior else None
         labels = torch.from_numpy(raw.labels)
         found = materials.inputs_of(copy)
-        head = fit_head(found, labels, len(raw.classes), recipe.head, recipe.head_l2, prior)
+        fit = fit_head if materials.whole else fit_head_of_some  # a block may lack classes
+        head = fit(found, labels, len(raw.classes), recipe.head, recipe.head_l2, prior)
         return nn.Sequential(nn.Flatten(), head).to(materials.device)
     return train(
         copy,

@@ -76,6 +76,8 @@ class SmoothParams(Section):
 
     m: Annotated[int, Field(ge=1)]
     """How many smoothed models."""
+    partitions: Annotated[int, Field(ge=1)]
+    """k: blocks of the raw set, each with m models of its own, for a certificate of how many images *and* how far."""
     selection: Annotated[int, Field(ge=0)]
     """m0: further draws that only choose the class. For certify.method `split`; 0 otherwise."""
     test_sigma: Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -45,6 +45,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from models.certificate import ABSTAIN, Floats, Ints, certify
 
+RULE = "the id's sha256, after the prefix cleanlabel/block/1, mod the number of blocks"
+"""`block_of` in words, as a plan records it."""
+
 
 def block_of(ids: Sequence[str], k: int) -> Ints:
     """The block, 0..k-1, of each image: a function of its id and k alone, never of pixels, labels or other images.
@@ -59,6 +62,15 @@ def block_of(ids: Sequence[str], k: int) -> Ints:
         raise ValueError(f"k={k} blocks cannot hold the images; give k >= 1")
     digests = (hashlib.sha256(b"cleanlabel/block/1" + image_id.encode()).digest() for image_id in ids)
     return np.array([int.from_bytes(digest) % k for digest in digests], dtype=np.int64)
+
+
+def ids_are_names(ids: Sequence[str]) -> bool:
+    """Whether ids stay with their images when others come or go: paths and names do, bare positions do not.
+
+    An array without an `ids` column has positions; a column of bare numbers cannot be told from that, and is taken
+    for it.
+    """
+    return not all(image_id.isdecimal() for image_id in ids)
 
 
 def block_certificates(counts: ArrayLike, m: int, sigma: float, alpha: float) -> tuple[Ints, Floats]:

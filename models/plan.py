@@ -11,6 +11,9 @@ from typing import Any
 from models.anytime import Looks, Rule, Sequence, largest_radius, look_levels
 from models.params import TrainParams
 
+OF_BLOCKS = ("partitions", "partition_rule", "block_sizes", "stable_ids")
+"""What only the plan of a partitioned ensemble says."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -41,11 +44,24 @@ class Plan:
     batch_of_draws: int
     entropy_spec: str
     code_digest: str
+    partitions: int = 1
+    """k: into how many blocks the raw set is split, each with m models of its own (`models.partition`)."""
+    partition_rule: str | None = None
+    """What decides an image's block, in words. None where there is but one."""
+    block_sizes: tuple[int, ...] = ()
+    """Images of each block, empty where there is but one."""
+    stable_ids: bool = True
+    """Whether ids stay with their images when others are added or removed (`models.partition.ids_are_names`)."""
 
     @property
     def draws(self) -> int:
         """All draws: 0..m-1, whose votes are bounded, then the `selection` ones that only choose the class."""
         return self.m + self.selection
+
+    @property
+    def votes_shape(self) -> tuple[int, ...]:
+        """Of one draw's votes: a vote a test image, of every block."""
+        return (self.n_test,) if self.partitions == 1 else (self.partitions, self.n_test)
 
     @property
     def batches(self) -> list[range]:
@@ -84,11 +100,22 @@ class Plan:
     @property
     def digest(self) -> str:
         """Names the plan: sha256 over all of it."""
-        return _digest(asdict(self))
+        return _digest(self._content())
+
+    def _content(self) -> dict[str, Any]:
+        """All fields; of one block nothing is said, so that plans from before there were blocks keep their digests."""
+        content = asdict(self)
+        if self.partitions == 1:
+            for name in OF_BLOCKS:
+                del content[name]
+        return content
 
     @property
     def family(self) -> str:
-        """Names what a further ensemble would be a further attempt at: (raw set, denoiser, recipe, sigma)."""
+        """Names what a further ensemble would be a further attempt at: (raw set, denoiser, recipe, sigma).
+
+        Another number of blocks is a further attempt too.
+        """
         return _digest([self.raw_digest, self.denoiser_digest, self.initial_digest, self.recipe, self.sigma])
 
     def level(self, attempt: int) -> float:
@@ -116,12 +143,13 @@ class Plan:
         """The least m that can certify anything at that level, were the last look at m."""
         if self.stopping == "sequence":
             return least_of_sequence(self.level(attempt))
-        return least_models(self.level_at(self.m, attempt), self.method, self.classes)
+        return least_models(self.level_at(self.m, attempt) / self.partitions, self.method, self.classes)
 
     def as_dict(self) -> dict[str, Any]:
         """The plan with its digests, for JSON."""
         return {
-            **asdict(self),
+            **self._content(),
+            **({"block_sizes": list(self.block_sizes)} if self.partitions > 1 else {}),
             "looks": list(self.looks),
             "shares": list(self.shares),
             "plan_digest": self.digest,
@@ -134,8 +162,8 @@ class Plan:
 
 def plan_from_dict(content: dict[str, Any]) -> Plan:
     """The plan that `as_dict` wrote. KeyError or TypeError if fields are missing."""
-    fields = {name: content[name] for name in Plan.__dataclass_fields__}
-    return Plan(**fields | {name: tuple(fields[name]) for name in ("looks", "shares")})
+    fields = {name: content[name] for name in Plan.__dataclass_fields__ if name in content or name not in OF_BLOCKS}
+    return Plan(**fields | {name: tuple(fields.get(name, ())) for name in ("looks", "shares", "block_sizes")})
 
 
 def least_models(alpha: float, method: str = "binary", classes: int = 2) -> int:
@@ -155,6 +183,7 @@ DRAW_SOURCES = (
     "models/extractors.py",
     "models/fast_cifar.py",
     "models/heads.py",
+    "models/partition.py",
     "models/stacked.py",
     "models/training.py",
     "models/weights.py",

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from models.answers import answers
 from models.certificate import ABSTAIN
 from models.extractors import Extractor, accelerated, features, load_extractor
 from models.plan import plan_from_dict
 from models.training import as_tensor, predict_inputs
-from models.votes import count_votes
 from models.weights import load_weights
 from sanitize.denoiser import Denoiser, load_denoiser
 from sanitize.errors import InputError
@@ -38,7 +38,7 @@ class SmoothedClassifier:
         description = json.loads((directory / DESCRIPTION).read_text())
         self.plan = plan_from_dict(description["plan"])
         self.m: int = description["m"]
-        self.rule = self.plan.rule(description["attempt"])
+        self.attempt: int = description["attempt"]
         self.classes: list[str] = description["classes"]
         self.image_shape: tuple[int, ...] = tuple(description["image_shape"])
         self.networks = {}
@@ -59,14 +59,14 @@ class SmoothedClassifier:
                 raise InputError(f"{directory}/denoiser is not the planned one; download the model again")
 
     def votes(self, images: NDArray[np.uint8]) -> dict[int, NDArray[np.int64]]:
-        """What each network answers, by draw: images uint8 (n, h, w[, c]) -> (n,).
+        """What each draw's network answers, or its k blocks' networks: images uint8 (n, h, w[, c]) -> (n,) or (k, n).
 
         Where the plan noises test inputs, every network meets these images under new noise that nobody could foresee.
         """
         pixels = self._checked(images)
         if not self.plan.test_sigma:
             seen = self._inputs_of(pixels)
-            return {draw: predict_inputs(network, seen) for draw, network in self.networks.items()}
+            return {draw: _answers_of(network, seen) for draw, network in self.networks.items()}
         entropy = draw_entropy("os").value
         inputs = ImageSet(pixels, np.zeros(len(pixels), np.int64), tuple(map(str, range(len(pixels)))), ("?",))
         votes = {}
@@ -81,18 +81,15 @@ class SmoothedClassifier:
     def certify(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
         """(label, radius, counts) of each image: (n,) with ABSTAIN where nothing is certified, (n,), (n, K).
 
+        counts: how many models voted for each class; of a partitioned ensemble, how many blocks are certified for it.
+
         Each holds with the error probability of the plan's certificates, for images that were not chosen by looking at
         these networks. An ensemble that is not certifiable answers by plurality, with radius 0.
         """
-        plan, votes = self.plan, self.votes(images)
-        n, k = len(images), plan.classes
-        counts = count_votes({draw: row for draw, row in votes.items() if draw < self.m}, self.m, n, k)
-        if not plan.certifiable:
-            return counts.argmax(axis=1), np.zeros(n), counts
-        chosen = {draw - self.m: row for draw, row in votes.items() if draw >= self.m}
-        selection = count_votes(chosen, plan.selection, n, k) if plan.selection else None
-        label, radius = self.rule.certify(counts, self.m, selection)
-        return label, radius, counts
+        found = answers(self.plan, self.attempt, self.m, self.votes(images), len(images))
+        if not self.plan.certifiable:
+            return found.vote, np.zeros(len(images)), found.counts
+        return found.label, found.radius, found.counts
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> "pd.DataFrame":
         """MLflow's way to ask: a row an image with `label` (-1: abstained), `class`, `radius` and `votes` by class."""
@@ -109,6 +106,12 @@ class SmoothedClassifier:
         if pixels.ndim != 4 or pixels.shape[1:] != self.image_shape:
             raise InputError(f"the images have the shape {images.shape}; this model takes (n, *{self.image_shape})")
         return pixels
+
+
+def _answers_of(network: nn.Module, inputs: Tensor) -> NDArray[np.int64]:
+    if isinstance(network, nn.ModuleList):
+        return np.stack([predict_inputs(block, inputs) for block in network])
+    return predict_inputs(network, inputs)
 
 
 def _load_pyfunc(path: str) -> SmoothedClassifier:

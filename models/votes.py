@@ -14,7 +14,7 @@ NOBODY = -1
 
 
 def votes_to_bytes(votes: NDArray[np.int64]) -> bytes:
-    """Votes of one draw, (n_test,), as the bytes of a `.npy` file."""
+    """Votes of one draw, (n_test,) or (blocks, n_test), as the bytes of a `.npy` file."""
     stream = io.BytesIO()
     np.save(stream, votes.astype("<i8"), allow_pickle=False)
     return stream.getvalue()
@@ -26,7 +26,7 @@ def votes_from_bytes(content: bytes, name: str) -> NDArray[np.int64]:
         votes = np.load(io.BytesIO(content), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise InputError(f"the votes of {name} are no .npy file ({error})") from error
-    if votes.ndim != 1 or not np.issubdtype(votes.dtype, np.integer):
+    if votes.ndim not in (1, 2) or not np.issubdtype(votes.dtype, np.integer):
         raise InputError(f"the votes of {name} are {votes.dtype} of shape {votes.shape}, not one integer a test image")
     return votes.astype(np.int64)
 
@@ -53,6 +53,17 @@ def count_votes(votes: Mapping[int, NDArray[np.int64]], m: int, n_test: int, cla
         cast = np.flatnonzero(row != NOBODY)
         counts[cast, row[cast]] += 1
     return counts
+
+
+def count_block_votes(
+    votes: Mapping[int, NDArray[np.int64]], m: int, blocks: int, n_test: int, classes: int
+) -> NDArray[np.int64]:
+    """counts (blocks, n_test, K) of draws 0..m-1, each of which voted (blocks, n_test); otherwise as `count_votes`."""
+    for draw, row in sorted(votes.items()):
+        if row.ndim != 2 or len(row) != blocks:
+            raise InputError(f"draw {draw} has votes of shape {row.shape}; there are {blocks} blocks")
+    own = ({draw: row[block] for draw, row in votes.items()} for block in range(blocks))
+    return np.stack([count_votes(rows, m, n_test, classes) for rows in own])
 
 
 def merkle_root(hashes: Mapping[int, str], m: int) -> str:

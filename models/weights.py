@@ -16,17 +16,24 @@ FORMAT = "cleanlabel-classifier/1"
 
 
 def save_weights(model: nn.Module, path: Path, architecture: Architecture) -> None:
-    """Write the weights and what is needed to build the network again; the same weights give the same bytes."""
-    metadata = {FORMAT: json.dumps(asdict(architecture), sort_keys=True)}  # one key: several come in any order
+    """Write the weights and what is needed to build the network again; the same weights give the same bytes.
+
+    An `nn.ModuleList` of such networks, one a block, goes into one file.
+    """
+    content = asdict(architecture) | ({"blocks": len(model)} if isinstance(model, nn.ModuleList) else {})
+    metadata = {FORMAT: json.dumps(content, sort_keys=True)}  # one key: several come in any order
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(path) as scratch:
         safetensors.torch.save_file(tensors, scratch, metadata=metadata)
 
 
 def load_weights(path: Path) -> nn.Module:
-    """The classifier in `path`, in evaluation mode. InputError if the file is damaged or is something else."""
-    architecture, tensors = read_weights(path)
-    model = build(architecture)
+    """The classifier in `path`, or the `nn.ModuleList` of those of k blocks, in evaluation mode.
+
+    InputError if the file is damaged or is something else.
+    """
+    architecture, blocks, tensors = _read(path)
+    model = nn.ModuleList(build(architecture) for _ in range(blocks)) if blocks else build(architecture)
     try:
         model.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
@@ -35,7 +42,14 @@ def load_weights(path: Path) -> nn.Module:
 
 
 def read_weights(path: Path) -> tuple[Architecture, dict[str, Tensor]]:
-    """(architecture, tensors by name) of a weight file. InputError if the file is damaged or is something else."""
+    """(architecture, tensors by name) of one network's file. InputError if it is damaged or is something else."""
+    architecture, blocks, tensors = _read(path)
+    if blocks:
+        raise InputError(f"{path} holds the networks of {blocks} blocks where one is needed; give one network's file")
+    return architecture, tensors
+
+
+def _read(path: Path) -> tuple[Architecture, int, dict[str, Tensor]]:
     try:
         with safetensors.safe_open(path, framework="pt") as archive:
             metadata = archive.metadata() or {}
@@ -47,6 +61,7 @@ def read_weights(path: Path) -> tuple[Architecture, dict[str, Tensor]]:
     try:
         description = json.loads(metadata[FORMAT])
         h, w, c = description.pop("image_shape")
-        return Architecture(image_shape=(h, w, c), **description), tensors
+        blocks = int(description.pop("blocks", 0))
+        return Architecture(image_shape=(h, w, c), **description), blocks, tensors
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} holds no {FORMAT} weights; give a file that this project wrote") from error

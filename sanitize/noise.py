@@ -91,9 +91,13 @@ def standard_normal(
     return normal.reshape(len(ids), *shape)
 
 
-def training_seed(entropy: bytes, draw: int) -> int:
-    """A 63-bit seed for everything random in draw's training: initialisation, order, augmentation."""
-    return int(stream_key(entropy, "train", draw)[0] >> np.uint64(1))
+def training_seed(entropy: bytes, draw: int, block: int | None = None) -> int:
+    """A 63-bit seed for everything random in draw's training: initialisation, order, augmentation.
+
+    Each block of a partitioned ensemble has its own.
+    """
+    name = "" if block is None else f"block/{block}"
+    return int(stream_key(entropy, "train", draw, name)[0] >> np.uint64(1))
 
 
 def seal(entropy: bytes, draw: int) -> str:

@@ -281,7 +281,7 @@ def test_page_and_card_speak_of_blocks_where_there_are_blocks(made: Parts):
     section = partition_record(labels, radii, made.test.labels, params, 64, 10, np.full(4, 37), stable_ids=True)
     label, radius = partition_radius(labels, radii, 10)
     counts = np.stack([(labels == c).sum(axis=1) for c in range(10)], axis=1)
-    certificate = made.certified.certificate | {"partitions": section, "missing_draws": [3]}
+    certificate = made.certified.certificate | {"partitions": section["k"], "blocks": section, "missing_draws": [3]}
     certified = replace(made.certified, certificate=certificate, counts=counts, label=label, radius=radius)
     said, m = text_of(made.page(certified=certified)), certificate["m"]
     for needed in (
@@ -303,8 +303,8 @@ def test_page_and_card_speak_of_blocks_where_there_are_blocks(made: Parts):
 
 def test_one_ensemble_says_nothing_of_blocks(made: Parts):
     plain: Certified = made.certified
-    for absent in ({}, {"partitions": None}, {"partitions": 1}):
-        certificate = {k: v for k, v in plain.certificate.items() if k != "partitions"} | absent
+    for absent in ({}, {"blocks": None}):
+        certificate = {k: v for k, v in plain.certificate.items() if k != "blocks"} | absent
         assert partitions_of(certificate) is None
         assert "block" not in promise(certificate) + card(certificate, Verdict([]), 1, None)
         assert "images added, removed or relabelled" in not_covered(certificate)

@@ -7,11 +7,11 @@ import pytest
 from imports import ROOT
 
 from flows.drawing import heat_map
-from flows.partitions import has_stable_ids, partition_record, sentences
+from flows.partitions import partition_record, sentences
 from flows.report import l2_of, pivot
 from models.certificate import ABSTAIN
 from models.params import CertifyParams
-from models.partition import partition_radius
+from models.partition import ids_are_names, partition_radius
 from sanitize.params import read_params
 
 PARAMS = read_params("certify", CertifyParams, ROOT / "params.yaml")
@@ -73,8 +73,8 @@ def test_where_nothing_is_certified_and_where_one_block_is_all_there_is():
 
 
 def test_images_without_stable_ids_are_covered_against_rewriting_alone():
-    assert has_stable_ids(("a/0.png", "a/1.png"))
-    assert not has_stable_ids(("0", "1", "2"))
+    assert ids_are_names(("a/0.png", "a/1.png"))
+    assert not ids_are_names(("0", "1", "2"))
     assert record()["one_image_costs"] == {"rewritten": 1, "added": 1, "removed": 1, "renamed": 2}
     assert record(stable_ids=False)["one_image_costs"] == {"rewritten": 1}
     assert "No image may be added or removed" in sentences(record(stable_ids=False))[1]

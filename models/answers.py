@@ -1,0 +1,58 @@
+"""What an ensemble answers: from its draws' votes to labels and radii, by the rule that its plan fixed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.certificate import Floats, Ints
+from models.partition import block_certificates, partition_radius, plurality
+from models.plan import Plan
+from models.votes import NOBODY, count_block_votes, count_votes
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Of n test points: label and radius as `models.certificate.certify` means them, (n,).
+
+    vote (n,): what most models answer, without a guarantee; of k blocks, the plurality of what most models of each do.
+    counts (n, K): how many models voted for each class; of k blocks, how many are certified for it.
+    block_labels, block_radii (n, k): what each block certifies by itself, at its share of the level; None of one block.
+    """
+
+    label: Ints
+    radius: Floats
+    vote: Ints
+    counts: Ints
+    block_labels: Ints | None = None
+    block_radii: Floats | None = None
+
+
+def answers(plan: Plan, attempt: int, m: int, votes: Mapping[int, Ints], n: int) -> Answers:
+    """The answers for n test points of draws 0..m-1, and of those after `plan.m` that only choose the class.
+
+    votes: by draw, (n,) or (k, n); a draw that is missing is a vote for nobody. InputError for votes that are none.
+    """
+    bounding = {draw: row for draw, row in votes.items() if draw < m}
+    if plan.partitions > 1:
+        counts = count_block_votes(bounding, m, plan.partitions, n, plan.classes)
+        labels, radii = block_certificates(counts, m, plan.sigma, plan.level_at(m, attempt))
+        label, radius = partition_radius(labels, radii, plan.classes)
+        top = np.where(counts.any(axis=2), counts.argmax(axis=2), NOBODY)
+        vote = plurality(top.T, plan.classes)
+        return Answers(label, radius, vote, _of_blocks(labels.T, plan.classes), labels, radii)
+    counts = count_votes(bounding, m, n, plan.classes)
+    choosing = {draw - m: row for draw, row in votes.items() if draw >= m}
+    selection = count_votes(choosing, plan.selection, n, plan.classes) if plan.selection else None
+    label, radius = plan.rule(attempt).certify(counts, m, selection)
+    return Answers(label, radius, counts.argmax(axis=1), counts)
+
+
+def _of_blocks(labels: Ints, classes: int) -> Ints:
+    return count_votes(dict(enumerate(labels)), len(labels), labels.shape[1], classes)
+
+
+def largest_radius(plan: Plan, attempt: int, m: int) -> float:
+    """The radius where all m models, of every block, agree on the first class, which wins ties: there is no larger."""
+    votes = np.zeros((plan.partitions, 1) if plan.partitions > 1 else 1, dtype=np.int64)
+    return float(answers(plan, attempt, m, dict.fromkeys((*range(m), *range(plan.m, plan.draws)), votes), 1).radius[0])
