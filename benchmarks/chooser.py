@@ -38,12 +38,8 @@ TARGETS = ((0.25, 0), (0.5, 0), (0.25, 1), (0.25, 2))
 
 def counted(materials: Materials, ks: tuple[int, ...], m: int) -> dict[int, NDArray[np.int64]]:
     """For each k the votes (k, n_test, K) of m models a block, from m sanitized copies of the raw set."""
-    entropy, fast, raw, n_test = (
-        draw_entropy("os").value,
-        materials.fast(materials.sigma),
-        materials.raw,
-        materials.test,
-    )
+    entropy, fast = draw_entropy("os").value, materials.fast(materials.sigma)
+    raw, n_test = materials.raw, len(materials.test)
     copies = [
         sanitize(raw, materials.sigma, materials.denoiser, entropy, draw, denoise=fast, batch=materials.batch)
         for draw in tqdm(range(m), desc=f"sigma {materials.sigma:g}", unit="copy", mininterval=2)
@@ -67,9 +63,9 @@ def counted(materials: Materials, ks: tuple[int, ...], m: int) -> dict[int, NDAr
 
 def main() -> None:
     flags = argparse.ArgumentParser(prog="python -m benchmarks.chooser", description=__doc__.splitlines()[0])
-    flags.add_argument("--quick", action="store_true", help="one sigma and 30 models a block in place of three and 100")
+    flags.add_argument("--quick", action="store_true", help="one sigma and 30 models a block in place of two and 50")
     quick = flags.parse_args().quick
-    m, sigmas = (30, (0.25,)) if quick else (100, (0.25, 0.5, 1.0))
+    m, sigmas = (30, (0.25,)) if quick else (50, (0.25, 0.5))
     sets: dict[str, ImageSet] = {name: load(path) for name, path in SETS.items()}
     recipe, denoiser, trusted, ks = (
         read_params("train", TrainParams),
@@ -100,7 +96,8 @@ def main() -> None:
     for target in targets:
         best = best_of(forecasts[target])
         for one in sorted(forecasts[target], key=lambda one: (one.sigma, one.k)):
-            row = {"radius": target.radius, "rewritten": target.rewritten, "sigma": one.sigma, "k": one.k}
+            row: dict[str, Any] = {"radius": target.radius, "rewritten": target.rewritten}
+            row |= {"sigma": one.sigma, "k": one.k}
             figures = {name: round(float(getattr(one, name) or 0), 4) for name in ("accuracy", "low", "high")}
             row |= figures | {"measured": measured[one.sigma, one.k, target], "chosen": one is best}
             rows.append(row)
@@ -116,16 +113,17 @@ def main() -> None:
     open_rows = [row for row in rows if row["measured"] or row["accuracy"]]
     inside = sum(row["low"] <= row["measured"] <= row["high"] for row in open_rows)
     lost = []
-    for target in TARGETS:
-        same = [row for row in rows if (row["radius"], row["rewritten"]) == target]
+    for asked in TARGETS:
+        same = [row for row in rows if (row["radius"], row["rewritten"]) == asked]
         lost.append(max(row["measured"] for row in same) - sum(row["measured"] for row in same if row["chosen"]))
     print(
         f"measured within the forecast's 90%: {inside} of the {len(open_rows)} that certify anything; "
         f"lost by the choice: {max(lost):.3f} at most"
     )
-    figures = {"m": m, "alpha": ALPHA, "pilot_draws": DRAWS, "pilot_seconds": round(seconds, 1), "rows": rows}
-    figures |= {"inside": inside, "of": len(open_rows), "lost_by_the_choice": [round(x, 4) for x in lost]}
-    record("chooser_quick" if quick else "chooser", figures)
+    found: dict[str, Any] = {"m": m, "alpha": ALPHA, "pilot_draws": DRAWS, "pilot_seconds": round(seconds, 1)}
+    found |= {"rows": rows}
+    found |= {"inside": inside, "of": len(open_rows), "lost_by_the_choice": [round(x, 4) for x in lost]}
+    record("chooser_quick" if quick else "chooser", found)
 
 
 if __name__ == "__main__":

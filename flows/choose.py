@@ -148,7 +148,7 @@ def table(record: dict[str, Any]) -> str:
         f"Certified accuracy to expect at R = {target['radius']:g} with {target['rewritten']} images rewritten; "
         f"{record['images']} images, {record['models_a_block']} models a block",
         "",
-        "| sigma | k | images a block | largest R | expected | 90% | from |",
+        "| sigma | k | images a block | largest R | expected | 90% of repeats | from |",
         "|--:|--:|--:|--:|--:|---|---|",
     ]
     for row in record["candidates"]:
@@ -168,7 +168,8 @@ def verdict(record: dict[str, Any]) -> str:
         return "Nothing is expected to be certified at this target; ask for less, or for more models or noise."
     lines = [
         f"Suggested: sanitize.sigma: {best['sigma']:g} and smooth.partitions: {best['k']}, "
-        f"expected {best['accuracy']:.3f} (90% of the repeats {best['low']:.3f} to {best['high']:.3f})."
+        f"expected {best['accuracy']:.3f} (90% of the repeats {best['low']:.3f} to {best['high']:.3f}; "
+        "it can be off by more).",
     ]
     if record["not_told_apart"]:
         others = ", ".join(f"({row['sigma']:g}, {row['k']})" for row in record["not_told_apart"])

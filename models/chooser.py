@@ -4,6 +4,7 @@ The ensemble on the raw set will have k blocks of n/k images with m models each.
 models of a few blocks of that size. From its votes the chance that a model of a block answers right is estimated for
 each image and block, m votes a block are drawn from that, and certified as the ensemble's will be. The forecast is of
 the average certified accuracy on images like the trusted ones; what raw images would do to it, it cannot know.
+`python -m benchmarks.chooser` measures how far off it is: by more than its interval says.
 """
 
 from dataclasses import dataclass
