@@ -151,7 +151,7 @@ def _scope(plan: Plan) -> str:
     poison = "changed pixels of training images (labels and ids fixed, no image added or removed), joint l2 over the "
     poison += "whole training set, in [0,1] pixel units"
     if plan.partitions > 1:
-        poison += "; with a blocks given away, besides, any change of the images in them (see the frontier)"
+        poison += "; where some blocks are given away, besides, any change of the images in them (see the frontier)"
     if not test_sigma:
         return f"{poison}; not changes of the test input"
     return (

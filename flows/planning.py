@@ -63,6 +63,7 @@ def make_plan() -> Plan:
         batch_of_draws=smooth_params.batch_of_draws,
         entropy_spec=sanitize_params.entropy,
         code_digest=code_digest(),
+        chosen_on=smooth_params.chosen_on,
         **blocks,
     )
 

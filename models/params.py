@@ -78,6 +78,8 @@ class SmoothParams(Section):
     """How many smoothed models."""
     partitions: Annotated[int, Field(ge=1)]
     """k: blocks of the raw set, each with m models of its own, for a certificate of how many images *and* how far."""
+    chosen_on: Literal["trusted", "raw"]
+    """What sigma, k and the recipe were chosen by looking at: trusted images or none; `raw` voids the certificate."""
     selection: Annotated[int, Field(ge=0)]
     """m0: further draws that only choose the class. For certify.method `split`; 0 otherwise."""
     test_sigma: Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -11,8 +11,14 @@ from typing import Any
 from models.anytime import Looks, Rule, Sequence, largest_radius, look_levels
 from models.params import TrainParams
 
-OF_BLOCKS = ("partitions", "partition_rule", "block_sizes", "stable_ids")
-"""What only the plan of a partitioned ensemble says."""
+LATER: dict[str, Any] = {
+    "partitions": 1,
+    "partition_rule": None,
+    "block_sizes": (),
+    "stable_ids": True,
+    "chosen_on": "trusted",
+}
+"""Fields that came after the first ensembles: where they say the usual, a plan is silent, and keeps its old digest."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,8 @@ class Plan:
     """Images of each block, empty where there is but one."""
     stable_ids: bool = True
     """Whether ids stay with their images when others are added or removed (`models.partition.ids_are_names`)."""
+    chosen_on: str = "trusted"
+    """What sigma, k and the recipe were chosen by looking at: `trusted` images or none, or the `raw` ones."""
 
     @property
     def draws(self) -> int:
@@ -84,6 +92,7 @@ class Plan:
             (self.recipe["normalise"] == "raw", "pixels are scaled by statistics of the raw images (train.normalise)"),
             (self.denoiser_state == "on-raw", "the denoiser was trained on the raw set as supplied"),
             (self.initial_state == "on-raw", "the initial weights were trained on the raw set as supplied"),
+            (self.chosen_on == "raw", "its params were chosen by looking at the raw set (smooth.chosen_on)"),
         )
         return [reason for holds, reason in found if holds]
 
@@ -103,12 +112,8 @@ class Plan:
         return _digest(self._content())
 
     def _content(self) -> dict[str, Any]:
-        """All fields; of one block nothing is said, so that plans from before there were blocks keep their digests."""
-        content = asdict(self)
-        if self.partitions == 1:
-            for name in OF_BLOCKS:
-                del content[name]
-        return content
+        """All fields but the silent ones."""
+        return {name: value for name, value in asdict(self).items() if name not in LATER or value != LATER[name]}
 
     @property
     def family(self) -> str:
@@ -162,7 +167,7 @@ class Plan:
 
 def plan_from_dict(content: dict[str, Any]) -> Plan:
     """The plan that `as_dict` wrote. KeyError or TypeError if fields are missing."""
-    fields = {name: content[name] for name in Plan.__dataclass_fields__ if name in content or name not in OF_BLOCKS}
+    fields = {name: content[name] for name in Plan.__dataclass_fields__ if name in content or name not in LATER}
     return Plan(**fields | {name: tuple(fields.get(name, ())) for name in ("looks", "shares", "block_sizes")})
 
 

@@ -150,6 +150,8 @@ def test_the_plan_names_the_blocks_and_one_block_is_named_as_ever():
     assert PLAN.family == split.family  # k chosen anew is an attempt more
     assert split.least_m(0) == 14 > PLAN.least_m(0) == 11  # 2**-13 > .0001, 2**-10 > .0005
     assert split.votes_shape == (5, 50)
+    assert not replace(PLAN, chosen_on="raw").certifiable
+    assert PLAN.certifiable
 
 
 def test_answers_are_those_of_the_blocks_certificates():
