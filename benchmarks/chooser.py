@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.record import record
+from models.blocks import block_of
 from models.certificate import certified_accuracy
 from models.chooser import Outlook, Target, best_of, outlook
 from models.draw import Materials
 from models.params import TrainParams
-from models.partition import block_certificates, block_of, partition_radius
+from models.partition import block_certificates, partition_radius
 from models.pilot import block_models, make_pilots
 from models.training import predict_inputs
 from models.votes import NOBODY

@@ -12,8 +12,9 @@ import time
 import numpy as np
 
 from benchmarks.record import record
+from models.blocks import block_of
 from models.certificate import ABSTAIN
-from models.partition import block_certificates, block_of, frontier, partition_radius
+from models.partition import block_certificates, frontier, partition_radius
 from sanitize import errors
 
 POINTS, CLASSES, M, ALPHA, IMAGES = 10_000, 10, 100, 0.001, 50_000

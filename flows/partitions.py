@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flows.report import l2_of, pivot
+from models.blocks import RULE
 from models.certificate import ABSTAIN, certified_accuracy
 from models.params import CertifyParams
-from models.partition import RULE, frontier
+from models.partition import frontier
 
 MOST_ROWS = 10
 """Numbers of rewritten images that are reported, at most; 0 and the largest always are."""

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from models.anytime import default_looks, look_shares
+from models.blocks import RULE, block_of, ids_are_names
 from models.params import CertifyParams, SmoothParams, TrainParams, check_recipe
-from models.partition import RULE, block_of, ids_are_names
 from models.plan import Plan, code_digest, least_models, recipe_of
 from sanitize.denoiser_files import PROVENANCE, Facts, digest_of, layout, read_config
 from sanitize.errors import InputError

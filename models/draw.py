@@ -14,14 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.blocks import block_of
 from models.classifiers import Architecture
 from models.extractors import Extractor, features
 from models.heads import fit_head, fit_head_of_some, head_architecture
 from models.params import TrainParams
-from models.partition import block_of
 from models.stacked import stackable, train_stack
 from models.training import architecture_of, as_tensor, initialised, predict_inputs, reads_raw_images, train
-from models.votes import NOBODY
 from sanitize.denoiser import Denoiser
 from sanitize.fast import FastDenoiser, accelerate
 from sanitize.imageset import ImageSet
@@ -228,7 +227,7 @@ def _nobodys(materials: Materials, entropy: bytes, draw: int) -> Smoothed:
     network = initialised(materials.architecture, 0, None).requires_grad_(requires_grad=False).eval()
     for weight in network.parameters():
         weight.fill_(math.nan)
-    votes = np.full(len(materials.test), NOBODY, dtype=np.int64)
+    votes = predict_inputs(network, materials.test_inputs)
     return Smoothed(draw, network, votes, seal(entropy, draw), hashlib.sha256(b"").hexdigest(), 0.0, 0.0)
 
 

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, from_numpy, nn
 
+from models.blocks import block_of
 from models.draw import Materials
 from models.heads import fit_head_of_some
-from models.partition import block_of
 from models.stacked import train_stack
 from models.training import predict_inputs, reads_raw_images, train
 from models.votes import NOBODY

@@ -183,12 +183,12 @@ def least_of_sequence(alpha: float) -> int:
 
 
 DRAW_SOURCES = (
+    "models/blocks.py",
     "models/classifiers.py",
     "models/draw.py",
     "models/extractors.py",
     "models/fast_cifar.py",
     "models/heads.py",
-    "models/partition.py",
     "models/stacked.py",
     "models/training.py",
     "models/weights.py",

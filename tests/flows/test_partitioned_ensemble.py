@@ -10,9 +10,9 @@ from flows.assembly import assemble
 from flows.ensemble import open_ensemble
 from flows.store import SMOOTHED, TAG, log_files
 from models.answers import answers
+from models.blocks import RULE, block_of
 from models.certificate import ABSTAIN
 from models.params import CertifyParams, SmoothParams
-from models.partition import RULE, block_of
 from models.votes import votes_hash, votes_to_bytes
 from sanitize.errors import InputError
 from sanitize.imageset import load

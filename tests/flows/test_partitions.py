@@ -9,9 +9,10 @@ from imports import ROOT
 from flows.drawing import heat_map
 from flows.partitions import partition_record, sentences
 from flows.report import l2_of, pivot
+from models.blocks import ids_are_names
 from models.certificate import ABSTAIN
 from models.params import CertifyParams
-from models.partition import ids_are_names, partition_radius
+from models.partition import partition_radius
 from sanitize.params import read_params
 
 PARAMS = read_params("certify", CertifyParams, ROOT / "params.yaml")

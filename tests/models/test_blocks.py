@@ -10,11 +10,12 @@ from models_recipes import PLAN, QUICK
 from tiny import FIXED
 
 from models.answers import answers, largest_radius
+from models.blocks import block_of
 from models.certificate import ABSTAIN
 from models.draw import Materials, Smoothed, make_again, make_batch, make_draw
 from models.extractors import Extractor
 from models.params import TrainParams
-from models.partition import block_certificates, block_of, partition_radius
+from models.partition import block_certificates, partition_radius
 from models.plan import plan_from_dict
 from models.weights import load_weights, read_weights, save_weights
 from sanitize.errors import InputError
