@@ -1,9 +1,9 @@
 """What the page says of each table beside its figures: differences of set-up, what is left open, and why."""
 
 TRANSFER = (
-    "On a frozen extractor the paper has 50,000 training images, 500 of them poisons, and 100 targets; we have 2,500 and "
-    "25, with 10 or 20 of the public benchmark's targets, a new linear head on a ResNet-20 that was trained on the same "
-    "ten classes, and a denoiser of development size (2.5 million parameters)."
+    "On a frozen extractor the paper has 50,000 training images, 500 of them poisons, and 100 targets; we have 2,500 "
+    "and 25, with 10 or 20 of the public benchmark's targets, a new linear head on a ResNet-20 that was trained on the "
+    "same ten classes, and a denoiser of development size (2.5 million parameters)."
 )
 SCRATCH = (
     "From scratch the paper has CIFAR-10's 50,000 images, 500 of them poisons, and 100 targets; we have a small MLP on "
