@@ -41,7 +41,8 @@ OPEN = {
     ),
     "2": (
         "ℓ2 and black-box rows: not measured; a ResNet-18 from scratch needs a GPU.",
-        "Sleeper Agent: measured at 64/255 alone (README, Attacks).",
+        "Witches' Brew at 16/255: σ = 0.5 and 1 not measured; at 64/255 it stays at 60 % at every σ (README, Attacks).",
+        "Sleeper Agent: measured at 64/255 alone.",
     ),
     "3": (
         "In-domain: the paper warms up on the tampered, un-noised set. The weights then depend on un-noised images, "
@@ -51,7 +52,11 @@ OPEN = {
         "The paper's in-domain rows differ from its baseline by 2 points of success or less.",
     ),
     "4": (),
-    "5": ("Sleeper Agent: not measured against rival defences.",),
+    "5": (
+        "Sleeper Agent: not measured against rival defences.",
+        "Witches' Brew under DP-SGD: not measured; it took 33 times as long as undefended training on the one target "
+        "that was tried.",
+    ),
     "6": (
         "ε = 8/255 and σ = 1.5 and 2, black-box and both backdoors: not measured; a frozen extractor of CIFAR-100 is "
         "not at hand.",
