@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from benchmarks.paper.tables import table
 from benchmarks.record import RESULTS, record
 from redteam.params import DrillParams, checked
 from redteam.prepare import prepared
@@ -22,22 +23,6 @@ from sanitize.errors import InputError
 
 OUTPUT = RESULTS / "redteam"
 SIGMAS = [0.0, 0.1, 0.25, 0.5, 1.0]
-
-# (clean accuracy, attack success) in %, by sigma
-PAPER_1 = {  # Table 1, l_infinity 16/255, white-box, transfer
-    "frogs": {0: (93.6, 68.8), 0.1: (93.3, 0.0), 0.25: (92.7, 0.0), 0.5: (90.8, 0.0), 1: (87.4, 0.0)},
-    "convex": {0: (93.7, 12.2), 0.1: (93.3, 0.0), 0.25: (92.7, 0.0), 0.5: (90.8, 1.0), 1: (87.5, 0.0)},
-    "bullseye": {0: (93.5, 100.0), 0.1: (93.3, 0.0), 0.25: (92.7, 0.0), 0.5: (90.8, 1.0), 1: (87.5, 0.0)},
-}
-PAPER_2 = {  # Table 2, l_infinity 16/255, white-box, from scratch
-    "witches-brew": {0: (92.3, 65.0), 0.1: (86.5, 9.0), 0.25: (71.9, 3.0), 0.5: (46.0, 9.0), 1: (41.3, 7.0)},
-    "sleeper-agent": {0: (92.4, 35.0), 0.1: (86.1, 17.0), 0.25: (73.0, 8.0), 0.5: (47.0, 9.5), 1: (39.7, 10.0)},
-}
-PAPER_6 = {  # Table 6, l_infinity 8/255, white-box, the public benchmark's 2,500 images
-    "frogs": {0: (69.8, 13.0), 0.5: (55.9, 8.0), 1: (43.1, 4.0)},
-    "convex": {0: (69.8, 24.0), 0.5: (53.8, 5.0), 1: (42.6, 9.0)},
-    "bullseye": {0: (69.4, 100.0), 0.5: (55.8, 10.0), 1: (42.8, 8.0)},
-}
 
 
 def transfer(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -120,15 +105,19 @@ def quick(content: dict[str, Any]) -> dict[str, Any]:
 
 def beside(found: Found) -> list[str]:
     """Our figures and the paper's, a line a sigma."""
-    attack = str(found.summary["attack"])
-    tables = {"Table 1": PAPER_1, "Table 2": PAPER_2, "Table 6": PAPER_6}
-    asked = {name: table[attack] for name, table in tables.items() if attack in table}
+    asked = {
+        f"Table {number}": line.cells
+        for number in (1, 2, 6)
+        for line in table(number).lines
+        if line.about == {"attack": found.summary["attack"], "knowledge": "white-box", "norm": "linf"}
+    }
     if not asked or found.summary["adaptive"] or found.summary["knowledge"] != "white-box":
         return []
     lines = [f"| σ | ours | {' | '.join(f'the paper, {name}' for name in asked)} |", f"|{' --- |' * (2 + len(asked))}"]
     for row in found.rows:
         cells = [f"({100 * row.accuracy:.1f}) {100 * row.success:.1f}"]
-        cells += ["({}) {}".format(*table[row.sigma]) if row.sigma in table else "" for table in asked.values()]
+        theirs = [line.get(f"{row.sigma:g}") for line in asked.values()]
+        cells += ["({}) {}".format(*cell) if cell else "" for cell in theirs]
         lines.append(f"| {row.sigma:g} | {' | '.join(cells)} |")
     return ["", *lines]
 
