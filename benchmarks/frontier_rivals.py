@@ -13,16 +13,17 @@ from models.votes import count_votes
 from redteam.defences.elections import aggregated, run_off
 
 MORE_KS = (50, 100, 250)
+SEEDS = 10
 LEAST_IMAGES = 8
 """A block of fewer, on average, is not tried."""
 
 
-def rivals_of(task: Task, ks: list[int], m: int) -> list[dict[str, Any]]:
+def rivals_of(task: Task, ks: list[int]) -> list[dict[str, Any]]:
     """A row a model, k and defence: the certified accuracy for each number of images rewritten at will (FREES).
 
     Blocks are by id, as ours: a rewritten image costs one. With blocks by content, as published, it costs two where it
     changes blocks. `cost` is in trainings of the whole raw set: 1 as published. Where models depend on a seed, a member
-    of m models also answers by their mean probability, at our cost; heads in closed form are the same for every seed.
+    of SEEDS models also answers by their mean probability; heads in closed form are the same for every seed.
     """
     rows: list[dict[str, Any]] = []
     labels, classes = task.raw.labels, len(task.raw.classes)
@@ -35,9 +36,9 @@ def rivals_of(task: Task, ks: list[int], m: int) -> list[dict[str, Any]]:
             logits = block_logits(found, labels, blocks, k, asked, classes, head.kind, head.l2)
             rows += levels(task, name, k, 1, logits)
         for name, recipe in task.recipes.items():
-            every = trained_logits(task, [task.raw.images] * m, blocks, k, recipe(k), list(range(m)))
+            every = trained_logits(task, [task.raw.images] * SEEDS, blocks, k, recipe, list(range(SEEDS)))
             rows += levels(task, name, k, 1, every[0])
-            rows += levels(task, name, k, m, mean_probability(every))
+            rows += levels(task, name, k, SEEDS, mean_probability(every))
     return rows
 
 

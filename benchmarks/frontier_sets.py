@@ -59,7 +59,7 @@ class Task:
     test: ImageSet
     sizes: tuple[int, ...]
     heads: dict[str, Head]
-    recipes: dict[str, Callable[[int], TrainParams]]
+    recipes: dict[str, TrainParams]
     copier: Callable[[float], Callable[[bytes, int], NDArray[Any]]]
     facts: dict[str, Any]
 
@@ -105,8 +105,7 @@ def noise_only(raw: ImageSet) -> Callable[[float], Callable[[bytes, int], NDArra
 def digits_task(denoiser: Path, train_params: TrainParams) -> Task:
     """800 raw digits as the pipeline's default has them, denoised; the pipeline's MLP, and features of another's.
 
-    `mlp`: train_params as they are. `mlp, same steps`: batches divided by k, so that a block of n/k images gets as many
-    steps as the whole set does, for as many visits of images in all.
+    The MLP is trained by train_params as they are, whatever k: a block of n/k images gets a k-th of the steps.
     """
     ingest = read_params("ingest", IngestParams)
     sets = digits(ingest.trusted, ingest.raw, ingest.seed, ingest.test)
@@ -118,15 +117,12 @@ def digits_task(denoiser: Path, train_params: TrainParams) -> Task:
         fast = accelerate(removing, sigma, BATCH)
         return lambda entropy, draw: sanitize(sets["raw"], sigma, removing, entropy, draw, denoise=fast, batch=BATCH)
 
-    def same_steps(k: int) -> TrainParams:
-        return train_params.model_copy(update={"batch": max(2, round(train_params.batch / k))})
-
     return Task(
         sets["raw"],
         sets["test"],
         (len(sets["raw"]),),
         {"frozen": Head("lda", 1.0, clean, lambda _: clean)},
-        {"mlp": lambda _: train_params, "mlp, same steps": same_steps},
+        {"mlp": train_params},
         copier,
         {"way": "denoised", "denoiser_digest": removing.digest, "extractor": "mlp 64 on the trusted digits"},
     )
@@ -141,7 +137,7 @@ def fashion_task(root: Path, size: int) -> Task:
     return Task(
         sets["raw"],
         sets["test"],
-        sizes_up_to(size, 600, 4),
+        sizes_up_to(size, 2000, 4),
         {
             "pixels": Head("lda", 0.1, pooled, lambda _: pooled),
             "twin": Head("lda", 0.3, body_of(extractor), made),

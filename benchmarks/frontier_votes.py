@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from benchmarks.frontier_sets import Task
 from models.heads import HeadKind, fit_head_of_some
+from models.params import TrainParams
 from models.partition import block_of
 from models.stacked import train_stack
 from models.training import as_tensor
@@ -55,7 +56,7 @@ def kept(path: Path, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, N
     if not path.is_file():
         made = make()
         with replacing(path) as part, part.open("wb") as stream:
-            np.savez(stream, **made)
+            np.savez(stream, allow_pickle=False, **made)
     with np.load(path, allow_pickle=False) as stored:
         return {name: stored[name] for name in stored.files}
 
@@ -89,11 +90,15 @@ def ensemble_votes(
     votes = {key_of(name): np.stack([row[name] for row in rows]) for name in rows[0] if name != COPY}
     seeds = [training_seed(entropy, draw) for draw in range(m)]
     for name, k in product(task.recipes, ks):
-        path = folder / f"{name.replace(', ', '-').replace(' ', '-')}-{k}.npz"
+        path = folder / f"{name}-{k}.npz"
         copies = [row[COPY] for row in rows]
-        learn = partial(trained_logits, task, copies, blocks[k], k, task.recipes[name](k), seeds)
-        votes[name, len(task.raw), k] = kept(path, lambda learn=learn: {"votes": votes_of(learn())})["votes"]
+        learn = partial(trained_logits, task, copies, blocks[k], k, task.recipes[name], seeds)
+        votes[name, len(task.raw), k] = kept(path, partial(_votes, learn))["votes"]
     return votes
+
+
+def _votes(learn: Callable[[], NDArray[np.float32]]) -> dict[str, NDArray[Any]]:
+    return {"votes": votes_of(learn())}
 
 
 def key_of(name: str) -> Key:
@@ -102,7 +107,7 @@ def key_of(name: str) -> Key:
 
 
 def trained_logits(
-    task: Task, copies: list[NDArray[Any]], blocks: Ints, k: int, recipe: Any, seeds: list[int]
+    task: Task, copies: list[NDArray[Any]], blocks: Ints, k: int, recipe: TrainParams, seeds: list[int]
 ) -> NDArray[np.float32]:
     """Logits (len(copies), k, n_test, classes) of networks trained on each copy's block; a block's all at once."""
     asked = as_tensor(task.test.images)

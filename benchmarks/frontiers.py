@@ -105,7 +105,7 @@ def main() -> None:
             bar.set_description(f"σ = {sigma:g}")
             found = ensemble_votes(task, sigma, args.k, args.m, entropy, scratch, bar)
             curves += [curve_of(key, votes, sigma, ALPHA, task.test) for key, votes in found.items()]
-    rivals = rivals_of(task, args.k, args.m)
+    rivals = rivals_of(task, args.k)
     print(tables(curves, rivals))
     name = f"frontiers_{args.data}{'_quick' if args.quick else ''}"
     RESULTS.mkdir(exist_ok=True)
