@@ -7,7 +7,7 @@ images, to answer as the extractor does on the clean ones. Test images are clean
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,13 @@ from models.classifiers import features_of
 from models.extractors import Extractor, accelerated, features, load_extractor, require_fits
 from models.heads import HeadKind
 from models.params import TrainParams
-from models.training import train
+from models.training import as_tensor, train
 from sanitize.denoiser import load_denoiser
 from sanitize.errors import InputError
 from sanitize.fast import accelerate
 from sanitize.imageset import ImageSet, read_all
 from sanitize.ingest import digits, published
-from sanitize.noise import draw_entropy
+from sanitize.noise import draw_entropy, standard_normal
 from sanitize.params import IngestParams, read_params
 from sanitize.sanitizer import sanitize, sanitize_batch
 from sanitize.sources import open_published
@@ -89,17 +89,23 @@ def twin(extractor: Extractor, trusted: ImageSet, epochs: int, sigma: float) -> 
     return body_of(accelerated(Extractor(network, extractor.head, extractor.image_shape, extractor.digest)))
 
 
-def pooled(images: NDArray[Any]) -> Tensor:
-    """Means of 2 x 2 pixels, (n, h/2 * w/2 * c), in [0,1] units: linear, fixed, of no data."""
-    n, h, w, c = images.shape
-    scale = 255 if images.dtype == np.uint8 else 1
-    means = images.reshape(n, h // 2, 2, w // 2, 2, c).mean(axis=(2, 4), dtype=np.float32) / np.float32(scale)
-    return torch.from_numpy(np.ascontiguousarray(means.reshape(n, -1)))
+def components(trusted: ImageSet, width: int) -> Body:
+    """The images' first `width` principal components, those of trusted images: linear, and no label is used."""
+    pixels = as_tensor(trusted.images).flatten(1).double()
+    middle = pixels.mean(dim=0)
+    axes = torch.linalg.eigh((pixels - middle).T @ (pixels - middle)).eigenvectors[:, -width:].float()
+    return lambda images: (as_tensor(images).flatten(1) - middle.float()) @ axes
 
 
 def noise_only(raw: ImageSet) -> Callable[[float], Callable[[bytes, int], NDArray[Any]]]:
-    """Copies with the noise left in."""
-    return lambda sigma: lambda entropy, draw: sanitize_batch(raw.images, raw.ids, sigma, None, entropy, draw)
+    """Copies with the noise left in, as `sanitize_batch` makes them; a draw's noise serves every sigma in turn."""
+    pixels = raw.images.astype(np.float32) / 255
+
+    @lru_cache(maxsize=1)
+    def noise(entropy: bytes, draw: int) -> NDArray[np.float32]:
+        return standard_normal(entropy, "noise", draw, raw.ids, raw.image_shape)
+
+    return lambda sigma: lambda entropy, draw: pixels + np.float32(sigma) * noise(entropy, draw)
 
 
 def digits_task(denoiser: Path, train_params: TrainParams) -> Task:
@@ -129,17 +135,17 @@ def digits_task(denoiser: Path, train_params: TrainParams) -> Task:
 
 
 def fashion_task(root: Path, size: int) -> Task:
-    """Fashion-MNIST with the noise left in: pixels alone, or the twin of an extractor of 20,000 trusted images."""
+    """Fashion-MNIST with the noise left in: principal components, or the twin of an extractor of 20,000 images."""
     sets = published("fashion-mnist", root, fashion.TRUSTED, size, fashion.SPLIT_SEED, fashion.TEST)
     # the split's rows are in the order of the file; nested sizes take them from the front
     extractor = small_extractor(sets["trusted"], 128, 10, flip=True)
-    made = partial(twin, extractor, sets["trusted"], 6)
+    made, projected = partial(twin, extractor, sets["trusted"], 6), components(sets["trusted"], 64)
     return Task(
         sets["raw"],
         sets["test"],
         sizes_up_to(size, 2000, 4),
         {
-            "pixels": Head("lda", 0.1, pooled, lambda _: pooled),
+            "components": Head("lda", 0.1, projected, lambda _: projected),
             "twin": Head("lda", 0.3, body_of(extractor), made),
         },
         {},

@@ -62,38 +62,44 @@ def kept(path: Path, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, N
 
 
 def ensemble_votes(
-    task: Task, sigma: float, ks: list[int], m: int, entropy: bytes, scratch: Path, bar: tqdm
-) -> dict[Key, NDArray[np.int8]]:
-    """Votes (m, k, n_test) for every kind of model, size and k. The same m sanitized copies serve all of them."""
-    copier = cache(partial(task.copier, sigma))
-    body = cache(lambda name: task.heads[name].noised(sigma))
+    task: Task, sigmas: list[float], ks: list[int], m: int, entropy: bytes, scratch: Path, bar: tqdm
+) -> dict[float, dict[Key, NDArray[np.int8]]]:
+    """By sigma: votes (m, k, n_test) for every kind of model, size and k. The same m copies serve all of these.
+
+    A draw's standard normals are the same for every sigma: each sigma's certificates hold on their own.
+    """
+    copier = cache(task.copier)
+    body = cache(lambda name, sigma: task.heads[name].noised(sigma))
     clean = {name: head.clean(task.test.images) for name, head in task.heads.items()}
     labels, classes = task.raw.labels, len(task.raw.classes)
     blocks = {k: block_of(task.raw.ids, k) for k in ks}
-    folder = scratch / f"votes-{sigma:g}"
 
-    def one_draw(draw: int) -> dict[str, NDArray[Any]]:
-        copied = copier()(entropy, draw)
+    def one_draw(sigma: float, draw: int) -> dict[str, NDArray[Any]]:
+        copied = copier(sigma)(entropy, draw)
         made = {COPY: copied} if task.recipes else {}
         for name, head in task.heads.items():
-            found = body(name)(copied)
+            found = body(name, sigma)(copied)
             for n, k in product(task.sizes, ks):
                 own = blocks[k][:n]
                 logits = block_logits(found[:n], labels[:n], own, k, clean[name], classes, head.kind, head.l2)
                 made[f"{name}/{n}/{k}"] = votes_of(logits)
         return made
 
-    rows = []
-    for draw in range(m):
-        rows.append(kept(folder / f"{draw:05d}.npz", partial(one_draw, draw)))
+    folder = {sigma: scratch / f"votes-{sigma:g}" for sigma in sigmas}
+    rows: dict[float, list[dict[str, NDArray[Any]]]] = {sigma: [] for sigma in sigmas}
+    for draw, sigma in product(range(m), sigmas):
+        rows[sigma].append(kept(folder[sigma] / f"{draw:05d}.npz", partial(one_draw, sigma, draw)))
         bar.update()
-    votes = {key_of(name): np.stack([row[name] for row in rows]) for name in rows[0] if name != COPY}
     seeds = [training_seed(entropy, draw) for draw in range(m)]
-    for name, k in product(task.recipes, ks):
-        path = folder / f"{name}-{k}.npz"
-        copies = [row[COPY] for row in rows]
-        learn = partial(trained_logits, task, copies, blocks[k], k, task.recipes[name], seeds)
-        votes[name, len(task.raw), k] = kept(path, partial(_votes, learn))["votes"]
+    votes = {}
+    for sigma, of in rows.items():
+        votes[sigma] = {key_of(name): np.stack([row[name] for row in of]) for name in of[0] if name != COPY}
+        for name, k in product(task.recipes, ks):
+            copies = [row[COPY] for row in of]
+            learn = partial(trained_logits, task, copies, blocks[k], k, task.recipes[name], seeds)
+            votes[sigma][name, len(task.raw), k] = kept(folder[sigma] / f"{name}-{k}.npz", partial(_votes, learn))[
+                "votes"
+            ]
     return votes
 
 

@@ -99,12 +99,13 @@ def main() -> None:
     }  # fmt: skip
     scratch = args.scratch / f"{args.data}{'-quick' if args.quick else ''}"
     entropy = resumed(scratch, settings)
-    curves = []
     with tqdm(total=len(args.sigma) * args.m, desc="draws", unit="draw", mininterval=5) as bar:
-        for sigma in sorted(args.sigma):
-            bar.set_description(f"σ = {sigma:g}")
-            found = ensemble_votes(task, sigma, args.k, args.m, entropy, scratch, bar)
-            curves += [curve_of(key, votes, sigma, ALPHA, task.test) for key, votes in found.items()]
+        found = ensemble_votes(task, sorted(args.sigma), args.k, args.m, entropy, scratch, bar)
+    curves = [
+        curve_of(key, votes, sigma, ALPHA, task.test)
+        for sigma, of in tqdm(found.items(), desc="certificates", unit="sigma")
+        for key, votes in of.items()
+    ]
     rivals = rivals_of(task, args.k)
     print(tables(curves, rivals))
     name = f"frontiers_{args.data}{'_quick' if args.quick else ''}"

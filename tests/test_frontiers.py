@@ -5,10 +5,12 @@ import torch
 
 from benchmarks.frontier_curves import FREES, Curve, pair
 from benchmarks.frontier_rivals import mean_probability
-from benchmarks.frontier_sets import pooled, sizes_up_to
+from benchmarks.frontier_sets import noise_only, sizes_up_to
 from benchmarks.frontier_votes import block_logits, votes_of
 from models.heads import fit_head_of_some
 from models.votes import NOBODY
+from sanitize.imageset import ImageSet
+from sanitize.sanitizer import sanitize_batch
 
 
 def some_features() -> tuple[torch.Tensor, np.ndarray, np.ndarray, torch.Tensor]:
@@ -52,10 +54,16 @@ def test_the_best_of_both_kinds_and_their_difference():
     assert (row["difference"], row["error"]) == (0.25, 0.25)
 
 
+def test_noise_that_serves_every_sigma_is_the_sanitizers():
+    images = np.arange(48, dtype=np.uint8).reshape(3, 4, 4, 1)
+    raw = ImageSet(images, np.array([0, 1, 0]), ("a", "b", "c"), ("0", "1"))
+    for sigma in (0.5, 1.0):
+        wanted = sanitize_batch(images, raw.ids, sigma, None, bytes(32), 3)
+        np.testing.assert_array_equal(noise_only(raw)(sigma)(bytes(32), 3), wanted)
+
+
 def test_small_parts():
     assert sizes_up_to(5000, 600) == (625, 1250, 2500, 5000)
     assert sizes_up_to(10_000, 600, 4) == (625, 2500, 10_000)
-    images = np.arange(32, dtype=np.uint8).reshape(2, 4, 4, 1)
-    np.testing.assert_allclose(pooled(images)[0], np.array([2.5, 4.5, 10.5, 12.5]) / 255, rtol=1e-6)
     shares = mean_probability(np.array([[[[0.0, 0.0]]], [[[0.0, 100.0]]]], dtype=np.float32))
     np.testing.assert_allclose(shares, [[[0.25, 0.75]]])
