@@ -69,18 +69,25 @@ def leader(curves: Iterable[Curve], a: int, radius: float) -> Curve | None:
 def pair(curves: list[Curve], a: int, radius: float) -> dict[str, Any]:
     """The best one ensemble and the best partition at (a, radius), and their difference with its standard error.
 
-    The error is of paired differences over the test images; it knows nothing of the choice of the best.
+    The error is of paired differences over the test images; it knows nothing of the choice of the best. For a = 0 and a
+    radius that one ensemble could reach only with more noise than any that was measured, there is no difference.
     """
     one = leader((c for c in curves if c.k == 1), a, radius)
     many = leader((c for c in curves if c.k > 1), a, radius)
     held = [np.zeros(len(curves[0].truth)) if c is None else c.holds(a, radius).astype(float) for c in (one, many)]
     difference = held[1] - held[0]
+    compared = a > 0 or radius < reach_of_one(curves)
     return {
         "one": one and {"sigma": one.sigma, "certified": round(float(held[0].mean()), 4)},
         "many": many and {"sigma": many.sigma, "k": many.k, "certified": round(float(held[1].mean()), 4)},
-        "difference": round(float(difference.mean()), 4),
-        "error": round(float(difference.std(ddof=1) / np.sqrt(len(difference))), 4),
+        "difference": round(float(difference.mean()), 4) if compared else None,
+        "error": round(float(difference.std(ddof=1) / np.sqrt(len(difference))), 4) if compared else None,
     }
+
+
+def reach_of_one(curves: list[Curve]) -> float:
+    """The largest radius that any of the single ensembles certified."""
+    return max((float(curve.radius[0].max()) for curve in curves if curve.k == 1), default=0.0)
 
 
 def models_of(curves: list[Curve]) -> list[str]:
@@ -112,7 +119,7 @@ def since(curves: list[Curve]) -> dict[str, dict[str, int | None]]:
             first = None
             for n in reversed(sizes_of(curves, model)):
                 row = pair([c for c in curves if c.model == model and c.n == n], 0, r)
-                if not row["difference"] > 2 * row["error"]:
+                if row["difference"] is None or row["difference"] <= 2 * row["error"]:
                     break
                 first = n
             found[model][f"{r:g}"] = first
@@ -132,8 +139,10 @@ def _by_radius(curves: list[Curve]) -> list[str]:
         for r in RADII:
             row = pair(mine, 0, r)
             if row["one"] or row["many"]:
-                cells = f"{_cell(row['one'])} | {_cell(row['many'])} | {row['difference']:+.3f} ± {row['error']:.3f}"
-                lines.append(f"| {model} | {r:g} | {cells} |")
+                compared = row["difference"] is not None
+                difference = f"{row['difference']:+.3f} ± {row['error']:.3f}" if compared else "no σ measured"
+                one = _cell(row["one"]) if compared else "-"
+                lines.append(f"| {model} | {r:g} | {one} | {_cell(row['many'])} | {difference} |")
     return lines
 
 
@@ -172,6 +181,7 @@ def _by_size(curves: list[Curve]) -> list[str]:
         lines += ["| n | " + " | ".join(f"R > {r:g}" for r in RADII) + " |", "|--:|" + "--:|" * len(RADII)]
         for n in sizes:
             rows = [pair([c for c in curves if c.model == model and c.n == n], 0, r) for r in RADII]
-            cells = [" / ".join(_cell(row[side]) for side in ("one", "many")) for row in rows]
+            ones = ["-" if row["difference"] is None else _cell(row["one"]) for row in rows]
+            cells = [f"{one} / {_cell(row['many'])}" for one, row in zip(ones, rows, strict=True)]
             lines.append(f"| {n:,} | " + " | ".join(cells) + " |")
     return lines

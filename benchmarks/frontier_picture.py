@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.frontier_curves import Curve, models_of, pair, sizes_of
+from benchmarks.frontier_curves import Curve, models_of, pair, reach_of_one, sizes_of
 
 SHOWN = (0, 1, 2, 5)
 AT_SIZES = (0.5, 1.0, 2.0)
@@ -16,8 +16,8 @@ def draw_picture(
 ) -> None:
     """A row a model: a panel for each a of SHOWN, and one by n where several were measured.
 
-    A line is the best over sigma of one k at each R, chosen after the fact; DPA and ROE are marks at R = 0, where alone
-    they hold.
+    A line is the best over sigma of one k at each R, chosen after the fact, the grey band the best over k > 1 too. DPA
+    and ROE are marks at R = 0, where alone they hold. Dotted: how far one ensemble gets by the largest sigma measured.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported late: it takes a second
     from matplotlib.figure import Figure
@@ -57,6 +57,10 @@ def _against_radius(axis: Any, curves: list[Curve], rivals: list[dict[str, Any]]
 
     radii = np.linspace(0, reach, 400)
     ks = sorted({curve.k for curve in curves})
+    if a == 0:
+        axis.axvline(reach_of_one(curves), color="black", ls=":", lw=1, label="reach of k = 1, largest σ here")
+    band = np.max([curve.at(a, radii) for curve in curves if curve.k > 1], axis=0)
+    axis.plot(radii, np.where(band > 0, band, np.nan), color="0.85", lw=6, label="best k > 1", zorder=1)
     for i, k in enumerate(ks):
         heights = np.max([curve.at(a, radii) for curve in curves if curve.k == k], axis=0)
         style = {"color": "black", "lw": 2.2} if k == 1 else {"color": colormaps["viridis"](0.95 - 0.9 * i / len(ks))}

@@ -48,10 +48,12 @@ def test_the_best_of_both_kinds_and_their_difference():
         radius = np.tile(radii, (len(FREES), 1))
         return Curve("head", 10, sigma, k, np.where(radius > 0, 0, -1), radius, np.zeros(4, dtype=int), 1.0, 1.0)
 
-    row = pair([curve(1, 0.5, [1, 1, 0, 0]), curve(1, 1, [2, 0, 0, 0]), curve(5, 0.5, [3, 3, 3, 0])], 0, 0.5)
+    curves = [curve(1, 0.5, [1, 1, 0, 0]), curve(1, 1, [2, 0, 0, 0]), curve(5, 0.5, [3, 3, 3, 0])]
+    row = pair(curves, 0, 0.5)
     assert row["one"] == {"sigma": 0.5, "certified": 0.5}
     assert row["many"] == {"sigma": 0.5, "k": 5, "certified": 0.75}
     assert (row["difference"], row["error"]) == (0.25, 0.25)
+    assert pair(curves, 0, 2.5)["difference"] is None  # no ensemble was measured that could reach so far
 
 
 def test_noise_that_serves_every_sigma_is_the_sanitizers():
