@@ -27,12 +27,13 @@ def rivals_of(task: Task, ks: list[int]) -> list[dict[str, Any]]:
     """
     rows: list[dict[str, Any]] = []
     labels, classes = task.raw.labels, len(task.raw.classes)
+    features = {name: (head.clean(task.raw.images), head.clean(task.test.images)) for name, head in task.heads.items()}
     for k in sorted({*ks, *MORE_KS} - {1}):
         if k * LEAST_IMAGES > len(task.raw):
             continue
         blocks = block_of(task.raw.ids, k)
         for name, head in task.heads.items():
-            found, asked = head.clean(task.raw.images), head.clean(task.test.images)
+            found, asked = features[name]
             logits = block_logits(found, labels, blocks, k, asked, classes, head.kind, head.l2)
             rows += levels(task, name, k, 1, logits)
         for name, recipe in task.recipes.items():
