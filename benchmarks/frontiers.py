@@ -44,7 +44,9 @@ def checked(args: argparse.Namespace) -> argparse.Namespace:
     """The flags with their defaults. InputError for values that no frontier can be measured at."""
     args.m = args.m or (QUICK_M if args.quick else M)
     if args.quick:
-        args.sigma, args.k, args.images = args.sigma[:2], QUICK_KS, args.images or QUICK_IMAGES
+        args.sigma, args.k = args.sigma[:2], QUICK_KS
+        args.images = args.images or (None if args.data == "digits" else QUICK_IMAGES)
+    args.sigma, args.k = list(dict.fromkeys(args.sigma)), list(dict.fromkeys(args.k))
     for sigma in args.sigma:
         if not (np.isfinite(sigma) and sigma > 0):
             raise InputError(f"--sigma {sigma:g} is no noise level; give numbers above 0, in [0,1] pixel units")
@@ -53,6 +55,10 @@ def checked(args: argparse.Namespace) -> argparse.Namespace:
     least = int(np.log2(2 * max(args.k) / ALPHA)) + 1
     if args.m < least:
         raise InputError(f"--m {args.m}: with {max(args.k)} blocks no vote can be certified; give {least} or more")
+    if args.images is not None and args.data == "digits":
+        raise InputError(
+            f"--images {args.images}: how many digits are raw says ingest.raw in params.yaml; leave it out"
+        )
     if args.images is not None and args.images < max(args.k):
         raise InputError(f"--images {args.images} do not fill {max(args.k)} blocks; give more")
     return args
