@@ -82,6 +82,7 @@ bench: setup ## the claims in the README, measured again (minutes)
 	python -m benchmarks.noise_only --architecture small-cnn
 	python -m benchmarks.certify
 	python -m benchmarks.partition_certify
+	python -m benchmarks.frontiers --data digits --sigma .25 .5 1 2 --k 1 2 5 10 20
 	python -m benchmarks.crafting
 	python -m benchmarks.ensemble
 	python -m benchmarks.adaptive --histories 20

@@ -1,0 +1,137 @@
+"""Measured frontiers of partitioned smoothing: how many images, and how far, at equal cost.
+
+    python -m benchmarks.frontiers --data digits [--denoiser DIR] [--quick]
+    python -m benchmarks.frontiers --data cifar10 --root DIR --extractor FILE
+    python -m benchmarks.frontiers --data fashion-mnist --root DIR
+
+Every draw sanitizes the whole raw set once. For every k each of its blocks has a model of its own, from its own images
+of that copy alone: m draws of k blocks of n/k images are m trainings' worth of images, whatever k is. k = 1 is the
+ordinary ensemble. Beside them stand Deep Partition Aggregation and Run-Off Election on the same images without noise,
+with the same kind of model, and with the same blocks by id, so that a rewritten image costs them one block too.
+
+Each curve, one (sigma, k), holds on its own. The best of several for each R is a choice made after the fact, on the
+test images: a guide to which (sigma, k) to plan, and no certificate. The votes are kept in --scratch: a run that was
+killed goes on there.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from benchmarks.frontier_curves import FREES, RADII, Curve, best, curve_of, since, tables
+from benchmarks.frontier_picture import draw_picture
+from benchmarks.frontier_rivals import rivals_of
+from benchmarks.frontier_sets import Task, cifar_task, digits_task, fashion_task
+from benchmarks.frontier_votes import ensemble_votes
+from benchmarks.record import RESULTS, record
+from benchmarks.transfer import resumed
+from models.params import TrainParams
+from sanitize import errors
+from sanitize.errors import InputError
+from sanitize.params import read_params
+from sanitize.paths import DENOISER
+
+ALPHA = 0.001
+M, QUICK_M = 100, 20
+QUICK_KS, QUICK_IMAGES = [1, 5, 10], 1000
+
+
+def checked(args: argparse.Namespace) -> argparse.Namespace:
+    """The flags with their defaults. InputError for values that no frontier can be measured at."""
+    args.m = args.m or (QUICK_M if args.quick else M)
+    if args.quick:
+        args.sigma, args.k = args.sigma[:2], QUICK_KS
+        args.images = args.images or (None if args.data == "digits" else QUICK_IMAGES)
+    args.sigma, args.k = list(dict.fromkeys(args.sigma)), list(dict.fromkeys(args.k))
+    for sigma in args.sigma:
+        if not (np.isfinite(sigma) and sigma > 0):
+            raise InputError(f"--sigma {sigma:g} is no noise level; give numbers above 0, in [0,1] pixel units")
+    if min(args.k) < 1 or 1 not in args.k:
+        raise InputError(f"--k {' '.join(map(str, args.k))}: give numbers of blocks from 1 on, and 1 among them")
+    least = int(np.log2(2 * max(args.k) / ALPHA)) + 1
+    if args.m < least:
+        raise InputError(f"--m {args.m}: with {max(args.k)} blocks no vote can be certified; give {least} or more")
+    if args.images is not None and args.data == "digits":
+        raise InputError(
+            f"--images {args.images}: how many digits are raw says ingest.raw in params.yaml; leave it out"
+        )
+    if args.images is not None and args.images < max(args.k):
+        raise InputError(f"--images {args.images} do not fill {max(args.k)} blocks; give more")
+    return args
+
+
+def task_of(args: argparse.Namespace) -> Task:
+    """The data set's task. InputError where a flag that it needs is missing."""
+    if args.data == "digits":
+        return digits_task(args.denoiser, read_params("train", TrainParams))
+    if args.root is None:
+        raise InputError(f"--data {args.data} needs --root, where torchvision put the set")
+    if args.data == "fashion-mnist":
+        return fashion_task(args.root, args.images or 10_000)
+    if args.extractor is None:
+        raise InputError("--data cifar10 needs --extractor, a .safetensors file")
+    return cifar_task(args.root, args.extractor, args.images or 5000)
+
+
+def row_of(curve: Curve) -> dict[str, Any]:
+    """A curve, for the record."""
+    at = {str(a): [round(float(c), 4) for c in curve.at(a, RADII)] for a in FREES}
+    plain = {name: getattr(curve, name) for name in ("model", "n", "sigma", "k", "one_model", "plurality")}
+    return {**plain, "certified": at, "largest_radius": round(float(curve.radius[0].max()), 4)}
+
+
+def main() -> None:
+    flags = argparse.ArgumentParser(prog="python -m benchmarks.frontiers", description=__doc__.splitlines()[0])
+    flags.add_argument("--data", choices=["digits", "cifar10", "fashion-mnist"], required=True)
+    flags.add_argument("--root", type=Path, help="cifar10, fashion-mnist: where torchvision put the set")
+    flags.add_argument("--denoiser", type=Path, default=DENOISER, help="digits: a diffusers directory")
+    flags.add_argument("--extractor", type=Path, help="cifar10: a .safetensors file")
+    flags.add_argument("--sigma", type=float, nargs="+", default=[0.5, 1.0, 0.25, 2.0])
+    flags.add_argument("--k", type=int, nargs="+", default=[1, 2, 5, 10, 20, 50])
+    flags.add_argument("--m", type=int, help=f"draws at each sigma (default {M})")
+    flags.add_argument("--images", type=int, help="raw images (default 5000 of CIFAR-10, 10000 of Fashion-MNIST)")
+    flags.add_argument("--scratch", type=Path, default=Path(".cache/frontiers"), help="keeps every draw's votes")
+    flags.add_argument("--quick", action="store_true", help=f"{QUICK_M} draws, two sigmas, {QUICK_IMAGES} images")
+    args = checked(flags.parse_args())
+    torch.set_num_threads(1)
+    task = task_of(args)
+    settings = {
+        "m": args.m, "alpha": ALPHA, "ks": args.k, "sizes": list(task.sizes), "raw_digest": task.raw.digest,
+        "test_digest": task.test.digest, "test_images": len(task.test), **task.facts,
+    }  # fmt: skip
+    scratch = args.scratch / f"{args.data}{'-quick' if args.quick else ''}"
+    entropy = resumed(scratch, settings)
+    with tqdm(total=len(args.sigma) * args.m, desc="draws", unit="draw", mininterval=5) as bar:
+        found = ensemble_votes(task, sorted(args.sigma), args.k, args.m, entropy, scratch, bar)
+    curves = [
+        curve_of(key, votes, sigma, ALPHA, task.test)
+        for sigma, of in tqdm(found.items(), desc="certificates", unit="sigma")
+        for key, votes in of.items()
+    ]
+    rivals = rivals_of(task, args.k)
+    print(tables(curves, rivals))
+    name = f"frontiers_{args.data}{'_quick' if args.quick else ''}"
+    RESULTS.mkdir(exist_ok=True)
+    draw_picture(args.data, args.m, ALPHA, curves, rivals, RESULTS / f"{name}.png")
+    record(
+        name,
+        settings
+        | {
+            "radii": RADII,
+            "frees": FREES,
+            "rows": [row_of(curve) for curve in curves],
+            "best": best(curves),
+            "best_is": "chosen for each R after the fact, on the test images: a guide, no certificate",
+            "partitions_ahead_from_n": since(curves),
+            "rivals": rivals,
+            "threads": 1,
+        },
+    )
+
+
+if __name__ == "__main__":
+    errors.run(main)
