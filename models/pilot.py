@@ -50,7 +50,7 @@ class Pilot:
 def blocks_of_size(trusted: ImageSet, size: int) -> list[NDArray[np.int64]]:
     """Disjoint blocks of `size` trusted images, at most `MOST_BLOCKS`, as rows in the order of the images' ids.
 
-    The images are taken in the order of the hash that splits raw sets (`models.partition.block_of`). Empty where
+    The images are taken in the order of the hash that splits raw sets (`models.blocks.block_of`). Empty where
     fewer than `LEAST_ASKED` images would be left to ask a block about.
     """
     if len(trusted) - size < LEAST_ASKED:

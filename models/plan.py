@@ -57,7 +57,7 @@ class Plan:
     block_sizes: tuple[int, ...] = ()
     """Images of each block, empty where there is but one."""
     stable_ids: bool = True
-    """Whether ids stay with their images when others are added or removed (`models.partition.ids_are_names`)."""
+    """Whether ids stay with their images when others are added or removed (`models.blocks.ids_are_names`)."""
     chosen_on: str = "trusted"
     """What sigma, k and the recipe were chosen by looking at: `trusted` images or none, or the `raw` ones."""
 
