@@ -52,11 +52,7 @@ OPEN = {
         "The paper's in-domain rows differ from its baseline by 2 points of success or less.",
     ),
     "4": (),
-    "5": (
-        "Sleeper Agent: not measured against rival defences.",
-        "Witches' Brew under DP-SGD: not measured; it took 33 times as long as undefended training on the one target "
-        "that was tried.",
-    ),
+    "5": ("Sleeper Agent: not measured against rival defences.",),
     "6": (
         "ε = 8/255 and σ = 1.5 and 2, black-box and both backdoors: not measured; a frozen extractor of CIFAR-100 is "
         "not at hand.",
