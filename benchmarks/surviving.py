@@ -1,0 +1,94 @@
+"""How much of a poison's change is left after one sanitizing: for poisons that a drill or a comparison has crafted.
+
+    python -m benchmarks.surviving --denoiser DIR --drill data/redteam/NAME [..] [--sigma .1 .25] [--draws 4]
+
+For every crafted image x + delta and its clean base x, both sanitized under the same noise, S: `kept` is the part of
+delta that S(x + delta) - S(x) still holds, its projection on delta over |delta|^2; `left` the norm of that difference
+over |delta|; `moved` what sanitizing alone moves a base by, |S(x) - x| over |delta|. In noises: the joint l2 norm of a
+target's poisons over sigma. 1, 1, 0 is what an undefended training set has. It says what the victim is shown and
+nothing of what he learns from it.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.record import record
+from sanitize import errors
+from sanitize.denoiser import Denoiser, load_denoiser
+from sanitize.errors import InputError
+from sanitize.imageset import ImageSet
+from sanitize.noise import draw_entropy
+from sanitize.sanitizer import sanitize
+
+
+def crafted(drill: Path) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    """(poisons, their clean bases) of each target under a drill's directory. InputError where there are none."""
+    files = sorted(drill.glob("*/poisons.npz"))
+    if not files:
+        raise InputError(f"--drill {drill} holds no */poisons.npz; give a directory that a drill left in data/redteam")
+    found = []
+    for path in files:
+        with np.load(path, allow_pickle=False) as content:
+            found.append((content["images"], content["base"]))
+    return found
+
+
+def measured(
+    poisons: NDArray[np.uint8], base: NDArray[np.uint8], denoiser: Denoiser, sigma: float, entropy: bytes, draws: int
+) -> tuple[float, float, float]:
+    """(kept, left, moved) of one target's poisons: means over images and draws."""
+    ids, labels = tuple(map(str, range(len(base)))), np.zeros(len(base), dtype=np.int64)
+    delta = (poisons.astype(np.float64) - base).reshape(len(base), -1) / 255
+    size = np.linalg.norm(delta, axis=1)
+    rows = []
+    for draw in range(draws):
+        after, before = (
+            sanitize(ImageSet(images, labels, ids, ("?",)), sigma, denoiser, entropy, draw)
+            .astype(np.float64)
+            .reshape(delta.shape)
+            / 255
+            for images in (poisons, base)
+        )
+        change, moved = after - before, before - base.reshape(delta.shape) / 255
+        rows.append(
+            (
+                (change * delta).sum(axis=1) / size**2,
+                np.linalg.norm(change, axis=1) / size,
+                np.linalg.norm(moved, axis=1) / size,
+            )
+        )
+    kept, left, moved_by = np.mean(rows, axis=(0, 2))
+    return float(kept), float(left), float(moved_by)
+
+
+def main() -> None:
+    flags = argparse.ArgumentParser(prog="python -m benchmarks.surviving", description=(__doc__ or "").splitlines()[0])
+    flags.add_argument("--denoiser", type=Path, required=True)
+    flags.add_argument("--drill", type=Path, nargs="+", required=True, help="directories that drills left")
+    flags.add_argument("--sigma", type=float, nargs="+", default=[0.1, 0.25])
+    flags.add_argument("--draws", type=int, default=4)
+    args = flags.parse_args()
+    if args.draws < 1:
+        raise InputError(f"--draws {args.draws} sanitizes nothing; give 1 or more")
+    denoiser, entropy = load_denoiser(args.denoiser), draw_entropy("os").value
+    print("| poisons | σ | kept | left | moved | joint ℓ2, in noises |\n|---|--:|--:|--:|--:|--:|")
+    found = []
+    for drill in args.drill:
+        targets = crafted(drill)
+        joint = float(np.median([np.linalg.norm(p.astype(np.float64) - b) / 255 for p, b in targets]))
+        for sigma in args.sigma:
+            kept, left, moved = np.mean(
+                [measured(*one, denoiser, sigma, entropy, args.draws) for one in targets], axis=0
+            )
+            name = drill.name.rpartition("-")[0]
+            row = {"poisons": name, "targets": len(targets), "sigma": sigma, "joint_l2": round(joint, 2)}
+            found.append(row | {"kept": round(kept, 3), "left": round(left, 3), "moved": round(moved, 3)})
+            print(f"| {name} | {sigma:g} | {kept:.3f} | {left:.3f} | {moved:.3f} | {joint / sigma:.0f} |", flush=True)
+    record("surviving", {"rows": found, "draws": args.draws, "denoiser_digest": denoiser.digest})
+
+
+if __name__ == "__main__":
+    errors.run(main)
