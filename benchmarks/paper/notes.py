@@ -52,7 +52,12 @@ OPEN = {
         "The paper's in-domain rows differ from its baseline by 2 points of success or less.",
     ),
     "4": (),
-    "5": ("Sleeper Agent: not measured against rival defences.",),
+    "5": (
+        "Sleeper Agent: not measured against rival defences.",
+        "Witches' Brew outlives sanitizing in our rows. What was measured of why (`python -m benchmarks.surviving`): "
+        "one sanitizing keeps .61 (σ = .1) and .45 (.25) of those poisons' change, of Bullseye's .24 and .09; and they "
+        "are 100 images of 2,500, Bullseye's 25. The paper has 500 of 50,000. Which of these decides was not tested.",
+    ),
     "6": (
         "ε = 8/255 and σ = 1.5 and 2, black-box and both backdoors: not measured; a frozen extractor of CIFAR-100 is "
         "not at hand.",
