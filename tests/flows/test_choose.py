@@ -11,7 +11,10 @@ from registered import RECIPE, set_params
 
 from flows.choose import CHOOSER, choose, parse, table, verdict
 from models.chooser import Target, forecast, largest_radius
+from models.classifiers import Architecture
 from models.pilot import LEAST_ASKED, NO_VOTE, Pilot, blocks_of_size
+from models.training import initialised
+from models.weights import save_weights
 from sanitize.errors import InputError
 from sanitize.files import write_json
 from sanitize.imageset import ImageSet, save_npz
@@ -115,3 +118,15 @@ def test_the_forecast_grows_with_what_was_seen_and_never_takes_few_votes_for_cer
     few, more = (forecast(pilot_of(1.0, draws, n=2), 0.5, 4, near).mean() for draws in (2, 500))
     assert few < more
     assert not forecast(pilot_of(1.0, 500), 0.5, 4, Target(limit, 0, 100, 0.001)).any()
+
+
+def test_the_pilot_is_of_heads_on_frozen_features_where_the_recipe_is(trusted):
+    architecture = Architecture("mlp", (8, 8, 1), 10, 32, False)
+    save_weights(initialised(architecture, 3, None), Path("elsewhere.safetensors"), architecture)
+    heads = {"mode": "transfer", "initial_weights": "elsewhere.safetensors", "head": "lda", "head_l2": 1.0}
+    set_params(train=heads)
+    record = choose(parse([*ASKED, "--sigmas", "0.25", "4", "--partitions", "1", "10"]))
+    shares = {(row["sigma"], row["k"]): row["accuracy"] for row in record["candidates"]}
+    assert record["recipe"]["mode"] == "transfer"
+    assert (record["best"]["sigma"], record["best"]["k"]) == (0.25, 1)
+    assert shares[0.25, 1] > 0.3 > 0.1 > shares[4, 10]
