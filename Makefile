@@ -15,7 +15,6 @@ export MPLCONFIGDIR ?= $(ROOT)/.cache/matplotlib
 export TMPDIR := $(ROOT)/.cache/tmp
 export HF_HOME ?= $(ROOT)/.cache/huggingface
 export DVC_SITE_CACHE_DIR ?= $(ROOT)/.cache/dvc
-export PREFECT_HOME ?= $(ROOT)/.prefect
 export DO_NOT_TRACK := true
 export DVC_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1

@@ -12,7 +12,7 @@ import numpy as np
 from mlflow.entities import Run
 from numpy.typing import NDArray
 
-from flows.environment import STATE
+from flows.environment import state
 from flows.store import TAG, Store, create_run, find_runs, finish, log_files, log_inputs, read_json
 from models.plan import Plan, plan_from_dict
 from models.votes import NOBODY, merkle_root, votes_hash
@@ -241,7 +241,7 @@ def recall_entropy(ensemble: Ensemble) -> Entropy:
 @contextmanager
 def only_one(plan: Plan) -> Iterator[None]:
     """Hold the plan's lock on this machine. InputError if another process works on the same ensemble."""
-    path = STATE / "locks" / plan.digest
+    path = state() / "locks" / plan.digest
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as stream:
         try:
@@ -295,4 +295,4 @@ def reveal_entropy(store: Store, ensemble: Ensemble) -> Entropy:
 
 
 def _entropy_file(commitment: str) -> Path:
-    return STATE / "entropy" / commitment
+    return state() / "entropy" / commitment

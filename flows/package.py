@@ -11,7 +11,7 @@ import numpy as np
 
 from flows.assembly import Assembly
 from flows.ensemble import NETWORKS, Ensemble, network_file
-from flows.environment import STATE
+from flows.environment import state
 from flows.store import TAG, Store, log_directory, read_directory
 from sanitize.denoiser_files import copy_denoiser
 from sanitize.errors import InputError
@@ -33,8 +33,8 @@ def package(store: Store, ensemble: Ensemble, assembly: Assembly, raw: ImageSet)
 
     from models.smoothed import DESCRIPTION, EXTRACTOR
 
-    (STATE / "packages").mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=STATE / "packages") as scratch:
+    (state() / "packages").mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=state() / "packages") as scratch:
         data = Path(scratch) / "networks"  # laid over the ones that are there
         data.mkdir()
         (Path(scratch) / "kept").mkdir()
