@@ -94,8 +94,8 @@ def test_a_submodule_is_a_project_of_its_own_unless_it_is_in_a_worktree(tmp_path
     run(top, "git", *allowed, "submodule", "--quiet", "add", "../project", "parts/project")
     commit(top)
     assert home_of(top / "parts" / "project", monkeypatch) == top / "parts" / "project"
-    run(top / "parts" / "project", "git", "worktree", "add", "--quiet", "../../../of the submodule")
-    assert home_of(tmp_path / "of the submodule", monkeypatch) == top / "parts" / "project"
+    run(top / "parts" / "project", "git", "worktree", "add", "--quiet", "../../../second")
+    assert home_of(tmp_path / "second", monkeypatch) == top / "parts" / "project"
     run(top, "git", "worktree", "add", "--quiet", "../other")
     run(tmp_path / "other", "git", *allowed, "submodule", "--quiet", "update", "--init")
     assert home_of(tmp_path / "other" / "parts" / "project", monkeypatch) == top / "parts" / "project"
@@ -149,12 +149,8 @@ def test_a_worktree_with_a_store_of_its_own_and_a_relative_address_are_refused(s
     shutil.copytree(tmp_path / ".mlflow", other / ".mlflow")
     monkeypatch.chdir(other)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", own_store(tmp_path / "main"))
-    with pytest.raises(
-        InputError, match=r"other/\.mlflow is a store of this checkout's own, but attempts are counted i"
-    ):
+    with pytest.raises(InputError, match=r"other/\.mlflow is a store of this checkout's own"):
         connect()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
-    with pytest.raises(
-        InputError, match="MLFLOW_TRACKING_URI=sqlite:///mlflow.db is relative, and .* absolute address"
-    ):
+    with pytest.raises(InputError, match="MLFLOW_TRACKING_URI=sqlite:///mlflow.db is relative, "):
         connect()
