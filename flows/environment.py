@@ -48,5 +48,4 @@ def set_defaults() -> None:
 
 def own_store(home: Path) -> str:
     """The address of the MLflow store in a project's folder."""
-    path = str(home / ".mlflow" / "mlflow.db")
-    return f"sqlite:///{path.replace('%', '%25').replace('?', '%3F')}"
+    return f"sqlite:///{home}/.mlflow/mlflow.db"

@@ -48,6 +48,11 @@ def prepare(experiment: str) -> str | None:
                 "it would not count; give an absolute address"
             )
         return None
+    if url2pathname(urlparse(str(home)).path) != str(home):
+        raise InputError(
+            f"MLflow reads the folder {str(home)!r} as an address, where ?, # and %XX mean something else; "
+            "rename it, or set MLFLOW_TRACKING_URI to a store elsewhere"
+        )
     if home != here and (here / FOLDER / "mlflow.db").exists():
         raise InputError(
             f"{here / FOLDER} is a store of this checkout's own, but attempts are counted in {home / FOLDER}; "

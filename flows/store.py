@@ -190,8 +190,9 @@ def read_file(store: Store, run: Run | str, name: str) -> bytes:
 
 def read_json(store: Store, run_id: str, name: str) -> dict[str, Any]:
     """One JSON artifact of a run, an object."""
+    found = read_file(store, run_id, name)
     try:
-        content = json.loads(read_file(store, run_id, name))
+        content = json.loads(found)
     except ValueError as error:
         raise InputError(f"the artifact {name} of run {run_id} is no JSON ({error})") from error
     if not isinstance(content, dict):

@@ -41,7 +41,7 @@ def everything_works(store: Store) -> None:
     assert Path(f".mlflow/artifacts/{made.version.run_id}/artifacts/ensemble/MLmodel").is_file()
 
 
-@pytest.mark.parametrize("name", ["moved", "für Ada: 100%41? #2"])
+@pytest.mark.parametrize("name", ["moved", "für Ada: 100 % (2)"])
 def test_a_folder_that_was_moved_keeps_its_versions(version: Registered, tmp_path, name, monkeypatch, capsys):
     set_alias(version.store, version.version, "certified")
     (tmp_path / "folder").mkdir()
@@ -96,6 +96,16 @@ def test_a_database_that_was_lost_while_its_runs_are_there_is_no_new_store(versi
         database.write_text(loss)
     with pytest.raises(InputError, match=rf"mlflow.db is {word}, but .* has runs that it counted; restore it from a b"):
         connect()
+
+
+@pytest.mark.parametrize("name", ["why?", "run #2", "100%41"])
+def test_a_folder_that_mlflow_would_misread_is_refused_before_anything_is_written(tmp_path, name, monkeypatch):
+    (tmp_path / name).mkdir()
+    with pytest.raises(
+        InputError, match=r"MLflow reads the folder .* as an address, where \?, # and %XX mean something"
+    ):
+        go_to(tmp_path / name, monkeypatch)
+    assert [path.name for path in tmp_path.rglob("*")] == [name]
 
 
 def test_an_empty_file_without_runs_becomes_a_store(tmp_path, monkeypatch):
