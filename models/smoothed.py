@@ -114,8 +114,8 @@ def _answers_of(network: nn.Module, inputs: Tensor) -> NDArray[np.int64]:
 def _load_pyfunc(path: str) -> SmoothedClassifier:
     """Called by MLflow for versions whose `MLmodel` names this module; later ones name `flows.served`."""
     warnings.warn(
-        "this version was packaged when MLflow still cut numbers to whole ones before the model saw them; "
-        "where it is served, send whole numbers 0..255 only, or register the ensemble again",
+        "MLflow's server cuts what it is sent to whole numbers before this version sees it; "
+        "send it whole numbers 0..255 only, or serve a version registered since, which refuses all else",
         stacklevel=2,
     )
     return SmoothedClassifier(Path(path))

@@ -76,6 +76,10 @@ def test_every_form_of_the_same_images_gets_the_same_answer(model, images, expec
         assert model.predict(form).to_dict("records") == expected
 
 
+def test_no_images_of_the_right_shape_get_no_answers(model, images):
+    assert model.predict(images[:0]).empty
+
+
 @pytest.mark.parametrize(
     ("form", "what"),
     [
@@ -194,7 +198,7 @@ def test_a_version_that_names_the_earlier_loader_still_loads_and_says_what_to_se
     described.flavors["python_function"]["loader_module"] = "models.smoothed"
     described.signature._is_signature_from_type_hint = False
     described.save(path)
-    with pytest.warns(UserWarning, match="send whole numbers 0..255 only, or register the ensemble again"):
+    with pytest.warns(UserWarning, match="send it whole numbers 0..255 only, or serve a version registered since"):
         model = mlflow.pyfunc.load_model(f"models:/{SMOOTHED}/1")
     assert model.predict(images).to_dict("records") == expected
 
