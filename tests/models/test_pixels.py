@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from models.pixels import as_pixels
@@ -161,3 +163,21 @@ def test_a_picture_on_its_side_or_cut_short_is_refused():
     whole = jpeg().getvalue()
     with pytest.raises(InputError, match="a picture cannot be read"):
         as_pixels([Image.open(io.BytesIO(whole[: len(whole) - 40]))], COLOUR)
+
+
+numbers = st.sampled_from([0, 1, 2, 12, 255]) | st.integers() | st.floats()
+json_values = st.recursive(
+    st.none() | st.booleans() | st.text(max_size=3) | numbers,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=2),
+    max_leaves=20,
+)
+grids = st.lists(st.lists(st.lists(numbers, min_size=2, max_size=2), min_size=1, max_size=1), min_size=1, max_size=3)
+
+
+@given(json_values | grids)
+def test_whatever_json_has_is_taken_number_for_number_or_refused(value):
+    try:
+        taken = as_pixels(value, (1, 2, 1)).reshape(np.shape(value)).tolist()
+    except InputError:
+        return
+    assert taken == value
