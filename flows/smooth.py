@@ -110,7 +110,7 @@ def make_prefix(store: Store, ensemble: Ensemble, t: int, keep: int | str, engin
         )
         if not state.is_completed() and len(finished) <= before:
             kind = Away if isinstance(state.result(raise_on_failure=False), Away) else InputError
-            raise kind(f"{state.message}; mend that and run again: finished draws are kept")
+            raise kind(f"{state.message}; fix the cause and run again; finished draws are kept")
         before = len(finished)
 
 

@@ -54,8 +54,8 @@ GOOD = "sanitize: {sigma: 1.0, denoise: true, entropy: os}"
         ("sanitize: {sigma: 1.0, denoise: true}", "param sanitize.entropy is missing"),
         ("sanitize: 3", "no section 'sanitize'"),
         ("", "no section 'sanitize'"),
-        ("sanitize: [", "is no YAML"),
-        (GOOD + "\n" + GOOD, "is no YAML"),
+        ("sanitize: [", "is not valid YAML"),
+        (GOOD + "\n" + GOOD, "is not valid YAML"),
     ],
 )
 def test_a_bad_value_is_named(tmp_path, text, sentence):
