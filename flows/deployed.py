@@ -21,7 +21,7 @@ from flows.log import logger
 from flows.store import SMOOTHED, Store, aliases_of, all_versions, answering, connect
 from sanitize.errors import InputError
 from sanitize.fitting import Fit
-from sanitize.params import Sigma
+from sanitize.params import Noise, Sigma
 
 Version = Annotated[int | None, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -39,7 +39,7 @@ def sanitize_images(
     input: str,  # noqa: A002
     output: str,
     denoiser: str | None,
-    sigma: Annotated[Sigma, Field(gt=0)],
+    sigma: Noise,
     fit: Fit = "exact",
     entropy: str = "os",
 ) -> None:

@@ -18,7 +18,7 @@ ROWS_BESIDE = 14
 its hashes, its parent and its name."""
 
 
-def forecast(plan: Plan, keep: Keep) -> str:
+def forecast(plan: Plan, keep: Keep, attempt: int = 0) -> str:
     """The time, GPU-hours, disk and MLflow rows of the plan's m models, and a table of what other m would certify.
 
     Draws of another entropy are made for it, one batch after a smaller one that warms up; nothing is recorded.
@@ -46,21 +46,21 @@ def forecast(plan: Plan, keep: Keep) -> str:
     ]
     if plan.stopping != "none":
         lines.append(f"At most that: it stops at the first of {', '.join(map(str, plan.looks))} that decides the gate.")
-    lines += ["", _table(plan, seconds / at_once)]
+    lines += ["", _table(plan, seconds / at_once, attempt)]
     return "\n".join(lines)
 
 
-def _table(plan: Plan, seconds: float) -> str:
-    """A row for every m: the radius of unanimous votes at the plan's level, and the time it takes."""
-    level = plan.level(0)
+def _table(plan: Plan, seconds: float, attempt: int) -> str:
+    """A row for every m: the radius of unanimous votes at the attempt's level, and the time it takes."""
+    level = plan.level(attempt)
     least = least_models(level / plan.partitions, plan.method, plan.classes)
     rows = ["| m | largest certifiable R | time |", "|--:|--:|--:|"]
     for m in sorted({least, plan.m, *SIZES}):
         if m < least:
             continue
-        radius = largest_radius(replace(plan, m=m, stopping="none", looks=(), shares=()), 0, m)
+        radius = largest_radius(replace(plan, m=m, stopping="none", looks=(), shares=()), attempt, m)
         rows.append(f"| {m:,} | {radius:.3f} | {_words(seconds * (m + plan.selection))} |")
-    note = f"R in [0,1] pixel units, when all m agree: method {plan.method}, level {level:.3g} (a first attempt)"
+    note = f"R in [0,1] pixel units, when all m agree: method {plan.method}, level {level:.3g} (attempt {attempt + 1})"
     return "\n".join([*rows, "", note])
 
 

@@ -12,8 +12,6 @@ from sanitize.errors import InputError
 from sanitize.noise import check_sigma, draw_entropy
 
 PARAMS = Path("params.yaml")
-BRIEF = reprlib.Repr(maxlevel=2, maxstring=80, maxother=80)
-"""How much of a bad value a sentence repeats."""
 MOST = 2**31 - 1
 """No count is larger: what numbers it would overflow."""
 Provenance = Literal["disjoint", "fixed-before", "on-raw"]
@@ -22,7 +20,9 @@ set; `on-raw` the raw set as supplied, which voids the certificate."""
 
 
 Sigma = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(check_sigma)]
-"""A standard deviation of noise, in [0,1] pixel units."""
+"""A standard deviation of noise, in [0,1] pixel units; 0: none."""
+Noise = Annotated[float, Field(gt=0, allow_inf_nan=False), AfterValidator(check_sigma)]
+"""The same where there must be some."""
 
 
 class Section(BaseModel):
@@ -74,7 +74,7 @@ class DenoiserParams(Section):
 class SanitizeParams(Section):
     """The noise, and whether it is removed again."""
 
-    sigma: Annotated[Sigma, Field(gt=0)]
+    sigma: Noise
     """Standard deviation of the noise, in [0,1] pixel units."""
     denoise: bool
     """false: the noise-only baseline (RAB's way)."""
@@ -144,7 +144,9 @@ def _sentence(section: str, schema: type[Section], error: Any) -> str:
 
 def _shown(value: Any) -> str:
     """A value in one short line: a few anchors of YAML can stand for a list of billions."""
+    brief = reprlib.Repr()
+    brief.maxlevel, brief.maxstring, brief.maxother = 2, 80, 80
     try:
-        return BRIEF.repr(value)
+        return brief.repr(value)
     except ValueError:  # more digits than Python writes out
         return "(a number of thousands of digits)"
