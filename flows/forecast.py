@@ -3,8 +3,8 @@
 import time
 from dataclasses import replace
 
-from flows.engine import gpus, workers
 from flows.ensemble import draw_params, draw_tags
+from flows.machine import gpus, words, workers
 from flows.worker import Keep, kept, prepare
 from models.answers import largest_radius
 from models.draw import Smoothed, make_batch
@@ -39,7 +39,7 @@ def forecast(plan: Plan, keep: Keep, attempt: int = 0) -> str:
     lines = [
         f"{plan.draws} draws, {seconds:.2f} s each "
         f"(sanitizing {made[-1].sanitize_seconds:.2f}, training {made[-1].train_seconds:.2f}), {where} at once:",
-        f"  time         {_words(seconds * plan.draws / at_once)}, and about a minute to begin and to register",
+        f"  time         {words(seconds * plan.draws / at_once)}, and about a minute to begin and to register",
         f"  GPU-hours    {hours:.2f}" if on_gpu else f"  core-hours   {hours:.2f} (no GPU here)",
         f"  disk         {disk / 1e6:,.1f} MB of networks ({keep}) and votes",
         f"  MLflow       {plan.draws} child runs, {rows * plan.draws:,} rows",
@@ -59,7 +59,7 @@ def _table(plan: Plan, seconds: float, attempt: int) -> str:
         if m < least:
             continue
         radius = largest_radius(replace(plan, m=m, stopping="none", looks=(), shares=()), attempt, m)
-        rows.append(f"| {m:,} | {radius:.3f} | {_words(seconds * (m + plan.selection))} |")
+        rows.append(f"| {m:,} | {radius:.3f} | {words(seconds * (m + plan.selection))} |")
     note = f"R in [0,1] pixel units, when all m agree: method {plan.method}, level {level:.3g} (attempt {attempt + 1})"
     return "\n".join([*rows, "", note])
 
@@ -67,9 +67,3 @@ def _table(plan: Plan, seconds: float, attempt: int) -> str:
 def _bytes_kept(made: Smoothed, draw: int, keep: Keep) -> int:
     network = sum(weight.numel() * weight.element_size() for weight in made.model.state_dict().values())
     return len(votes_to_bytes(made.votes)) + (network if kept(draw, keep) else 0)
-
-
-def _words(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

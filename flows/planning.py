@@ -20,8 +20,11 @@ from sanitize.paths import DENOISER, SETS
 from sanitize.timestep import require_reachable
 
 
-def make_plan() -> Plan:
-    """The plan that params.yaml and the data under data/ ask for."""
+def make_plan(denoiser: dict[str, Any] | None = None) -> Plan:
+    """The plan that params.yaml and the data under data/ ask for.
+
+    denoiser: what is known of it where it is still to be made; None: what its stage recorded.
+    """
     recipe = read_params("train", TrainParams)
     smooth_params, certify_params = read_params("smooth", SmoothParams), read_params("certify", CertifyParams)
     sanitize_params = read_params("sanitize", SanitizeParams)
@@ -39,7 +42,8 @@ def make_plan() -> Plan:
     blocks = blocks_of(smooth_params, certify_params, raw)
     looks, shares = looks_of(smooth_params, certify_params, len(raw.classes), len(test))
     sigma, test_sigma = sanitize_params.sigma, smooth_params.test_sigma
-    denoiser = denoiser_facts(raw, max(sigma, test_sigma)) if sanitize_params.denoise else {}
+    if denoiser is None:
+        denoiser = denoiser_facts(raw, max(sigma, test_sigma)) if sanitize_params.denoise else {}
     return Plan(
         m=smooth_params.m,
         selection=smooth_params.selection,

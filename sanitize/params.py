@@ -60,7 +60,8 @@ class DenoiserParams(Section):
     """What a denoiser from elsewhere saw."""
     channels: tuple[Annotated[int, Field(ge=8, le=MOST, multiple_of=8)], ...]
     """Widths of the UNet trained here, one a resolution."""
-    steps: Annotated[int, Field(ge=1, le=MOST)]
+    steps: Annotated[int, Field(ge=1, le=MOST)] | None
+    """Of its training; null: so many as suit the size of the images (`sanitize.pretrain.steps_for`)."""
     batch: Annotated[int, Field(ge=1, le=MOST)]
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     seed: Annotated[int, Field(ge=0, le=MOST)]
