@@ -103,7 +103,8 @@ def read_params(name: str, schema: type[SectionT], path: Path = PARAMS) -> Secti
     try:
         return schema.model_validate(content[name])
     except ValidationError as error:
-        raise InputError("; ".join(_sentence(name, schema, e) for e in error.errors())) from error
+        sentences = "; ".join(_sentence(name, schema, e) for e in error.errors())
+        raise InputError(" ".join(sentences.split())) from error
 
 
 def _read_yaml(path: Path) -> Any:

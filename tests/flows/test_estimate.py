@@ -47,9 +47,9 @@ def test_every_stage_has_a_time_and_nothing_is_written(project, capsys):
 def test_what_a_later_stage_will_refuse_is_said_and_stops_nothing(project, capsys):
     set_params(sanitize={"sigma": 0.5}, smooth={"m": 20})
     module.main()
-    assert (
-        "The stage smooth will refuse this: the gate asks for certified accuracy at R = 0.5" in capsys.readouterr().out
-    )
+    said = capsys.readouterr().out
+    assert "The stage smooth will refuse this: the gate asks for certified accuracy at R = 0.5" in said
+
     set_params(train={"width": 0})
     module.main()
     assert capsys.readouterr().out.startswith("No estimate of the time: param train.width=0")

@@ -165,7 +165,7 @@ NOISE = (
 def test_no_text_brings_down_the_reader(tmp_path):
     generator = random.Random(17)
     path = tmp_path / "params.yaml"
-    refusals = 0
+    refusals = []
     for _ in range(250):
         content = bytearray(GOOD.replace(", ", ",\n  ").encode())
         for _ in range(generator.randint(1, 3)):
@@ -175,6 +175,6 @@ def test_no_text_brings_down_the_reader(tmp_path):
         try:
             read_params("sanitize", SanitizeParams, path)
         except InputError as refused:
-            refusals += 1
-            assert len(str(refused).splitlines()) == 1, content
-    assert refusals > 100
+            refusals.append(str(refused))
+    assert len(refusals) > 100
+    assert [words for words in refusals if len(words.splitlines()) != 1] == []
