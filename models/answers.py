@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from models import anytime
 from models.certificate import Floats, Ints
 from models.partition import block_certificates, partition_radius, plurality
 from models.plan import Plan
@@ -54,5 +55,9 @@ def _of_blocks(labels: Ints, classes: int) -> Ints:
 
 def largest_radius(plan: Plan, attempt: int, m: int) -> float:
     """The radius where all m models, of every block, agree on the first class, which wins ties: there is no larger."""
-    votes = np.zeros((plan.partitions, 1) if plan.partitions > 1 else 1, dtype=np.int64)
-    return float(answers(plan, attempt, m, dict.fromkeys((*range(m), *range(plan.m, plan.draws)), votes), 1).radius[0])
+    if plan.partitions == 1:
+        return anytime.largest_radius(plan.rule(attempt), m, plan.classes)
+    counts = np.zeros((plan.partitions, 1, plan.classes), dtype=np.int64)
+    counts[:, :, 0] = m
+    labels, radii = block_certificates(counts, m, plan.sigma, plan.level_at(m, attempt))
+    return float(partition_radius(labels, radii, plan.classes)[1][0])

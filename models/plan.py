@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from models.anytime import Looks, Rule, Sequence, largest_radius, look_levels
+from models.anytime import Looks, Rule, Sequence, default_looks, largest_radius, look_levels
 from models.params import TrainParams
 
 LATER: dict[str, Any] = {
@@ -175,6 +175,11 @@ def least_models(alpha: float, method: str = "binary", classes: int = 2) -> int:
     """The least m with which even unanimous votes certify anything: level^(1/m), their bound, must exceed 1/2."""
     level = {"binary": alpha / 2, "split": alpha, "margin": alpha / (2 * classes)}[method]
     return math.floor(math.log2(1 / level)) + 1
+
+
+def chosen_looks(m: int, least: int, batch: int) -> tuple[int, ...]:
+    """Where the gate is looked at if the params do not say: `default_looks`, at whole batches of draws."""
+    return tuple(sorted({min(m, -(-t // batch) * batch) for t in default_looks(m, min(least, m))[0]}))
 
 
 def least_of_sequence(alpha: float) -> int:

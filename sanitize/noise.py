@@ -20,6 +20,23 @@ from sanitize.errors import InputError
 
 Role = Literal["noise", "test-noise", "train"]
 ENTROPY_BYTES = 32
+LARGEST_SIGMA = 4.0
+"""In [0,1] pixel units: of an image under more noise than this nothing is left that a model could learn."""
+
+
+def check_sigma(sigma: float, name: str = "sigma") -> float:
+    """sigma. InputError unless it lies in 0..LARGEST_SIGMA; a larger one is asked whether it is in 0..255 units."""
+    if 0 <= sigma <= LARGEST_SIGMA:
+        return sigma
+    if not LARGEST_SIGMA < sigma < np.inf:
+        raise InputError(
+            f"{name}={sigma:g} is no noise level; give a number up to {LARGEST_SIGMA:g}, in [0,1] pixel units"
+        )
+    meant = f"; is it meant in 0..255 units? Then give {sigma / 255:.3g} ({sigma:g}/255)"
+    raise InputError(
+        f"{name}={sigma:g} is above {LARGEST_SIGMA:g}, the largest noise accepted in [0,1] pixel units"
+        + (meant if sigma <= LARGEST_SIGMA * 255 else "; choose a smaller one")
+    )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from sanitize.denoiser import Denoiser
 from sanitize.fitting import Fitting, fitting_for
 from sanitize.imageset import ImageSet
-from sanitize.noise import Role, standard_normal
+from sanitize.noise import Role, check_sigma, standard_normal
 from sanitize.timestep import require_reachable
 
 BATCH = 256
@@ -79,6 +79,7 @@ def sanitize(
     Shapes, types and `denoise` as there. InputError unless sigma is within reach and the denoiser is made for images
     of this size.
     """
+    check_sigma(sigma)
     require_reachable(sigma, denoiser.facts.largest_sigma if denoiser else math.inf)
     h, w, channels = raw.image_shape
     fitting = fitting_for(np.array([[h, w]]), channels, denoiser.facts, "exact") if denoiser else None

@@ -13,7 +13,7 @@ from sanitize.denoiser import Denoiser
 from sanitize.errors import InputError
 from sanitize.fast import accelerate
 from sanitize.imageset import ImageSet
-from sanitize.noise import training_seed
+from sanitize.noise import check_sigma, training_seed
 from sanitize.sanitizer import sanitize
 
 BATCH = 64
@@ -25,8 +25,8 @@ def require_smoothing(models: int, sigma: float, raw: ImageSet, denoiser: Denois
     """InputError for a number of models or a sigma that is none."""
     if not 1 <= models <= MEMBERS_MOST:
         raise InputError(f"models={models} cannot vote; give 1 (nothing certified) to {MEMBERS_MOST}")
-    if not (np.isfinite(sigma) and sigma > 0):
-        raise InputError(f"sigma={sigma} is no noise; give a positive number, in [0,1] pixel units")
+    if not check_sigma(sigma):
+        raise InputError("sigma=0 is no noise; give a positive number, in [0,1] pixel units")
     if denoiser is not None and raw.image_shape[2] > denoiser.facts.channels:
         raise InputError(f"the denoiser takes {denoiser.facts.channels} channel(s), not {raw.image_shape[2]}")
 

@@ -82,7 +82,7 @@ def test_images_of_another_size_are_refused(small_set, tmp_path):
 
 
 def test_a_sigma_out_of_reach_is_refused(small_set, denoiser):
-    with pytest.raises(InputError, match="sigma=1000 exceeds"):
+    with pytest.raises(InputError, match="sigma=1000 is above 4"):
         sanitize(small_set, 1000, denoiser, FIXED, 0)
     with pytest.raises(InputError, match="sigma=-1"):
         sanitize(small_set, -1, None, FIXED, 0)
