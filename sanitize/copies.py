@@ -15,6 +15,7 @@ from sanitize.errors import InputError
 from sanitize.fast import accelerate
 from sanitize.fitting import Fit, fitting_for
 from sanitize.noise import Entropy
+from sanitize.rounded_gaussian import require_drawable
 from sanitize.sanitizer import as_pixels, sanitize_batch
 from sanitize.sources import Source
 from sanitize.stream import Copy, Shard
@@ -64,6 +65,7 @@ def make_copy(
     not fit, or another copy was begun at this place.
     """
     require_reachable(sigma, denoiser.facts.largest_sigma if denoiser else math.inf)
+    require_drawable(sigma)
     fitting = fitting_for(source.sizes, source.channels, denoiser.facts, fit) if denoiser else None
     fast = accelerate(denoiser, sigma, NETWORK_BATCH, images=len(source)) if denoiser else None
     facts = {
