@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sanitize.noise import Role, noise_words, pixel_noise
-from sanitize.rounded_gaussian import rounded_gaussian
+from sanitize.rounded_gaussian import SEARCH, rounded_gaussian
 
 
 def pixel_noise_on(
@@ -33,18 +33,17 @@ def pixel_noise_on(
 
 def look_up(words: Tensor, sigma: float) -> Tensor:
     """`RoundedGaussian.draw` on the device of `words`, which holds the bits of 64-bit words as int64: int32."""
-    values, mixed, thresholds = _tables(sigma, words.device)
-    cells = (words >> rounded_gaussian(sigma).shift) & (len(values) - 1)
+    table, thresholds = _tables(sigma, words.device)
+    values = table[(words >> rounded_gaussian(sigma).shift) & (len(table) - 1)]
     searched = torch.bucketize(_ordered(words), thresholds, right=True, out_int32=True) - len(thresholds) // 2
-    return torch.where(mixed[cells], searched, values[cells])
+    return torch.where(values == SEARCH, searched, values)  # all are searched for: to pick some would be a host wait
 
 
 @lru_cache(maxsize=8)
-def _tables(sigma: float, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _tables(sigma: float, device: torch.device) -> tuple[Tensor, Tensor]:
     gaussian = rounded_gaussian(sigma)
     thresholds = _ordered(torch.from_numpy(gaussian.thresholds.view(np.int64)))
-    values, mixed = torch.from_numpy(gaussian.values), torch.from_numpy(gaussian.mixed)
-    return values.to(device), mixed.to(device), thresholds.to(device)
+    return torch.from_numpy(gaussian.values).to(device), thresholds.to(device)
 
 
 def _ordered(words: Tensor) -> Tensor:
