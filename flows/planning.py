@@ -9,12 +9,13 @@ import numpy as np
 from models.anytime import look_shares
 from models.blocks import RULE, block_of, ids_are_names
 from models.params import CertifyParams, SmoothParams, TrainParams, check_recipe
-from models.plan import Plan, chosen_looks, code_digest, least_models, recipe_of
+from models.plan import Plan, chosen_looks, code_digest, least_models, noise_distance_of, recipe_of
 from sanitize.denoiser_files import PROVENANCE, Facts, digest_of, layout, read_config
 from sanitize.errors import InputError
 from sanitize.files import file_digest
 from sanitize.fitting import fitting_for
 from sanitize.imageset import ImageSet, load, require_trainable
+from sanitize.noise import NOISE_STREAM
 from sanitize.params import SanitizeParams, read_params
 from sanitize.paths import DENOISER, SETS
 from sanitize.timestep import require_reachable
@@ -68,6 +69,8 @@ def make_plan(denoiser: dict[str, Any] | None = None) -> Plan:
         entropy_spec=sanitize_params.entropy,
         code_digest=code_digest(),
         chosen_on=smooth_params.chosen_on,
+        noise_stream=NOISE_STREAM,
+        noise_distance=noise_distance_of(len(raw), raw.image_shape, sigma, test_sigma),
         **blocks,
     )
 

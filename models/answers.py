@@ -37,7 +37,8 @@ def answers(plan: Plan, attempt: int, m: int, votes: Mapping[int, Ints], n: int)
     bounding = {draw: row for draw, row in votes.items() if draw < m}
     if plan.partitions > 1:
         counts = count_block_votes(bounding, m, plan.partitions, n, plan.classes)
-        labels, radii = block_certificates(counts, m, plan.sigma, plan.level_at(m, attempt))
+        level, distance = plan.level_at(m, attempt), plan.noise_distance
+        labels, radii = block_certificates(counts, m, plan.sigma, level, distance=distance)
         label, radius = partition_radius(labels, radii, plan.classes)
         top = np.where(counts.any(axis=2), counts.argmax(axis=2), NOBODY)
         vote = plurality(top.T, plan.classes)

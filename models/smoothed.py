@@ -13,7 +13,7 @@ from models.answers import answers
 from models.certificate import ABSTAIN
 from models.extractors import Extractor, accelerated, features, load_extractor
 from models.pixels import as_pixels
-from models.plan import plan_from_dict
+from models.plan import plan_from_dict, require_exact_noise
 from models.training import as_tensor, predict_inputs
 from models.weights import load_weights
 from sanitize.denoiser import Denoiser, load_denoiser
@@ -33,12 +33,14 @@ EXTRACTOR = "extractor.safetensors"
 class SmoothedClassifier:
     """An ensemble read back from its directory: `smoothed.json`, a safetensors file a draw, the denoiser if needed.
 
-    InputError if a network's file is not the one that was recorded. Nothing is unpickled.
+    InputError if a network's file is not the one that was recorded, or the noise was drawn in an earlier way, whose
+    radii do not hold. Nothing is unpickled.
     """
 
     def __init__(self, directory: Path) -> None:
         description = json.loads((directory / DESCRIPTION).read_text())
         self.plan = plan_from_dict(description["plan"])
+        require_exact_noise(self.plan)
         self.m: int = description["m"]
         self.attempt: int = description["attempt"]
         self.classes: list[str] = description["classes"]

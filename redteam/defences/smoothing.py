@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from models.certificate import certify
+from models.certificate import Floats, certify
+from models.plan import noise_distance_of
 from models.votes import count_votes
-from redteam.defences.interface import Certified, Context, Defended, Images, Ints, answers_of
+from redteam.defences.interface import Context, Defended, Images, Ints, answers_of
 from redteam.victims import Victim
 from sanitize.denoiser import Denoiser
 from sanitize.errors import InputError
@@ -57,6 +58,9 @@ def smoothed(
     def counts(images: Images) -> Ints:
         return count_votes(dict(enumerate(votes(images))), models, len(images), victim.classes)
 
-    radius: Certified = lambda images: certify(counts(images), models, context.sigma, context.alpha)  # noqa: E731
+    def radius(images: Images) -> tuple[Ints, Floats]:
+        distance = noise_distance_of(len(raw), raw.image_shape, context.sigma)
+        return certify(counts(images), models, context.sigma, context.alpha, distance=distance)
+
     plain = Defended(lambda images: counts(images).argmax(axis=1), seconds)
     return replace(plain, votes=votes, radius=radius)
