@@ -94,6 +94,8 @@ bench: setup ## the claims in the README, measured again (minutes)
 	python -m benchmarks.sanitizer
 	python -m benchmarks.memory --denoiser data/denoiser
 
-clean: ## remove what this machine made: stores, caches, stage outputs (asks nothing)
-	rm -rf .venv .cache .mlflow .prefect .state .dvc/tmp .dvc/cache .pytest_cache .mypy_cache .ruff_cache
+clean: ## remove what this machine made: stores, caches, stage outputs (asks nothing; keeps the ledger of attempts)
+	if [ -d .state ]; then find .state -mindepth 1 -maxdepth 1 ! -name attempts -exec rm -rf {} +; fi
+	rm -rf .venv .cache .mlflow .prefect .dvc/tmp .dvc/cache .pytest_cache .mypy_cache .ruff_cache
 	rm -rf data/*.npz data/*.json data/*.csv data/*.safetensors data/denoiser data/ensemble
+	@if [ -d .state/attempts ]; then echo "kept .state/attempts: which ensembles were planned on which raw set"; fi

@@ -44,6 +44,8 @@ def assumptions(c: dict[str, Any]) -> list[str]:
         f"within {c['noise_distance']:.2g} of ideal Gaussian noise, which is subtracted from every bound",
         "Philox streams keyed by SHA-256 are as good as fair coins to anybody without the entropy",
         "alpha bounds the chance, over these draws, that a certificate is false",
+        "every other ensemble on this raw set is known to this project's ledger, store or git history; attempts made "
+        "elsewhere (another machine, another store) are unknown and spend alpha too",
     ]
 
 
@@ -70,7 +72,9 @@ def models_in_words(c: dict[str, Any]) -> str:
 def level_in_words(c: dict[str, Any]) -> str:
     """How the class is chosen, and at which level it is bounded."""
     chosen = f", class chosen by {c['selection']} further models" if c["selection"] else ""
-    attempt = f"attempt {c['attempt'] + 1} on this raw set, recipe and sigma" if c["attempt"] else "first attempt"
+    attempt = f"attempt {c['attempt'] + 1} on this raw set" if c["attempt"] else "first attempt"
+    if c.get("ensembles", 1) > 1:
+        attempt += f", where {c['ensembles']} were to share alpha"
     return f"{c['method']}{chosen}, alpha = {c['alpha']:g}, level {c['level']:.3g} ({attempt})"
 
 

@@ -17,6 +17,7 @@ from models.answers import answers, largest_radius
 from models.certificate import ABSTAIN
 from models.params import CertifyParams
 from models.plan import Plan, require_exact_noise
+from sanitize.content import content_digest
 from sanitize.errors import InputError
 from sanitize.imageset import ImageSet
 from sanitize.noise import Entropy
@@ -53,6 +54,11 @@ def certify_version(
         raise InputError(
             f"{SETS['raw']} is not the raw set of {SMOOTHED} version {version.version} (digest {raw.digest[:12]}, not "
             f"{ensemble.plan.raw_digest[:12]}); check out the data it was made from"
+        )
+    if ensemble.plan.raw_content not in (None, content_digest(raw)):
+        raise InputError(
+            f"the plan of {SMOOTHED} version {version.version} names another content than that of {SETS['raw']}; "
+            "its attempts were counted for another raw set, so it cannot be certified"
         )
     assembly = assemble(store, ensemble)
     lost = check_registration(store, ensemble, version, assembly.votes)

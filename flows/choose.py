@@ -102,7 +102,7 @@ def choose(asked: argparse.Namespace) -> dict[str, Any]:
     trusted = _trusted()
     check_recipe(recipe)
     check_initial(recipe, trusted)
-    level = certify.alpha / (_points(asked) if certify.simultaneous else 1)
+    level = certify.alpha / smooth.ensembles / (_points(asked) if certify.simultaneous else 1)
     target = Target(asked.radius, asked.rewritten, asked.models, level)
     sizes = {k: asked.images // k for k in sorted(set(asked.partitions))}
     found: list[Outlook] = []

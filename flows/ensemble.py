@@ -12,7 +12,9 @@ import numpy as np
 from mlflow.entities import Run
 from numpy.typing import NDArray
 
+from flows.attempts import least_attempt, standing
 from flows.environment import state
+from flows.ledger import Line, Past, only_planner, write_line
 from flows.reach import require_reach
 from flows.store import TAG, Store, create_run, find_runs, finish, log_files, log_inputs, read_json
 from models.plan import Plan, plan_from_dict
@@ -38,6 +40,8 @@ class Ensemble:
     attempt: int
     commitment: str
     entropy_source: str
+    ledger: Past | None = None
+    """Whether the project's ledger of attempts was there before it; None: it was planned before there were ledgers."""
     stopped: int | None = None
     """The planned look at which it stopped; None: it goes on, or has all its models."""
 
@@ -57,30 +61,36 @@ def open_ensemble(store: Store, plan: Plan, asked: float = -1.0) -> Ensemble:
 
     asked: the largest radius that the gate asks for; a new ensemble that could never certify it is refused.
 
-    A plan has one ensemble: a finished one is returned as it is, never made anew. Earlier ensembles of the same
-    family (raw set, denoiser, recipe, sigma) make this one a further attempt.
+    A plan has one ensemble: a finished one is returned as it is, never made anew. Earlier ensembles on the same raw set
+    make this one a further attempt (`flows.attempts`).
     """
     for run in find_runs(store, f"tags.`{TAG}plan` = '{plan.digest}' and tags.`{TAG}kind` = 'ensemble'"):
         if f"{TAG}planned" in run.data.tags:
             return read_ensemble(store, run)
         finish(store, run.info.run_id, "KILLED")  # died before its plan was recorded
-    return _plan_ensemble(store, plan, asked)
+    with only_planner(plan):  # until it stands in the store, so that ledger and store have one order
+        return _plan_ensemble(store, plan, asked)
 
 
 def _plan_ensemble(store: Store, plan: Plan, asked: float) -> Ensemble:
-    """Record a new ensemble's plan and entropy. InputError if it could never certify anything."""
-    attempt = len(_attempts(store, plan))
+    """Record a new ensemble's plan and entropy, in the ledger first: one that is then lost was an attempt all the same.
+
+    InputError if it could never certify anything; then it was none.
+    """
+    entropy = draw_entropy(plan.entropy_spec)  # the raw set's digest stands in the plan: it is fixed
+    stands = standing(store, plan, entropy)
+    attempt = stands.attempt
     least = plan.least_m(attempt)
     if plan.certifiable and plan.m < least:
-        again = f", attempt {attempt + 1} on this raw set, recipe and sigma," if attempt else ""
+        again = f", attempt {attempt + 1} on this raw set," if attempt else ""
         raise InputError(
             f"param smooth.m={plan.m}: even if all agreed, fewer than {least} models{again} certify nothing at "
             f"alpha={plan.level_at(plan.m, attempt) / plan.partitions:.3g}; raise smooth.m to at least {least}"
         )
     require_reach(plan, attempt, asked)
-    entropy = draw_entropy(plan.entropy_spec)  # the raw set's digest stands in the plan: it is fixed
     keep_entropy(entropy)
-    ensemble = Ensemble("", plan, attempt, entropy.commitment, entropy.source)
+    ensemble = Ensemble("", plan, attempt, entropy.commitment, entropy.source, stands.ledger)
+    write_line(plan, Line(plan.digest, entropy.commitment, plan.ensembles, attempt, stands.ledger))
     most = "at most " if plan.stopping != "none" else ""
     run_id = create_run(
         store,
@@ -101,6 +111,7 @@ def describe(ensemble: Ensemble) -> dict[str, Any]:
         "attempt": ensemble.attempt,
         "entropy_commitment": ensemble.commitment,
         "entropy_source": ensemble.entropy_source,
+        **({"ledger": ensemble.ledger} if ensemble.ledger else {}),
     }
 
 
@@ -110,19 +121,19 @@ def read_ensemble(store: Store, run: Run) -> Ensemble:
     content = read_json(store, run_id, "ensemble/plan.json")
     try:
         plan = plan_from_dict(content)
-        ensemble = Ensemble(run_id, plan, *(content[k] for k in ("attempt", "entropy_commitment", "entropy_source")))
+        said = (content[key] for key in ("attempt", "entropy_commitment", "entropy_source"))
+        ensemble = Ensemble(run_id, plan, *said, content.get("ledger"))
     except (KeyError, TypeError) as error:
         raise InputError(f"the plan of ensemble run {run_id} is incomplete ({error}); it cannot be used") from error
     if plan.digest != run.data.tags.get(f"{TAG}plan") or plan.digest != content.get("plan_digest"):
         raise InputError(f"the plan of ensemble run {run_id} was changed after it was recorded; it cannot be used")
     check_labels(run, _ensemble_tags(ensemble), _ensemble_params(ensemble))
     ensemble = replace(ensemble, stopped=_stopped_at(run, plan))
-    earlier = [other.info.run_id for other in _attempts(store, plan)]
-    position = earlier.index(run_id) if run_id in earlier else 0
-    if ensemble.attempt < position:
+    earlier = least_attempt(store, plan, ensemble.commitment)
+    if ensemble.attempt < earlier:
         raise InputError(
-            f"ensemble run {run_id} calls itself attempt {ensemble.attempt + 1} on its raw set, recipe and sigma, but "
-            f"{position} were planned before it; it cannot be certified at the level it claims"
+            f"ensemble run {run_id} calls itself attempt {ensemble.attempt + 1} on its raw set, but {earlier} were "
+            "planned before it; it cannot be certified at the level it claims"
         )
     return ensemble
 
@@ -147,18 +158,6 @@ def _datasets(plan: Plan) -> dict[str, str]:
     return {name: digest for name, digest in found.items() if digest}
 
 
-def attempt_of(store: Store, plan: Plan) -> int:
-    """Which attempt at its family the plan's ensemble is, or would be if it were planned now; 0 is the first."""
-    planned = _attempts(store, plan)
-    own = [number for number, run in enumerate(planned) if run.data.tags.get(f"{TAG}plan") == plan.digest]
-    return own[0] if own else len(planned)
-
-
-def _attempts(store: Store, plan: Plan) -> list[Run]:
-    """Every planned ensemble of the family, oldest first: deleting one does not undo having looked at it."""
-    return find_runs(store, f"tags.`{TAG}family` = '{plan.family}' and tags.`{TAG}planned` = 'true'", deleted=True)
-
-
 def _ensemble_tags(ensemble: Ensemble) -> dict[str, str]:
     plan = ensemble.plan
     return {
@@ -181,6 +180,7 @@ def _ensemble_params(ensemble: Ensemble) -> dict[str, Any]:
     )
     if ensemble.plan.partitions > 1:
         named += ("partitions", "partition_rule")
+    named += tuple(key for key in ("raw_content", "ensembles", "ledger") if key in description)
     recipe = {f"recipe.{key}": value for key, value in ensemble.plan.recipe.items()}
     return {key: description[key] for key in named} | recipe
 

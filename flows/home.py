@@ -73,10 +73,16 @@ def _main_worktree(git: Path, top: Path) -> Path:
 
 def _holds_files(folder: Path) -> bool:
     """Whether the folder is part of its checkout: a scratch folder inside a checkout holds nothing that git tracks."""
+    listed = ask_git(folder, "ls-files", "--", ".")
+    return listed is None or bool(listed)  # no answer: the safe one
+
+
+def ask_git(folder: Path, *words: str, told: str = "") -> bytes | None:
+    """What git answers in this folder, whatever a hook set for another one; None without git, or if it refuses."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    command = ["git", "-c", "safe.directory=*", "ls-files", "--", "."]
+    command = ["git", "-c", "safe.directory=*", *words]
     try:
-        listed = subprocess.run(command, cwd=folder, env=own, capture_output=True, check=False)
-    except OSError:  # no git on this machine: the safe answer
-        return True
-    return listed.returncode != 0 or bool(listed.stdout)
+        done = subprocess.run(command, cwd=folder, env=own, input=told.encode(), capture_output=True, check=False)
+    except OSError:
+        return None
+    return done.stdout if done.returncode == 0 else None

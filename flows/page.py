@@ -161,8 +161,15 @@ def notices(certified: Certified, test: ImageSet) -> list[str]:
         )
     if c["attempt"]:
         found.append(
-            f"Attempt {c['attempt'] + 1} on this raw set, recipe and sigma, so it is held to the smaller level "
-            f"{c['level']:.3g}."
+            f"Attempt {c['attempt'] + 1} on this raw set, so it is held to the smaller level {c['level']:.3g}."
+            if c["attempt"] >= c.get("ensembles", 1)
+            else f"Attempt {c['attempt'] + 1} on this raw set; it shares alpha with the others that were declared "
+            f"beforehand, {c['ensembles']} in all, and is held to the level {c['level']:.3g}."
+        )
+    if c.get("ledger") == "new":
+        found.append(
+            "The project's ledger of attempts began with this ensemble: attempts on this raw set that neither the "
+            "store nor git knew by then (made on another machine, or in a store that is gone) are unknown."
         )
     if c["missing_draws"]:
         models = "draws, each a model of every block," if partitions_of(c) else "models"

@@ -10,6 +10,7 @@ from models.anytime import look_shares
 from models.blocks import RULE, block_of, ids_are_names
 from models.params import CertifyParams, SmoothParams, TrainParams, check_recipe
 from models.plan import Plan, chosen_looks, code_digest, least_models, noise_distance_of, recipe_of
+from sanitize.content import content_digest
 from sanitize.denoiser_files import PROVENANCE, Facts, digest_of, layout, read_config
 from sanitize.errors import InputError
 from sanitize.files import file_digest
@@ -71,6 +72,8 @@ def make_plan(denoiser: dict[str, Any] | None = None) -> Plan:
         chosen_on=smooth_params.chosen_on,
         noise_stream=NOISE_STREAM,
         noise_distance=noise_distance_of(len(raw), raw.image_shape, sigma, test_sigma),
+        raw_content=content_digest(raw),
+        ensembles=smooth_params.ensembles,
         **blocks,
     )
 
@@ -116,7 +119,8 @@ def looks_of(
             f"choose the method {' or '.join(allowed)}, or smooth.stopping: none"
         )
     batch, m = smooth.batch_of_draws, smooth.m
-    least = least_models(certify.alpha / (n_test if certify.simultaneous else 1), certify.method, classes)
+    alpha = certify.alpha / smooth.ensembles
+    least = least_models(alpha / (n_test if certify.simultaneous else 1), certify.method, classes)
     times = tuple(smooth.looks) if smooth.looks else chosen_looks(m, least, batch)
     if times[-1] != m or any(a >= b for a, b in pairwise(times)) or any(t % batch for t in times[:-1]):
         raise InputError(

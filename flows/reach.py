@@ -37,7 +37,7 @@ def require_reach(plan: Plan, attempt: int, asked: float) -> None:
     if sigma <= LARGEST_SIGMA and reach(replace(plan, sigma=sigma), attempt) > asked:
         ways.append(f"raise sanitize.sigma to at least {sigma:g}")
     ways.append("lower the radii of gate.certified_accuracy")
-    again = f" in attempt {attempt + 1} on this raw set, recipe and sigma" if attempt else ""
+    again = f" in attempt {attempt + 1} on this raw set" if attempt else ""
     raise InputError(
         f"the gate asks for certified accuracy at R = {asked:g}, and smooth.m={plan.m} models at "
         f"sanitize.sigma={plan.sigma:g} certify at most R = {largest:.3f}{again}, where all of them agree: "

@@ -19,9 +19,11 @@ from prefect.states import Failed, State
 from tqdm import tqdm
 
 from flows.assembly import assemble, find_draws
+from flows.attempts import attempt_of
 from flows.engine import engine_asked, resources, task_runner
-from flows.ensemble import Ensemble, attempt_of, only_one, open_ensemble, save_ensemble, stop_at, version_tags
-from flows.environment import Engine, local_artifacts
+from flows.ensemble import Ensemble, only_one, open_ensemble, save_ensemble, stop_at, version_tags
+from flows.environment import Engine, own_store
+from flows.home import project_home
 from flows.log import note
 from flows.package import package
 from flows.planning import make_plan
@@ -144,9 +146,10 @@ def make_ensemble(store: Store, ensemble: Ensemble, keep: int | str, engine: Eng
 
 
 def attempt_so_far(plan: Plan) -> int:
-    """Which attempt the plan would be, by the store; the first where there is no store yet, and none is made."""
-    if local_artifacts(Path.cwd()) and not Path(".mlflow/mlflow.db").is_file():
-        return 0
+    """Which attempt the plan would be; where there is no store yet, none is made."""
+    home = project_home()
+    if os.environ["MLFLOW_TRACKING_URI"] == own_store(home) and not (home / ".mlflow" / "mlflow.db").is_file():
+        return attempt_of(None, plan)
     with answering():
         return attempt_of(connect(), plan)
 

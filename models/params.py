@@ -91,6 +91,9 @@ class SmoothParams(Section):
     stopping: Literal["none", "looks", "sequence"]
     """Stop before m once the gate is decided: never; at planned looks that share alpha out; or by a confidence
     sequence, valid at every number of models."""
+    ensembles: Annotated[int, Field(ge=1, le=MOST)]
+    """How many ensembles on this raw set are planned beforehand; they share alpha alike, and further ones get what is
+    left. The first one fixes it."""
     looks: list[Annotated[int, Field(ge=1, le=MOST)]] | None
     """Numbers of models at which the gate is looked at, multiples of batch_of_draws that end with m; null: chosen."""
 

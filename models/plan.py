@@ -25,6 +25,8 @@ LATER: dict[str, Any] = {
     "chosen_on": "trusted",
     "noise_stream": OLD_STREAM,
     "noise_distance": 0.0,
+    "raw_content": None,
+    "ensembles": 1,
 }
 """Fields that came after the first ensembles: where they say the usual, a plan is silent, and keeps its old digest."""
 
@@ -73,6 +75,10 @@ class Plan:
     """How entropy becomes noise (`sanitize.noise.NOISE_STREAM`)."""
     noise_distance: float = 0.0
     """Total variation between all the noise of one draw and the ideal one (`noise_distance_of`)."""
+    raw_content: str | None = None
+    """Names the raw set by its pixels and labels alone (`sanitize.content`); None in plans of before."""
+    ensembles: int = 1
+    """How many ensembles on this raw set were to share alpha, declared before the first of them."""
 
     @property
     def draws(self) -> int:
@@ -130,19 +136,26 @@ class Plan:
 
     @property
     def family(self) -> str:
-        """Names what a further ensemble would be a further attempt at: (raw set, denoiser, recipe, sigma).
+        """Names what a further ensemble would be a further attempt at: the raw set, whatever else is changed.
 
-        Another number of blocks is a further attempt too.
+        Plans of before counted by (raw set, denoiser, recipe, sigma), and keep that.
         """
+        if self.raw_content is not None:
+            return self.raw_content
         return _digest([self.raw_digest, self.denoiser_digest, self.initial_digest, self.recipe, self.sigma])
 
     def level(self, attempt: int) -> float:
         """The error probability of one test point's certificate: alpha, shared where more than one claim is made.
 
-        Over all test points if `simultaneous`; halved for each earlier attempt at the family, so that all attempts
-        together fail with at most 2 alpha. With planned looks, all of them together spend it.
+        Over all test points if `simultaneous`, and over the attempts at the family: with d declared ensembles, attempt
+        a = 0..d-1 has alpha/d, and a further one alpha 2^-(a-d+1). All attempts together fail with at most 2 alpha:
+        each has entropy of its own, so that whatever was seen before, it fails with at most its level; the first d
+        levels sum to alpha, and the others, alpha/2 + alpha/4 + ..., stay below alpha, however many there are. That
+        needs one d for all of them, which `flows.attempts` sees to. With planned looks, all of them together spend it.
         """
-        return self.alpha * 2.0**-attempt / (self.n_test if self.simultaneous else 1)
+        d = self.ensembles
+        share = 1 / d if attempt < d else 2.0 ** -(attempt - d + 1)
+        return self.alpha * share / (self.n_test if self.simultaneous else 1)
 
     def level_at(self, t: int, attempt: int) -> float:
         """The error probability of a certificate of draws 0..t-1: the whole level, or the planned look's share."""

@@ -50,5 +50,6 @@ PLAN = Plan(
     code_digest="code",
     noise_stream=NOISE_STREAM,
     noise_distance=noise_distance_of(150, (8, 8, 1), 0.5),
+    raw_content="content",
 )
 """A plan of such models."""

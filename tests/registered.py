@@ -25,6 +25,7 @@ from flows.package import package
 from flows.store import SMOOTHED, Store, connect, finish, get_version, register
 from models.params import CertifyParams, GateParams
 from models.plan import Plan, code_digest, recipe_of
+from sanitize.content import content_digest
 from sanitize.imageset import load, save_npz
 from sanitize.ingest import digits
 from sanitize.params import read_params
@@ -96,11 +97,13 @@ def set_params(**sections: dict) -> None:
 
 def make_plan(**changes: object) -> Plan:
     """A plan for the sets of the working directory: noise only, so that a draw takes milliseconds."""
+    raw = load(SETS["raw"])
     plan = replace(
         PLAN,
         m=M,
         sigma=0.5,
-        raw_digest=load(SETS["raw"]).digest,
+        raw_digest=raw.digest,
+        raw_content=content_digest(raw),
         test_digest=load(SETS["test"]).digest,
         denoiser_digest=None,
         denoiser_state=None,
