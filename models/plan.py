@@ -197,13 +197,16 @@ DRAW_SOURCES = (
     "sanitize/denoiser_files.py",
     "sanitize/fast.py",
     "sanitize/fitting.py",
+    "sanitize/folders.py",
     "sanitize/imageset.py",
+    "sanitize/names.py",
     "sanitize/noise.py",
     "sanitize/pictures.py",
     "sanitize/published.py",
     "sanitize/sanitizer.py",
     "sanitize/sources.py",
     "sanitize/timestep.py",
+    "sanitize/trees.py",
 )
 """The code a draw runs through: change it, and the models are others."""
 
