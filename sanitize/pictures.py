@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from sanitize.errors import InputError
 from sanitize.names import shown
 
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "PPM", "TIFF", "AVIF", "JPEG2000", "QOI")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "PPM", "TIFF", "AVIF", "JPEG2000", "QOI")
 """Pillow's names of what is read: still images that it decodes by itself. EPS and PDF, for example, run a program."""
 FRAMES = {"GIF", "WEBP", "PNG", "AVIF", "TIFF"}
 """Formats whose further frames are images of their own; a photograph's MPO holds previews."""

@@ -92,7 +92,7 @@ def test_a_truncated_image_is_named(tmp_path):
     whole = folder(tmp_path) / "a" / "whole.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)).save(whole)
     whole.write_bytes(whole.read_bytes()[:80])
-    with pytest.raises(InputError, match=r"a/whole.png cannot be read as an image .* repair or remove it"):
+    with pytest.raises(InputError, match=r"a/whole.png cannot be read as an image \(image file is truncated.* the file ends at byte 80\); "):
         load(tmp_path)
 
 
@@ -113,12 +113,16 @@ def test_names_that_differ_only_in_their_suffix_stay_apart(tmp_path):
     assert load(tmp_path).ids == ("a/good.png", "b/good.jpg", "b/good.png")
 
 
-def test_a_link_out_of_the_folder_is_refused(tmp_path):
-    secret = tmp_path / "secret.png"
-    Image.new("L", (8, 8)).save(secret)
-    (folder(tmp_path / "set") / "a" / "link.png").symlink_to(secret)
-    with pytest.raises(InputError, match=r"a/link.png leads out of .*, to .*secret.png"):
-        load(tmp_path / "set")
+def test_a_link_out_of_the_folder_is_followed(tmp_path):
+    # What `dvc config cache.type symlink` makes of every tracked image; torchvision follows them as well.
+    cache = tmp_path / "cache" / "0a1b"
+    cache.parent.mkdir()
+    Image.new("L", (8, 8), 9).save(cache, format="PNG")
+    (folder(tmp_path / "set") / "a" / "link.png").symlink_to(cache)
+    (tmp_path / "set" / "c").symlink_to(folder(tmp_path / "other") / "b")
+    images = load(tmp_path / "set")
+    assert images.ids == ("a/good.png", "a/link.png", "b/good.png", "c/good.png")
+    assert images.images[1].max() == 9
 
 
 def test_an_empty_class_folder_is_refused(tmp_path):
