@@ -58,7 +58,7 @@ class Seen(NamedTuple):
 def look_at(path: Path) -> Seen:
     """An image's header. Unreadable if it is no image, or not of 8 or 16 bits."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with path.open("rb") as stream, Image.open(stream, formats=FORMATS) as image:
             width, height = image.size
             if _orientation(image) >= 5:  # lying on its side
                 width, height = height, width
@@ -74,7 +74,7 @@ def look_at(path: Path) -> Seen:
 def read_picture(path: Path, channels: int) -> NDArray[np.uint8]:
     """The pixels of an image, uint8 (h, w, channels). Unreadable if it is damaged."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with path.open("rb") as stream, Image.open(stream, formats=FORMATS) as image:
             turn = TURNS.get(_orientation(image))
             image.load()
             whole = _upper_bits(image) if image.mode in SIXTEEN_BITS else image
@@ -104,7 +104,7 @@ def hush() -> None:
 def _orientation(image: Image.Image) -> int:
     """EXIF's; 1 (as it lies) where there is none that makes sense, as every viewer has it."""
     if image.format == "TIFF":
-        return 1  # Pillow turns these by itself
+        return 1  # Pillow turns these by itself, and gets them right where it is given a stream and no path
     try:
         found = image.getexif().get(ORIENTATION, 1)
     except Exception:

@@ -217,7 +217,10 @@ def _open_npz(path: Path) -> Source:
             column = _column(columns[key])
             if column is None:
                 raise InputError(f"{key} in {path} have the shape {columns[key].shape}, not one name each")
-            named[key] = tuple(map(str, column))
+            try:
+                named[key] = tuple(map(str, column))
+            except Exception as error:  # of characters that do not exist numpy makes a SystemError
+                raise InputError(f"{key} in {path} hold what is no text ({error}); save them again") from error
     n_classes = int(labels.max()) + 1 if labels.size else 0
     n = images.shape[0] if images.ndim else 0
     ids = named.get("ids") or tuple(map(str, range(n)))

@@ -188,7 +188,9 @@ def test_splits_and_deeper_folders_are_asked_about(root, tmp_path):
     assert open_source(tmp_path / "splits" / "train").ids == ("cat/0.png",)
 
     put(root / "cat" / "airfield" / "x.jpg")
-    with pytest.raises(InputError, match="1 images lie deeper than .*/<class>/<image>, .*cat/airfield/x.jpg .*--nested"):
+    with pytest.raises(
+        InputError, match="1 images lie deeper than .*/<class>/<image>, .*cat/airfield/x.jpg .*--nested"
+    ):
         open_source(root, FLAGS)
     with pytest.raises(InputError, match="put folders there that are the classes, with the images right in them$"):
         open_source(root)
@@ -235,7 +237,9 @@ def test_of_several_frames_the_first_is_taken_and_counted(form, root, tmp_path):
     assert make_copy(source, tmp_path / "out", 0.5, None, "fixed:2a", 0)["animated"] == 1
 
 
-@pytest.mark.parametrize(("one", "other"), [("cat/X.png", "cat/x.png"), ("cat/é.png", "cat/e\u0301.png"), ("Cat/9", "")])
+@pytest.mark.parametrize(
+    ("one", "other"), [("cat/X.png", "cat/x.png"), ("cat/é.png", "cat/e\u0301.png"), ("Cat/9", "")]
+)
 def test_names_that_are_one_on_other_systems_are_refused_by_both(one, other, root):
     for name in filter(None, (one, other)):
         put(root / name)
@@ -306,5 +310,7 @@ def test_a_users_folders_are_read_in_the_same_way(root, tmp_path):
             put(tmp_path / name / label / "0.bmp", format="BMP")
     assert incoming(tmp_path)["raw"].ids == ("a/0.bmp", "b/0.bmp")
     (tmp_path / "raw" / "a" / "notes.txt").write_text("x")
-    with pytest.raises(InputError, match=r"raw/a/notes.txt cannot be read as an image .*; repair, convert or remove it$"):
+    with pytest.raises(
+        InputError, match=r"raw/a/notes.txt cannot be read as an image .*; repair, convert or remove it$"
+    ):
         incoming(tmp_path)
