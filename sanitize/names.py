@@ -22,8 +22,8 @@ def is_text(name: str) -> bool:
 
 
 def shown(name: str) -> str:
-    """A name as it can be printed anywhere and written to JSON: bytes that are no UTF-8 as \\udcXX."""
-    return name.encode(errors="backslashreplace").decode()
+    """A name as it can be printed on one line anywhere: line breaks, and bytes that are no UTF-8, are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def twins(paths: Iterable[str]) -> tuple[str, str] | None:

@@ -295,7 +295,7 @@ def test_exif_that_makes_no_sense_costs_no_image(tmp_path):
     for damage in (b"Exif\0\0MM\0\x2a\xff\xff\xff\xff", b"Exif\0\0garbage....."):
         start = content.index(b"Exif\0\0")
         path.write_bytes(content[:start] + damage + content[start + len(damage) :])
-        assert read_picture(path, 3).shape == look_at(path)[:2] + (3,)
+        assert read_picture(path, 3).shape == (*look_at(path)[:2], 3)
 
 
 def test_values_beyond_sixteen_bits_are_not_cut_without_a_word(tmp_path):
