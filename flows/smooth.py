@@ -72,8 +72,9 @@ def smooth(
                 words = f"{done_before + made} of {planned} models, {_left(bar)}"
                 update_progress_artifact(progress, 100 * (done_before + made) / planned, words)
     if failures:
-        words = f"{len(failures)} of {len(batches)} batches failed, the first with: {failures[0]}"
-        note("batches failed", run=run_id, failed=len(failures), first=str(failures[0])[:500])
+        first = errors.sentence(failures[0]) if isinstance(failures[0], OSError) else str(failures[0])
+        words = f"{len(failures)} of {len(batches)} batches failed, the first with: {first}"
+        note("batches failed", run=run_id, failed=len(failures), first=first[:500])
         return Failed(message=words, data=Away(words) if isinstance(failures[0], Away) else InputError(words))
     return made
 

@@ -249,7 +249,9 @@ DRAW_SOURCES = (
     "sanitize/device_noise.py",
     "sanitize/fast.py",
     "sanitize/fitting.py",
+    "sanitize/folders.py",
     "sanitize/imageset.py",
+    "sanitize/names.py",
     "sanitize/noise.py",
     "sanitize/pictures.py",
     "sanitize/published.py",
@@ -257,6 +259,7 @@ DRAW_SOURCES = (
     "sanitize/sanitizer.py",
     "sanitize/sources.py",
     "sanitize/timestep.py",
+    "sanitize/trees.py",
 )
 """The code a draw runs through: change it, and the models are others."""
 

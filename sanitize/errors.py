@@ -63,17 +63,28 @@ def sentence(error: OSError) -> str:
 
 def fullest(*directories: Path) -> Path:
     """Of these directories and the temporary one, the first whose disk has the least room left."""
-    return min((*directories, Path(tempfile.gettempdir())), key=_free)
+    return min((*directories, _temporary()), key=_free)
 
 
 def _full(place: Path | None, reason: str) -> str:
     found = (place if place.is_dir() else place.parent) if place else fullest(Path.cwd())
-    directory, temporary = found.absolute(), Path(tempfile.gettempdir()).absolute()
+    directory, temporary = found.absolute(), _temporary()
     or_elsewhere = ", or set TMPDIR to a directory with room," if directory.is_relative_to(temporary) else ""
     return f"{directory} has no room left ({reason}); make room there{or_elsewhere} and run again"
 
 
+def _temporary() -> Path:
+    """Where temporary files go, or would if they could be written."""
+    try:
+        return Path(tempfile.gettempdir()).absolute()
+    except FileNotFoundError:
+        return Path(os.environ.get("TMPDIR", "/tmp")).absolute()
+
+
 def _free(directory: Path) -> int:
-    """Bytes that may still be written there."""
-    found = os.statvfs(directory)
+    """Bytes that may still be written there; as good as no limit where that cannot be told."""
+    try:
+        found = os.statvfs(directory)
+    except OSError:
+        return sys.maxsize
     return found.f_bavail * found.f_frsize

@@ -29,7 +29,7 @@ LARGEST_TIMESTEP = 600
 EMA, EMA_WINDOWS = 0.998, 8
 """Weights are averaged over the last eighth of the steps or so, at most 500: the first ones, which know nothing, would
 cost .5 dB (digits, 800 steps)."""
-STEPS_8X8, LEAST_SHARE = 800, 0.25
+STEPS_8X8, LEAST_SHARE = 800, 0.5
 """Steps for 8x8 images; larger ones need fewer, since each has more pixels to learn from, but not below this share."""
 LEAST_IMAGES = 16
 

@@ -4,6 +4,8 @@ python -m sanitize.preview --input IN --denoiser DIR_OR_HUB_ID --sigma S --outpu
 """
 
 import argparse
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from sanitize.denoiser_files import find_denoiser
 from sanitize.errors import InputError
 from sanitize.files import replacing
 from sanitize.fitting import FITS, Fit, fitting_for
+from sanitize.folders import reading_flags, reading_of
 from sanitize.imageset import ImageSet, read_all
 from sanitize.noise import check_sigma, draw_entropy
 from sanitize.sanitizer import as_pixels, sanitize_batch
@@ -55,14 +58,13 @@ def preview(source: Source, sigma: float, denoiser: Denoiser, fit: Fit, path: Pa
     """
     rows = np.random.default_rng(seed).permutation(len(source))[:POOL]
     pool = read_all(
-        Source(
-            tuple(source.ids[i] for i in rows),
-            source.labels[rows],
-            source.classes,
-            source.sizes[rows],
-            source.channels,
-            lambda i: source.read_one(int(rows[i])),
-            source.form,
+        replace(
+            source,
+            ids=tuple(source.ids[i] for i in rows),
+            labels=source.labels[rows],
+            sizes=source.sizes[rows],
+            read_one=lambda i: source.read_one(int(rows[i])),
+            names=(),
         ),
         "the sample",
     )
@@ -119,6 +121,7 @@ def _psnr(clean: NDArray[np.uint8], other: NDArray[Any]) -> str:
 def main() -> None:
     flags = argparse.ArgumentParser(prog="python -m sanitize.preview", description=__doc__.splitlines()[0])
     flags.add_argument("--input", type=Path, required=True, help="a folder root/class/image or a .npz")
+    reading_flags(flags)
     flags.add_argument("--denoiser", required=True, help="a diffusers directory or a hub id")
     flags.add_argument("--sigma", type=float, required=True, help="noise level, in [0,1] pixel units")
     flags.add_argument("--output", type=Path, required=True, help="the PNG")
@@ -129,7 +132,9 @@ def main() -> None:
     check_sigma(args.sigma, "--sigma")
     if args.columns < 1:
         raise InputError(f"--columns {args.columns} shows nothing; give 1 or more")
-    source = open_source(args.input)
+    source = open_source(args.input, reading_of(args))
+    for note in source.notes:
+        print(f"{args.input}: {note}", file=sys.stderr)
     preview(
         source, args.sigma, load_denoiser(find_denoiser(args.denoiser)), args.fit, args.output, args.columns, args.seed
     )
