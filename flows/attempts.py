@@ -1,13 +1,13 @@
-"""Which attempt at its raw set an ensemble is: every ensemble on one raw set is tested on the same data, and spends alpha.
+"""Which attempt at its raw set an ensemble is: each one is tested on the same data, and spends alpha.
 
 The raw set is its content (`sanitize.content`): another recipe, sigma, denoiser, test set or number of models, other
 ids or another order make no new one. Three memories are asked, and each ensemble counts once: the project's ledger,
-the MLflow store (with its deleted runs), and the certificates in git (`flows.ledger`). What none of them saw, on another
-machine or in a store that is gone, is unknown; the certificate says so.
+the MLflow store (with its deleted runs), and the certificates in git (`flows.ledger`). What none of them saw, on
+another machine or in a store that is gone, is unknown; the certificate says so.
 
 Only equal content is the same raw set. A set with images added, or one pixel changed, is other data: its certificates
 are statements about another training set, made with noise of their own, and a share of common images would only move
-the border. Who changes a pixel to get alpha anew cheats; this is against accidents.
+the border. Someone who changes a pixel to get alpha anew cheats; this is against accidents.
 """
 
 from dataclasses import dataclass
