@@ -75,6 +75,8 @@ def level_in_words(c: dict[str, Any]) -> str:
     attempt = f"attempt {c['attempt'] + 1} on this raw set" if c["attempt"] else "first attempt"
     if c.get("ensembles", 1) > 1:
         attempt += f", where {c['ensembles']} were to share alpha"
+    if c.get("ledger") == "new":
+        attempt += "; the ledger of attempts began with it, so that earlier ones are unknown"
     return f"{c['method']}{chosen}, alpha = {c['alpha']:g}, level {c['level']:.3g} ({attempt})"
 
 

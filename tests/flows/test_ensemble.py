@@ -64,14 +64,14 @@ def test_the_same_plan_is_the_same_ensemble_with_the_same_entropy(store):
     assert recall_entropy(again) == recall_entropy(first)
 
 
-def test_another_ensemble_on_the_same_data_recipe_and_sigma_is_a_further_attempt(store):
+def test_another_ensemble_on_the_same_raw_set_is_a_further_attempt(store):
     assert open_ensemble(store, PLAN).attempt == 0
     more = open_ensemble(store, replace(PLAN, m=30))
     assert more.attempt == 1
     assert recall_entropy(more) != recall_entropy(open_ensemble(store, PLAN))
     assert open_ensemble(store, replace(PLAN, m=40)).attempt == 2
-    assert open_ensemble(store, replace(PLAN, sigma=1.0)).attempt == 0
-    assert open_ensemble(store, replace(PLAN, raw_digest="new")).attempt == 0
+    assert open_ensemble(store, replace(PLAN, sigma=1.0)).attempt == 3
+    assert open_ensemble(store, replace(PLAN, raw_digest="new", raw_content="new")).attempt == 0
 
 
 def test_deleting_an_ensemble_does_not_undo_the_attempt(store):

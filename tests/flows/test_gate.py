@@ -268,7 +268,8 @@ def test_the_model_card_says_what_holds_and_what_does_not(version):
         "**Not covered**: images added, removed or relabelled; changes of the test input",
         "256 bits from the operating system",
         certificate["raw_digest"][:16],
-        "first attempt",
+        "first attempt; the ledger of attempts began with it, so that earlier ones are unknown",
+        "attempts made elsewhere (another machine, another store) are unknown",
         "`python -m flows.audit --version 1 --replay 3`",
         "per point",
     ):

@@ -222,7 +222,7 @@ def test_a_reviewer_lists_approves_and_rejects(project, made):
         ("sanitize", {"sigmoid": 3}, "sanitize", "unknown param sanitize.sigmoid"),
         ("sanitize", {"sigma": 1000.0}, "sanitize", "sigma=1000 is above 4"),
         ("denoiser", {"source": "data/pretrained/none"}, "denoiser", "data/pretrained/none does not exist"),
-        ("smooth", {"m": 10}, "smooth", "attempt 2 on this raw set, recipe and sigma"),
+        ("smooth", {"m": 10}, "smooth", "attempt 2 on this raw set"),
         ("gate", {"accuracy": 1.5}, "certify", "param gate.accuracy=1.5"),
         ("train", {"architecture": "transformer"}, "train", "param train.architecture='transformer'"),
     ],
@@ -312,7 +312,7 @@ def test_a_new_sigma_killed_half_way_then_the_next_repro_trains_the_missing_draw
     assert sorted(finished) == list(range(12))
     assert {draw: finished[draw] for draw in survivors} == survivors
     content = json.loads((project.root / "data" / "ensemble" / "ensemble.json").read_text())
-    assert (content["sigma"], content["attempt"], content["missing_draws"]) == (0.5, 0, [])
+    assert (content["sigma"], content["attempt"], content["missing_draws"]) == (0.5, 1, [])
     versions = project.query("select name, count(*) from model_versions group by name")
     assert sorted(versions) == [("sanitized-classifier", 2), ("smoothed-classifier", 2)]
     assert "up to date" in project.run("dvc", "status", *STAGES).stdout

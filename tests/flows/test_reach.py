@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from models_recipes import PLAN
 
-from flows.ensemble import attempt_of, open_ensemble
+from flows.attempts import attempt_of
+from flows.ensemble import open_ensemble
 from flows.reach import radius_asked, reach, require_reach, with_models
 from flows.store import find_runs
 from models.answers import answers
@@ -88,7 +89,7 @@ def test_the_reach_is_what_unanimous_votes_are_certified_for(name):
 def test_a_later_attempt_has_less_reach_and_says_so():
     asked = reach(HALF, 1)
     require_reach(HALF, 0, asked)
-    assert "certify at most R = 0.207 in attempt 2 on this raw set, recipe and sigma" in refusal(HALF, asked, 1)
+    assert "certify at most R = 0.207 in attempt 2 on this raw set, where" in refusal(HALF, asked, 1)
 
 
 def test_where_nothing_could_pass_only_the_gate_is_offered():
