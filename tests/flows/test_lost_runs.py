@@ -1,0 +1,107 @@
+"""Runs that are cancelled or killed, by SIGKILL or with their machine: nothing of them goes on, and the next one starts.
+
+A real Prefect server and worker, started by `python -m flows.serve`.
+"""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+
+import psutil
+import pytest
+from deployed_sleeper import ROOT, Served, gone, until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    served = Served(tmp_path_factory.mktemp("served"))
+    try:
+        served.start()
+        yield served
+    finally:
+        served.kill()
+
+
+def test_a_run_cancelled_on_prefects_page_ends_with_what_its_command_started(served):
+    run, process, work = served.at_work()
+    served.ask("POST", f"flow_runs/{run}/set_state", state={"type": "CANCELLING", "name": "Cancelling"})
+    served.becomes(run, "Cancelled")
+    until(lambda: gone(process) and gone(work), 40, "its end")
+    assert served.held() == 0
+
+
+def test_a_killed_flow_is_crashed_and_takes_what_its_command_started_along(served):
+    run, process, work = served.at_work()
+    process.send_signal(signal.SIGKILL)
+    assert "SIGKILL" in served.becomes(run, "Crashed")
+    until(lambda: gone(work), 40, "its end")
+    assert served.held() == 0
+
+
+def test_a_flow_whose_worker_is_killed_ends_with_what_its_command_started(served):
+    run, process, work = served.at_work()
+    server = served.process.children()[0]
+    served.process.send_signal(signal.SIGSTOP)  # or it would end the server as well
+    process.parent().send_signal(signal.SIGKILL)
+    served.becomes(run, "Crashed")
+    until(lambda: gone(process) and gone(work), 40, "its end")
+    assert server.is_running()
+    assert served.held() == 0
+    served.process.send_signal(signal.SIGCONT)
+    assert served.process.wait(60) == 1
+    assert "error: the worker ended with status -9" in (served.root / "log").read_text()
+    served.start()
+
+
+def test_after_the_machine_went_down_the_lost_run_is_crashed_and_the_next_one_runs(served):
+    run, _, _ = served.at_work()
+    served.kill()
+    served.start()
+    assert served.run(run)["state"]["name"] == "Crashed"
+    assert served.run(run)["state"]["message"].startswith("its process was killed, or its machine went down")
+    served.becomes(served.begin(long=False), "Completed")
+    assert served.held() == 0
+
+
+HEARTBEATS = """
+import sys, time
+from datetime import timedelta
+from uuid import UUID
+from prefect import get_client
+from prefect.events import emit_event
+from prefect.states import Running
+from flows.lost import HEARTBEAT, end_lost_runs
+
+end_lost_runs(silent=timedelta(seconds=15))
+with get_client(sync_client=True) as client:
+    deployment = client.read_deployment_by_name("sleeper/nightly")
+    silent, lively = (client.create_flow_run_from_deployment(deployment.id, state=Running()) for _ in "ab")
+    def beat(run):
+        resource = {"prefect.resource.id": f"prefect.flow-run.{run.id}"}
+        tag = {"prefect.resource.id": "prefect.tag.cleanlabel", "prefect.resource.role": "tag"}
+        emit_event(HEARTBEAT, resource, related=[tag])
+    beat(silent)
+    for _ in range(120):
+        beat(lively)
+        time.sleep(1)
+        found = client.read_flow_run(silent.id)
+        if found.state.is_final():
+            break
+    print(found.state.name, found.state.message, sep="; ")
+    print(client.read_flow_run(lively.id).state.name)
+"""
+
+
+def test_a_run_on_another_machine_is_ended_when_its_heartbeat_stops_and_not_before(served):
+    env = served.env | {"PREFECT_API_URL": served.url}
+    done = subprocess.run(
+        [sys.executable, "-c", HEARTBEATS], cwd=served.root, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    silent, lively = done.stdout.splitlines()
+    assert silent.startswith("Crashed; no heartbeat for 15 s: its process was killed")
+    assert lively == "Running"
