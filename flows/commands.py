@@ -71,7 +71,7 @@ def run(*command: str, settings: dict[str, str] | None = None) -> list[str]:
 
 @cache
 def end_with_worker() -> None:
-    """End this deployed run, Crashed, when the worker that started it is gone: nothing could cancel the run any more."""
+    """End this deployed run, as Crashed, when the worker that started it is gone: nothing could cancel it any more."""
     if FLOW_RUN in os.environ:
         end_with(os.getppid(), lambda: os.kill(os.getpid(), signal.SIGTERM))  # which Prefect's engine answers in order
 

@@ -1,7 +1,7 @@
 """Runs of this project's deployments whose process is gone: the server ends them, so that they hold no limit.
 
-A process that is killed with SIGKILL, or goes with its machine, cannot say so: its run would stay Running, and a pool of
-one run at a time would start no other. Deployed runs therefore send a heartbeat every half minute
+A process that is killed with SIGKILL, or goes with its machine, cannot say so: its run would stay Running, and a pool
+of one run at a time would start no other. Deployed runs therefore send a heartbeat every half minute
 (PREFECT_FLOWS_HEARTBEAT_FREQUENCY in prefect.yaml), and two automations of Prefect's server watch over them, wherever
 their workers are. Where server and workers are on this machine, lost runs are found as soon as they start again.
 """
@@ -32,12 +32,10 @@ SILENT = timedelta(minutes=5)
 """Ten heartbeats: a run that has sent none for so long is gone. A server that restarts takes less."""
 NEVER_BEGUN = timedelta(minutes=10)
 """A run that a worker has taken and not begun for so long has lost its worker."""
+HEARTBEAT = "prefect.flow-run.heartbeat"
+BEGUN = frozenset(f"prefect.flow-run.{name}" for name in ("Running", "Scheduled", "AwaitingConcurrencySlot"))
 ENDED = frozenset(f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Crashed", "Cancelled"))
 GONE = "its process was killed, or its machine went down; the next run goes on where this one stopped"
-HEARTBEAT = "prefect.flow-run.heartbeat"
-BEGUN = frozenset(
-    f"prefect.flow-run.{name}" for name in ("Running", "Retrying", "Scheduled", "AwaitingConcurrencySlot")
-)
 
 
 def end_lost_runs(silent: timedelta = SILENT, never_begun: timedelta = NEVER_BEGUN) -> None:

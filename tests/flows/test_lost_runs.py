@@ -1,15 +1,17 @@
-"""Runs that are cancelled or killed, by SIGKILL or with their machine: nothing of them goes on, and the next one starts.
+"""Runs that are cancelled or killed, by SIGKILL or with their machine: all of them ends, and the next one starts.
 
 A real Prefect server and worker, started by `python -m flows.serve`.
 """
 
+import json
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime
+from pathlib import Path
 
-import psutil
 import pytest
 from deployed_sleeper import ROOT, Served, gone, until
 
@@ -105,3 +107,39 @@ def test_a_run_on_another_machine_is_ended_when_its_heartbeat_stops_and_not_befo
     silent, lively = done.stdout.splitlines()
     assert silent.startswith("Crashed; no heartbeat for 15 s: its process was killed")
     assert lively == "Running"
+
+
+HOLD = """
+import sys, time
+from flows.engine import gpu_slot, resources
+from flows.server import prefect_server
+
+with prefect_server(), resources("processes"), gpu_slot("processes", "cuda"):
+    print("holds the GPU", flush=True)
+    if sys.argv[1:]:
+        time.sleep(600)
+"""
+
+
+def test_a_gpu_is_free_again_a_minute_after_its_holder_was_killed(tmp_path):
+    env = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    env |= {"PREFECT_HOME": str(tmp_path), "CLEANLABEL_GPUS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", HOLD]
+    with subprocess.Popen([*command, "for long"], env=env, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "holds the GPU\n"
+        holder.send_signal(signal.SIGKILL)
+    a_minute_later(tmp_path / "concurrency_leases")
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
+    assert done.stdout == "holds the GPU\n", done.stderr
+
+
+def a_minute_later(leases: Path) -> None:
+    """Let the leases there end now, in place of waiting for it."""
+    now = datetime.now(UTC).isoformat()
+    index = json.loads((leases / "expirations.json").read_text())
+    assert len(index) == 1
+    (leases / "expirations.json").write_text(json.dumps(dict.fromkeys(index, now)))
+    for name in index:
+        lease = json.loads((leases / f"{name}.json").read_text())
+        assert lease["expiration"] > now
+        (leases / f"{name}.json").write_text(json.dumps(lease | {"expiration": now}))
