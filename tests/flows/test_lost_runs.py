@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 import pytest
 from deployed_sleeper import ROOT, Served, gone, until
 
@@ -46,7 +47,7 @@ def test_a_killed_flow_is_crashed_and_takes_what_its_command_started_along(serve
 
 def test_a_flow_whose_worker_is_killed_ends_with_what_its_command_started(served):
     run, process, work = served.at_work()
-    server = served.process.children()[0]
+    server = psutil.Process(served.process.pid).children()[0]
     served.process.send_signal(signal.SIGSTOP)  # or it would end the server as well
     process.parent().send_signal(signal.SIGKILL)
     served.becomes(run, "Crashed")
