@@ -109,7 +109,7 @@ class Served:
         return self.ask("GET", f"flow_runs/{number}")
 
     def becomes(self, number: str, state: str, seconds: float = 60) -> str:
-        """Wait until a run is in a state; the sentence that it came with."""
+        """Wait until a run is in a state; the sentence with it."""
         until(lambda: self.run(number)["state"]["name"] == state, seconds, f"{state}, not {self.run(number)['state']}")
         return self.run(number)["state"]["message"] or ""
 

@@ -135,7 +135,7 @@ def test_a_gpu_is_free_again_a_minute_after_its_holder_was_killed(tmp_path):
 
 
 def a_minute_later(leases: Path) -> None:
-    """Let the leases there end now, in place of waiting for it."""
+    """Let the leases there end now, rather than wait for it."""
     now = datetime.now(UTC).isoformat()
     index = json.loads((leases / "expirations.json").read_text())
     assert len(index) == 1
