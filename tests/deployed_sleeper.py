@@ -88,7 +88,14 @@ class Served:
         assert self.process.poll() is None, path.read_text()
 
     def ask(self, method: str, path: str, **asked: Any) -> Any:
-        return requests.request(method, f"{self.url}/{path}", json=asked or None, timeout=30).json()
+        """Prefect's REST interface; asked again where its database was busy."""
+        for wait in (1, 2, 4, 0):
+            answer = requests.request(method, f"{self.url}/{path}", json=asked or None, timeout=60)
+            if answer.status_code < 500:
+                break
+            time.sleep(wait)
+        answer.raise_for_status()
+        return answer.json()
 
     def begin(self, **parameters: Any) -> str:
         """Start a run of the deployment; its id."""

@@ -45,31 +45,6 @@ def test_a_killed_flow_is_crashed_and_takes_what_its_command_started_along(serve
     assert served.held() == 0
 
 
-def test_a_flow_whose_worker_is_killed_ends_with_what_its_command_started(served):
-    run, process, work = served.at_work()
-    server = psutil.Process(served.process.pid).children()[0]
-    served.process.send_signal(signal.SIGSTOP)  # or it would end the server as well
-    process.parent().send_signal(signal.SIGKILL)
-    served.becomes(run, "Crashed")
-    until(lambda: gone(process) and gone(work), 40, "its end")
-    assert server.is_running()
-    assert served.held() == 0
-    served.process.send_signal(signal.SIGCONT)
-    assert served.process.wait(60) == 1
-    assert "error: the worker ended with status -9" in (served.root / "log").read_text()
-    served.start()
-
-
-def test_after_the_machine_went_down_the_lost_run_is_crashed_and_the_next_one_runs(served):
-    run, _, _ = served.at_work()
-    served.kill()
-    served.start()
-    assert served.run(run)["state"]["name"] == "Crashed"
-    assert served.run(run)["state"]["message"].startswith("its process was killed, or its machine went down")
-    served.becomes(served.begin(long=False), "Completed")
-    assert served.held() == 0
-
-
 HEARTBEATS = """
 import sys, time
 from datetime import timedelta
@@ -96,6 +71,7 @@ with get_client(sync_client=True) as client:
             break
     print(found.state.name, found.state.message, sep="; ")
     print(client.read_flow_run(lively.id).state.name)
+    client.delete_flow_run(lively.id)  # it would hold the pool
 """
 
 
@@ -108,6 +84,30 @@ def test_a_run_on_another_machine_is_ended_when_its_heartbeat_stops_and_not_befo
     silent, lively = done.stdout.splitlines()
     assert silent.startswith("Crashed; no heartbeat for 15 s: its process was killed")
     assert lively == "Running"
+
+
+def test_after_the_machine_went_down_the_lost_run_is_crashed_and_the_next_one_runs(served):
+    run, _, _ = served.at_work()
+    served.kill()
+    served.start()
+    assert served.run(run)["state"]["name"] == "Crashed"
+    assert served.run(run)["state"]["message"].startswith("its process was killed, or its machine went down")
+    served.becomes(served.begin(long=False), "Completed")
+    assert served.held() == 0
+
+
+def test_a_flow_whose_worker_is_killed_ends_with_what_its_command_started(served):
+    run, process, work = served.at_work()
+    server = psutil.Process(served.process.pid).children()[0]
+    served.process.send_signal(signal.SIGSTOP)  # or it would end the server as well
+    process.parent().send_signal(signal.SIGKILL)
+    served.becomes(run, "Crashed")
+    until(lambda: gone(process) and gone(work), 40, "its end")
+    assert server.is_running()
+    assert served.held() == 0
+    served.process.send_signal(signal.SIGCONT)
+    assert served.process.wait(60) == 1  # so that whoever watches over it starts it again
+    assert "error: the worker ended with status -9" in (served.root / "log").read_text()
 
 
 HOLD = """
