@@ -45,6 +45,16 @@ def test_a_killed_flow_is_crashed_and_takes_what_its_command_started_along(serve
     assert served.held() == 0
 
 
+def test_after_the_machine_went_down_the_lost_run_is_crashed_and_the_next_one_runs(served):
+    run, _, _ = served.at_work()
+    served.kill()
+    served.start()
+    assert served.run(run)["state"]["name"] == "Crashed"
+    assert served.run(run)["state"]["message"].startswith("its process was killed, or its machine went down")
+    served.becomes(served.begin(long=False), "Completed")
+    assert served.held() == 0
+
+
 HEARTBEATS = """
 import sys, time
 from datetime import timedelta
@@ -72,6 +82,7 @@ with get_client(sync_client=True) as client:
     print(found.state.name, found.state.message, sep="; ")
     print(client.read_flow_run(lively.id).state.name)
     client.delete_flow_run(lively.id)  # it would hold the pool
+end_lost_runs()
 """
 
 
@@ -84,16 +95,6 @@ def test_a_run_on_another_machine_is_ended_when_its_heartbeat_stops_and_not_befo
     silent, lively = done.stdout.splitlines()
     assert silent.startswith("Crashed; no heartbeat for 15 s: its process was killed")
     assert lively == "Running"
-
-
-def test_after_the_machine_went_down_the_lost_run_is_crashed_and_the_next_one_runs(served):
-    run, _, _ = served.at_work()
-    served.kill()
-    served.start()
-    assert served.run(run)["state"]["name"] == "Crashed"
-    assert served.run(run)["state"]["message"].startswith("its process was killed, or its machine went down")
-    served.becomes(served.begin(long=False), "Completed")
-    assert served.held() == 0
 
 
 def test_a_flow_whose_worker_is_killed_ends_with_what_its_command_started(served):
