@@ -145,3 +145,38 @@ def a_minute_later(leases: Path) -> None:
         lease = json.loads((leases / f"{name}.json").read_text())
         assert lease["expiration"] > now
         (leases / f"{name}.json").write_text(json.dumps(lease | {"expiration": now}))
+
+
+WITHOUT_PROCESS = """
+import os, subprocess, sys
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.states import Cancelling, Pending, Running
+from flows.lost import end_runs_without_process
+from flows.server import prefect_server
+
+@flow
+def nothing(): ...
+
+with prefect_server(), get_client(sync_client=True) as client:
+    client.create_work_pool(WorkPoolCreate(name="cleanlabel", type="process"))
+    deployment = client.create_deployment(client.create_flow(nothing), "nothing", work_pool_name="cleanlabel")
+    states = (Running, Pending, Cancelling, Running, Running)
+    runs = [client.create_flow_run_from_deployment(deployment, state=state()).id for state in states]
+    sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
+    alive = subprocess.Popen(sleeper, env=os.environ | {"PREFECT__FLOW_RUN_ID": str(runs[4])})
+    client.update_flow_run(runs[3], infrastructure_pid=str(os.getpid()))  # the number is another process' by now
+    client.update_flow_run(runs[4], infrastructure_pid=str(alive.pid))
+    end_runs_without_process("cleanlabel")
+    print(*(client.read_flow_run(run).state.name for run in runs))
+    alive.kill()
+"""
+
+
+def test_only_runs_without_a_process_of_their_own_are_ended_when_the_worker_starts(tmp_path):
+    env = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    env |= {"PREFECT_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", WITHOUT_PROCESS]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240, check=False)
+    assert done.stdout.split() == ["Crashed", "Crashed", "Crashed", "Crashed", "Running"], done.stderr
