@@ -57,7 +57,7 @@ class Size:
 
 
 FULL = Size(trusted=20_000, raw=2000, test=2000, m=100)
-QUICK = Size(trusted=500, raw=200, test=100, m=3)
+QUICK = Size(trusted=20_000, raw=200, test=100, m=3)
 PILOT_RAW, PILOT_TEST, PILOT_DRAWS = 2000, 1000, 3
 DENOISER = DenoiserParams(
     source="train",
@@ -288,9 +288,8 @@ def show(rows: dict[str, dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    parser = flags(
-        "fashion", __doc__, f"{QUICK.m} models of {QUICK.raw} images, a denoiser of {QUICK_DENOISER.steps} steps"
-    )
+    less = f"{QUICK.m} models of {QUICK.raw} images, a denoiser of {QUICK_DENOISER.steps} steps"
+    parser = flags("fashion", __doc__, less)
     parser.add_argument("--root", type=Path, required=True, help="where torchvision put Fashion-MNIST")
     parser.add_argument("--denoiser", type=Path, help="one that was trained on the trusted images; default: train it")
     parser.add_argument("--sigma", type=float, nargs="+", default=[0.5, 1.0])

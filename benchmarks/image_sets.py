@@ -73,9 +73,7 @@ def noisy_psnr(raw: ImageSet, sigma: float) -> float:
 def main() -> None:
     parser = flags("image_sets", __doc__, "100 images, the first two sigmas, one seed, one epoch")
     parser.add_argument("--set", required=True, help="a published set, or what to call your own")
-    parser.add_argument(
-        "--root", type=Path, default=Path("data/incoming"), help="where torchvision put a published set"
-    )
+    parser.add_argument("--root", type=Path, default=Path("data/incoming"), help="where torchvision put that set")
     parser.add_argument("--raw", type=Path, help="your own training set, in place of the published one's first images")
     parser.add_argument("--test", type=Path, help="your own test set")
     parser.add_argument("--denoiser", type=Path, required=True, help="a diffusers directory")
@@ -109,18 +107,10 @@ def main() -> None:
                 "images_per_second": round(count / (time.perf_counter() - started), 1),
                 "network": made["network"],
             }
+        copies = {name: folder / f"{name if name == 'raw' else float(name)}.npz" for name in rows}
         trained = {
-            name: [
-                pool.submit(
-                    accuracy,
-                    folder / f"{name if name == 'raw' else float(name)}.npz",
-                    folder / "test.npz",
-                    recipe,
-                    seed,
-                )
-                for seed in range(seeds)
-            ]
-            for name in rows
+            name: [pool.submit(accuracy, copy, folder / "test.npz", recipe, seed) for seed in range(seeds)]
+            for name, copy in copies.items()
         }
         for name, futures in trained.items():
             found = [future.result() for future in futures]

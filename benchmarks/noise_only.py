@@ -7,7 +7,7 @@ Both use the pipeline's data, denoiser and recipe (run `dvc repro denoiser` firs
 
 import os
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from functools import cache, partial
 from multiprocessing import get_context
 
 import numpy as np
@@ -20,17 +20,23 @@ from models.draw import Materials, make_draw
 from models.params import CertifyParams, TrainParams
 from models.votes import count_votes
 from sanitize import errors
-from sanitize.denoiser import load_denoiser
+from sanitize.denoiser import Denoiser, load_denoiser
 from sanitize.imageset import load
 from sanitize.noise import draw_entropy
 from sanitize.params import SanitizeParams, read_params
 from sanitize.paths import DENOISER, SETS
 
 
+@cache
+def the_denoiser() -> Denoiser:
+    """The pipeline's, read once in each worker."""
+    return load_denoiser(DENOISER)
+
+
 def votes_of(draw: int, *, denoise: bool, sigma: float, recipe: TrainParams, entropy: bytes) -> np.ndarray:
     """One draw's votes, made in a worker process on one core."""
     torch.set_num_threads(1)
-    denoiser = load_denoiser(DENOISER) if denoise else None
+    denoiser = the_denoiser() if denoise else None
     materials = Materials(load(SETS["raw"]), load(SETS["test"]), sigma, denoiser, recipe, draws=1)
     return make_draw(materials, entropy, draw).votes
 

@@ -21,8 +21,9 @@ SMALL = {
     "denoiser": {"channels": [8, 16], "steps": 3, "batch": 8},
     "train": {"width": 16, "epochs": 2},
 }
-TRAIN, TEST = 1000, 400
-"""Images of each published set."""
+TRAIN = {"cifar10": 1000, "fashion-mnist": 20_700}
+TEST = 400
+"""Images of the published sets."""
 
 
 def make_inputs(root: Path) -> dict[str, Path]:
@@ -64,7 +65,7 @@ def save_cifar10(root: Path) -> None:
     folder = root / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     for number, name in enumerate(("test_batch", *(f"data_batch_{i}" for i in range(1, 6)))):
-        images, labels = coloured(TEST if name == "test_batch" else TRAIN // 5, (32, 32, 3), number)
+        images, labels = coloured(TEST if name == "test_batch" else TRAIN["cifar10"] // 5, (32, 32, 3), number)
         flat = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
         (folder / name).write_bytes(pickles.dumps({"labels": labels.tolist(), "data": flat}, protocol=2))
 
@@ -73,7 +74,7 @@ def save_fashion_mnist(root: Path) -> None:
     """Fashion-MNIST's files as published, not packed."""
     folder = root / "FashionMNIST" / "raw"
     folder.mkdir(parents=True)
-    for number, (stem, count) in enumerate((("train", TRAIN), ("t10k", TEST))):
+    for number, (stem, count) in enumerate((("train", TRAIN["fashion-mnist"]), ("t10k", TEST))):
         images, labels = coloured(count, (28, 28, 1), number)
         for name, values in (("images-idx3", images[..., 0]), ("labels-idx1", labels)):
             head = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">u4").tobytes()
