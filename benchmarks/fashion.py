@@ -69,7 +69,7 @@ DENOISER = DenoiserParams(
     learning_rate=0.003,
     seed=0,
 )
-QUICK_DENOISER = DENOISER.model_copy(update={"channels": (8, 16), "steps": 20, "batch": 16})
+QUICK_DENOISER = DENOISER.model_copy(update={"channels": (8, 16), "steps": 30, "batch": 16})
 
 
 def recipe(architecture: str, width: int, epochs: int, **others: Any) -> TrainParams:
@@ -320,7 +320,7 @@ def main() -> None:
     }
     scratch = kept_in / "draws"
     entropy = begin(scratch, facts)
-    fast = {sigma: accelerate(denoiser, sigma, NETWORK_BATCH) for sigma in args.sigma}
+    fast = {sigma: accelerate(denoiser, sigma, NETWORK_BATCH, m * len(raw)) for sigma in args.sigma}
     ensembles = [(name, sigma) for name in ENSEMBLES for sigma in args.sigma]
     curve = np.linspace(0, 2, 401)
     rows: dict[str, dict[str, Any]] = {}

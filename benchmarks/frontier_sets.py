@@ -108,7 +108,7 @@ def noise_only(raw: ImageSet) -> Callable[[float], Callable[[bytes, int], NDArra
     return lambda sigma: lambda entropy, draw: pixels + np.float32(sigma) * noise(entropy, draw)
 
 
-def digits_task(denoiser: Path, train_params: TrainParams) -> Task:
+def digits_task(denoiser: Path, train_params: TrainParams, draws: int) -> Task:
     """800 raw digits as the pipeline's default has them, denoised; the pipeline's MLP, and features of another's.
 
     The MLP is trained by train_params as they are, whatever k: a block of n/k images gets a k-th of the steps.
@@ -120,7 +120,7 @@ def digits_task(denoiser: Path, train_params: TrainParams) -> Task:
     clean = body_of(extractor)
 
     def copier(sigma: float) -> Callable[[bytes, int], NDArray[Any]]:
-        fast = accelerate(removing, sigma, BATCH)
+        fast = accelerate(removing, sigma, BATCH, draws * len(sets["raw"]))
         return lambda entropy, draw: sanitize(sets["raw"], sigma, removing, entropy, draw, denoise=fast, batch=BATCH)
 
     return Task(

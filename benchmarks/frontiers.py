@@ -70,7 +70,7 @@ def checked(args: argparse.Namespace) -> argparse.Namespace:
 def task_of(args: argparse.Namespace) -> Task:
     """The data set's task. InputError where a flag that it needs is missing."""
     if args.data == "digits":
-        return digits_task(args.denoiser, read_params("train", TrainParams))
+        return digits_task(args.denoiser, read_params("train", TrainParams), args.m)
     if args.root is None:
         raise InputError(f"--data {args.data} needs --root, where torchvision put the set")
     if args.data == "fashion-mnist":

@@ -89,15 +89,15 @@ class Contest:
         self.seconds[way].append(time.perf_counter() - started)
 
 
-def contest(name: str, directory: Path, images: int, batch: int, device: str) -> Contest:
-    """Load a denoiser and set the four ways up."""
+def contest(name: str, directory: Path, images: int, batch: int, device: str, of: int) -> Contest:
+    """Load a denoiser and set the four ways up, ours as for `of` images."""
     from diffusers import DDPMScheduler
 
     denoiser = load_denoiser(directory, device)
     t = denoiser.timestep(SIGMA)
     scheduler = DDPMScheduler.from_config(read_config(layout(directory)[1]))
     nchw: Any = copy.deepcopy(denoiser.unet).to(memory_format=torch.contiguous_format)
-    fast = accelerate(denoiser, SIGMA, batch, images=SET)
+    fast = accelerate(denoiser, SIGMA, batch, images=of)
     alpha_bar = denoiser.alphas_cumprod[t]
 
     def published(clean: Tensor, noise: Tensor) -> Tensor:
@@ -215,7 +215,7 @@ def main() -> None:
         races = []
         for name, directory in directories.items():
             images = batch if args.quick else {"cifar10": 128, "digits": 8192}.get(name, 1024)
-            races.append(contest(name, directory, images, batch, args.device))
+            races.append(contest(name, directory, images, batch, args.device, images if args.quick else SET))
             for way in WAYS:
                 races[-1].run(way)  # warm
         products = []

@@ -1,28 +1,37 @@
 """What a drill and a comparison keep is named by all the code it was made with, as the imports say."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from imports import ROOT, needed
 
+from redteam import sources
 from redteam.attacks import ATTACKS
 from redteam.defences import DEFENCES
+from redteam.params import checked
+from redteam.prepare import prepared
+from redteam.run import run_drill
 from redteam.sources import ROOMS, code_digest, sources_of
 
-TINY = "--attack witches-brew --set steps=2 --set restarts=1 --targets 1 --sigma 0 --poisons 4 --epsilon 32"
-RECIPE = ("--recipe", "epochs=4", "--recipe", "width=32", "--entropy", "fixed:7")
+TINY = {
+    "attack": "witches-brew",
+    "settings": {"steps": "2", "restarts": "1"},
+    "targets": 1,
+    "sigma": [0.0],
+    "poisons": 4,
+    "epsilon_255": 32.0,
+    "recipe": {"epochs": 8, "width": 64},
+}
 
 
-@pytest.fixture(scope="module")
-def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the rooms' code."""
-    root = tmp_path_factory.mktemp("code")
+@pytest.fixture
+def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the rooms' code, which is read in place of the project's."""
+    root = tmp_path / "code"
     for room in ROOMS:
         shutil.copytree(ROOT / room, root / room, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(sources, "ROOT", root)
     return root
 
 
@@ -40,33 +49,29 @@ def test_the_sources_are_the_modules_that_are_imported(made_by):
 
 def test_a_byte_in_any_module_that_an_attack_or_the_drill_imports_changes_the_digest(code):
     modules = (ATTACKS["sleeper-agent"].__module__, "redteam.drill")
-    digests = {code_digest(*modules, root=code)}
+    digests = {code_digest(*modules)}
     imported = {path.relative_to(ROOT) for module in modules for path in needed(module) if path.name != "__init__.py"}
     for name in ("attacks/gradient_matching.py", "attacks/crafting.py", "triggers.py", "views.py", "victims.py"):
         assert Path("redteam") / name in imported
     for path in sorted(imported):
         changed(code / path)
-        digests.add(code_digest(*modules, root=code))
+        digests.add(code_digest(*modules))
     assert len(digests) == len(imported) + 1
 
 
 def test_a_byte_elsewhere_changes_nothing(code):
     module = ATTACKS["sleeper-agent"].__module__
-    before = code_digest(module, "redteam.drill", root=code)
+    before = code_digest(module, "redteam.drill")
     for name in ("attacks/poison_frogs.py", "attacks/plain.py", "defences/friends.py", "report.py", "sheet.py"):
         changed(code / "redteam" / name)
-    assert code_digest(module, "redteam.drill", root=code) == before
+    assert code_digest(module, "redteam.drill") == before
 
 
 def test_a_drill_goes_on_only_with_what_the_same_code_made(project, code):
     def kept(module: str) -> dict[str, dict[Path, int]]:
-        """What stands in each drill's folder after a run in which this module is another than before."""
+        """What stands in each drill's folder after a run for which this module is another than before."""
         changed(code / module)
-        command = [sys.executable, "-m", "redteam", *TINY.split(), *RECIPE, "--output", "out", "--device", "cpu"]
-        done = subprocess.run(
-            command, env=os.environ | {"PYTHONPATH": str(code)}, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
+        run_drill(prepared(checked(TINY)), Path("out"))
         return {
             folder.name: {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
             for folder in Path("data/redteam").iterdir()
