@@ -99,9 +99,9 @@ def scratch(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
 def quick(content: dict[str, Any]) -> dict[str, Any]:
     """The same in seconds: one target at two sigmas, few images, poisons and steps, and a short training."""
     few = {"targets": 1, "sigma": content["sigma"][:2], "images": 300, "held_out": 300, "poisons": 5, "networks": 1}
-    settings = {name: value for name, value in content.get("settings", {}).items() if name != "retrains"}
-    if content["attack"] == "sleeper-agent":
-        settings |= {"retrains": "0"}
+    settings = content.get("settings", {})
+    if "retrains" in settings:
+        settings = settings | {"retrains": "0"}
     recipe = content.get("recipe", {})
     if recipe:
         recipe = recipe | {"epochs": 3, "width": min(64, recipe["width"])}
