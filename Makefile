@@ -6,6 +6,8 @@
 ROOT := $(CURDIR)
 VENV := $(ROOT)/.venv
 PYTHON ?= python3
+# An environment's commands name its folder: one that was moved or copied here with the project is made anew.
+MOVED := $(filter-out $(realpath $(VENV)),$(shell cat $(VENV)/.installed 2>/dev/null))
 
 export PATH := $(VENV)/bin:$(PATH)
 export UV_CACHE_DIR ?= $(ROOT)/.cache/uv
@@ -15,7 +17,6 @@ export MPLCONFIGDIR ?= $(ROOT)/.cache/matplotlib
 export TMPDIR := $(ROOT)/.cache/tmp
 export HF_HOME ?= $(ROOT)/.cache/huggingface
 export DVC_SITE_CACHE_DIR ?= $(ROOT)/.cache/dvc
-export PREFECT_HOME ?= $(ROOT)/.prefect
 export DO_NOT_TRACK := true
 export DVC_NO_ANALYTICS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
@@ -31,12 +32,15 @@ setup: $(VENV)/.installed ## make .venv with everything in requirements.txt
 $(VENV)/.installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $$($(PYTHON) --version 2>&1) is too old; install Python 3.11 or later, or name one: make PYTHON=python3.12" >&2; exit 1; }
-	@$(PYTHON) -m venv $(VENV) || \
+	@$(PYTHON) -m venv $(if $(MOVED),--clear) $(VENV) || \
 		{ echo "error: $(PYTHON) cannot make a virtual environment; install its venv package (Debian: python3-venv)" >&2; exit 1; }
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
 	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip sync --quiet --require-hashes requirements.txt
 	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip install --quiet --no-deps --no-build-isolation --editable .
-	@touch $@
+	@cd $(VENV) && pwd -P > .installed
+ifneq ($(MOVED),)
+.PHONY: $(VENV)/.installed
+endif
 
 services: ## install what the tests of a team's services need: PostgreSQL and Chromium, from Debian's packages
 	@if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 && command -v chromium >/dev/null; then exit 0; fi; \

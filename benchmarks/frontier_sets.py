@@ -7,7 +7,7 @@ images, to answer as the extractor does on the clean ones. Test images are clean
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from sanitize.errors import InputError
 from sanitize.fast import accelerate
 from sanitize.imageset import ImageSet, read_all
 from sanitize.ingest import digits, published
-from sanitize.noise import draw_entropy, standard_normal
+from sanitize.noise import draw_entropy
 from sanitize.params import IngestParams, read_params
 from sanitize.sanitizer import sanitize, sanitize_batch
 from sanitize.sources import open_published
@@ -98,14 +98,8 @@ def components(trusted: ImageSet, width: int) -> Body:
 
 
 def noise_only(raw: ImageSet) -> Callable[[float], Callable[[bytes, int], NDArray[Any]]]:
-    """Copies with the noise left in, as `sanitize_batch` makes them; a draw's noise serves every sigma in turn."""
-    pixels = raw.images.astype(np.float32) / 255
-
-    @lru_cache(maxsize=1)
-    def noise(entropy: bytes, draw: int) -> NDArray[np.float32]:
-        return standard_normal(entropy, "noise", draw, raw.ids, raw.image_shape)
-
-    return lambda sigma: lambda entropy, draw: pixels + np.float32(sigma) * noise(entropy, draw)
+    """Copies with the noise left in."""
+    return lambda sigma: lambda entropy, draw: sanitize(raw, sigma, None, entropy, draw)
 
 
 def digits_task(denoiser: Path, train_params: TrainParams, draws: int) -> Task:

@@ -27,8 +27,8 @@ from sanitize import errors
 from sanitize.copies import make_copy
 from sanitize.denoiser import load_denoiser
 from sanitize.imageset import ImageSet, load, read_all, save_npz
-from sanitize.noise import draw_entropy, standard_normal
-from sanitize.sanitizer import as_pixels
+from sanitize.noise import draw_entropy
+from sanitize.sanitizer import as_pixels, sanitize
 from sanitize.sources import open_published, open_source
 
 RECIPE = TrainParams(
@@ -64,8 +64,7 @@ def accuracy(copy: Path, test: Path, recipe: TrainParams, seed: int) -> float:
 def noisy_psnr(raw: ImageSet, sigma: float) -> float:
     """PSNR of the noised images, clipped to the pixel range, over the first 1,000."""
     shown = raw.take(np.arange(min(1000, len(raw))))
-    noise = standard_normal(draw_entropy("os").value, "noise", 0, shown.ids, shown.image_shape)
-    noised = as_pixels(shown.images.astype(np.float32) / 255 + np.float32(sigma) * noise)
+    noised = as_pixels(sanitize(shown, sigma, None, draw_entropy("os").value))
     mse = float(np.mean((noised.astype(np.float64) - shown.images) ** 2)) / 255**2
     return round(-10 * math.log10(mse), 2)
 

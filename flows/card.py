@@ -37,6 +37,16 @@ def not_covered(c: dict[str, Any]) -> list[str]:
     ]
 
 
+def assumptions(c: dict[str, Any]) -> list[str]:
+    """What the proof of a certificate takes for granted."""
+    return [
+        "the noise is drawn in whole pixel values, so that rounding is covered; in total variation a draw of it is "
+        f"within {c['noise_distance']:.2g} of ideal Gaussian noise, which is subtracted from every bound",
+        "Philox streams keyed by SHA-256 are as good as fair coins to anybody without the entropy",
+        "alpha bounds the chance, over these draws, that a certificate is false",
+    ]
+
+
 def _images_not_covered(c: dict[str, Any]) -> str:
     section = partitions_of(c)
     if section is None:
@@ -90,6 +100,7 @@ def card(certificate: dict[str, Any], verdict: Verdict, version: int, seconds: f
     parts += [
         f"Covers {c['covers']}.",
         f"**Not covered**: {'; '.join(not_covered(c))}.",
+        f"**The proof assumes**: {'; '.join(assumptions(c))}.",
         "## How it was made",
         _bullets(_provenance(c)),
         "## How to check it",

@@ -16,7 +16,7 @@ from flows.store import SMOOTHED, Store
 from models.answers import answers, largest_radius
 from models.certificate import ABSTAIN
 from models.params import CertifyParams
-from models.plan import Plan
+from models.plan import Plan, require_exact_noise
 from sanitize.errors import InputError
 from sanitize.imageset import ImageSet
 from sanitize.noise import Entropy
@@ -35,6 +35,7 @@ class Certified:
 
 def require_certifiable(ensemble: Ensemble) -> None:
     """InputError with the reasons if no radius may be attached to this ensemble."""
+    require_exact_noise(ensemble.plan)
     if not ensemble.plan.certifiable:
         raise InputError(
             f"the ensemble is not certifiable: {'; '.join(ensemble.plan.voids)}. Changed raw images could reach its "

@@ -169,6 +169,8 @@ def certify(version: int | None = None) -> dict[str, Any]:
             gate="passed" if verdict.passed else "failed",
         )
         print(f"\ngate {'passed' if verdict.passed else f'not passed: {verdict.reasons}'}")
+        for move in verdict.moves:
+            print(move)
     return certificate
 
 

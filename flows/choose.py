@@ -35,6 +35,7 @@ from sanitize.denoiser_files import PROVENANCE, read_config
 from sanitize.errors import InputError
 from sanitize.files import write_json
 from sanitize.imageset import ImageSet, load, require_trainable
+from sanitize.noise import check_sigma
 from sanitize.params import SanitizeParams, read_params
 from sanitize.paths import DENOISER, REPORTS, SETS
 from sanitize.timestep import require_reachable
@@ -78,7 +79,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     if not asked.radius and not asked.rewritten:
         raise InputError("--radius=0 with --rewritten=0 asks for no certificate; give a radius above 0")
     for sigma in asked.sigmas:
-        if not (math.isfinite(sigma) and sigma > 0):
+        if not check_sigma(sigma, "--sigmas"):
             raise InputError(f"--sigmas has {sigma:g}; noise is a positive number, in [0,1] pixel units")
     for k in asked.partitions:
         if k < 1 or (2 * k > asked.images and k > 1):

@@ -21,12 +21,13 @@ from flows.log import logger
 from flows.store import SMOOTHED, Store, aliases_of, all_versions, answering, connect
 from sanitize.errors import InputError
 from sanitize.fitting import Fit
+from sanitize.params import Noise, Sigma
 
 Version = Annotated[int | None, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
 Some = Annotated[int, Field(ge=1)]
-Sigma = Annotated[float, Field(gt=0)]
-Sigmas = Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)]
+Positive = Annotated[float, Field(gt=0)]
+Sigmas = Annotated[list[Sigma], Field(min_length=1)]
 # Spelled out: Prefect loads this file with its folder first, where `redteam` is the flow and not the room.
 Attack = Literal["bullseye", "convex", "frogs", "hidden-trigger", "label-consistent", "sleeper-agent", "witches-brew"]
 Scenario = Literal["transfer", "fine-tune", "scratch"]
@@ -38,7 +39,7 @@ def sanitize_images(
     input: str,  # noqa: A002
     output: str,
     denoiser: str | None,
-    sigma: Sigma,
+    sigma: Noise,
     fit: Fit = "exact",
     entropy: str = "os",
 ) -> None:
@@ -120,7 +121,7 @@ def red_team_drill(
     targets: Some = 10,
     sigma: Sigmas = [0.0, 0.1, 0.25, 0.5, 1.0],  # noqa: B006
     poisons: Some | None = None,
-    epsilon_255: Sigma = 16.0,
+    epsilon_255: Positive = 16.0,
     adaptive: bool = False,  # noqa: FBT001, FBT002
     data: Published = "pipeline",
     images: Count = 0,

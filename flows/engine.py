@@ -5,7 +5,6 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, get_args
 
 from prefect.client.orchestration import get_client
@@ -13,6 +12,7 @@ from prefect.concurrency.sync import concurrency
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 
 from flows.environment import Engine
+from flows.machine import gpus, workers
 from flows.server import end_with
 from sanitize.errors import InputError
 
@@ -25,6 +25,7 @@ CARRIED = (
     "MLFLOW_TRACKING_TOKEN",
     "PREFECT_API_URL",
     "PREFECT_API_AUTH_STRING",
+    "CLEANLABEL_HOME",
     "CLEANLABEL_LOG",
     "CLEANLABEL_THREADS",
 )
@@ -42,22 +43,6 @@ def engine_asked(name: str | None) -> Engine:
             "or use the engine 'processes'"
         )
     return "ray" if asked == "ray" else "processes"
-
-
-def workers() -> int:
-    """How many batches are made at once on this machine: CLEANLABEL_WORKERS, or one a core."""
-    asked = os.environ.get("CLEANLABEL_WORKERS", "")
-    if asked and not (asked.isdecimal() and int(asked) > 0):
-        raise InputError(f"CLEANLABEL_WORKERS={asked!r} is no number of processes; give 1 or more")
-    return int(asked) if asked else len(os.sched_getaffinity(0))
-
-
-def gpus() -> int:
-    """GPUs of this machine: CLEANLABEL_GPUS, or those the driver shows."""
-    asked = os.environ.get("CLEANLABEL_GPUS", "")
-    if asked and not asked.isdecimal():
-        raise InputError(f"CLEANLABEL_GPUS={asked!r} is no number of GPUs; give 0 or more")
-    return int(asked) if asked else len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
 def task_runner(engine: Engine) -> TaskRunner[Any]:

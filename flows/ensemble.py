@@ -12,7 +12,8 @@ import numpy as np
 from mlflow.entities import Run
 from numpy.typing import NDArray
 
-from flows.environment import STATE
+from flows.environment import state
+from flows.reach import require_reach
 from flows.store import TAG, Store, create_run, find_runs, finish, log_files, log_inputs, read_json
 from models.plan import Plan, plan_from_dict
 from models.votes import NOBODY, merkle_root, votes_hash
@@ -51,8 +52,10 @@ class Ensemble:
         return self.m + self.plan.selection
 
 
-def open_ensemble(store: Store, plan: Plan) -> Ensemble:
+def open_ensemble(store: Store, plan: Plan, asked: float = -1.0) -> Ensemble:
     """The ensemble of this plan: the one that was begun, or a new one with new entropy.
+
+    asked: the largest radius that the gate asks for; a new ensemble that could never certify it is refused.
 
     A plan has one ensemble: a finished one is returned as it is, never made anew. Earlier ensembles of the same
     family (raw set, denoiser, recipe, sigma) make this one a further attempt.
@@ -61,10 +64,10 @@ def open_ensemble(store: Store, plan: Plan) -> Ensemble:
         if f"{TAG}planned" in run.data.tags:
             return read_ensemble(store, run)
         finish(store, run.info.run_id, "KILLED")  # died before its plan was recorded
-    return _plan_ensemble(store, plan)
+    return _plan_ensemble(store, plan, asked)
 
 
-def _plan_ensemble(store: Store, plan: Plan) -> Ensemble:
+def _plan_ensemble(store: Store, plan: Plan, asked: float) -> Ensemble:
     """Record a new ensemble's plan and entropy. InputError if it could never certify anything."""
     attempt = len(_attempts(store, plan))
     least = plan.least_m(attempt)
@@ -74,6 +77,7 @@ def _plan_ensemble(store: Store, plan: Plan) -> Ensemble:
             f"param smooth.m={plan.m}: even if all agreed, fewer than {least} models{again} certify nothing at "
             f"alpha={plan.level_at(plan.m, attempt) / plan.partitions:.3g}; raise smooth.m to at least {least}"
         )
+    require_reach(plan, attempt, asked)
     entropy = draw_entropy(plan.entropy_spec)  # the raw set's digest stands in the plan: it is fixed
     keep_entropy(entropy)
     ensemble = Ensemble("", plan, attempt, entropy.commitment, entropy.source)
@@ -141,6 +145,13 @@ def _stopped_at(run: Run, plan: Plan) -> int | None:
 def _datasets(plan: Plan) -> dict[str, str]:
     found = {"raw": plan.raw_digest, "test": plan.test_digest, "denoiser": plan.denoiser_digest}
     return {name: digest for name, digest in found.items() if digest}
+
+
+def attempt_of(store: Store, plan: Plan) -> int:
+    """Which attempt at its family the plan's ensemble is, or would be if it were planned now; 0 is the first."""
+    planned = _attempts(store, plan)
+    own = [number for number, run in enumerate(planned) if run.data.tags.get(f"{TAG}plan") == plan.digest]
+    return own[0] if own else len(planned)
 
 
 def _attempts(store: Store, plan: Plan) -> list[Run]:
@@ -241,7 +252,7 @@ def recall_entropy(ensemble: Ensemble) -> Entropy:
 @contextmanager
 def only_one(plan: Plan) -> Iterator[None]:
     """Hold the plan's lock on this machine. InputError if another process works on the same ensemble."""
-    path = STATE / "locks" / plan.digest
+    path = state() / "locks" / plan.digest
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as stream:
         try:
@@ -295,4 +306,4 @@ def reveal_entropy(store: Store, ensemble: Ensemble) -> Entropy:
 
 
 def _entropy_file(commitment: str) -> Path:
-    return STATE / "entropy" / commitment
+    return state() / "entropy" / commitment

@@ -7,15 +7,24 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from flows.home import project_home
+from sanitize.errors import InputError
+
 Engine = Literal["processes", "ray"]
 """What runs the batches of an ensemble: this machine's processes, or a Ray cluster."""
 
-STATE = Path(".state")
-"""What belongs to this machine and to no store: locks, and entropy that is not revealed yet."""
+
+def state() -> Path:
+    """The folder of what belongs to this machine and to no store: locks, and entropy that is not revealed yet."""
+    return project_home() / ".state"
 
 
-def set_defaults(root: Path) -> None:
+def set_defaults() -> None:
     """Set what is not set yet. Called before prefect or mlflow is imported: both read their settings then."""
+    try:
+        home = project_home()
+    except InputError:  # said when the store is asked for: an import says nothing
+        home = Path.cwd()
     defaults = {
         "DO_NOT_TRACK": "true",  # the spelling that both Prefect and MLflow obey
         "DVC_NO_ANALYTICS": "1",
@@ -25,19 +34,18 @@ def set_defaults(root: Path) -> None:
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
         "MLFLOW_LOGGING_LEVEL": "WARNING",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-        "MLFLOW_TRACKING_URI": f"sqlite:///{root}/.mlflow/mlflow.db",
-        "PREFECT_HOME": f"{root}/.prefect",
+        "MLFLOW_TRACKING_URI": own_store(home),
+        "PREFECT_HOME": f"{home}/.prefect",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # errors are said once, in a sentence
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
         "RAY_USAGE_STATS_ENABLED": "0",
-        "TORCHINDUCTOR_CACHE_DIR": f"{root}/.cache/inductor",  # what is compiled once serves the next run
+        "TORCHINDUCTOR_CACHE_DIR": f"{home}/.cache/inductor",  # what is compiled once serves the next run
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
 
 
-def local_artifacts(root: Path) -> str | None:
-    """Where artifacts go when the tracking store is the default one; None leaves it to the team's server."""
-    is_default = os.environ.get("MLFLOW_TRACKING_URI") == f"sqlite:///{root}/.mlflow/mlflow.db"
-    return (root / ".mlflow" / "artifacts").as_uri() if is_default else None
+def own_store(home: Path) -> str:
+    """The address of the MLflow store in a project's folder."""
+    return f"sqlite:///{home}/.mlflow/mlflow.db"

@@ -3,8 +3,8 @@
 import time
 from dataclasses import replace
 
-from flows.engine import gpus, workers
 from flows.ensemble import draw_params, draw_tags
+from flows.machine import gpus, words, workers
 from flows.worker import Keep, kept, prepare
 from models.answers import largest_radius
 from models.draw import Smoothed, make_batch
@@ -18,7 +18,7 @@ ROWS_BESIDE = 14
 its hashes, its parent and its name."""
 
 
-def forecast(plan: Plan, keep: Keep) -> str:
+def forecast(plan: Plan, keep: Keep, attempt: int = 0) -> str:
     """The time, GPU-hours, disk and MLflow rows of the plan's m models, and a table of what other m would certify.
 
     Draws of another entropy are made for it, one batch after a smaller one that warms up; nothing is recorded.
@@ -39,37 +39,31 @@ def forecast(plan: Plan, keep: Keep) -> str:
     lines = [
         f"{plan.draws} draws, {seconds:.2f} s each "
         f"(sanitizing {made[-1].sanitize_seconds:.2f}, training {made[-1].train_seconds:.2f}), {where} at once:",
-        f"  time         {_words(seconds * plan.draws / at_once)}, and about a minute to begin and to register",
+        f"  time         {words(seconds * plan.draws / at_once)}, and about a minute to begin and to register",
         f"  GPU-hours    {hours:.2f}" if on_gpu else f"  core-hours   {hours:.2f} (no GPU here)",
         f"  disk         {disk / 1e6:,.1f} MB of networks ({keep}) and votes",
         f"  MLflow       {plan.draws} child runs, {rows * plan.draws:,} rows",
     ]
     if plan.stopping != "none":
         lines.append(f"At most that: it stops at the first of {', '.join(map(str, plan.looks))} that decides the gate.")
-    lines += ["", _table(plan, seconds / at_once)]
+    lines += ["", _table(plan, seconds / at_once, attempt)]
     return "\n".join(lines)
 
 
-def _table(plan: Plan, seconds: float) -> str:
-    """A row for every m: the radius of unanimous votes at the plan's level, and the time it takes."""
-    level = plan.level(0)
+def _table(plan: Plan, seconds: float, attempt: int) -> str:
+    """A row for every m: the radius of unanimous votes at the attempt's level, and the time it takes."""
+    level = plan.level(attempt)
     least = least_models(level / plan.partitions, plan.method, plan.classes)
     rows = ["| m | largest certifiable R | time |", "|--:|--:|--:|"]
     for m in sorted({least, plan.m, *SIZES}):
         if m < least:
             continue
-        radius = largest_radius(replace(plan, m=m, stopping="none", looks=(), shares=()), 0, m)
-        rows.append(f"| {m:,} | {radius:.3f} | {_words(seconds * (m + plan.selection))} |")
-    note = f"R in [0,1] pixel units, when all m agree: method {plan.method}, level {level:.3g} (a first attempt)"
+        radius = largest_radius(replace(plan, m=m, stopping="none", looks=(), shares=()), attempt, m)
+        rows.append(f"| {m:,} | {radius:.3f} | {words(seconds * (m + plan.selection))} |")
+    note = f"R in [0,1] pixel units, when all m agree: method {plan.method}, level {level:.3g} (attempt {attempt + 1})"
     return "\n".join([*rows, "", note])
 
 
 def _bytes_kept(made: Smoothed, draw: int, keep: Keep) -> int:
     network = sum(weight.numel() * weight.element_size() for weight in made.model.state_dict().values())
     return len(votes_to_bytes(made.votes)) + (network if kept(draw, keep) else 0)
-
-
-def _words(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

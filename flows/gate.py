@@ -1,6 +1,6 @@
 """The gate: what a version must show before it may be promoted, held against its certificate and its audit."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from flows.audit import Check, audit
 from flows.certificates import Certified
-from flows.store import TAG, Store, clear_alias, set_alias, tag_version
+from flows.store import TAG, Store, aliases_of, clear_alias, set_alias, tag_version
 from models.certificate import certified_accuracy
 from models.params import GateParams
 
@@ -21,6 +21,8 @@ class Verdict:
     """What the gate found; a version passes if every check does."""
 
     checks: list[Check]
+    moves: tuple[str, ...] = ()
+    """What that changed about the aliases in the registry, a clause each."""
 
     @property
     def passed(self) -> bool:
@@ -59,22 +61,60 @@ def judge(certified: Certified, truth: NDArray[np.int64], audited: list[Check], 
     return Verdict(checks)
 
 
+def assess(
+    store: Store, version: ModelVersion, certified: Certified, truth: NDArray[np.int64], params: GateParams
+) -> Verdict:
+    """Audit a certified version and judge it. Nothing in the registry changes."""
+    return judge(certified, truth, list(audit(store, int(version.version), params.replay)), params)
+
+
 def run_gate(
     store: Store, version: ModelVersion, certified: Certified, truth: NDArray[np.int64], params: GateParams
 ) -> Verdict:
-    """Audit a certified version and judge it; the registry gets verdict, reasons and alias.
+    """Audit and judge a certified version; the registry gets verdict, reasons and the alias that follows."""
+    verdict = assess(store, version, certified, truth, params)
+    record_verdict(store, version, verdict)
+    number, review = int(version.version), version.tags.get(f"{TAG}review")
+    automatic = params.approval == "automatic"
+    alias = earned(aliases_of(store, version.name), number, passed=verdict.passed, review=review, automatic=automatic)
+    moves = give_alias(store, version, alias)
+    if verdict.passed and review != "rejected" and alias is None:
+        moves += (f"version {number} has no alias: another one is certified or a newer one awaits its review",)
+    return replace(verdict, moves=moves)
 
-    A version that passes becomes the `candidate`, or `certified` at once where no review is asked for. One that does
-    not pass loses both.
-    """
-    verdict = judge(certified, truth, list(audit(store, int(version.version), params.replay)), params)
+
+def record_verdict(store: Store, version: ModelVersion, verdict: Verdict) -> None:
+    """Write what the gate found into the version's tags."""
     tag_version(store, version, {"gate": "passed" if verdict.passed else "failed", "gate_reasons": verdict.reasons})
-    approved = version.tags.get(f"{TAG}review") == "approved"
-    if not verdict.passed or version.tags.get(f"{TAG}review") == "rejected":
-        clear_alias(store, version, CANDIDATE, CERTIFIED)
-    elif params.approval == "automatic" or approved:
-        set_alias(store, version, CERTIFIED)
-        clear_alias(store, version, CANDIDATE)
-    else:
-        set_alias(store, version, CANDIDATE)
-    return verdict
+
+
+def earned(held: dict[str, int], number: int, *, passed: bool, review: str | None, automatic: bool) -> str | None:
+    """The alias that version `number` has after the gate, `held` being who has which now; decides and changes nothing.
+
+    A version that failed or was rejected has none. One that is `certified` stays so. `certified` goes to the newest
+    version where no review is asked for, and back to an approved one where no other has it; `candidate` goes to the
+    newest version that awaits its review. An older version that passes again takes neither from a newer one.
+    """
+    if not passed or review == "rejected":
+        return None
+    certified, candidate = held.get(CERTIFIED, 0), held.get(CANDIDATE, 0)
+    if certified == number or (automatic and certified < number) or (review == "approved" and not certified):
+        return CERTIFIED
+    awaits = not automatic and review != "approved"
+    return CANDIDATE if candidate == number or (awaits and candidate < number) else None
+
+
+def give_alias(store: Store, version: ModelVersion, alias: str | None) -> tuple[str, ...]:
+    """Let `alias`, and no other of the two, name this version; what that changed, a clause each.
+
+    The other versions keep theirs, but for the one that had `alias`.
+    """
+    number, held = int(version.version), aliases_of(store, version.name)
+    moves = []
+    if alias is not None and held.get(alias) != number:
+        set_alias(store, version, alias)
+        before = f", which version {held[alias]} had" if alias in held else ""
+        moves.append(f"version {number} has the alias {alias}{before}")
+    lost = [name for name in (CANDIDATE, CERTIFIED) if name != alias and held.get(name) == number]
+    clear_alias(store, version, *lost)
+    return (*moves, *(f"version {number} lost the alias {name}" for name in lost))

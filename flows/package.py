@@ -2,7 +2,6 @@
 
 import shutil
 import tempfile
-import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from flows.assembly import Assembly
 from flows.ensemble import NETWORKS, Ensemble, network_file
-from flows.environment import STATE
+from flows.environment import state
 from flows.store import TAG, Store, log_directory, read_directory
 from sanitize.denoiser_files import copy_denoiser
 from sanitize.errors import InputError
@@ -23,7 +22,7 @@ LIBRARIES = ("diffusers", "mlflow", "numpy", "pandas", "pydantic", "safetensors"
 
 
 def package(store: Store, ensemble: Ensemble, assembly: Assembly, raw: ImageSet) -> None:
-    """Make of the networks at the ensemble's run a pyfunc, `ensemble/MLmodel`; the loader is `models.smoothed`.
+    """Make of the networks at the ensemble's run a pyfunc, `ensemble/MLmodel`; the loader is `flows.served`.
 
     Only if all are kept. InputError names a run whose network is not the one it recorded.
     """
@@ -33,8 +32,8 @@ def package(store: Store, ensemble: Ensemble, assembly: Assembly, raw: ImageSet)
 
     from models.smoothed import DESCRIPTION, EXTRACTOR
 
-    (STATE / "packages").mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=STATE / "packages") as scratch:
+    (state() / "packages").mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=state() / "packages") as scratch:
         data = Path(scratch) / "networks"  # laid over the ones that are there
         data.mkdir()
         (Path(scratch) / "kept").mkdir()
@@ -60,16 +59,19 @@ def package(store: Store, ensemble: Ensemble, assembly: Assembly, raw: ImageSet)
             shutil.copy(ensemble.plan.recipe["initial_weights"], data / EXTRACTOR)
         if ensemble.plan.test_sigma and ensemble.plan.denoiser_digest:
             copy_denoiser(DENOISER, data / "denoiser")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # it asks for an example: the raw images are not ours to copy
-            save_model(
-                Path(scratch) / "ensemble",
-                loader_module="models.smoothed",
-                data_path=str(data),
-                pip_requirements=[f"{name}=={version(name)}" for name in LIBRARIES],
-                signature=_signature(raw),
-            )
+        save_model(
+            Path(scratch) / "ensemble",
+            loader_module="flows.served",
+            data_path=str(data),
+            pip_requirements=[f"{name}=={version(name)}" for name in LIBRARIES],
+            signature=_signature(raw),
+            input_example=np.full((1, *_shape(raw)), 128, np.uint8),  # grey: the raw images are not ours to copy
+        )
         log_directory(store, ensemble.run_id, Path(scratch) / "ensemble", "ensemble")
+
+
+def _shape(raw: ImageSet) -> tuple[int, ...]:
+    return raw.image_shape if raw.channel_axis else raw.image_shape[:2]
 
 
 def _signature(raw: ImageSet) -> Any:
@@ -77,9 +79,8 @@ def _signature(raw: ImageSet) -> Any:
     from mlflow.types import ColSpec, DataType, Schema, TensorSpec
     from mlflow.types.schema import Array
 
-    shape = raw.image_shape if raw.channel_axis else raw.image_shape[:2]
-    return ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, *shape))]),
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, *_shape(raw)))]),
         outputs=Schema(
             [
                 ColSpec(DataType.long, "label"),
@@ -89,3 +90,7 @@ def _signature(raw: ImageSet) -> Any:
             ]
         ),
     )
+    # As for a signature from type hints: MLflow shows it, hands on what it is given, and leaves checking to the model.
+    # Otherwise its server casts JSON to uint8 first (0.9 becomes 0), and the model cannot know.
+    signature._is_signature_from_type_hint = True
+    return signature

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from flows.card import (
     SOURCES,
     STATES,
+    assumptions,
     audit_command,
     level_in_words,
     models_in_words,
@@ -97,6 +98,7 @@ def render(
         "verdict": verdict,
         "promise": promise(c),
         "not_covered": not_covered(c),
+        "assumptions": assumptions(c),
         "notices": notices(certified, test),
         "curves": {name: _curve(c, now, before, size) for name, size in SIZES.items()},
         "readings": (readings := _readings(c, now, before)),

@@ -6,22 +6,26 @@ from typing import Any
 
 import numpy as np
 
-from models.anytime import default_looks, look_shares
+from models.anytime import look_shares
 from models.blocks import RULE, block_of, ids_are_names
 from models.params import CertifyParams, SmoothParams, TrainParams, check_recipe
-from models.plan import Plan, code_digest, least_models, recipe_of
+from models.plan import Plan, chosen_looks, code_digest, least_models, noise_distance_of, recipe_of
 from sanitize.denoiser_files import PROVENANCE, Facts, digest_of, layout, read_config
 from sanitize.errors import InputError
 from sanitize.files import file_digest
 from sanitize.fitting import fitting_for
 from sanitize.imageset import ImageSet, load, require_trainable
+from sanitize.noise import NOISE_STREAM
 from sanitize.params import SanitizeParams, read_params
 from sanitize.paths import DENOISER, SETS
 from sanitize.timestep import require_reachable
 
 
-def make_plan() -> Plan:
-    """The plan that params.yaml and the data under data/ ask for."""
+def make_plan(denoiser: dict[str, Any] | None = None) -> Plan:
+    """The plan that params.yaml and the data under data/ ask for.
+
+    denoiser: what is known of it where it is still to be made; None: what its stage recorded.
+    """
     recipe = read_params("train", TrainParams)
     smooth_params, certify_params = read_params("smooth", SmoothParams), read_params("certify", CertifyParams)
     sanitize_params = read_params("sanitize", SanitizeParams)
@@ -39,7 +43,8 @@ def make_plan() -> Plan:
     blocks = blocks_of(smooth_params, certify_params, raw)
     looks, shares = looks_of(smooth_params, certify_params, len(raw.classes), len(test))
     sigma, test_sigma = sanitize_params.sigma, smooth_params.test_sigma
-    denoiser = denoiser_facts(raw, max(sigma, test_sigma)) if sanitize_params.denoise else {}
+    if denoiser is None:
+        denoiser = denoiser_facts(raw, max(sigma, test_sigma)) if sanitize_params.denoise else {}
     return Plan(
         m=smooth_params.m,
         selection=smooth_params.selection,
@@ -64,6 +69,8 @@ def make_plan() -> Plan:
         entropy_spec=sanitize_params.entropy,
         code_digest=code_digest(),
         chosen_on=smooth_params.chosen_on,
+        noise_stream=NOISE_STREAM,
+        noise_distance=noise_distance_of(len(raw), raw.image_shape, sigma, test_sigma),
         **blocks,
     )
 
@@ -110,9 +117,7 @@ def looks_of(
         )
     batch, m = smooth.batch_of_draws, smooth.m
     least = least_models(certify.alpha / (n_test if certify.simultaneous else 1), certify.method, classes)
-    times = tuple(smooth.looks) if smooth.looks else default_looks(m, min(least, m))[0]
-    if not smooth.looks:  # whole batches
-        times = tuple(sorted({min(m, -(-t // batch) * batch) for t in times}))
+    times = tuple(smooth.looks) if smooth.looks else chosen_looks(m, least, batch)
     if times[-1] != m or any(a >= b for a, b in pairwise(times)) or any(t % batch for t in times[:-1]):
         raise InputError(
             f"param smooth.looks={list(times)} must increase, end with smooth.m={m} and, before that, be multiples of "

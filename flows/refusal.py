@@ -2,9 +2,12 @@
 
 import os
 import re
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import mlflow
 import requests
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
@@ -13,6 +16,21 @@ from sanitize.errors import Away, InputError
 
 UNKNOWN_USER, FORBIDDEN, NOT_FOUND = 401, 403, 404
 READING = ("get", "list", "search")
+SQLITE = {
+    "database is locked": (
+        True,
+        "is held by another process; wait until that has ended, then run the same command again",
+    ),
+    "readonly database": (False, "cannot be written to; give this user the right to write the file and its folder"),
+    "unable to open database": (
+        False,
+        "cannot be opened; give this user the right to read and write the file and its folder",
+    ),
+    "not a database": (False, "is not a SQLite database; restore it from a backup"),
+    "malformed": (False, "is damaged; restore it from a backup"),
+    "disk is full": (False, "cannot grow, its disk is full; free some space, then run the same command again"),
+}
+"""What SQLite says of its file: whether the same request may succeed later, and the sentence."""
 
 
 @contextmanager
@@ -20,7 +38,7 @@ def answering() -> Iterator[None]:
     """Turns a store that does not answer (Away), or does not let this user do it, into one sentence."""
     try:
         yield
-    except (MlflowException, SQLAlchemyError, ConnectionError, requests.RequestException) as error:
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, ConnectionError, requests.RequestException) as error:
         raise (Away if _may_answer_later(error) else InputError)(_sentence(error)) from error
 
 
@@ -29,6 +47,9 @@ def _may_answer_later(error: Exception) -> bool:
     status = _status(error)
     if status is not None:
         return status >= 500
+    told = _of_its_file(error)
+    if told is not None:
+        return told[0]
     if isinstance(error, MlflowException):
         return bool(error.get_http_status_code() >= 500)
     return not isinstance(error, SQLAlchemyError) or isinstance(error, OperationalError)
@@ -57,11 +78,27 @@ def _sentence(error: Exception) -> str:
             f"the MLflow server {store} denied {user} the permission for {call}; "
             f"ask its administrator for {permission}, or set {variables} of a user who has it"
         )
+    told = _of_its_file(error)
+    if told is not None:
+        return f"the MLflow store {store} {told[1]}"
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return (
         f"the MLflow store {store} refused ({without_password(reason)[:200]}); "
         "start it or correct MLFLOW_TRACKING_URI, then run the same command again"
     )
+
+
+def _of_its_file(error: Exception) -> tuple[bool, str] | None:
+    """What a database says of itself: whether that may pass, and how a sentence about it ends."""
+    schema = re.search(r"database schema \(found version (\w+)", str(error))
+    if schema:
+        migrations = Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
+        if any(migrations.glob(f"{schema[1]}_*")):
+            return False, "was made by an older MLflow; back it up, then run `mlflow db upgrade` with its address"
+        return False, f"was made by a newer MLflow than this one, {mlflow.__version__}; install the one it was made by"
+    if "sqlite3." not in str(error) and not isinstance(error, sqlite3.Error):
+        return None
+    return next((said for words, said in SQLITE.items() if words in str(error)), None)
 
 
 def _status(error: Exception) -> int | None:

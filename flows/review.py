@@ -4,17 +4,20 @@
     python -m flows.review approve N --reason WHY
     python -m flows.review reject N --reason WHY
 
-An approval holds the version against the gate once more, audit included, before it gets the alias `certified`.
+An approval holds the version against the gate once more, audit included, before it gets the alias `certified`. No
+other version's aliases change, but for the one that was `certified` until then. Without --by, the reviewer is $USER,
+$LOGNAME (unless that is root) or git's user.name.
 """
 
 import argparse
 import os
+import subprocess
+from dataclasses import replace
 
 from mlflow.entities.model_registry import ModelVersion
 
-from flows.audit import Check
 from flows.certificates import certify_version
-from flows.gate import CANDIDATE, CERTIFIED, run_gate
+from flows.gate import CERTIFIED, Verdict, assess, give_alias, record_verdict
 from flows.store import (
     SMOOTHED,
     TAG,
@@ -22,10 +25,8 @@ from flows.store import (
     aliases_of,
     all_versions,
     answering,
-    clear_alias,
     connect,
     get_version,
-    set_alias,
     tag_version,
 )
 from models.params import CertifyParams, GateParams
@@ -87,25 +88,51 @@ def _notes(version: ModelVersion) -> list[str]:
     return said
 
 
-def approve(store: Store, number: int, reason: str, by: str) -> list[Check]:
-    """Make a version `certified`. InputError if it does not pass the gate now; what the gate found otherwise."""
+def approve(store: Store, number: int, reason: str, by: str) -> Verdict:
+    """Make a version `certified`. InputError, with the registry as it was, if it does not pass the gate now."""
     version = get_version(store, SMOOTHED, number)
     raw, test = load(SETS["raw"]), load(SETS["test"])
     certified, _ = certify_version(store, version, raw, test, read_params("certify", CertifyParams))
-    verdict = run_gate(store, version, certified, test.labels, read_params("gate", GateParams))
+    verdict = assess(store, version, certified, test.labels, read_params("gate", GateParams))
     if not verdict.passed:
         raise InputError(f"{SMOOTHED} version {number} does not pass the gate and was not approved: {verdict.reasons}")
+    record_verdict(store, version, verdict)
     _record(store, version, "approved", reason, by)
-    set_alias(store, version, CERTIFIED)
-    clear_alias(store, version, CANDIDATE)
-    return verdict.checks
+    return replace(verdict, moves=give_alias(store, version, CERTIFIED))
 
 
-def reject(store: Store, number: int, reason: str, by: str) -> None:
-    """Take a version out of the running: it loses its aliases, and no later run of the gate gives them back."""
+def reject(store: Store, number: int, reason: str, by: str) -> tuple[str, ...]:
+    """Take a version out of the running: it loses its aliases, and no later run of the gate gives them back.
+
+    What it lost, a clause each.
+    """
     version = get_version(store, SMOOTHED, number)
     _record(store, version, "rejected", reason, by)
-    clear_alias(store, version, CANDIDATE, CERTIFIED)
+    return give_alias(store, version, None)
+
+
+def reviewer(given: str | None) -> str:
+    """Who decides: the name given, or the one this account has. InputError asks for one if there is none.
+
+    An account named root, which a container has, names no person.
+    """
+    if given is None:
+        accounts = [os.environ.get(name, "").strip() for name in ("USER", "LOGNAME")]
+        given = next((account for account in accounts if account not in ("", "root")), None) or _git_user()
+    if not given.strip():
+        raise InputError(
+            "nothing says who decides: USER and LOGNAME are empty or root, and git has no user.name; "
+            "name the reviewer with --by NAME, or set `git config user.name`"
+        )
+    return given.strip()
+
+
+def _git_user() -> str:
+    try:
+        asked = subprocess.run(["git", "config", "user.name"], capture_output=True, text=True, check=False)
+    except OSError:  # no git here
+        return ""
+    return asked.stdout.strip()
 
 
 def _record(store: Store, version: ModelVersion, outcome: str, reason: str, by: str) -> None:
@@ -119,9 +146,7 @@ def main() -> None:
         action = actions.add_parser(name, help=f"{name} a version")
         action.add_argument("version", type=int, help=f"of {SMOOTHED}")
         action.add_argument("--reason", required=True, help="why; it stands in the registry")
-        action.add_argument(
-            "--by", default=os.environ.get("USER", "somebody"), help="who decides (default: %(default)s)"
-        )
+        action.add_argument("--by", metavar="NAME", help="who decides (default: this account's or git's user)")
     args = flags.parse_args()
     with answering():
         store = connect()
@@ -130,13 +155,16 @@ def main() -> None:
             return
         if not args.reason.strip():
             raise InputError("--reason is empty; say why, for whoever reads the registry later")
+        by = reviewer(args.by)
         if args.action == "approve":
-            for check in approve(store, args.version, args.reason, args.by):
+            verdict = approve(store, args.version, args.reason, by)
+            for check in verdict.checks:
                 print(f"ok    {check.name}: {check.found}")
-            print(f"{SMOOTHED} version {args.version} is approved and has the alias {CERTIFIED}")
+            changed = "; ".join(verdict.moves) or f"it had the alias {CERTIFIED} already"
+            print(f"{SMOOTHED} version {args.version} is approved by {by}: {changed}")
         else:
-            reject(store, args.version, args.reason, args.by)
-            print(f"{SMOOTHED} version {args.version} is rejected")
+            changed = "; ".join(reject(store, args.version, args.reason, by)) or "it had no alias"
+            print(f"{SMOOTHED} version {args.version} is rejected by {by}: {changed}")
 
 
 if __name__ == "__main__":

@@ -20,15 +20,17 @@ from tqdm import tqdm
 
 from flows.assembly import assemble, find_draws
 from flows.engine import engine_asked, resources, task_runner
-from flows.ensemble import Ensemble, only_one, open_ensemble, save_ensemble, stop_at, version_tags
-from flows.environment import Engine
+from flows.ensemble import Ensemble, attempt_of, only_one, open_ensemble, save_ensemble, stop_at, version_tags
+from flows.environment import Engine, local_artifacts
 from flows.log import note
 from flows.package import package
 from flows.planning import make_plan
+from flows.reach import radius_asked, require_reach
 from flows.server import prefect_server
 from flows.store import SMOOTHED, Store, answering, connect, finish, register, system_metrics
 from models.decision import decide
 from models.params import GateParams, SmoothParams
+from models.plan import Plan
 from models.votes import count_votes
 from sanitize import errors
 from sanitize.errors import Away, InputError
@@ -110,7 +112,7 @@ def make_prefix(store: Store, ensemble: Ensemble, t: int, keep: int | str, engin
         )
         if not state.is_completed() and len(finished) <= before:
             kind = Away if isinstance(state.result(raise_on_failure=False), Away) else InputError
-            raise kind(f"{state.message}; mend that and run again: finished draws are kept")
+            raise kind(f"{state.message}; fix the cause and run again; finished draws are kept")
         before = len(finished)
 
 
@@ -141,6 +143,14 @@ def make_ensemble(store: Store, ensemble: Ensemble, keep: int | str, engine: Eng
     return ensemble
 
 
+def attempt_so_far(plan: Plan) -> int:
+    """Which attempt the plan would be, by the store; the first where there is no store yet, and none is made."""
+    if local_artifacts(Path.cwd()) and not Path(".mlflow/mlflow.db").is_file():
+        return 0
+    with answering():
+        return attempt_of(connect(), plan)
+
+
 def main() -> None:
     flags = argparse.ArgumentParser(prog="python -m flows.smooth", description=__doc__.splitlines()[0])
     flags.add_argument("--engine", help="processes (of this machine; default) or ray")
@@ -152,11 +162,14 @@ def main() -> None:
     if args.plan:
         from flows.forecast import forecast  # imported late: it trains
 
-        print(forecast(plan, params.keep_weights))
+        attempt = attempt_so_far(plan)
+        print(forecast(plan, params.keep_weights, attempt))
+        require_reach(plan, attempt, radius_asked(read_params("gate", GateParams)))
         return
     with only_one(plan), answering():
         store = connect()
-        ensemble = open_ensemble(store, plan)
+        # The gate is no param of this stage in dvc.yaml: another threshold must not make a finished ensemble anew.
+        ensemble = open_ensemble(store, plan, radius_asked(read_params("gate", GateParams)))
         note("ensemble opened", ensemble=plan.digest[:12], run=ensemble.run_id, m=plan.m, attempt=ensemble.attempt)
         for reason in plan.voids:
             print(f"not certifiable: {reason}; its models are defended, no radius will be attached")

@@ -1,6 +1,7 @@
 """The MLflow store: plans, draws and registered versions. Nothing in it is believed without its hash."""
 
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 
-from flows.environment import local_artifacts
+from flows.local import prepare
 from flows.refusal import absent, answering, refused, without_password
 from sanitize.errors import InputError
 
@@ -39,19 +40,21 @@ class Store:
 def connect() -> Store:
     """The store that MLFLOW_TRACKING_URI names; its experiment is made if there is none. InputError if it is away."""
     uri = os.environ["MLFLOW_TRACKING_URI"]
-    root = Path.cwd()
-    if local_artifacts(root):
-        (root / ".mlflow").mkdir(exist_ok=True)
     mlflow.set_tracking_uri(uri)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs tracebacks of what it raises
     with answering():
+        artifacts = prepare(EXPERIMENT)
         client = MlflowClient(tracking_uri=uri)
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is not None:
             return Store(client, experiment.experiment_id)
         try:
-            return Store(client, client.create_experiment(EXPERIMENT, artifact_location=local_artifacts(root)))
-        except MlflowException:  # somebody else made it meanwhile
-            return Store(client, client.get_experiment_by_name(EXPERIMENT).experiment_id)
+            return Store(client, client.create_experiment(EXPERIMENT, artifact_location=artifacts))
+        except MlflowException:  # unless another process made it meanwhile
+            experiment = client.get_experiment_by_name(EXPERIMENT)
+            if experiment is None:
+                raise
+            return Store(client, experiment.experiment_id)
 
 
 def find_runs(store: Store, filter_string: str, *, deleted: bool = False) -> list[Run]:
@@ -187,8 +190,9 @@ def read_file(store: Store, run: Run | str, name: str) -> bytes:
 
 def read_json(store: Store, run_id: str, name: str) -> dict[str, Any]:
     """One JSON artifact of a run, an object."""
+    found = read_file(store, run_id, name)
     try:
-        content = json.loads(read_file(store, run_id, name))
+        content = json.loads(found)
     except ValueError as error:
         raise InputError(f"the artifact {name} of run {run_id} is no JSON ({error})") from error
     if not isinstance(content, dict):

@@ -21,7 +21,7 @@ from flows.ensemble import (
     read_ensemble,
     recall_entropy,
 )
-from flows.environment import STATE, Engine
+from flows.environment import Engine, state
 from flows.log import note
 from flows.store import Store, answering, connect, create_run, finish, log_directory
 from models.draw import Materials, Smoothed, make_batch
@@ -176,8 +176,8 @@ def _keep_networks(store: Store, ensemble: Ensemble, materials: Materials, made:
     """Attach these draws' networks to the ensemble's run, where the registered model has them; their sha256 by draw."""
     if not made:
         return {}
-    (STATE / "networks").mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=STATE / "networks") as scratch:
+    (state() / "networks").mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=state() / "networks") as scratch:
         paths = {one.draw: Path(scratch) / network_file(one.draw) for one in made}
         for one in made:
             save_weights(one.model, paths[one.draw], materials.architecture)

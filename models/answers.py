@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from models import anytime
 from models.certificate import Floats, Ints
 from models.partition import block_certificates, partition_radius, plurality
 from models.plan import Plan
@@ -36,7 +37,8 @@ def answers(plan: Plan, attempt: int, m: int, votes: Mapping[int, Ints], n: int)
     bounding = {draw: row for draw, row in votes.items() if draw < m}
     if plan.partitions > 1:
         counts = count_block_votes(bounding, m, plan.partitions, n, plan.classes)
-        labels, radii = block_certificates(counts, m, plan.sigma, plan.level_at(m, attempt))
+        level, distance = plan.level_at(m, attempt), plan.noise_distance
+        labels, radii = block_certificates(counts, m, plan.sigma, level, distance=distance)
         label, radius = partition_radius(labels, radii, plan.classes)
         top = np.where(counts.any(axis=2), counts.argmax(axis=2), NOBODY)
         vote = plurality(top.T, plan.classes)
@@ -54,5 +56,9 @@ def _of_blocks(labels: Ints, classes: int) -> Ints:
 
 def largest_radius(plan: Plan, attempt: int, m: int) -> float:
     """The radius where all m models, of every block, agree on the first class, which wins ties: there is no larger."""
-    votes = np.zeros((plan.partitions, 1) if plan.partitions > 1 else 1, dtype=np.int64)
-    return float(answers(plan, attempt, m, dict.fromkeys((*range(m), *range(plan.m, plan.draws)), votes), 1).radius[0])
+    if plan.partitions == 1:
+        return anytime.largest_radius(plan.rule(attempt), m, plan.classes)
+    counts = np.zeros((plan.partitions, 1, plan.classes), dtype=np.int64)
+    counts[:, :, 0] = m
+    labels, radii = block_certificates(counts, m, plan.sigma, plan.level_at(m, attempt))
+    return float(partition_radius(labels, radii, plan.classes)[1][0])

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from scipy.special import betaincc, betaln
 from scipy.stats import norm
 
-from models.certificate import ABSTAIN, Floats, Ints, certify
+from models.certificate import ABSTAIN, ROUNDING, Floats, Ints, certify
 
 
 def look_levels(alpha: float, shares: Series[float]) -> tuple[float, ...]:
@@ -71,6 +71,8 @@ class Looks:
     levels: tuple[float, ...]
     sigma: float
     method: str = "binary"
+    distance: float = 0.0
+    """As in `certify`: how far the drawn noise is from the ideal one."""
 
     def __post_init__(self) -> None:
         if not self.times or self.times[0] < 1 or any(a >= b for a, b in zip(self.times, self.times[1:], strict=False)):
@@ -86,7 +88,8 @@ class Looks:
         """certify() at t's own level. ValueError where no look was planned."""
         if t not in self.times:
             raise ValueError(f"no look was planned at {t} draws; the planned ones are {list(self.times)}")
-        return certify(counts, t, self.sigma, self.levels[self.times.index(t)], self.method, selection)
+        level = self.levels[self.times.index(t)]
+        return certify(counts, t, self.sigma, level, self.method, selection, distance=self.distance)
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,8 @@ class Sequence:
     sigma: float
     alpha: float
     last: float = 0.5
+    distance: float = 0.0
+    """As in `certify`: how far the drawn noise is from the ideal one."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.last < 1:
@@ -112,8 +117,8 @@ class Sequence:
         if selection is not None or not 1 <= t <= self.m:
             raise ValueError(f"the sequence looks at 1..m={self.m} draws, not {t}, and takes no selection counts")
         if t == self.m and self.last:
-            return certify(counts, t, self.sigma, self.alpha * self.last)
-        return certify_anytime(counts, t, self.sigma, self.alpha * (1 - self.last))
+            return certify(counts, t, self.sigma, self.alpha * self.last, distance=self.distance)
+        return certify_anytime(counts, t, self.sigma, self.alpha * (1 - self.last), distance=self.distance)
 
 
 Rule = Looks | Sequence
@@ -156,10 +161,12 @@ def sequence_lower_bound(k: ArrayLike, t: ArrayLike, alpha: float, b: float = 0.
         p = np.maximum((low + high) / 2, np.finfo(float).tiny)
         wealth = fixed - k * np.log(p) - (t - k + b) * np.log1p(-p) + np.log(betaincc(k + 1, t - k + b, p))
         low, high = np.where(wealth >= 0, p, low), np.where(wealth >= 0, high, p)
-    return np.where(k == 0, 0.0, low)
+    return np.where(k == 0, 0.0, np.maximum(low - ROUNDING, 0.0))
 
 
-def certify_anytime(counts: ArrayLike, t: int, sigma: float, alpha: float) -> tuple[Ints, Floats]:
+def certify_anytime(
+    counts: ArrayLike, t: int, sigma: float, alpha: float, *, distance: float = 0.0
+) -> tuple[Ints, Floats]:
     """(label, radius) of every point from the votes of draws 0..t-1: valid at every t at once.
 
     With probability at least 1 - alpha per point no (label, radius) returned at any t = 1, 2, ... is false. The
@@ -175,12 +182,12 @@ def certify_anytime(counts: ArrayLike, t: int, sigma: float, alpha: float) -> tu
     crossing has k/t > L_t > 1/2, so k - 1 >= (t-1)/2: on all of [0, 1/2]. Hence f(p) <= 2p f(1/2), and
     sum_c f(p_c) <= 2 f(1/2) sum_c p_c <= alpha. A missing vote only lowers counts.
     """
-    certify(counts, t, sigma, alpha)  # for its checks of the arguments
+    certify(counts, t, sigma, alpha, distance=distance)  # for its checks of the arguments
     counts = np.asarray(counts)
     distinct, where = np.unique(counts.max(axis=1), return_inverse=True)
-    p_a = sequence_lower_bound(distinct, t, alpha / 2)[where]
+    p_a = sequence_lower_bound(distinct, t, alpha / 2)[where] - distance
     certified = p_a > 0.5
-    radius = np.where(certified, sigma * norm.ppf(np.where(certified, p_a, 0.5)), 0.0)
+    radius = np.where(certified, sigma * norm.ppf(np.where(certified, p_a, 0.5)) * (1 - ROUNDING), 0.0)
     return np.where(certified, counts.argmax(axis=1), ABSTAIN), radius
 
 

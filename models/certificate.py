@@ -11,6 +11,10 @@ p_b = 1 - p_a this is R = sigma * Phi^-1(p_a). R bounds the *joint* l2 norm over
 in [0,1] pixel units, and does not shrink with the number of models. What the votes estimate is p_a; this
 file bounds it from the counts. numpy and scipy only.
 
+The theorem is about ideal noise, the votes about the noise that was drawn. `distance` bounds the total variation
+between the two, over everything that one model draws; it is taken from p_a's bound and added to p_b's. Bounds and
+radii are rounded down, by far more than SciPy can err.
+
 Throughout, `counts` is (n_points, K): how many of the m *planned* models voted for each class. A row may
 sum to less than m: a missing vote is a vote for nobody and stays in m.
 """
@@ -23,6 +27,8 @@ from scipy.stats import beta, binom, norm
 
 ABSTAIN = -1
 METHODS = ("binary", "split", "margin")
+ROUNDING = 1e-12
+"""How far bounds (absolutely) and radii (relatively) are rounded down. SciPy was seen to err by 1.3e-14 and 7e-16."""
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -31,7 +37,7 @@ Floats = NDArray[np.float64]
 def lower_confidence_bound(k: ArrayLike, m: int, alpha: float) -> Floats:
     """One-sided Clopper-Pearson bound: p >= bound with probability at least 1 - alpha when k ~ Bin(m, p).
 
-    k is an integer or an array of them, 0 <= k <= m. The bound is 0 at k = 0 and alpha**(1/m) at k = m.
+    k is an integer or an array of them, 0 <= k <= m. The bound is 0 at k = 0 and alpha**(1/m) at k = m, rounded down.
     """
     k = _integers(k, "k")
     if m < 1:
@@ -41,7 +47,7 @@ def lower_confidence_bound(k: ArrayLike, m: int, alpha: float) -> Floats:
     if k.size and (k.min() < 0 or k.max() > m):
         raise ValueError(f"k={k.min()}..{k.max()} lies outside 0..m={m}")
     bound = beta.ppf(alpha, np.maximum(k, 1), m - k + 1)  # nan at k = 0 without the maximum
-    return np.where(k == 0, 0.0, bound)
+    return np.where(k == 0, 0.0, np.maximum(bound - ROUNDING, 0.0))
 
 
 def upper_confidence_bound(k: ArrayLike, m: int, alpha: float) -> Floats:
@@ -56,12 +62,15 @@ def certify(
     alpha: float,
     method: str = "binary",
     selection: ArrayLike | None = None,
+    *,
+    distance: float = 0.0,
 ) -> tuple[Ints, Floats]:
     """Labels and joint radii, each wrong with probability at most alpha (per test point).
 
     Returns (label, radius), both (n_points,). Where label is ABSTAIN the radius is 0. Where it is not,
-    with probability at least 1 - alpha over the draws, the smoothed classifier answers `label` for every
-    training set within joint l2 distance `radius` (strictly) of the given one.
+    with probability at least 1 - alpha over the draws, the smoothed classifier (of ideal noise) answers `label` for
+    every training set within joint l2 distance `radius` (strictly) of the given one. `distance` is the total
+    variation between the noise of one draw and the ideal one; 0 if the noise is ideal.
 
     binary  class and bound from the same votes at level alpha/2, certified only above 1/2. Sound for any K
             and with votes missing: a false certificate needs L(k_c) > max(p_c, 1/2) for some class c, and
@@ -76,6 +85,8 @@ def certify(
         raise ValueError(f"sigma={sigma} must be a positive number, in [0,1] pixel units")
     if method not in METHODS:
         raise ValueError(f"method={method!r} is not one of {', '.join(METHODS)}")
+    if not 0 <= distance < 0.5:
+        raise ValueError(f"distance={distance} is no total variation that leaves anything to certify; give 0 to 1/2")
     if (selection is not None) != (method == "split"):
         raise ValueError(f"method={method!r} {'needs' if method == 'split' else 'takes no'} selection counts")
 
@@ -84,8 +95,8 @@ def certify(
         level = alpha / (2 * counts.shape[1])
         missing = m - counts.sum(axis=1)
         top = counts.argmax(axis=1)
-        p_a = lower_confidence_bound(counts[rows, top], m, level)
-        rivals = upper_confidence_bound(counts + missing[:, None], m, level)
+        p_a = np.maximum(lower_confidence_bound(counts[rows, top], m, level) - distance, 0.0)
+        rivals = upper_confidence_bound(counts + missing[:, None], m, level) + distance
         rivals[rows, top] = 0.0
         p_b = np.minimum(rivals.max(axis=1), 1.0 - p_a)
         certified = p_a > p_b
@@ -94,11 +105,12 @@ def certify(
         if chooser.shape != counts.shape:
             raise ValueError(f"selection counts have the shape {chooser.shape}, the counts {counts.shape}")
         top = chooser.argmax(axis=1)
-        p_a = lower_confidence_bound(counts[rows, top], m, alpha if method == "split" else alpha / 2)
+        bound = lower_confidence_bound(counts[rows, top], m, alpha if method == "split" else alpha / 2)
+        p_a = np.maximum(bound - distance, 0.0)
         p_b = 1.0 - p_a
         certified = p_a > 0.5
     with np.errstate(invalid="ignore"):  # Phi^-1(0) - Phi^-1(1) where nothing is certified
-        radius = sigma / 2 * (norm.ppf(p_a) - norm.ppf(p_b))
+        radius = sigma / 2 * (norm.ppf(p_a) - norm.ppf(p_b)) * (1 - ROUNDING)
     return np.where(certified, top, ABSTAIN), np.where(certified, radius, 0.0)
 
 

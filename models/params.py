@@ -5,32 +5,32 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sanitize.errors import InputError
-from sanitize.params import Provenance, Section
+from sanitize.params import MOST, Provenance, Section, Sigma
 
 
 class TrainParams(Section):
     """The recipe: everything that determines training but the data and the seeds."""
 
     architecture: Literal["linear", "mlp", "small-cnn", "resnet18", "vgg11", "mobilenet-v2", "fast-cifar"]
-    width: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1, le=MOST)]
     """Channels of a convolutional network's first trained layer, the others in proportion (resnet18 takes 64 alone,
     mobilenet-v2 multiples of 8); hidden units of the MLP; nothing to linear."""
     mode: Literal["scratch", "fine-tune", "transfer"]
     """From random weights; all of `initial_weights` trained further; or they are frozen but for a new linear head."""
-    epochs: Annotated[int, Field(ge=1)]
-    batch: Annotated[int, Field(ge=2)]
+    epochs: Annotated[int, Field(ge=1, le=MOST)]
+    batch: Annotated[int, Field(ge=2, le=MOST)]
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     """AdamW's; of fast-cifar, like its weight decay, per 1,024 examples of SGD (published: 11.5 and .0153)."""
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
-    shift: Annotated[int, Field(ge=0)]
+    shift: Annotated[int, Field(ge=0, le=MOST)]
     """Augmentation: a random shift by up to so many pixels, new at every visit; it comes after the noise."""
     flip: bool
     """Augmentation: every other visit mirrors the image, left to right."""
     normalise: Literal["constants", "copy", "raw"]
     """What centres and scales the pixels: public constants; statistics of the sanitized copy; or of the raw images,
     which voids the certificate."""
-    warm_epochs: Annotated[int, Field(ge=0)]
+    warm_epochs: Annotated[int, Field(ge=0, le=MOST)]
     """Epochs of a first training, whose weights the second one starts from (the paper's section 4.2)."""
     warm_on: Literal["copy", "raw"]
     """What those see: the draw's own sanitized copy, or the raw images, which voids the certificate."""
@@ -74,24 +74,24 @@ def check_recipe(recipe: TrainParams) -> None:
 class SmoothParams(Section):
     """The ensemble."""
 
-    m: Annotated[int, Field(ge=1)]
+    m: Annotated[int, Field(ge=1, le=MOST)]
     """How many smoothed models."""
-    partitions: Annotated[int, Field(ge=1)]
+    partitions: Annotated[int, Field(ge=1, le=MOST)]
     """k: blocks of the raw set, each with m models of its own, for a certificate of how many images *and* how far."""
     chosen_on: Literal["trusted", "raw"]
     """What sigma, k and the recipe were chosen by looking at: trusted images or none; `raw` voids the certificate."""
-    selection: Annotated[int, Field(ge=0)]
+    selection: Annotated[int, Field(ge=0, le=MOST)]
     """m0: further draws that only choose the class. For certify.method `split`; 0 otherwise."""
-    test_sigma: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    test_sigma: Sigma
     """sigma_x: noise on the test inputs too, in [0,1] units; certifies triggers as well. 0: none."""
-    batch_of_draws: Annotated[int, Field(ge=1)]
+    batch_of_draws: Annotated[int, Field(ge=1, le=MOST)]
     """Draws that one task makes, small networks all at once; what a lost worker costs at most."""
-    keep_weights: Literal["all", "none"] | Annotated[int, Field(ge=1)]
+    keep_weights: Literal["all", "none"] | Annotated[int, Field(ge=1, le=MOST)]
     """Whose networks are kept: all, none, or the first so many draws'. Without all, the version cannot be served."""
     stopping: Literal["none", "looks", "sequence"]
     """Stop before m once the gate is decided: never; at planned looks that share alpha out; or by a confidence
     sequence, valid at every number of models."""
-    looks: list[Annotated[int, Field(ge=1)]] | None
+    looks: list[Annotated[int, Field(ge=1, le=MOST)]] | None
     """Numbers of models at which the gate is looked at, multiples of batch_of_draws that end with m; null: chosen."""
 
 
@@ -107,7 +107,7 @@ class CertifyParams(Section):
     """Joint l2 radii at which certified accuracy is summarised."""
     epsilon_255: Annotated[float, Field(gt=0, le=255)]
     """l_infinity change an image, in 255ths, by which a radius is put into words."""
-    images: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
+    images: Annotated[list[Annotated[int, Field(ge=1, le=MOST)]], Field(min_length=1)]
     """Rows of the grid: how many images change at once."""
     epsilons_255: Annotated[list[Annotated[float, Field(gt=0, le=255)]], Field(min_length=1)]
     """Columns of the grid: by how much each, l_infinity, in 255ths."""
@@ -128,7 +128,7 @@ class GateParams(Section):
     certified_accuracy: list[Threshold]
     entropy: Literal["os", "any"]
     """`os`: the entropy came from the operating system. `any`: fixed entropy passes too (for tests)."""
-    replay: Annotated[int, Field(ge=0)]
+    replay: Annotated[int, Field(ge=0, le=MOST)]
     """Draws that the audit trains again, chosen at random."""
     approval: Literal["review", "automatic"]
     """Who makes a version that passes `certified`: a person (`flows.review`; it is a `candidate` until then), or the

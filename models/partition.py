@@ -45,11 +45,14 @@ from numpy.typing import ArrayLike, NDArray
 from models.certificate import ABSTAIN, Floats, Ints, certify
 
 
-def block_certificates(counts: ArrayLike, m: int, sigma: float, alpha: float) -> tuple[Ints, Floats]:
+def block_certificates(
+    counts: ArrayLike, m: int, sigma: float, alpha: float, *, distance: float = 0.0
+) -> tuple[Ints, Floats]:
     """Labels and radii of all blocks, (n_points, k): per test point, all true at once with probability 1 - alpha.
 
     counts is (k, n_points, K): how many of the m planned models of each block voted for each class. Each block is
     certified at level alpha/k by `models.certificate.certify` (class and bound from the same votes, at half of that).
+    `distance` as there; that of the whole raw set's noise serves for each block's.
     """
     counts = np.asarray(counts)
     if counts.ndim != 3 or not counts.shape[0]:
@@ -57,7 +60,7 @@ def block_certificates(counts: ArrayLike, m: int, sigma: float, alpha: float) ->
     if not 0 < alpha < 1:
         raise ValueError(f"alpha={alpha} is not a probability strictly between 0 and 1")
     k, n_points, n_classes = counts.shape
-    label, radius = certify(counts.reshape(k * n_points, n_classes), m, sigma, alpha / k)
+    label, radius = certify(counts.reshape(k * n_points, n_classes), m, sigma, alpha / k, distance=distance)
     return label.reshape(k, n_points).T, radius.reshape(k, n_points).T
 
 

@@ -8,8 +8,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from models.anytime import Looks, Rule, Sequence, largest_radius, look_levels
+from models.anytime import Looks, Rule, Sequence, default_looks, largest_radius, look_levels
 from models.params import TrainParams
+from sanitize.errors import InputError
+from sanitize.noise import NOISE_STREAM
+from sanitize.rounded_gaussian import rounded_gaussian
+
+OLD_STREAM = "cleanlabel/noise/1"
+"""Gaussian noise in float32, which the theorem does not cover: plans that name no stream were made with it."""
 
 LATER: dict[str, Any] = {
     "partitions": 1,
@@ -17,6 +23,8 @@ LATER: dict[str, Any] = {
     "block_sizes": (),
     "stable_ids": True,
     "chosen_on": "trusted",
+    "noise_stream": OLD_STREAM,
+    "noise_distance": 0.0,
 }
 """Fields that came after the first ensembles: where they say the usual, a plan is silent, and keeps its old digest."""
 
@@ -60,6 +68,11 @@ class Plan:
     """Whether ids stay with their images when others are added or removed (`models.blocks.ids_are_names`)."""
     chosen_on: str = "trusted"
     """What sigma, k and the recipe were chosen by looking at: `trusted` images or none, or the `raw` ones."""
+
+    noise_stream: str = OLD_STREAM
+    """How entropy becomes noise (`sanitize.noise.NOISE_STREAM`)."""
+    noise_distance: float = 0.0
+    """Total variation between all the noise of one draw and the ideal one (`noise_distance_of`)."""
 
     @property
     def draws(self) -> int:
@@ -140,9 +153,9 @@ class Plan:
         """How the votes of the prefixes that may be certified are certified."""
         level = self.level(attempt)
         if self.stopping == "sequence":
-            return Sequence(self.m, self.sigma, level)
+            return Sequence(self.m, self.sigma, level, distance=self.noise_distance)
         times, shares = (self.looks, self.shares) if self.stopping == "looks" else ((self.m,), (1.0,))
-        return Looks(times, look_levels(level, shares), self.sigma, self.method)
+        return Looks(times, look_levels(level, shares), self.sigma, self.method, self.noise_distance)
 
     def least_m(self, attempt: int) -> int:
         """The least m that can certify anything at that level, were the last look at m."""
@@ -171,10 +184,35 @@ def plan_from_dict(content: dict[str, Any]) -> Plan:
     return Plan(**fields | {name: tuple(fields.get(name, ())) for name in ("looks", "shares", "block_sizes")})
 
 
+def noise_distance_of(images: int, image_shape: tuple[int, ...], sigma: float, test_sigma: float = 0.0) -> float:
+    """How far the noise of one draw is from ideal Gaussian noise, in total variation, at most.
+
+    The pixels of all raw images together, and of the one test image an answer is about where it is noised as well.
+    """
+    pixels = math.prod(image_shape)
+    distance = images * pixels * rounded_gaussian(sigma).total_variation
+    return distance + (pixels * rounded_gaussian(test_sigma).total_variation if test_sigma else 0.0)
+
+
+def require_exact_noise(plan: Plan) -> None:
+    """InputError if the plan's noise was drawn in an earlier way, which the proof does not cover."""
+    if plan.noise_stream != NOISE_STREAM:
+        raise InputError(
+            f"this ensemble's noise was drawn the way {plan.noise_stream}, and this program draws it the way "
+            f"{NOISE_STREAM}: its radii are not covered by the proof and its draws cannot be made again; make the "
+            "ensemble anew with `dvc repro`"
+        )
+
+
 def least_models(alpha: float, method: str = "binary", classes: int = 2) -> int:
     """The least m with which even unanimous votes certify anything: level^(1/m), their bound, must exceed 1/2."""
     level = {"binary": alpha / 2, "split": alpha, "margin": alpha / (2 * classes)}[method]
     return math.floor(math.log2(1 / level)) + 1
+
+
+def chosen_looks(m: int, least: int, batch: int) -> tuple[int, ...]:
+    """Where the gate is looked at if the params do not say: `default_looks`, at whole batches of draws."""
+    return tuple(sorted({min(m, -(-t // batch) * batch) for t in default_looks(m, min(least, m))[0]}))
 
 
 def least_of_sequence(alpha: float) -> int:
@@ -195,12 +233,14 @@ DRAW_SOURCES = (
     "sanitize/arrays.py",
     "sanitize/denoiser.py",
     "sanitize/denoiser_files.py",
+    "sanitize/device_noise.py",
     "sanitize/fast.py",
     "sanitize/fitting.py",
     "sanitize/imageset.py",
     "sanitize/noise.py",
     "sanitize/pictures.py",
     "sanitize/published.py",
+    "sanitize/rounded_gaussian.py",
     "sanitize/sanitizer.py",
     "sanitize/sources.py",
     "sanitize/timestep.py",

@@ -1,6 +1,7 @@
 """The smoothed classifier itself: all its networks, their votes on new images, and what the votes certify."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 from models.answers import answers
 from models.certificate import ABSTAIN
 from models.extractors import Extractor, accelerated, features, load_extractor
-from models.plan import plan_from_dict
+from models.pixels import as_pixels
+from models.plan import plan_from_dict, require_exact_noise
 from models.training import as_tensor, predict_inputs
 from models.weights import load_weights
 from sanitize.denoiser import Denoiser, load_denoiser
@@ -31,12 +33,14 @@ EXTRACTOR = "extractor.safetensors"
 class SmoothedClassifier:
     """An ensemble read back from its directory: `smoothed.json`, a safetensors file a draw, the denoiser if needed.
 
-    InputError if a network's file is not the one that was recorded. Nothing is unpickled.
+    InputError if a network's file is not the one that was recorded, or the noise was drawn in an earlier way, whose
+    radii do not hold. Nothing is unpickled.
     """
 
     def __init__(self, directory: Path) -> None:
         description = json.loads((directory / DESCRIPTION).read_text())
         self.plan = plan_from_dict(description["plan"])
+        require_exact_noise(self.plan)
         self.m: int = description["m"]
         self.attempt: int = description["attempt"]
         self.classes: list[str] = description["classes"]
@@ -63,7 +67,7 @@ class SmoothedClassifier:
 
         Where the plan noises test inputs, every network meets these images under new noise that nobody could foresee.
         """
-        pixels = self._checked(images)
+        pixels = as_pixels(images, self.image_shape)
         if not self.plan.test_sigma:
             seen = self._inputs_of(pixels)
             return {draw: _answers_of(network, seen) for draw, network in self.networks.items()}
@@ -92,20 +96,15 @@ class SmoothedClassifier:
         return found.label, found.radius, found.counts
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> "pd.DataFrame":
-        """MLflow's way to ask: a row an image with `label` (-1: abstained), `class`, `radius` and `votes` by class."""
+        """MLflow's way to ask: a row per image with `label` (-1: abstained), `class`, `radius` and `votes` by class.
+
+        model_input: what `models.pixels.as_pixels` takes. InputError for anything else.
+        """
         import pandas as pd  # imported late: MLflow brings it, a bare machine has none
 
-        label, radius, counts = self.certify(np.asarray(model_input))
+        label, radius, counts = self.certify(as_pixels(model_input, self.image_shape))
         names = ["abstain" if y == ABSTAIN else self.classes[y] for y in label]
         return pd.DataFrame({"label": label, "class": names, "radius": radius, "votes": counts.tolist()})
-
-    def _checked(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        if images.dtype != np.uint8:
-            raise InputError(f"the images are {images.dtype}; give uint8 pixels 0..255, as the training images were")
-        pixels = images[..., None] if images.ndim == 3 else images
-        if pixels.ndim != 4 or pixels.shape[1:] != self.image_shape:
-            raise InputError(f"the images have the shape {images.shape}; this model takes (n, *{self.image_shape})")
-        return pixels
 
 
 def _answers_of(network: nn.Module, inputs: Tensor) -> NDArray[np.int64]:
@@ -115,5 +114,10 @@ def _answers_of(network: nn.Module, inputs: Tensor) -> NDArray[np.int64]:
 
 
 def _load_pyfunc(path: str) -> SmoothedClassifier:
-    """Called by MLflow: the model in a registered version's data directory."""
+    """Called by MLflow for versions whose `MLmodel` names this module; later ones name `flows.served`."""
+    warnings.warn(
+        "MLflow's server cuts what it is sent to whole numbers before this version sees it; "
+        "send it whole numbers 0..255 only, or serve a version registered since, which refuses all else",
+        stacklevel=2,
+    )
     return SmoothedClassifier(Path(path))

@@ -21,6 +21,7 @@ from redteam.params import DrillParams
 from redteam.prepare import prepared
 from sanitize import errors
 from sanitize.errors import InputError
+from sanitize.noise import check_sigma
 
 NOISED = ("sanitize", "noise-only")
 """Defences that are tried at every sigma."""
@@ -42,7 +43,7 @@ def entries_for(names: list[str], sigmas: list[float], settings: list[str]) -> l
     for name in dict.fromkeys(names):
         defence = defence_named(name, own.get(name))
         if name in NOISED:
-            if not sigmas or min(sigmas) <= 0:
+            if not sigmas or not all(check_sigma(sigma, "--sigma") for sigma in sigmas):
                 raise InputError(f"{name} needs noise: give --sigma numbers above 0, in [0,1] pixel units")
             entries += [Entry(name, defence, sigma) for sigma in dict.fromkeys(sigmas)]
         elif name != "none":

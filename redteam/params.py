@@ -10,10 +10,9 @@ from redteam.threat import Norm
 from redteam.triggers import Pattern, Place
 from redteam.victims import Scenario
 from sanitize.errors import InputError
-from sanitize.params import Section, read_params
+from sanitize.params import MOST, Section, Sigma, read_params, reason
 
 PARAMS = Path("redteam/params.yaml")
-Sigma = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class DrillParams(Section):
@@ -25,11 +24,11 @@ class DrillParams(Section):
     """Of the attack, where they shall differ from the published ones: steps, rate, .."""
     scenario: Scenario | None = None
     """null: the attack's own (transfer for those that collide features, scratch for the others)."""
-    targets: Annotated[int, Field(ge=1)] = 10
+    targets: Annotated[int, Field(ge=1, le=MOST)] = 10
     """Targets, or pairs of classes for backdoors, that are tried."""
     sigma: Annotated[list[Sigma], Field(min_length=1)] = Field(default_factory=lambda: [0.0, 0.1, 0.25, 0.5, 1.0])
     """Noise levels of the sanitizer in [0,1] pixel units; 0: undefended."""
-    poisons: Annotated[int, Field(ge=1)] | None = None
+    poisons: Annotated[int, Field(ge=1, le=MOST)] | None = None
     """Images the attacker may change; null: one in a hundred of the raw set."""
     epsilon_255: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 16.0
     """l_infinity bound of each change, in 255ths."""
@@ -37,18 +36,18 @@ class DrillParams(Section):
     """l2 bound of each change in [0,1] units, instead."""
     adaptive: bool = False
     """Whether the attacker crafts through the sanitizer, for each sigma by itself."""
-    chances: Annotated[int, Field(ge=1)] = 2
+    chances: Annotated[int, Field(ge=1, le=MOST)] = 2
     """Noises an image and step that the adaptive attacker averages over."""
     data: str = "pipeline"
     """`pipeline`: data/raw.npz and data/test.npz; or a published set under `root`."""
     root: str = "data/incoming"
     setups: str | None = None
     """The public benchmark's targets and bases, as JSON, for a published set in its published order."""
-    images: Annotated[int, Field(ge=0)] = 0
+    images: Annotated[int, Field(ge=0, le=MOST)] = 0
     """Of a published set: raw images, as many of each class with `setups`, at random without; 0: all."""
-    held_out: Annotated[int, Field(ge=0)] = 0
+    held_out: Annotated[int, Field(ge=0, le=MOST)] = 0
     """Of a published set without `setups`: training images kept out, which the denoiser has seen: the trusted ones."""
-    split_seed: Annotated[int, Field(ge=0)] = 20240611
+    split_seed: Annotated[int, Field(ge=0, le=MOST)] = 20240611
     denoiser: str = "data/denoiser"
     """A diffusers directory or hub id."""
     extractor: str | None = None
@@ -57,22 +56,22 @@ class DrillParams(Section):
     known: list[str] = Field(default_factory=list)
     """What the attacker crafts on, if not the victim's own network: weight files for transfer and fine-tune, names of
     architectures from scratch (black-box)."""
-    networks: Annotated[int, Field(ge=1)] = 1
+    networks: Annotated[int, Field(ge=1, le=MOST)] = 1
     """From scratch: how many networks of each known architecture the attacker trains."""
     recipe: dict[str, Any] = Field(default_factory=dict)
     """The victim's recipe, where it shall differ from the `train` section of params.yaml."""
-    trigger_size: Annotated[int, Field(ge=1)] | None = None
+    trigger_size: Annotated[int, Field(ge=1, le=MOST)] | None = None
     """Of a backdoor's trigger, in pixels; null, here and below: its authors'."""
     trigger_place: Place | None = None
     trigger_pattern: Pattern | None = None
-    trigger_offset: Annotated[int, Field(ge=0)] | None = None
+    trigger_offset: Annotated[int, Field(ge=0, le=MOST)] | None = None
     trigger_amplitude: Annotated[float, Field(gt=0, le=1)] | None = None
-    ensemble: Annotated[int, Field(ge=0)] = 0
+    ensemble: Annotated[int, Field(ge=0, le=MOST)] = 0
     """Models of an ensemble on the clean set, at every sigma, whose radii stand beside the poisons; 0: none."""
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.001
     entropy: str = "os"
     """Of the victim's noise: os, or fixed:HEX."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, le=MOST)] = 0
     """Of targets, crafting and training."""
 
     @property
@@ -92,7 +91,7 @@ def checked(content: dict[str, Any]) -> DrillParams:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        raise InputError(f"{key}={first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
+        raise InputError(f"{key}={first['input']!r}: {reason(first)}") from error
 
 
 HEAD = {"head": "logistic", "head_l2": 0.001}
@@ -108,6 +107,4 @@ def recipe_for(params: DrillParams, scenario: Scenario) -> TrainParams:
         return TrainParams.model_validate(common | own | params.recipe)
     except ValidationError as error:
         first = error.errors()[0]
-        raise InputError(
-            f"recipe.{'.'.join(map(str, first['loc']))}={first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
-        ) from error
+        raise InputError(f"recipe.{'.'.join(map(str, first['loc']))}={first['input']!r}: {reason(first)}") from error

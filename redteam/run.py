@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from models.certificate import certify
+from models.plan import noise_distance_of
 from models.votes import count_votes
 from redteam.drill import Cell, Drill
 from redteam.report import Row, name_of, rows_of, summary, write_summary
@@ -69,7 +70,8 @@ def ensembles(drill: Drill, setups: list[Setup]) -> dict[float, NDArray[np.float
                 votes[draw] = drill.vote(setups[0].clean, images, sigma, draw)
                 bar.update()
             counts = count_votes(votes, p.ensemble, len(truth), len(drill.test.classes))
-            label, radius = certify(counts, p.ensemble, sigma, p.alpha)
+            distance = noise_distance_of(len(setups[0].clean), drill.test.image_shape, sigma)
+            label, radius = certify(counts, p.ensemble, sigma, p.alpha, distance=distance)
             radii[sigma] = np.where(label == truth, radius, 0.0)
     return radii
 

@@ -17,7 +17,7 @@ from sanitize.denoiser_files import find_denoiser
 from sanitize.errors import InputError
 from sanitize.fast import accelerate
 from sanitize.fitting import FITS, Fit, fitting_for
-from sanitize.noise import draw_entropy
+from sanitize.noise import check_sigma, draw_entropy
 from sanitize.published import PUBLISHED
 from sanitize.sanitizer import sanitize_batch
 from sanitize.sources import Source, open_published, open_source
@@ -92,6 +92,7 @@ def main() -> None:
     args = parser().parse_args()
     if args.noise_only == (args.denoiser is not None):
         raise InputError("give either --denoiser or --noise-only")
+    check_sigma(args.sigma, "--sigma")
     if args.draw < 0:
         raise InputError(f"--draw {args.draw} is negative; number the draws from 0")
     shard = parse_shard(args.shard)

@@ -14,7 +14,7 @@ from sanitize.denoiser import Denoiser
 from sanitize.errors import InputError
 from sanitize.fast import accelerate
 from sanitize.fitting import Fit, fitting_for
-from sanitize.noise import Entropy
+from sanitize.noise import Entropy, check_sigma
 from sanitize.sanitizer import as_pixels, sanitize_batch
 from sanitize.sources import Source
 from sanitize.stream import Copy, Shard
@@ -63,6 +63,7 @@ def make_copy(
     source, sigma, the denoiser, entropy and draw, and on no shard, restart or block. InputError if the denoiser does
     not fit, or another copy was begun at this place.
     """
+    check_sigma(sigma)
     require_reachable(sigma, denoiser.facts.largest_sigma if denoiser else math.inf)
     fitting = fitting_for(source.sizes, source.channels, denoiser.facts, fit) if denoiser else None
     fast = accelerate(denoiser, sigma, NETWORK_BATCH, images=len(source)) if denoiser else None

@@ -1,7 +1,11 @@
 """Errors a person can act on: one sentence that names the value and the way out."""
 
+import errno
+import os
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 
 class InputError(ValueError):
@@ -14,6 +18,9 @@ class Away(InputError):
 
 AWAY_STATUS = 75
 """The exit status that says so to whoever runs the command: EX_TEMPFAIL of sysexits.h."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL_IN_WORDS = ("No space left on device", "Disk quota exceeded", " requested and ", "Not enough free space")
+"""How libraries that lose the number say it: safetensors, NumPy (`1000 requested and 12 written`)."""
 
 
 def run(main: Callable[[], None]) -> None:
@@ -26,7 +33,47 @@ def run(main: Callable[[], None]) -> None:
     except InputError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        sys.exit(f"error: {error.strerror or error}{where}; nothing was overwritten, mend that and run again")
+        sys.exit(f"error: {sentence(error)}; nothing was overwritten")
     except KeyboardInterrupt:
         sys.exit("error: interrupted; run the same command again to go on")
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that a disk, or what a user may keep on it, is full."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in FULL
+    return any(words in str(error) for words in FULL_IN_WORDS)
+
+
+def sentence(error: OSError) -> str:
+    """What the operating system refused, where, and what to do about it."""
+    place, reason = error.filename2 or error.filename, error.strerror or str(error)
+    if "No usable temporary directory" in reason:
+        named = os.environ.get("TMPDIR")
+        return (
+            f"no temporary file can be written{f' in TMPDIR={named}, nor' if named else ''} in /tmp; "
+            "set TMPDIR to a directory that exists and has room, and run again"
+        )
+    if is_full(error):
+        return _full(Path(str(place)) if place else None, reason)
+    if error.errno == errno.EFBIG:
+        return f"{place or 'a file'} is larger than files may be here ({reason}); raise `ulimit -f` and run again"
+    return f"{reason}{f' ({place})' if place else ''}; fix the cause and run again"
+
+
+def fullest(*directories: Path) -> Path:
+    """Of these directories and the temporary one, the first whose disk has the least room left."""
+    return min((*directories, Path(tempfile.gettempdir())), key=_free)
+
+
+def _full(place: Path | None, reason: str) -> str:
+    found = (place if place.is_dir() else place.parent) if place else fullest(Path.cwd())
+    directory, temporary = found.absolute(), Path(tempfile.gettempdir()).absolute()
+    or_elsewhere = ", or set TMPDIR to a directory with room," if directory.is_relative_to(temporary) else ""
+    return f"{directory} has no room left ({reason}); make room there{or_elsewhere} and run again"
+
+
+def _free(directory: Path) -> int:
+    """Bytes that may still be written there."""
+    found = os.statvfs(directory)
+    return found.f_bavail * found.f_frsize

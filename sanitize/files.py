@@ -1,13 +1,17 @@
 """Writing files whole or not at all."""
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from sanitize.errors import fullest, is_full
 
 
 @contextmanager
@@ -21,7 +25,13 @@ def replacing(target: Path) -> Iterator[Path]:
     workspace = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     scratch = workspace / target.name
     try:
-        yield scratch
+        try:
+            yield scratch
+        except Exception as error:
+            if is_full(error) and not getattr(error, "filename", None):  # what was written here will be gone by then
+                full = str(fullest(target.parent))
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), full) from error
+            raise
         aside = target.rename(workspace / "replaced") if target.is_dir() else None
         try:
             scratch.replace(target)

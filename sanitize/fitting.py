@@ -26,7 +26,7 @@ class Fitting:
     """How images of `channels` channels are brought before a network for `side` x `side` and `network_channels`.
 
     exact    they have its size
-    resize   every image to side x side before the noise (no rounding, no clipping), and back after the denoiser
+    resize   every image to side x side before the noise (to whole pixel values, not clipped), and back afterwards
     tiles    noised at their own size, then cut into overlapping tiles that cover them; overlaps are averaged
 
     A grey image meets an RGB network three times over, and the three answers are averaged; an RGB image meets a grey
@@ -38,14 +38,15 @@ class Fitting:
     channels: int
     network_channels: int
 
-    def before_noise(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Images (n, h, w, c) as float32 in [0,1] at the noise's resolution."""
+    def before_noise(self, images: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """Images (n, h, w, c) as whole pixel values at the noise's resolution: int32, as bicubic gives them."""
         import torch
 
-        pixels = images.astype(np.float32) / np.float32(255)
         if self.mode != "resize" or images.shape[1:3] == (self.side, self.side):
-            return pixels
-        return _resized(torch.from_numpy(pixels).permute(0, 3, 1, 2), self.side, self.side).permute(0, 2, 3, 1).numpy()
+            return images.astype(np.int32)
+        pixels = torch.from_numpy(images.astype(np.float32)).permute(0, 3, 1, 2)
+        resized = _resized(pixels, self.side, self.side).permute(0, 2, 3, 1)
+        return resized.round().to(torch.int32).numpy()
 
     def into_network(self, noised: "Tensor") -> "Tensor":
         """Noised images (n, c, H, W) as what the network takes: (k, network_channels, side, side)."""

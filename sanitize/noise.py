@@ -6,6 +6,7 @@ worker, device, restart or the image's position in the set, and can be made agai
 """
 
 import hashlib
+import math
 import secrets
 import struct
 from collections.abc import Sequence
@@ -14,12 +15,33 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from sanitize.errors import InputError
+from sanitize.rounded_gaussian import require_drawable, rounded_gaussian
 
 Role = Literal["noise", "test-noise", "train"]
 ENTROPY_BYTES = 32
+NOISE_STREAM = "cleanlabel/noise/2"
+"""Names how entropy becomes noise. 1 was Gaussian noise in float32; 2 is whole pixel values."""
+LARGEST_SIGMA = 4.0
+"""In [0,1] pixel units: of an image under more noise than this nothing is left that a model could learn."""
+
+
+def check_sigma(sigma: float, name: str = "sigma") -> float:
+    """sigma. InputError unless it is 0, or can be drawn and is at most LARGEST_SIGMA."""
+    if not 0 <= sigma < np.inf:
+        raise InputError(
+            f"{name}={sigma:g} is no noise level; give a number up to {LARGEST_SIGMA:g}, in [0,1] pixel units"
+        )
+    if sigma <= LARGEST_SIGMA:
+        if sigma:
+            require_drawable(sigma, name)
+        return sigma
+    meant = f"; is it meant in 0..255 units? Then give {sigma / 255:.3g} ({sigma:g}/255)"
+    raise InputError(
+        f"{name}={sigma:g} is above {LARGEST_SIGMA:g}, the largest noise accepted in [0,1] pixel units"
+        + (meant if sigma <= LARGEST_SIGMA * 255 else "; choose a smaller one")
+    )
 
 
 @dataclass(frozen=True)
@@ -64,7 +86,7 @@ def stream_key(entropy: bytes, role: Role, draw: int, image_id: str = "") -> NDA
     role_bytes, id_bytes = role.encode(), image_id.encode()
     message = b"".join(
         (
-            b"cleanlabel/noise/1",
+            NOISE_STREAM.encode(),
             struct.pack("<I", len(entropy)) + entropy,
             struct.pack("<I", len(role_bytes)) + role_bytes,
             struct.pack("<Q", draw),
@@ -74,21 +96,25 @@ def stream_key(entropy: bytes, role: Role, draw: int, image_id: str = "") -> NDA
     return np.frombuffer(hashlib.sha256(message).digest()[:16], dtype="<u8").astype(np.uint64)
 
 
-def standard_normal(
-    entropy: bytes, role: Role, draw: int, ids: Sequence[str], shape: tuple[int, ...]
-) -> NDArray[np.float32]:
-    """N(0, 1) noise for the images `ids`, each of `shape`: float32 of shape (len(ids), *shape).
+def pixel_noise(
+    entropy: bytes, role: Role, draw: int, ids: Sequence[str], shape: tuple[int, ...], sigma: float
+) -> NDArray[np.int32]:
+    """Gaussian noise of `sigma`, rounded to whole pixel values, for the images `ids`, each of `shape`.
 
-    Row i depends on ids[i] alone. 52 random bits of each Philox word go through the inverse normal distribution
-    function: raw words are the one part of NumPy's generators that is promised to stay the same between versions.
+    Returns int32 (len(ids), *shape) in steps of 1/255; sigma in [0,1] pixel units. Row i depends on ids[i] alone.
+    One Philox word per pixel goes through the tables of `sanitize.rounded_gaussian`: raw words are the one part of
+    NumPy's generators that is promised to stay the same between versions. InputError for a sigma that cannot be drawn.
     """
-    size = int(np.prod(shape))
+    gaussian = rounded_gaussian(sigma)
+    return gaussian.draw(noise_words(entropy, role, draw, ids, math.prod(shape))).reshape(len(ids), *shape)
+
+
+def noise_words(entropy: bytes, role: Role, draw: int, ids: Sequence[str], size: int) -> NDArray[np.uint64]:
+    """The first `size` words of each image's own Philox stream: uint64 (len(ids), size)."""
     words = np.empty((len(ids), size), dtype=np.uint64)
     for row, image_id in zip(words, ids, strict=True):
         row[:] = np.random.Philox(key=stream_key(entropy, role, draw, image_id)).random_raw(size)
-    uniform = ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52  # strictly inside (0, 1)
-    normal: NDArray[np.float32] = ndtri(uniform).astype(np.float32)
-    return normal.reshape(len(ids), *shape)
+    return words
 
 
 def training_seed(entropy: bytes, draw: int, block: int | None = None) -> int:

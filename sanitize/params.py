@@ -1,21 +1,28 @@
 """The params of the sanitize room's stages: read once, at the edge, into frozen typed objects."""
 
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from sanitize.errors import InputError
-from sanitize.noise import draw_entropy
+from sanitize.noise import check_sigma, draw_entropy
 
 PARAMS = Path("params.yaml")
-
-
+MOST = 2**31 - 1
+"""No count is larger: what numbers it would overflow."""
 Provenance = Literal["disjoint", "fixed-before", "on-raw"]
 """What something from elsewhere was trained on: `disjoint` other data; `fixed-before` a trusted earlier copy of the raw
 set; `on-raw` the raw set as supplied, which voids the certificate."""
+
+
+Sigma = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(check_sigma)]
+"""A standard deviation of noise, in [0,1] pixel units; 0: none."""
+Noise = Annotated[float, Field(gt=0, allow_inf_nan=False), AfterValidator(check_sigma)]
+"""The same where there must be some."""
 
 
 class Section(BaseModel):
@@ -30,15 +37,15 @@ class IngestParams(Section):
     source: Literal["digits", "incoming", "cifar10", "cifar100", "fashion-mnist", "mnist", "svhn"]
     """`digits`: scikit-learn's 1,797 images. `incoming`: data/incoming/{raw,test[,trusted]}, folders or .npz. A
     published set: the files that torchvision downloads, under data/incoming/."""
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, le=MOST)]
     """Shuffles digits and published sets before they are split."""
-    trusted: Annotated[int, Field(ge=0)]
+    trusted: Annotated[int, Field(ge=0, le=MOST)]
     """Images of them kept apart for the denoiser."""
-    raw: Annotated[int, Field(ge=1)]
+    raw: Annotated[int, Field(ge=1, le=MOST)]
     """Images of them that play the untrusted training set."""
-    test: Annotated[int, Field(ge=0)]
+    test: Annotated[int, Field(ge=0, le=MOST)]
     """Test images; 0: all that are left (digits), or the whole test split."""
-    side: Annotated[int, Field(ge=1)] | None
+    side: Annotated[int, Field(ge=1, le=MOST)] | None
     """`incoming`: bring images of any size to side x side first. null: they have one size."""
 
 
@@ -51,12 +58,13 @@ class DenoiserParams(Section):
     """The commit of a hub id; pin it."""
     provenance: Provenance
     """What a denoiser from elsewhere saw."""
-    channels: tuple[Annotated[int, Field(ge=8, multiple_of=8)], ...]
+    channels: tuple[Annotated[int, Field(ge=8, le=MOST, multiple_of=8)], ...]
     """Widths of the UNet trained here, one a resolution."""
-    steps: Annotated[int, Field(ge=1)]
-    batch: Annotated[int, Field(ge=1)]
+    steps: Annotated[int, Field(ge=1, le=MOST)] | None
+    """Of its training; null: so many as suit the size of the images (`sanitize.pretrain.steps_for`)."""
+    batch: Annotated[int, Field(ge=1, le=MOST)]
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, le=MOST)]
 
     @field_validator("channels", mode="before")
     @classmethod
@@ -67,7 +75,7 @@ class DenoiserParams(Section):
 class SanitizeParams(Section):
     """The noise, and whether it is removed again."""
 
-    sigma: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    sigma: Noise
     """Standard deviation of the noise, in [0,1] pixel units."""
     denoise: bool
     """false: the noise-only baseline (RAB's way)."""
@@ -89,18 +97,42 @@ def read_params(name: str, schema: type[SectionT], path: Path = PARAMS) -> Secti
 
     YAML 1.2, as DVC reads it: what DVC hashes is what the code sees.
     """
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; run from the project's root")
-    try:
-        content = YAML(typ="safe", pure=True).load(path.read_text())
-    except YAMLError as error:
-        raise InputError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    content = _read_yaml(path)
     if not isinstance(content, dict) or not isinstance(content.get(name), dict):
         raise InputError(f"{path} has no section {name!r}")
     try:
         return schema.model_validate(content[name])
     except ValidationError as error:
-        raise InputError("; ".join(_sentence(name, schema, e) for e in error.errors())) from error
+        sentences = "; ".join(_sentence(name, schema, e) for e in error.errors())
+        raise InputError(" ".join(sentences.split())) from error
+
+
+def _read_yaml(path: Path) -> Any:
+    """The content of a YAML file. InputError where it cannot be read as a text, or as one YAML document."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; run from the project's root") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); give a readable YAML file") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise InputError(
+            f"{path} is not UTF-8: line {line} has the byte 0x{error.object[error.start]:02x}; save it as UTF-8"
+        ) from error
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        # The parser meets some texts (a date that is none, 10,000 open brackets) with an error of Python's own.
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}; correct it") from error
+
+
+def reason(error: Any) -> str:
+    """What pydantic found wrong, as the end of a sentence."""
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{message[0].lower()}{message[1:]}"
 
 
 def _sentence(section: str, schema: type[Section], error: Any) -> str:
@@ -109,5 +141,14 @@ def _sentence(section: str, schema: type[Section], error: Any) -> str:
         return f"unknown param {key}; {section} has {', '.join(schema.model_fields)}"
     if error["type"] == "missing":
         return f"param {key} is missing from {PARAMS}"
-    message = error["msg"].removeprefix("Value error, ")
-    return f"param {key}={error['input']!r}: {message[0].lower()}{message[1:]}"
+    return f"param {key}={_shown(error['input'])}: {reason(error)}"
+
+
+def _shown(value: Any) -> str:
+    """A value in one short line: a few anchors of YAML can stand for a list of billions."""
+    brief = reprlib.Repr()
+    brief.maxlevel, brief.maxstring, brief.maxother = 2, 80, 80
+    try:
+        return brief.repr(value)
+    except ValueError:  # more digits than Python writes out
+        return "(a number of thousands of digits)"

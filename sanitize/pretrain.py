@@ -5,6 +5,7 @@
 Either way data/denoiser/ then holds a diffusers pipeline directory (`unet/`, `scheduler/`, safetensors).
 """
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,19 +26,91 @@ from sanitize.paths import DENOISER, SETS
 
 LARGEST_TIMESTEP = 600
 """Training draws timesteps below this (of 1,000): sigma up to 2.6, more than any image survives."""
-EMA = 0.998
-"""Weights are averaged over the last 500 steps or so."""
+EMA, EMA_WINDOWS = 0.998, 8
+"""Weights are averaged over the last eighth of the steps or so, at most 500: the first ones, which know nothing, would
+cost .5 dB (digits, 800 steps)."""
+STEPS_8X8, LEAST_SHARE = 800, 0.25
+"""Steps for 8x8 images; larger ones need fewer, since each has more pixels to learn from, but not below this share."""
 LEAST_IMAGES = 16
 
 
-def train_denoiser(trusted: ImageSet, params: DenoiserParams, directory: Path) -> None:
+def steps_for(image_shape: tuple[int, int, int]) -> int:
+    """How many training steps suit images of this shape (h, w, channels): a function of nothing else."""
+    h, w, _ = image_shape
+    return round(STEPS_8X8 * max(LEAST_SHARE, min(1.0, 8 / math.sqrt(h * w))))
+
+
+def train_denoiser(trusted: ImageSet, params: DenoiserParams, directory: Path) -> int:
     """Train a UNet2DModel (epsilon-prediction, linear 1,000 steps) on the trusted images; save it in `directory`.
 
-    Deterministic: the same images, params and number of threads on one machine give the same bytes.
+    Deterministic: the same images, params and number of threads on one machine give the same bytes. Returns the steps
+    it took.
     """
-    from diffusers import DDPMScheduler, UNet2DModel  # imported late: it takes seconds
+    steps = params.steps or steps_for(trusted.image_shape)
+    training = Training(trusted, params, steps)
+    progress = trange(steps, desc="denoiser", unit="step", mininterval=1)
+    for _ in progress:
+        progress.set_postfix(loss=f"{training.step():.3f}", refresh=False)
+    training.save(directory)
+    return steps
 
-    h, w, channels = trusted.image_shape
+
+class Training:
+    """The training of a new denoiser, step by step. InputError for images that it cannot be trained on."""
+
+    def __init__(self, trusted: ImageSet, params: DenoiserParams, steps: int) -> None:
+        from diffusers import DDPMScheduler, UNet2DModel  # imported late: it takes seconds
+
+        require_trusted(trusted, params)
+        torch.manual_seed(params.seed)
+        depth = len(params.channels)
+        self.unet = UNet2DModel(
+            sample_size=trusted.image_shape[0],
+            in_channels=trusted.image_shape[2],
+            out_channels=trusted.image_shape[2],
+            layers_per_block=1,
+            block_out_channels=params.channels,
+            down_block_types=("DownBlock2D",) * depth,
+            up_block_types=("UpBlock2D",) * depth,
+            norm_num_groups=8,
+            add_attention=False,
+        )
+        self.scheduler = DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear", prediction_type="epsilon")
+        self.clean = torch.from_numpy(trusted.images).permute(0, 3, 1, 2).float() / 127.5 - 1
+        self.batch = params.batch
+        self.optimiser = torch.optim.AdamW(self.unet.parameters(), lr=params.learning_rate)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimiser, params.learning_rate, total_steps=steps, pct_start=0.05
+        )
+        decay = min(EMA, max(0.0, 1 - EMA_WINDOWS / steps))
+        self.average = AveragedModel(self.unet, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+        self.generator = torch.Generator().manual_seed(params.seed)
+
+    def step(self) -> float:
+        """One step; its loss."""
+        shape, generator = (self.batch, *self.clean.shape[1:]), self.generator
+        rows = torch.randint(len(self.clean), (self.batch,), generator=generator)
+        t = torch.randint(LARGEST_TIMESTEP, (self.batch,), generator=generator)
+        noise = torch.randn(shape, generator=generator)
+        predicted = self.unet(self.scheduler.add_noise(self.clean[rows], noise, t), t).sample
+        loss = functional.mse_loss(predicted, noise)
+        self.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+        self.schedule.step()
+        self.average.update_parameters(self.unet)
+        return loss.item()
+
+    def save(self, directory: Path) -> None:
+        """The network of averaged weights with its scheduler, as a diffusers directory."""
+        averaged: Any = self.average.module
+        averaged.save_pretrained(directory / "unet", safe_serialization=True)
+        self.scheduler.save_pretrained(directory / "scheduler")
+
+
+def require_trusted(trusted: ImageSet, params: DenoiserParams) -> None:
+    """InputError unless a denoiser of these channels can be trained on these images."""
+    h, w, _ = trusted.image_shape
     if len(trusted) < LEAST_IMAGES:
         raise InputError(
             f"the trusted set has {len(trusted)} images, too few to train a denoiser; "
@@ -48,43 +121,6 @@ def train_denoiser(trusted: ImageSet, params: DenoiserParams, directory: Path) -
             f"the trusted images are {w}x{h}; the denoiser trained here takes square images whose side divides by "
             f"{2 ** (len(params.channels) - 1)}, so resize them or name a pretrained one in denoiser.source"
         )
-    torch.manual_seed(params.seed)
-    depth = len(params.channels)
-    unet = UNet2DModel(
-        sample_size=h,
-        in_channels=channels,
-        out_channels=channels,
-        layers_per_block=1,
-        block_out_channels=params.channels,
-        down_block_types=("DownBlock2D",) * depth,
-        up_block_types=("UpBlock2D",) * depth,
-        norm_num_groups=8,
-        add_attention=False,
-    )
-    scheduler = DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear", prediction_type="epsilon")
-    clean = torch.from_numpy(trusted.images).permute(0, 3, 1, 2).float() / 127.5 - 1
-    optimiser = torch.optim.AdamW(unet.parameters(), lr=params.learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, params.learning_rate, total_steps=params.steps, pct_start=0.05
-    )
-    average = AveragedModel(unet, multi_avg_fn=get_ema_multi_avg_fn(EMA))  # type: ignore[no-untyped-call]
-    generator = torch.Generator().manual_seed(params.seed)
-    progress = trange(params.steps, desc="denoiser", unit="step", mininterval=1)
-    for _ in progress:
-        rows = torch.randint(len(clean), (params.batch,), generator=generator)
-        t = torch.randint(LARGEST_TIMESTEP, (params.batch,), generator=generator)
-        noise = torch.randn((params.batch, channels, h, w), generator=generator)
-        predicted = unet(scheduler.add_noise(clean[rows], noise, t), t).sample
-        loss = functional.mse_loss(predicted, noise)
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        schedule.step()
-        average.update_parameters(unet)
-        progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-    averaged: Any = average.module
-    averaged.save_pretrained(directory / "unet", safe_serialization=True)
-    scheduler.save_pretrained(directory / "scheduler")
 
 
 def main() -> None:
@@ -92,8 +128,9 @@ def main() -> None:
     trusted = load(SETS["trusted"])
     with replacing(DENOISER) as scratch:
         scratch.mkdir()
+        steps = None
         if params.source == "train":
-            train_denoiser(trusted, params, scratch)
+            steps = train_denoiser(trusted, params, scratch)
         else:
             copy_denoiser(find_denoiser(params.source, params.revision), scratch)
         denoiser = load_denoiser(scratch)  # refuses what cannot be used before anything is replaced
@@ -105,6 +142,7 @@ def main() -> None:
                 "revision": params.revision,
                 "state": "disjoint" if params.source == "train" else params.provenance,
                 "trained_on": trusted.digest if params.source == "train" else None,
+                "steps": steps,
                 "made_for": asdict(denoiser.facts),
             },
         )

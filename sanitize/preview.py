@@ -17,7 +17,7 @@ from sanitize.errors import InputError
 from sanitize.files import replacing
 from sanitize.fitting import FITS, Fit, fitting_for
 from sanitize.imageset import ImageSet, read_all
-from sanitize.noise import draw_entropy
+from sanitize.noise import check_sigma, draw_entropy
 from sanitize.sanitizer import as_pixels, sanitize_batch
 from sanitize.sources import Source, open_source
 
@@ -126,6 +126,7 @@ def main() -> None:
     flags.add_argument("--columns", type=int, default=10, help="images a line (default 10)")
     flags.add_argument("--seed", type=int, default=0, help="of the random sample")
     args = flags.parse_args()
+    check_sigma(args.sigma, "--sigma")
     if args.columns < 1:
         raise InputError(f"--columns {args.columns} shows nothing; give 1 or more")
     source = open_source(args.input)

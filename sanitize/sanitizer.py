@@ -11,9 +11,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sanitize.denoiser import Denoiser
+from sanitize.device_noise import pixel_noise_on
 from sanitize.fitting import Fitting, fitting_for
 from sanitize.imageset import ImageSet
-from sanitize.noise import Role, standard_normal
+from sanitize.noise import Role, check_sigma
+from sanitize.rounded_gaussian import LEVELS
 from sanitize.timestep import require_reachable
 
 BATCH = 256
@@ -38,22 +40,23 @@ def sanitize_batch(
     """The five steps, for images uint8 (n, h, w, c). Row i depends on images[i], ids[i] and the arguments alone.
 
     Returns uint8 (n, h, w, c). Without a denoiser (RAB's way) step 4 is left out and the noised images come back as
-    they are: float32 in [0,1] units, neither clipped nor rounded. `fitting` says how images of another size or depth
+    they are: float32 in [0,1] units, whole 255ths, not clipped. `fitting` says how images of another size or depth
     meet the denoiser (default: they have its size); `denoise` is a faster way to the same answers than the denoiser's
     own, for up to `batch` rows at once.
     """
     if denoiser is not None and fitting is None:
         fitting = fitting_for(np.array([images.shape[1:3]]), images.shape[3], denoiser.facts, "exact")
-    # 1. pixels in [0, 1] at the noise's resolution: nothing is computed from them, nothing is clipped
-    pixels = fitting.before_noise(images) if fitting else images.astype(np.float32) / 255
-    # 2. this image's noise of this draw
-    noise = standard_normal(entropy, role, draw, ids, pixels.shape[1:])
-    # 3. noise of exactly sigma; everything after this line is post-processing
-    noised = pixels + np.float32(sigma) * noise
+    device = denoiser.device if denoiser else torch.device("cpu")
+    # 1. whole pixel values at the noise's resolution: nothing is computed from them, nothing is clipped
+    pixels = torch.from_numpy(fitting.before_noise(images) if fitting else images.astype(np.int32)).to(device)
+    # 2. this image's noise of this draw, in whole pixel values as well
+    noise = pixel_noise_on(device, entropy, role, draw, ids, tuple(pixels.shape[1:]), sigma)
+    # 3. their sum is exact: the image under ideal noise of exactly sigma, rounded. All that follows is post-processing
+    noised = (pixels + noise).to(torch.float32) / LEVELS
     if denoiser is None or fitting is None:
-        return noised
-    # 4. one step of the denoiser
-    inputs = fitting.into_network(torch.from_numpy(noised).permute(0, 3, 1, 2).to(denoiser.device))
+        return noised.numpy()
+    # 4. one step of the denoiser, on float32 in [0,1] units
+    inputs = fitting.into_network(noised.permute(0, 3, 1, 2))
     step = denoise or (lambda part: denoiser.denoise(part, sigma))
     parts = inputs.split(batch)  # type: ignore[no-untyped-call]
     answers = torch.cat([step(part) for part in parts])
@@ -79,6 +82,7 @@ def sanitize(
     Shapes, types and `denoise` as there. InputError unless sigma is within reach and the denoiser is made for images
     of this size.
     """
+    check_sigma(sigma)
     require_reachable(sigma, denoiser.facts.largest_sigma if denoiser else math.inf)
     h, w, channels = raw.image_shape
     fitting = fitting_for(np.array([[h, w]]), channels, denoiser.facts, "exact") if denoiser else None

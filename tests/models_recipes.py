@@ -1,7 +1,8 @@
 """Recipes that train in a blink."""
 
 from models.params import TrainParams
-from models.plan import Plan, recipe_of
+from models.plan import Plan, noise_distance_of, recipe_of
+from sanitize.noise import NOISE_STREAM
 
 QUICK = TrainParams(
     architecture="mlp",
@@ -47,5 +48,7 @@ PLAN = Plan(
     batch_of_draws=5,
     entropy_spec="os",
     code_digest="code",
+    noise_stream=NOISE_STREAM,
+    noise_distance=noise_distance_of(150, (8, 8, 1), 0.5),
 )
 """A plan of such models."""

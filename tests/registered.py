@@ -1,7 +1,6 @@
 """A real ensemble of fourteen small models in a real store: planned, trained, registered, certified; then copied."""
 
 import shutil
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -183,15 +182,12 @@ def the_version(store: Store, number: int) -> Registered:
 
 
 def copy_of(snapshot: Path, target: Path) -> Store:
-    """A copy of a working directory with its store; artifact addresses follow. `target` must be the one now."""
+    """A copy of a working directory with its store. `target` must be the one now."""
     shutil.copytree(snapshot, target, dirs_exist_ok=True)
-    with sqlite3.connect(target / ".mlflow" / "mlflow.db") as database:
-        for table, column in (
-            ("runs", "artifact_uri"),
-            ("experiments", "artifact_location"),
-            ("model_versions", "source"),
-            ("model_versions", "storage_location"),
-        ):
-            database.execute(f"update {table} set {column} = replace({column}, ?, ?)", (str(snapshot), str(target)))
+    return connect_here()
+
+
+def connect_here() -> Store:
+    """The store of the working directory, in a process that has read it elsewhere."""
     _artifact_repos_cache.clear()  # MLflow remembers where a run's artifacts lay
     return connect()

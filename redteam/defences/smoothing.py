@@ -5,15 +5,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from models.certificate import certify
+from models.certificate import Floats, certify
+from models.plan import noise_distance_of
 from models.votes import count_votes
-from redteam.defences.interface import Certified, Context, Defended, Images, Ints, answers_of
+from redteam.defences.interface import Context, Defended, Images, Ints, answers_of
 from redteam.victims import Victim
 from sanitize.denoiser import Denoiser
 from sanitize.errors import InputError
 from sanitize.fast import accelerate
 from sanitize.imageset import ImageSet
-from sanitize.noise import training_seed
+from sanitize.noise import check_sigma, training_seed
 from sanitize.sanitizer import sanitize
 
 BATCH = 64
@@ -25,8 +26,8 @@ def require_smoothing(models: int, sigma: float, raw: ImageSet, denoiser: Denois
     """InputError for a number of models or a sigma that is none."""
     if not 1 <= models <= MEMBERS_MOST:
         raise InputError(f"models={models} cannot vote; give 1 (nothing certified) to {MEMBERS_MOST}")
-    if not (np.isfinite(sigma) and sigma > 0):
-        raise InputError(f"sigma={sigma} is no noise; give a positive number, in [0,1] pixel units")
+    if not check_sigma(sigma):
+        raise InputError("sigma=0 is no noise; give a positive number, in [0,1] pixel units")
     if denoiser is not None and raw.image_shape[2] > denoiser.facts.channels:
         raise InputError(f"the denoiser takes {denoiser.facts.channels} channel(s), not {raw.image_shape[2]}")
 
@@ -57,6 +58,9 @@ def smoothed(
     def counts(images: Images) -> Ints:
         return count_votes(dict(enumerate(votes(images))), models, len(images), victim.classes)
 
-    radius: Certified = lambda images: certify(counts(images), models, context.sigma, context.alpha)  # noqa: E731
+    def radius(images: Images) -> tuple[Ints, Floats]:
+        distance = noise_distance_of(len(raw), raw.image_shape, context.sigma)
+        return certify(counts(images), models, context.sigma, context.alpha, distance=distance)
+
     plain = Defended(lambda images: counts(images).argmax(axis=1), seconds)
     return replace(plain, votes=votes, radius=radius)

@@ -139,7 +139,10 @@ def test_lost_batches_are_given_out_again_while_any_is_getting_done(store, plann
 
 
 def test_where_nothing_gets_done_the_flow_gives_up_in_a_sentence(store, planned):
-    with in_this_process(lose=100) as flow, pytest.raises(InputError, match="3 of 3 batches failed; mend that and run"):
+    with (
+        in_this_process(lose=100) as flow,
+        pytest.raises(InputError, match="3 of 3 batches failed; fix the cause"),
+    ):
         smooth_module.make_prefix(store, planned, 14, "none", "processes")
     assert len(flow.given) == 6
     finish(store, planned.run_id, "FAILED")

@@ -1,6 +1,7 @@
 """The gate and the review: what promotes a version, who does, and what stands in the registry afterwards."""
 
 import json
+import os
 import sys
 
 import pytest
@@ -9,7 +10,8 @@ from registered import M, make_ensemble, set_params, the_version
 from flows import review
 from flows.audit import CERTIFICATE
 from flows.card import card
-from flows.review import approve, reject, side_by_side
+from flows.gate import earned
+from flows.review import approve, reject, reviewer, side_by_side
 from flows.store import SMOOTHED, TAG, aliases_of
 from models.params import Threshold
 from sanitize.errors import InputError
@@ -83,10 +85,10 @@ def test_an_approval_needs_the_gate_and_lands_in_the_registry_with_its_reason(ve
         InputError, match="version 1 does not pass the gate and was not approved: .*certified accuracy at R"
     ):
         approve(version.store, 1, "looks good", "ada")
-    assert f"{TAG}review" not in version.tags()
+    assert not {f"{TAG}review", f"{TAG}gate"} & version.tags().keys()
     lower_the_gate()
-    checks = approve(version.store, 1, "good enough for the pilot", "ada")
-    assert [check.name for check in checks] == [
+    verdict = approve(version.store, 1, "good enough for the pilot", "ada")
+    assert [check.name for check in verdict.checks] == [
         "accuracy of the vote",
         "certified accuracy at R = 0",
         "entropy",
@@ -116,6 +118,114 @@ def test_a_newer_certified_version_takes_the_alias_over(version):
     assert aliases_of(version.store, SMOOTHED) == {"certified": 2}
 
 
+def test_approving_one_version_leaves_the_candidate_alone(version):
+    the_version(version.store, 2).gate()
+    version.certify()
+    lower_the_gate()
+    assert approve(version.store, 1, "it is the better one", "ada").moves == ("version 1 has the alias certified",)
+    assert aliases_of(version.store, SMOOTHED) == {"candidate": 2, "certified": 1}
+
+
+def test_with_three_versions_only_certified_moves_and_says_from_where(version):
+    store = version.store
+    third = make_ensemble(store, m=M + 2)
+    third.certify()
+    version.certify()
+    version.gate(approval="automatic")
+    third.gate()
+    lower_the_gate()
+    assert aliases_of(store, SMOOTHED) == {"certified": 1, "candidate": 3}
+    with pytest.raises(InputError, match="version 2 does not pass the gate and was not approved: audit: failed"):
+        approve(store, 2, "reports/ are of version 1", "ada")
+    assert aliases_of(store, SMOOTHED) == {"certified": 1, "candidate": 3}
+    the_version(store, 2).certify()
+    assert approve(store, 2, "better", "ada").moves == ("version 2 has the alias certified, which version 1 had",)
+    assert aliases_of(store, SMOOTHED) == {"certified": 2, "candidate": 3}
+    third.certify()
+    assert approve(store, 3, "better still", "ada").moves == (
+        "version 3 has the alias certified, which version 2 had",
+        "version 3 lost the alias candidate",
+    )
+    assert aliases_of(store, SMOOTHED) == {"certified": 3}
+    assert approve(store, 3, "as I said", "ada").moves == ()
+
+
+def test_rejecting_one_version_leaves_the_others_their_aliases(version):
+    store, second = version.store, the_version(version.store, 2)
+    version.gate(approval="automatic")
+    second.gate()
+    assert reject(store, 1, "withdrawn", "ada") == ("version 1 lost the alias certified",)
+    assert aliases_of(store, SMOOTHED) == {"candidate": 2}
+    assert reject(store, 1, "withdrawn", "ada") == ()
+    assert reject(store, 2, "withdrawn", "ada") == ("version 2 lost the alias candidate",)
+
+
+def test_an_older_version_that_is_certified_again_takes_no_alias_from_a_newer_one(version):
+    store, second = version.store, the_version(version.store, 2)
+    second.gate()
+    moves = version.gate().moves
+    assert moves == ("version 1 has no alias: another one is certified or a newer one awaits its review",)
+    assert aliases_of(store, SMOOTHED) == {"candidate": 2}
+    assert second.gate(approval="automatic").moves == (
+        "version 2 has the alias certified",
+        "version 2 lost the alias candidate",
+    )
+    version.gate(approval="automatic")
+    assert aliases_of(store, SMOOTHED) == {"certified": 2}
+    lower_the_gate()
+    version.certify()
+    approve(store, 1, "back to the old one", "ada")
+    second.certify()
+    second.gate()  # as `flows.certify --version 2` does: the certified one stays
+    assert aliases_of(store, SMOOTHED) == {"certified": 1, "candidate": 2}
+
+
+@pytest.mark.parametrize(
+    ("held", "number", "review", "automatic", "alias"),
+    [
+        ({}, 1, None, False, "candidate"),
+        ({}, 1, None, True, "certified"),
+        ({"candidate": 1}, 2, None, False, "candidate"),
+        ({"candidate": 2}, 1, None, False, None),
+        ({"certified": 1}, 1, None, False, "certified"),
+        ({"certified": 1}, 2, None, False, "candidate"),
+        ({"certified": 1}, 2, None, True, "certified"),
+        ({"certified": 2}, 1, None, True, None),
+        ({"certified": 2}, 1, "approved", False, None),
+        ({"certified": 2, "candidate": 1}, 1, None, True, "candidate"),
+        ({"candidate": 2}, 1, "approved", False, "certified"),
+        ({"candidate": 1}, 1, "rejected", True, None),
+    ],
+)
+def test_what_a_version_that_passes_earns(held, number, review, automatic, alias):
+    assert earned(held, number, passed=True, review=review, automatic=automatic) == alias
+    assert earned(held, number, passed=False, review=review, automatic=automatic) is None
+
+
+def test_a_reviewer_is_named_or_asked_for(tmp_path, monkeypatch):
+    for name in ("USER", "LOGNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
+    assert reviewer(" ada ") == "ada"
+    for account in ("", "root"):
+        monkeypatch.setenv("USER", account)
+        with pytest.raises(InputError, match=r"nothing says who decides: .*--by NAME, or set `git config user.name`$"):
+            reviewer(None)
+    with pytest.raises(InputError, match="nothing says who decides"):
+        reviewer(" ")
+    (tmp_path / "gitconfig").write_text("[user]\n\tname = Ada L.\n")
+    assert reviewer(None) == "Ada L."
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(InputError, match="nothing says who decides"):
+        reviewer(None)
+    monkeypatch.setenv("LOGNAME", "grace")
+    assert reviewer(None) == "grace"
+    monkeypatch.setenv("USER", "ada")
+    assert reviewer(None) == "ada"
+
+
 def test_the_versions_stand_side_by_side(version):
     version.gate(accuracy=1.0)
     the_version(version.store, 2).gate()
@@ -141,6 +251,9 @@ def test_the_review_command_says_what_is_wrong(version, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["review"])
     review.main()
     assert "R > 0.50" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["review", "reject", "1", "--reason", "withdrawn", "--by", "ada"])
+    review.main()
+    assert capsys.readouterr().out == "smoothed-classifier version 1 is rejected by ada: it had no alias\n"
 
 
 def test_the_model_card_says_what_holds_and_what_does_not(version):

@@ -43,13 +43,13 @@ def networks_of(version: Registered) -> Path:
     return Path(f".mlflow/artifacts/{version.version.run_id}/artifacts/ensemble/data/networks")
 
 
-def test_bad_images_are_refused_in_a_sentence(version):
-    model = SmoothedClassifier(networks_of(version))
-    with pytest.raises(InputError, match="the images are float64; give uint8 pixels"):
-        model.predict(np.zeros((2, 8, 8)))
-    with pytest.raises(InputError, match=r"the images have the shape \(2, 9, 8\); this model takes"):
-        model.predict(np.zeros((2, 9, 8), np.uint8))
-    assert model.predict(np.zeros((0, 8, 8), np.uint8)).empty
+def test_the_ensemble_asked_without_mlflow_refuses_bad_images_too(version):
+    model, takes = SmoothedClassifier(networks_of(version)), r"; this model takes images of shape \(n, 8, 8\)"
+    for ask in (model.predict, model.certify, model.votes):
+        with pytest.raises(InputError, match=f"the images are float16{takes}"):
+            ask(np.zeros((2, 8, 8), np.float16))
+        with pytest.raises(InputError, match=rf"the images have the shape \(2, 9, 8\){takes}"):
+            ask(np.zeros((2, 9, 8), np.uint8))
 
 
 def test_a_network_that_was_exchanged_is_refused(version):

@@ -50,7 +50,7 @@ def test_the_plan_has_everything_that_determines_the_draws(project):
         ({"sanitize": {"sigma": -1.0}}, "param sanitize.sigma=-1.0"),
         ({"smooth": {"selection": 5}}, "certify.method='binary' and smooth.selection=5 do not fit"),
         ({"certify": {"method": "split"}}, "certify.method='split' and smooth.selection=0 do not fit"),
-        ({"smooth": {"test_sigma": 100.0}}, "sigma=100 exceeds the schedule's largest noise level 78.7"),
+        ({"smooth": {"test_sigma": 25}}, "smooth.test_sigma=25: sigma=25 is above 4"),
         ({"smooth": {"test_sigma": -0.1}}, "param smooth.test_sigma=-0.1"),
         (
             {"train": {"mode": "fine-tune", "initial_weights": "data/pretrained/no"}},

@@ -98,8 +98,12 @@ def test_an_array_comes_back_as_an_array_and_a_second_run_draws_other_noise(run,
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"--sigma": 1000}, "sigma=1000 exceeds the schedule's largest noise level"),
-        ({"--sigma": -1}, "sigma=-1.0 is no noise level"),
+        (
+            {"--sigma": 25},
+            "--sigma=25 is above 4, the largest noise accepted in [0,1] pixel units; is it meant in 0..255",
+        ),
+        ({"--sigma": 1000}, "Then give 3.92 (1000/255)"),
+        ({"--sigma": -1}, "--sigma=-1 is no noise level"),
         ({"--sigma": "nan"}, "sigma=nan is no noise level"),
         ({"--denoiser": "data/no-denoiser"}, "the denoiser directory data/no-denoiser does not exist"),
         ({"--input": "nowhere"}, "nowhere does not exist"),

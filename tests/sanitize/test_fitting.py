@@ -9,7 +9,7 @@ from sanitize.denoiser import load_denoiser
 from sanitize.denoiser_files import Facts
 from sanitize.errors import InputError
 from sanitize.fitting import fitting_for
-from sanitize.noise import standard_normal
+from sanitize.noise import pixel_noise
 from sanitize.sanitizer import sanitize_batch
 
 GREY, COLOUR = Facts(1, 8, 78.0), Facts(3, 8, 78.0)
@@ -49,7 +49,8 @@ def test_tiles_cut_noise_that_was_made_at_the_images_own_size(tmp_path):
 
     raw = images(2, 12, 8, 1)
     made = sanitize_batch(raw, ["a", "b"], 0.5, denoiser, FIXED, 0, fitting=fitting, denoise=watch)
-    noised = raw.astype(np.float32) / 255 + np.float32(0.5) * standard_normal(FIXED, "noise", 0, ["a", "b"], (12, 8, 1))
+    noise = pixel_noise(FIXED, "noise", 0, ["a", "b"], (12, 8, 1), 0.5)
+    noised = (raw + noise).astype(np.float32) / np.float32(255)
     whole = torch.from_numpy(noised).permute(0, 3, 1, 2)
     torch.testing.assert_close(seen[0], torch.cat([whole[:, :, :8], whole[:, :, 4:]]))
     assert made.shape == raw.shape
@@ -61,11 +62,11 @@ def test_resizing_comes_before_the_noise_and_clips_nothing():
     edge[:, :, 6:] = 255
     working = fitting.before_noise(edge)
     assert working.shape == (1, 8, 8, 3)
-    assert working.dtype == np.float32
-    assert working.min() < 0 or working.max() > 1  # a bicubic edge overshoots; it is left as it is
+    assert working.dtype == np.int32  # whole values before the noise: their sum with whole noise is exact
+    assert working.min() < 0 or working.max() > 255  # a bicubic edge overshoots; it is left as it is
     halves = fitting.before_noise(edge // 2 * 2)
-    np.testing.assert_allclose(halves, working * (254 / 255), atol=1e-5)  # linear: the radius means the same everywhere
-    out = fitting.out_of_network(torch.from_numpy(working).permute(0, 3, 1, 2), 1, 16, 12)
+    np.testing.assert_allclose(halves, working * (254 / 255), atol=1)  # linear, but for the rounding
+    out = fitting.out_of_network(torch.from_numpy(working / np.float32(255)).permute(0, 3, 1, 2), 1, 16, 12)
     assert out.shape == (1, 3, 16, 12)
     assert 0 <= float(out.min()) <= float(out.max()) <= 1
 

@@ -6,14 +6,15 @@ from tiny import FIXED, save_tiny_denoiser
 
 from sanitize.denoiser import load_denoiser
 from sanitize.errors import InputError
-from sanitize.noise import standard_normal
+from sanitize.noise import pixel_noise
 from sanitize.sanitizer import as_pixels, sanitize, sanitize_batch
 
 
 def test_noise_of_exactly_sigma_is_added_to_the_pixels_as_supplied(small_set):
     noised = sanitize(small_set, 0.7, None, FIXED, draw=2)
-    noise = standard_normal(FIXED, "noise", 2, small_set.ids, (8, 8, 1))
-    np.testing.assert_array_equal(noised, small_set.images.astype(np.float32) / 255 + np.float32(0.7) * noise)
+    noise = pixel_noise(FIXED, "noise", 2, small_set.ids, (8, 8, 1), 0.7)
+    np.testing.assert_array_equal(noised, (small_set.images + noise).astype(np.float32) / np.float32(255))
+    assert noise.std() / 255 == pytest.approx(0.7, rel=0.05)
 
 
 def test_nothing_is_clipped_or_rounded_before_the_noise(small_set):
@@ -82,7 +83,7 @@ def test_images_of_another_size_are_refused(small_set, tmp_path):
 
 
 def test_a_sigma_out_of_reach_is_refused(small_set, denoiser):
-    with pytest.raises(InputError, match="sigma=1000 exceeds"):
+    with pytest.raises(InputError, match="sigma=1000 is above 4"):
         sanitize(small_set, 1000, denoiser, FIXED, 0)
     with pytest.raises(InputError, match="sigma=-1"):
         sanitize(small_set, -1, None, FIXED, 0)

@@ -1,0 +1,169 @@
+"""How long `dvc repro` will take, stage by stage: said before the long work begins, from a few seconds of it.
+
+    python -m flows.estimate
+
+The stage `denoiser` begins with it. It reads params.yaml and the sets that `ingest` made, writes nothing, and stops
+nothing: what a later stage will refuse is said here, and refused there.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from flows.machine import gpus, words, workers
+from flows.planning import make_plan
+from flows.reach import radius_asked, require_reach
+from models.draw import Materials, make_batch
+from models.extractors import accelerated, load_extractor
+from models.params import GateParams, SmoothParams, TrainParams
+from sanitize import errors
+from sanitize.denoiser import Denoiser, load_denoiser
+from sanitize.errors import InputError
+from sanitize.fast import accelerate
+from sanitize.imageset import ImageSet, load
+from sanitize.params import DenoiserParams, SanitizeParams, read_params
+from sanitize.paths import SETS
+from sanitize.pretrain import Training, steps_for
+from sanitize.sanitizer import sanitize
+
+BUDGET = 1.2
+"""Seconds that each measurement may take, beyond one step of it."""
+AT_ONCE = 25
+"""Draws that are trained at once in the measurement, at most."""
+START = {"denoiser": 8, "sanitize": 8, "train": 12, "smooth": 30, "certify": 30}
+"""Seconds a stage takes beside its work on 2 cores: libraries, the store, its services, pictures."""
+WORTH = 60.0
+"""Seconds of the denoiser's training from which a smaller one is offered."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds: of a step of the denoiser's training, of sanitizing an image, of training one model on the raw set."""
+
+    step: float | None
+    image: float
+    model: float
+
+
+def estimate() -> str:
+    """A table of the stages that come after `ingest`, and what would make them shorter."""
+    wanted, recipe = read_params("denoiser", DenoiserParams), read_params("train", TrainParams)
+    smooth, noise = read_params("smooth", SmoothParams), read_params("sanitize", SanitizeParams)
+    gate = read_params("gate", GateParams)
+    trusted, raw, test = (load(SETS[name]) for name in ("trusted", "raw", "test"))
+    steps = wanted.steps or steps_for(trusted.image_shape)
+    trained_here = wanted.source == "train"
+    training = Training(trusted, wanted, steps) if trained_here else None
+    costs = Costs(
+        _each(training.step) if training else None,
+        _sanitizing(raw, noise, training, wanted),
+        _model(raw, test, noise.sigma, recipe, smooth),
+    )
+    images = len(raw) + (len(test) if smooth.test_sigma else 0)
+    draw, draws = images * costs.image + costs.model, smooth.m + smooth.selection
+    at_once = max(1, gpus()) if torch.cuda.is_available() else min(workers(), -(-draws // smooth.batch_of_draws))
+    work = {
+        "denoiser": (
+            steps * (costs.step or 0.0),
+            f"{steps:,} steps" if trained_here else f"from {wanted.source}",
+        ),
+        "sanitize": (len(raw) * costs.image, f"{len(raw):,} images"),
+        "train": (costs.model, "one model"),
+        "smooth": (draws * draw / at_once, f"{draws:,} models, {at_once} processes"),
+        "certify": (gate.replay * smooth.batch_of_draws * draw, f"{gate.replay} draws made again"),
+    }
+    seconds = {stage: START[stage] + spent for stage, (spent, _) in work.items()}
+    total = sum(seconds.values())
+    lines = [f"`dvc repro` will take about {words(total)} from here, if this machine stays as busy as it is now:"]
+    lines += [f"  {stage:9} {words(seconds[stage]):>8}   {what}" for stage, (_, what) in work.items()]
+    if training and costs.step and work["denoiser"][0] > max(WORTH, total / 3):
+        lines.append(_smaller(trusted, wanted, steps))
+    try:
+        require_reach(make_plan({}), 0, radius_asked(gate))
+    except InputError as error:
+        lines.append(f"The stage smooth will refuse this: {error}.")
+    return "\n".join(lines)
+
+
+def _each(step: Callable[[], object]) -> float:
+    """Seconds a call takes: of at least one after a first that warms up, as many as the budget holds."""
+    step()
+    count, started = 0, time.perf_counter()
+    while time.perf_counter() < started + BUDGET:
+        step()
+        count += 1
+    return (time.perf_counter() - started) / count
+
+
+def _sanitizing(raw: ImageSet, noise: SanitizeParams, training: Training | None, wanted: DenoiserParams) -> float:
+    """Seconds an image takes, with the denoiser as it is before its training: that is as fast as after it."""
+    some = raw.take(np.arange(min(len(raw), 64)))
+    denoiser: Denoiser | None = None
+    if noise.denoise and training:
+        with tempfile.TemporaryDirectory() as folder:
+            training.save(Path(folder))
+            denoiser = load_denoiser(Path(folder), "cuda" if torch.cuda.is_available() else "cpu")
+    elif noise.denoise and Path(wanted.source).is_dir():
+        denoiser = load_denoiser(Path(wanted.source), "cuda" if torch.cuda.is_available() else "cpu")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(int(os.environ.get("CLEANLABEL_THREADS", "1")))
+    fast = accelerate(denoiser, noise.sigma, len(some), len(some)) if denoiser else None
+    seconds = _each(lambda: sanitize(some, noise.sigma, denoiser, bytes(32), 0, denoise=fast, batch=len(some)))
+    torch.set_num_threads(threads)
+    return seconds / len(some)
+
+
+def _model(raw: ImageSet, test: ImageSet, sigma: float, recipe: TrainParams, smooth: SmoothParams) -> float:
+    """Seconds one model's training takes, from an epoch on a part of the raw set, noised alone."""
+    part = raw.take(np.arange(min(len(raw), max(64, 4 * recipe.batch))))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(int(os.environ.get("CLEANLABEL_THREADS", "1")))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    extractor = None
+    if recipe.mode == "transfer" and recipe.initial_weights:
+        extractor = load_extractor(Path(recipe.initial_weights))
+        extractor.network.to(device)
+        extractor = accelerated(extractor)
+    short = recipe.model_copy(update={"epochs": 1, "warm_epochs": 0})
+    if not extractor:
+        short = short.model_copy(update={"mode": "scratch", "initial_weights": None})
+    asked = test.take(np.arange(min(len(test), 16)))
+    materials = Materials(part, asked, sigma, None, short, AT_ONCE, extractor=extractor, device=device)
+    count = min(AT_ONCE, smooth.batch_of_draws)
+    draws = range(count if materials.stacked(count) else 1)
+    made = [list(make_batch(replace(materials), bytes(32), draws)) for _ in range(2)][1]  # the first warms up
+    torch.set_num_threads(threads)
+    epochs = 1 if extractor else recipe.epochs + recipe.warm_epochs
+    return sum(one.train_seconds for one in made) / len(made) * epochs * len(raw) / len(part)
+
+
+def _smaller(trusted: ImageSet, wanted: DenoiserParams, steps: int) -> str:
+    """What a smaller denoiser would take, as a sentence."""
+    channels = tuple(max(8, width // 16 * 8) for width in wanted.channels)
+    own = steps_for(trusted.image_shape)
+    fewer = f" With denoiser.steps: null it takes {own:,} steps, not {steps:,}." if own < steps else ""
+    if channels == wanted.channels:
+        return f"Most of it is the denoiser.{fewer}"
+    least = wanted.model_copy(update={"channels": channels})
+    seconds = min(steps, own) * _each(Training(trusted, least, steps).step)
+    return (
+        f"Much of it is the denoiser's training: denoiser.channels: {list(channels)} takes about {words(seconds)}, "
+        f"and denoises less well; a pretrained one (denoiser.source) takes none.{fewer}"
+    )
+
+
+def main() -> None:
+    try:
+        print(estimate(), flush=True)
+    except InputError as error:  # the stage that it concerns refuses it
+        print(f"No estimate of the time: {error}.", flush=True)
+
+
+if __name__ == "__main__":
+    errors.run(main)

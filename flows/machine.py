@@ -1,0 +1,29 @@
+"""How much this machine does at once, and how long that takes, in words. Without Prefect, which is slow to import."""
+
+import os
+from pathlib import Path
+
+from sanitize.errors import InputError
+
+
+def workers() -> int:
+    """How many batches are made at once on this machine: CLEANLABEL_WORKERS, or one a core."""
+    asked = os.environ.get("CLEANLABEL_WORKERS", "")
+    if asked and not (asked.isdecimal() and int(asked) > 0):
+        raise InputError(f"CLEANLABEL_WORKERS={asked!r} is no number of processes; give 1 or more")
+    return int(asked) if asked else len(os.sched_getaffinity(0))
+
+
+def gpus() -> int:
+    """GPUs of this machine: CLEANLABEL_GPUS, or those the driver shows."""
+    asked = os.environ.get("CLEANLABEL_GPUS", "")
+    if asked and not asked.isdecimal():
+        raise InputError(f"CLEANLABEL_GPUS={asked!r} is no number of GPUs; give 0 or more")
+    return int(asked) if asked else len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+def words(seconds: float) -> str:
+    """A time as a person says it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

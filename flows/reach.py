@@ -1,0 +1,64 @@
+"""Whether a gate is within a plan's reach: what its models certify where all agree, known before any is made."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from models.answers import largest_radius
+from models.anytime import look_shares
+from models.params import GateParams
+from models.plan import Plan, chosen_looks, least_models
+from sanitize.errors import InputError
+from sanitize.noise import LARGEST_SIGMA
+
+MOST_MODELS = 100_000
+"""Above this no number of models is offered: it would be no way out."""
+
+
+def radius_asked(gate: GateParams) -> float:
+    """The largest joint radius at which the gate asks for any certified accuracy; -1 if it asks for none."""
+    return max((asked.radius for asked in gate.certified_accuracy if asked.at_least > 0), default=-1.0)
+
+
+def reach(plan: Plan, attempt: int) -> float:
+    """The largest radius that the plan's ensemble can certify, over all looks that may be its last."""
+    return max(largest_radius(plan, attempt, t) for t in (plan.looks or (plan.m,)))
+
+
+def require_reach(plan: Plan, attempt: int, asked: float) -> None:
+    """InputError unless the plan's ensemble could certify a radius above `asked`, the gate's largest."""
+    largest = reach(plan, attempt)
+    if asked < 0 or largest > asked or not plan.certifiable:
+        return
+    models = _least(lambda m: reach(with_models(plan, m), attempt) > asked, plan.m, MOST_MODELS)
+    sigma = float(np.ceil(plan.sigma * asked / largest * 1000 + 1e-6) / 1000) if largest else np.inf
+    ways = [f"raise smooth.m to at least {models}"] if models else []
+    if sigma <= LARGEST_SIGMA and reach(replace(plan, sigma=sigma), attempt) > asked:
+        ways.append(f"raise sanitize.sigma to at least {sigma:g}")
+    ways.append("lower the radii of gate.certified_accuracy")
+    again = f" in attempt {attempt + 1} on this raw set, recipe and sigma" if attempt else ""
+    raise InputError(
+        f"the gate asks for certified accuracy at R = {asked:g}, and smooth.m={plan.m} models at "
+        f"sanitize.sigma={plan.sigma:g} certify at most R = {largest:.3f}{again}, where all of them agree: "
+        f"{', '.join(ways[:-1])}{' or ' if len(ways) > 1 else ''}{ways[-1]}"
+    )
+
+
+def with_models(plan: Plan, m: int) -> Plan:
+    """The plan with m models; with looks, as they are chosen for so many."""
+    if plan.stopping == "none":
+        return replace(plan, m=m)
+    looks = chosen_looks(m, least_models(plan.level(0), plan.method, plan.classes), plan.batch_of_draws)
+    return replace(plan, m=m, looks=looks, shares=look_shares(looks) if plan.stopping == "looks" else ())
+
+
+def _least(enough: Callable[[int], bool], low: int, most: int) -> int | None:
+    """The least m in low+1..most that is enough, by bisection; None if `most` is not."""
+    if low >= most or not enough(most):
+        return None
+    high = most
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high

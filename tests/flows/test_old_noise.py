@@ -1,0 +1,46 @@
+"""Ensembles made with the earlier noise: nothing old is silently read as new."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from models_recipes import PLAN
+from registered import make_ensemble, make_sets
+
+from flows.ensemble import NETWORKS
+from models.plan import OLD_STREAM, plan_from_dict, require_exact_noise
+from models.smoothed import SmoothedClassifier
+from sanitize.errors import InputError
+from sanitize.noise import NOISE_STREAM
+
+SENTENCE = r"drawn the way cleanlabel/noise/1.*make the ensemble anew with `dvc repro`"
+
+
+def test_a_plan_that_names_no_stream_was_made_with_the_earlier_one_and_keeps_its_digest():
+    old = replace(PLAN, noise_stream=OLD_STREAM, noise_distance=0.0)
+    written = old.as_dict()
+    assert not {"noise_stream", "noise_distance"} & set(written)  # as plans were written then
+    assert plan_from_dict(written) == old
+    assert old.digest != PLAN.digest
+    with pytest.raises(InputError, match=SENTENCE):
+        require_exact_noise(old)
+    require_exact_noise(PLAN)
+
+
+def test_a_version_made_with_the_earlier_noise_is_refused_wherever_it_is_read(store, tmp_path):
+    make_sets()
+    version = make_ensemble(store, noise_stream=OLD_STREAM, noise_distance=0.0)
+    with pytest.raises(InputError, match=SENTENCE):
+        version.certify()
+    (check,) = [check for check in version.audit(replay=1) if not check.passed]
+    assert check.name == "certifiable"
+    assert "make the ensemble anew" in check.found
+    found = store.client.download_artifacts(version.ensemble.run_id, NETWORKS, str(tmp_path))
+    with pytest.raises(InputError, match=SENTENCE):
+        SmoothedClassifier(Path(found))
+
+
+def test_a_certificate_states_the_stream_and_the_distance_from_ideal_noise(version):
+    certificate = version.certify().certificate
+    assert certificate["noise_stream"] == NOISE_STREAM
+    assert 0 < certificate["noise_distance"] < 2**-38
