@@ -98,6 +98,7 @@ bench: setup ## the claims in the README, measured again (hours); says what it l
 	python -m benchmarks.adaptive --histories 20
 	python -m benchmarks.drill
 	python -m benchmarks.sanitizer
+	python -m benchmarks.noise
 	$(call claim,CIFAR_DENOISER,memory --denoiser $(CIFAR_DENOISER))
 	$(call claim,PUBLISHED CIFAR_DENOISER,image_sets --set cifar10 --root $(PUBLISHED) --denoiser $(CIFAR_DENOISER))
 	$(call claim,PUBLISHED,fashion --root $(PUBLISHED))
