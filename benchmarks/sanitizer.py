@@ -95,7 +95,7 @@ def contest(name: str, directory: Path, images: int, batch: int, device: str, of
 
     denoiser = load_denoiser(directory, device)
     t = denoiser.timestep(SIGMA)
-    scheduler = DDPMScheduler.from_config(read_config(layout(directory)[1]))
+    scheduler = DDPMScheduler.from_config(read_config(layout(directory).scheduler))
     nchw: Any = copy.deepcopy(denoiser.unet).to(memory_format=torch.contiguous_format)
     fast = accelerate(denoiser, SIGMA, batch, images=of)
     alpha_bar = denoiser.alphas_cumprod[t]
