@@ -1,4 +1,4 @@
-"""Rule 2, in every way of training: each image is noised once per model, at the plan's sigma, and seen like that only."""
+"""Rule 2, however a draw is made: each image is noised once per model, at the plan's sigma, and seen like that only."""
 
 import hashlib
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Rules 4 and 5 against slips: all 256 bits of entropy, a stream for every id as it is written, tails that reach far."""
+"""Rules 4 and 5 against slips: all 256 bits of entropy, a stream for every id as written, tails that reach far."""
 
 import secrets
 from itertools import combinations
