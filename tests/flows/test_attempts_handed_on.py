@@ -11,7 +11,7 @@ from models_recipes import PLAN
 from registered import make_sets, set_params
 
 from flows import smooth
-from flows.certificates import compute
+from flows.certificates import Certified, compute
 from flows.ensemble import Ensemble
 from flows.environment import STATE
 from flows.planning import make_plan
@@ -21,6 +21,7 @@ from models.certificate import certify
 from models.params import CertifyParams
 from models.partition import block_certificates, partition_radius
 from models.plan import Plan
+from sanitize.errors import InputError
 from sanitize.imageset import ImageSet
 from sanitize.noise import Entropy
 
@@ -59,10 +60,10 @@ def test_attempt_a_is_certified_at_alpha_over_two_to_the_a(attempt):
     np.testing.assert_array_equal(blocks.radius, partition_radius(*alone, 3)[1])
 
 
-@pytest.mark.parametrize("name", ["binary", "looks", "sequence", "blocks"])
-def test_the_certificate_of_an_ensemble_is_at_its_own_attempts_level(name):
+def certified(plan: Plan, attempt: int = 0, votes: dict[int, np.ndarray] | None = None) -> Certified:
+    """The certificate of an ensemble of this plan; all votes are for the first class where none are given."""
     test = ImageSet(np.zeros((N, 8, 8, 1), np.uint8), np.zeros(N, np.int64), ("a", "b", "c"), ("x", "y", "z"))
-    plan = replace(PLANS[name], test_digest=test.digest)
+    plan = replace(plan, test_digest=test.digest)
     entropy = Entropy(bytes(32), "os")
     params = CertifyParams(
         alpha=plan.alpha,
@@ -73,13 +74,41 @@ def test_the_certificate_of_an_ensemble_is_at_its_own_attempts_level(name):
         images=[1],
         epsilons_255=[8.0],
     )
+    ensemble = Ensemble("run", plan, attempt, entropy.commitment, "os")
+    return compute(ensemble, unanimous(plan) if votes is None else votes, [], entropy, test, (8, 8, 1), params)
+
+
+@pytest.mark.parametrize("name", ["binary", "looks", "sequence", "blocks"])
+def test_the_certificate_of_an_ensemble_is_at_its_own_attempts_level(name):
+    plan, share = PLANS[name], 0.5 if name == "looks" else 1
     for attempt in (0, 1, 3):
-        ensemble = Ensemble("run", plan, attempt, entropy.commitment, "os")
-        made = compute(ensemble, unanimous(plan), [], entropy, test, (8, 8, 1), params)
+        made = certified(plan, attempt)
         assert made.radius[0] == answers(plan, attempt, M, unanimous(plan), N).radius[0]
-        share = 0.5 if name == "looks" else 1
         assert made.certificate["level"] == pytest.approx(0.001 * share / 2**attempt)
         assert made.certificate["largest_certifiable_radius"] == pytest.approx(made.radius[0], abs=1e-6)
+
+
+def test_a_certificate_says_for_what_it_holds():
+    one, all_at_once = (certified(PLANS[name]).certificate for name in ("binary", "simultaneous"))
+    assert one["holds"] == "for each test point on its own"
+    assert all_at_once["holds"] == "for all test points at once"
+    assert one["covers"].endswith("not changes of the test input")
+    assert "no image added or removed" in one["covers"]
+    triggers = certified(replace(PLANS["binary"], test_sigma=0.25)).certificate
+    assert "changes omega of the test input" in triggers["covers"]
+    assert "not changes of the test input" not in triggers["covers"]
+
+
+def test_the_class_is_not_chosen_by_the_draws_that_happen_to_be_there():
+    votes = unanimous(PLANS["split"])
+    assert certified(PLANS["split"], votes=votes).label.tolist() == [0] * N
+    for draw in (M, M + 3):
+        some = {other: row for other, row in votes.items() if other != draw}
+        with pytest.raises(InputError, match="1 of the 4 draws that choose the class are missing"):
+            certified(PLANS["split"], votes=some)
+    assert certified(PLANS["split"], votes={d: row for d, row in votes.items() if d}).certificate["missing_draws"] == [
+        0
+    ]
 
 
 class Reached(Exception):

@@ -1,0 +1,124 @@
+"""Mutations: slips of the kind that a refactoring makes, each of which named tests must catch.
+
+    python tests/mutate.py [ROOM or NAME ...]
+
+The list stands in tests/mutations/, a file for each room. A mutation is made in a copy of the project in a temporary
+folder; the tests it names must fail there. The exit status is 1 unless every one of them does. What is heavy and no
+part of the project is imported once: each mutation runs in a fork.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+import tempfile
+import time
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from project import ROOT, copy_checkout
+
+LIST = ROOT / "tests" / "mutations"
+HEAVY = ("diffusers.models", "diffusers", "hypothesis", "scipy.stats", "sklearn", "torch.func", "torchvision", "pandas")
+SECONDS = 300
+"""What the tests of one mutation may take: a mutation may loop for ever."""
+FAILED = 1
+"""Exit status of pytest where tests ran and failed. Any other, as where a test is not found, catches nothing."""
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A slip: in `file`, `text`, which stands there once, `becomes` another; the tests that must fail on it.
+
+    rule: the number of the design's rule (section 5) that it breaks.
+    """
+
+    room: str
+    name: str
+    rule: int
+    file: str
+    text: str
+    becomes: str
+    tests: tuple[str, ...]
+
+    def applied(self, root: Path) -> str:
+        """The file's content with the slip. ValueError names the mutation where its text does not stand there once."""
+        content = (root / self.file).read_text()
+        if content.count(self.text) != 1:
+            raise ValueError(
+                f"mutation {self.room}/{self.name}: its text stands {content.count(self.text)} times in {self.file}, "
+                f"not once; write it again in {LIST.relative_to(ROOT)}/{self.room}.toml for the code as it is now"
+            )
+        return content.replace(self.text, self.becomes)
+
+
+def mutations() -> list[Mutation]:
+    """The whole list, room by room."""
+    found = []
+    for path in sorted(LIST.glob("*.toml")):
+        for name, one in tomllib.loads(path.read_text()).items():
+            found.append(Mutation(path.stem, name, **one | {"tests": tuple(one["tests"])}))
+    return found
+
+
+def tried(mutation: Mutation, copy: Path) -> tuple[int, str]:
+    """pytest's exit status and last lines for the mutation's tests, with the slip in the project's `copy`."""
+    path = copy / mutation.file
+    original = path.read_text()
+    path.write_text(mutation.applied(copy))
+    try:
+        with tempfile.TemporaryFile("w+") as output:
+            child = os.fork()
+            if not child:
+                _test(copy, mutation.tests, output.fileno())
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            output.seek(0)
+            return status, output.read()[-2000:]
+    finally:
+        path.write_text(original)
+
+
+def _test(copy: Path, tests: tuple[str, ...], output: int) -> None:
+    """Run the tests in the copy, with the copy's own modules alone; never returns."""
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.chdir(copy)
+    os.environ["PYTHONPATH"] = str(copy)
+    sys.path[:] = [str(copy), *(entry for entry in sys.path if Path(entry or ".") not in (ROOT, ROOT / "tests"))]
+    del sys.modules["project"]  # the copy has its own
+    import pytest
+
+    os._exit(pytest.main([*tests, "-x", "-q", "-p", "no:cacheprovider", f"--timeout={SECONDS}"]))
+
+
+def main() -> None:
+    flags = argparse.ArgumentParser(prog="python tests/mutate.py", description=__doc__.splitlines()[0])
+    flags.add_argument("wanted", nargs="*", help="rooms, or names of mutations; all without any")
+    wanted = set(flags.parse_args().wanted)
+    known = mutations()
+    if strangers := wanted - {one.room for one in known} - {one.name for one in known}:
+        sys.exit(f"error: {', '.join(sorted(strangers))}: no room and no mutation of tests/mutations/")
+    chosen = [one for one in known if not wanted or wanted & {one.room, one.name}]
+    os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    sys.dont_write_bytecode = True
+    for module in HEAVY:
+        importlib.import_module(module)
+    caught = 0
+    with tempfile.TemporaryDirectory(prefix="mutations-") as scratch:
+        copy = Path(scratch).resolve()
+        copy_checkout(copy)
+        for one in chosen:
+            started = time.monotonic()
+            status, output = tried(one, copy)
+            caught += status == FAILED
+            verdict = {FAILED: "caught", 0: "NOT CAUGHT"}.get(status, f"ERROR {status}")
+            print(f"{verdict:10} {one.room}/{one.name} ({time.monotonic() - started:.0f} s)", flush=True)
+            if status not in (FAILED, 0):
+                print(output)
+    print(f"{caught} of {len(chosen)} caught")
+    sys.exit(caught != len(chosen))
+
+
+if __name__ == "__main__":
+    main()
