@@ -100,6 +100,11 @@ def main() -> None:
     if strangers := wanted - {one.room for one in known} - {one.name for one in known}:
         sys.exit(f"error: {', '.join(sorted(strangers))}: no room and no mutation of tests/mutations/")
     chosen = [one for one in known if not wanted or wanted & {one.room, one.name}]
+    try:
+        for one in chosen:
+            one.applied(ROOT)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
     os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     sys.dont_write_bytecode = True
     for module in HEAVY:

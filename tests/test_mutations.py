@@ -1,4 +1,4 @@
-"""Each of the design's rules has tests that fail when it is broken: the list of slips, and the command that tries them."""
+"""Each of the design's rules has tests that fail when it is broken: the list of slips, and the command for them."""
 
 import subprocess
 import sys

@@ -24,13 +24,6 @@ def test_a_sequence_whose_bound_is_exactly_one_half_certifies_nothing(monkeypatc
     assert certify_anytime([[20, 0]], 20, 1.0, 0.001)[0].tolist() == [ABSTAIN]
 
 
-def test_margin_certifies_nothing_where_the_bounds_meet():
-    # at alpha/(2K) = 1/4 both bounds of one vote of two are the same
-    low = lower_confidence_bound(2, 2, 0.25)
-    assert low == 1 - low
-    assert certify([[2, 0]], 2, 1.0, 1 - 1e-16, "margin")[0].tolist() == [ABSTAIN]
-
-
 def test_blocks_whose_radius_is_nought_certify_nothing():
     assert partition_radius([[0]], [[0.0]], 2)[0].tolist() == [ABSTAIN]
 

@@ -1,4 +1,4 @@
-"""Rules 2, 4 and 7 among the victims: nobody shares another's noise, and a rival's radius is at its own sigma."""
+"""Rules 2, 4 and 7 in drills: attacker, victim and control share no noise, and a rival's radius is at its own sigma."""
 
 from collections import Counter
 from pathlib import Path
