@@ -3,8 +3,8 @@
     python tests/mutate.py [ROOM or NAME ...]
 
 The list stands in tests/mutations/, a file for each room. A mutation is made in a copy of the project in a temporary
-folder; the tests it names must fail there. The exit status is 1 unless every one of them does. What is heavy and no
-part of the project is imported once: each mutation runs in a fork.
+folder; the tests it names must fail there, and pass without it. The exit status is 1 unless every mutation is caught.
+What is heavy and no part of the project is imported once: each mutation runs in a fork.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +22,20 @@ from project import ROOT, copy_checkout
 
 LIST = ROOT / "tests" / "mutations"
 HEAVY = ("diffusers.models", "diffusers", "hypothesis", "scipy.stats", "sklearn", "torch.func", "torchvision", "pandas")
+SERVICES = ("mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store", "prefect")
+"""What the tests of flows need besides."""
+QUIET = {
+    "DO_NOT_TRACK": "true",
+    "HF_HUB_OFFLINE": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "OMP_NUM_THREADS": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
 SECONDS = 300
 """What the tests of one mutation may take: a mutation may loop for ever."""
-FAILED = 1
-"""Exit status of pytest where tests ran and failed. Any other, as where a test is not found, catches nothing."""
+FAILED, BROKEN = 1, 3
+"""Exit status of pytest where tests ran and failed, and for an error of its own: only the first one catches a slip."""
 
 
 @dataclass(frozen=True)
@@ -68,28 +79,39 @@ def tried(mutation: Mutation, copy: Path) -> tuple[int, str]:
     original = path.read_text()
     path.write_text(mutation.applied(copy))
     try:
-        with tempfile.TemporaryFile("w+") as output:
-            child = os.fork()
-            if not child:
-                _test(copy, mutation.tests, output.fileno())
-            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            output.seek(0)
-            return status, output.read()[-2000:]
+        return run(mutation.tests, copy)
     finally:
         path.write_text(original)
 
 
-def _test(copy: Path, tests: tuple[str, ...], output: int) -> None:
-    """Run the tests in the copy, with the copy's own modules alone; never returns."""
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.chdir(copy)
-    os.environ["PYTHONPATH"] = str(copy)
-    sys.path[:] = [str(copy), *(entry for entry in sys.path if Path(entry or ".") not in (ROOT, ROOT / "tests"))]
-    del sys.modules["project"]  # the copy has its own
-    import pytest
+def run(tests: Sequence[str], copy: Path) -> tuple[int, str]:
+    """pytest's exit status and last lines for these tests in a fork, on the modules of the copy alone."""
+    with tempfile.TemporaryFile("w+") as output:
+        sys.stdout.flush()
+        child = os.fork()
+        if not child:
+            _test(tests, copy, output.fileno())
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        output.seek(0)
+        return status, output.read()[-2000:]
 
-    os._exit(pytest.main([*tests, "-x", "-q", "-p", "no:cacheprovider", f"--timeout={SECONDS}"]))
+
+def _test(tests: Sequence[str], copy: Path, output: int) -> None:
+    """Never returns."""
+    status = BROKEN
+    try:
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.chdir(copy)
+        os.environ["PYTHONPATH"] = str(copy)
+        sys.path[:] = [str(copy), *(entry for entry in sys.path if Path(entry or ".") not in (ROOT, ROOT / "tests"))]
+        del sys.modules["project"]  # the copy has its own
+        import pytest
+
+        status = pytest.main([*tests, "-x", "-q", "-p", "no:cacheprovider", f"--timeout={SECONDS}"])
+        sys.stdout.flush()
+    finally:
+        os._exit(status)
 
 
 def main() -> None:
@@ -105,14 +127,21 @@ def main() -> None:
             one.applied(ROOT)
     except ValueError as error:
         sys.exit(f"error: {error}")
-    os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    sys.dont_write_bytecode = True
-    for module in HEAVY:
-        importlib.import_module(module)
     caught = 0
     with tempfile.TemporaryDirectory(prefix="mutations-") as scratch:
-        copy = Path(scratch).resolve()
+        copy = Path(scratch).resolve() / "project"
         copy_checkout(copy)
+        os.environ |= QUIET | {
+            "PREFECT_HOME": f"{scratch}/prefect",
+            "MLFLOW_TRACKING_URI": f"sqlite:///{scratch}/mlflow.db",
+        }
+        sys.dont_write_bytecode = True
+        asks_services = any(test.startswith("tests/flows") for one in chosen for test in one.tests)
+        for module in (*HEAVY, *(SERVICES if asks_services else ())):
+            importlib.import_module(module)
+        status, output = run(list(dict.fromkeys(test for one in chosen for test in one.tests)), copy)
+        if status:
+            sys.exit(f"error: the tests fail without any slip; fix that first\n{output}")
         for one in chosen:
             started = time.monotonic()
             status, output = tried(one, copy)
