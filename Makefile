@@ -1,7 +1,7 @@
 # Everything a person types. Each target sets up what it needs, inside this folder alone.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup services demo serve deploy redteam test test-fast lint lock bench clean
+.PHONY: help setup services demo serve deploy redteam test test-fast mutations lint lock bench clean
 
 ROOT := $(CURDIR)
 VENV := $(ROOT)/.venv
@@ -70,6 +70,9 @@ test: setup ## run the tests, two files at a time (they wait for servers more th
 
 test-fast: setup ## run the tests that take seconds
 	python -m pytest -m "not slow"
+
+mutations: setup ## make each slip of tests/mutations/ in a copy and see that its tests fail on it (about 20 minutes)
+	python tests/mutate.py
 
 lint: setup ## ruff (lint and format) and mypy
 	ruff check .
