@@ -60,5 +60,6 @@ def largest_radius(plan: Plan, attempt: int, m: int) -> float:
         return anytime.largest_radius(plan.rule(attempt), m, plan.classes)
     counts = np.zeros((plan.partitions, 1, plan.classes), dtype=np.int64)
     counts[:, :, 0] = m
-    labels, radii = block_certificates(counts, m, plan.sigma, plan.level_at(m, attempt))
+    level, distance = plan.level_at(m, attempt), plan.noise_distance
+    labels, radii = block_certificates(counts, m, plan.sigma, level, distance=distance)
     return float(partition_radius(labels, radii, plan.classes)[1][0])

@@ -246,6 +246,7 @@ DRAW_SOURCES = (
     "sanitize/arrays.py",
     "sanitize/denoiser.py",
     "sanitize/denoiser_files.py",
+    "sanitize/denoiser_parts.py",
     "sanitize/device_noise.py",
     "sanitize/fast.py",
     "sanitize/fitting.py",

@@ -126,6 +126,7 @@ def main() -> None:
         shard=shard,
         progress=True,
         say=lambda words: print(f"{args.input}: {words}", flush=True),
+        warn=errors.warn,
     )
     if made is None:
         print(f"{args.output}.partial: this part is done; {args.output} is put together with the last one")

@@ -16,6 +16,7 @@ from sanitize.errors import InputError
 from sanitize.fast import accelerate
 from sanitize.fitting import Fit, fitting_for
 from sanitize.noise import Entropy, check_sigma
+from sanitize.quality import LOOKED_AT, worse_than_noise
 from sanitize.sanitizer import as_pixels, sanitize_batch
 from sanitize.sources import Source
 from sanitize.stream import Copy, Shard, is_work_folder, work_folder
@@ -82,12 +83,13 @@ def make_copy(
     shard: Shard = Shard(),  # noqa: B008 (frozen)
     progress: bool = False,
     say: Callable[[str], None] = lambda _: None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any] | None:
     """Sanitize `source` into `output` (a `.npz` or a folder, as the source is); the manifest, once all of it is done.
 
     None if other shards are still missing. Killed and called again, it goes on where it was. The bytes depend on the
     source, sigma, the denoiser, entropy and draw, and on no shard, restart or block. InputError if the denoiser does
-    not fit, or another copy was begun at this place.
+    not fit, or another copy was begun at this place. `warn` is told if the denoiser does harm.
     """
     check_sigma(sigma)
     _check_classes(source)
@@ -105,6 +107,12 @@ def make_copy(
     copy = Copy(source, output, facts)
     drawn = copy.begin(entropy)
     say(f"{len(source)} images, digest {source.digest[:12]}{f'; network in {fast.mode}' if fast else ''}")
+    if denoiser:
+        few = [i for i in range(len(source)) if (source.sizes[i] == source.sizes[0]).all()][:LOOKED_AT]
+        images, ids = np.stack(list(source.read(few))), [source.ids[i] for i in few]
+        harm = worse_than_noise(images, ids, sigma, denoiser, fitting=fitting, denoise=fast, batch=NETWORK_BATCH)
+        if harm:
+            warn(harm)
 
     def work(images: NDArray[np.uint8], ids: tuple[str, ...], entropy: bytes) -> NDArray[np.uint8]:
         made = sanitize_batch(

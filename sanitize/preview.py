@@ -21,6 +21,7 @@ from sanitize.fitting import FITS, Fit, fitting_for
 from sanitize.folders import reading_flags, reading_of
 from sanitize.imageset import ImageSet, read_all
 from sanitize.noise import check_sigma, draw_entropy
+from sanitize.quality import harm_of, psnr
 from sanitize.sanitizer import as_pixels, sanitize_batch
 from sanitize.sources import Source, open_source
 
@@ -51,10 +52,13 @@ def contact_sheet(
     draw_sheet([("", rows)], path)
 
 
-def preview(source: Source, sigma: float, denoiser: Denoiser, fit: Fit, path: Path, columns: int, seed: int) -> None:
+def preview(
+    source: Source, sigma: float, denoiser: Denoiser, fit: Fit, path: Path, columns: int, seed: int
+) -> str | None:
     """Write a PNG of a random sample and of the worst of `POOL` images: raw, noised, sanitized, amplified difference.
 
-    The noise is made for this picture alone. InputError unless the images have one size.
+    The noise is made for this picture alone. Returns a sentence if the denoiser does harm. InputError unless the images
+    have one size.
     """
     rows = np.random.default_rng(seed).permutation(len(source))[:POOL]
     pool = read_all(
@@ -84,6 +88,7 @@ def preview(source: Source, sigma: float, denoiser: Denoiser, fit: Fit, path: Pa
         ]
         blocks.append((name, lines))
     draw_sheet(blocks, path)
+    return harm_of(pool.images, noised, clean, sigma)
 
 
 def draw_sheet(blocks: list[tuple[str, list[tuple[str, NDArray[Any]]]]], path: Path) -> None:
@@ -114,8 +119,8 @@ def draw_sheet(blocks: list[tuple[str, list[tuple[str, NDArray[Any]]]]], path: P
 
 
 def _psnr(clean: NDArray[np.uint8], other: NDArray[Any]) -> str:
-    mse = float(np.mean((clean.astype(np.float64) - other) ** 2)) / 255**2
-    return f"{-10 * np.log10(mse):.1f} dB" if mse else "identical"
+    found = psnr(clean, other)
+    return "identical" if found == np.inf else f"{found:.1f} dB"
 
 
 def main() -> None:
@@ -135,9 +140,10 @@ def main() -> None:
     source = open_source(args.input, reading_of(args))
     for note in source.notes:
         print(f"{args.input}: {note}", file=sys.stderr)
-    preview(
-        source, args.sigma, load_denoiser(find_denoiser(args.denoiser)), args.fit, args.output, args.columns, args.seed
-    )
+    denoiser = load_denoiser(find_denoiser(args.denoiser))
+    harm = preview(source, args.sigma, denoiser, args.fit, args.output, args.columns, args.seed)
+    if harm:
+        errors.warn(harm)
     print(f"{args.output}: raw, noised, sanitized and the difference, random and worst of {min(POOL, len(source))}")
 
 

@@ -132,6 +132,12 @@ def test_each_block_has_training_seeds_of_its_own():
     assert len(seeds) == 20 * 21
 
 
+def test_the_models_of_two_blocks_start_from_seeds_of_their_own(small_set):
+    ours = materials(small_set, small_set)
+    seeds = [block.seed(FIXED, draw) for block in (*ours.blocks, replace(ours, partitions=1)) for draw in DRAWS]
+    assert len(set(seeds)) == len(DRAWS) * (K + 1)
+
+
 def test_the_networks_of_all_blocks_lie_in_one_file_and_vote_as_they_did(small_set, tmp_path):
     ours = materials(small_set, small_set)
     made = next(make_batch(ours, FIXED, DRAWS))
@@ -162,7 +168,7 @@ def test_answers_are_those_of_the_blocks_certificates():
     votes[8] = np.full((3, 6), -1)
     found = answers(plan, 0, 100, votes, 6)
     counts = sum((row[:, :, None] == np.arange(3)).astype(int) for row in votes.values())
-    labels, radii = block_certificates(counts, 100, 1.0, 0.001)
+    labels, radii = block_certificates(counts, 100, 1.0, 0.001, distance=plan.noise_distance)
     label, radius = partition_radius(labels, radii, 3)
     np.testing.assert_array_equal(found.label, label)
     np.testing.assert_array_equal(found.radius, radius)
