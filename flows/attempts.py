@@ -21,6 +21,14 @@ from models.plan import Plan
 from sanitize.errors import InputError
 from sanitize.noise import Entropy
 
+UNKNOWN = {
+    "kept": "attempts on this raw set where this project's ledger, store and git history do not look: on another "
+    "machine, or in another store",
+    "new": "attempts on this raw set before this ensemble that neither the store nor git knew, on this machine or "
+    "another: the project's ledger of attempts began with it",
+}
+"""What a certificate cannot know, by whether there was a ledger before its ensemble."""
+
 
 @dataclass(frozen=True)
 class Standing:

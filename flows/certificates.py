@@ -9,6 +9,7 @@ from mlflow.entities.model_registry import ModelVersion
 from numpy.typing import NDArray
 
 from flows.assembly import assemble, check_registration, check_seals
+from flows.attempts import UNKNOWN
 from flows.ensemble import Ensemble, Votes, describe, read_ensemble, reveal_entropy, root_of
 from flows.partitions import partition_record
 from flows.report import at_images, at_radii, at_triggers
@@ -107,6 +108,7 @@ def compute(
         "m": m,
         "planned_m": plan.m,
         "level": plan.level_at(m, ensemble.attempt),
+        "unknown_attempts": UNKNOWN[ensemble.ledger or "kept"],
         "rule": _rule(ensemble),
         "entropy": entropy.hex,
         "votes_root": root_of(votes, ensemble.draws),

@@ -119,7 +119,8 @@ def _committed() -> list[bytes]:
     """Every version of the certificate that a commit of HEAD's history left, oldest first."""
     wanted = ("log", "-m", "--full-history", f"-n{MOST_COMMITS}", "--format=", "--raw", "--no-abbrev", "--no-renames")
     listed = ask_git(Path.cwd(), *wanted, "--", str(CERTIFICATE))
-    blobs = dict.fromkeys(line.split()[3] for line in (listed or b"").decode(errors="replace").splitlines() if line)
+    lines = (listed or b"").decode(errors="replace").splitlines()
+    blobs = dict.fromkeys(line.split()[3] for line in lines if line.startswith(":"))
     names = [blob for blob in blobs if set(blob) != {"0"}][::-1]  # zeros: the commit deleted it
     answer = ask_git(Path.cwd(), "cat-file", "--batch", told="".join(f"{name}\n" for name in names)) if names else None
     found = []

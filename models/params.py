@@ -80,6 +80,9 @@ class SmoothParams(Section):
     """k: blocks of the raw set, each with m models of its own, for a certificate of how many images *and* how far."""
     chosen_on: Literal["trusted", "raw"]
     """What sigma, k and the recipe were chosen by looking at: trusted images or none; `raw` voids the certificate."""
+    ensembles: Annotated[int, Field(ge=1, le=MOST)]
+    """How many ensembles on this raw set are planned beforehand: each of them runs at alpha/ensembles, further ones at
+    alpha/2, alpha/4 and so on. The first one fixes the number."""
     selection: Annotated[int, Field(ge=0, le=MOST)]
     """m0: further draws that only choose the class. For certify.method `split`; 0 otherwise."""
     test_sigma: Sigma
@@ -91,9 +94,6 @@ class SmoothParams(Section):
     stopping: Literal["none", "looks", "sequence"]
     """Stop before m once the gate is decided: never; at planned looks that share alpha out; or by a confidence
     sequence, valid at every number of models."""
-    ensembles: Annotated[int, Field(ge=1, le=MOST)]
-    """How many ensembles on this raw set are planned beforehand; they share alpha alike, and further ones get what is
-    left. The first one fixes it."""
     looks: list[Annotated[int, Field(ge=1, le=MOST)]] | None
     """Numbers of models at which the gate is looked at, multiples of batch_of_draws that end with m; null: chosen."""
 

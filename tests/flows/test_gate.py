@@ -274,5 +274,6 @@ def test_the_model_card_says_what_holds_and_what_does_not(version):
         "per point",
     ):
         assert needed in words
+    assert certificate["unknown_attempts"].startswith("attempts on this raw set before this ensemble that neither")
     assert "known beforehand" in card(certificate | {"entropy_source": "fixed"}, verdict, 1, None)
     assert "7 missing, counted against" in card(certificate | {"missing_draws": list(range(7))}, verdict, 1, None)
