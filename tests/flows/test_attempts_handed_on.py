@@ -136,4 +136,4 @@ def test_the_entropy_of_an_ensemble_is_drawn_when_its_plan_with_the_raw_digest_s
         smooth.main()
     plan = make_plan()
     (run,) = find_runs(store, f"tags.`{TAG}plan` = '{plan.digest}'")
-    assert planned[run.data.params["entropy_commitment"]] == [plan.digest]
+    assert plan.digest in planned[run.data.params["entropy_commitment"]]
