@@ -13,7 +13,7 @@ from registered import make_sets, set_params
 from flows import smooth
 from flows.certificates import Certified, compute
 from flows.ensemble import Ensemble
-from flows.environment import STATE
+from flows.environment import state
 from flows.planning import make_plan
 from flows.store import TAG, find_runs
 from models.answers import answers, largest_radius
@@ -123,7 +123,7 @@ def test_the_entropy_of_an_ensemble_is_drawn_when_its_plan_with_the_raw_digest_s
 
     def watched(size: int) -> bytes:
         value = real(size)
-        planned[sha256(value).hexdigest()] = [path.name for path in STATE.glob("locks/*")]
+        planned[sha256(value).hexdigest()] = [path.name for path in state().glob("locks/*")]
         return value
 
     def ends() -> None:
