@@ -53,9 +53,13 @@ def test_every_further_attempt_certifies_less(plan):
 def test_attempt_a_is_certified_at_alpha_over_two_to_the_a(attempt):
     counts = np.array([[M, 0, 0]] * N)
     plain = answers(PLANS["binary"], attempt, M, unanimous(PLANS["binary"]), N)
-    np.testing.assert_array_equal(plain.radius, certify(counts, M, 1.0, 0.001 / 2**attempt)[1])
+    np.testing.assert_array_equal(
+        plain.radius, certify(counts, M, 1.0, 0.001 / 2**attempt, distance=PLANS["binary"].noise_distance)[1]
+    )
     blocks = answers(PLANS["blocks"], attempt, M, unanimous(PLANS["blocks"]), N)
-    alone = block_certificates(np.stack([counts] * 3), M, 1.0, 0.001 / 2**attempt)
+    alone = block_certificates(
+        np.stack([counts] * 3), M, 1.0, 0.001 / 2**attempt, distance=PLANS["blocks"].noise_distance
+    )
     np.testing.assert_array_equal(blocks.block_radii, alone[1])
     np.testing.assert_array_equal(blocks.radius, partition_radius(*alone, 3)[1])
 
