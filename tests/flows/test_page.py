@@ -366,6 +366,7 @@ def test_chromium_shows_all_of_it_on_a_desktop_and_a_phone(version, tmp_path):
     second = the_version(version.store, 2)
     parts, previous = parts_of(second), previous_version(version.store, second.version)
     weights = {"recipe": {"initial_weights": "w" * 200}, "initial_digest": "0" * 64, "initial_state": "disjoint"}
+    weights["initial_origin"] = "w" * 200
     odd = parts.with_certificate(**weights)
     test = replace(parts.test, ids=("folder/" * 30 + HOSTILE, *parts.test.ids[1:]))
     found, console = look_at(parts.page(certified=odd, test=test, previous=previous), tmp_path)
