@@ -7,7 +7,6 @@ replay prefixes of them is what a run that stops early does. Draws are exchangea
 are another history of the same ensemble, on which the decisions are tried again.
 """
 
-import argparse
 import os
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache, partial
@@ -18,7 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.record import RESULTS, record
+from benchmarks.record import RESULTS, flags, record, results
 from models.anytime import Looks, Rule, Sequence, default_looks, look_levels
 from models.certificate import certified_accuracy, certify
 from models.decision import decide
@@ -29,6 +28,7 @@ from sanitize.imageset import load
 from sanitize.paths import SETS
 
 SIGMA, ALPHA = 1.0, 0.001
+QUICK_M = 100
 STEP = 25
 """Models between two looks of the sequence."""
 
@@ -143,15 +143,16 @@ def read_votes(path: Path, n_test: int, classes: int) -> np.ndarray:
 
 
 def main() -> None:
-    flags = argparse.ArgumentParser(prog="python -m benchmarks.adaptive", description=__doc__.splitlines()[0])
-    flags.add_argument("--quick", action="store_true", help="10 other orders of the draws in place of 200")
-    flags.add_argument("--votes", type=Path, default=RESULTS / "ensemble_votes.npy", help="(models, n_test) .npy")
-    flags.add_argument("--histories", type=int, help="other orders of the draws")
-    args = flags.parse_args()
-    histories = args.histories if args.histories is not None else 10 if args.quick else 200
+    parser = flags("adaptive", __doc__, f"the first {QUICK_M} draws in 2 other orders, in place of all in 200")
+    parser.add_argument(
+        "--votes", type=Path, default=RESULTS / "ensemble_votes.npy", help="a .npy file, (models, n_test)"
+    )
+    parser.add_argument("--histories", type=int, help="other orders of the draws")
+    args = parser.parse_args()
+    histories = args.histories if args.histories is not None else 2 if args.quick else 200
     test = load(SETS["test"])
     truth, classes = test.labels, len(test.classes)
-    votes = read_votes(args.votes, len(test), classes)
+    votes = read_votes(args.votes, len(test), classes)[: QUICK_M if args.quick else None]
     m, counts = len(votes), prefixes(votes, classes)
     margins = [margin(counts, truth, gate) for gate in GATES]
     fixed = ["passed" if least >= 0 else "failed" for least, _ in margins]
@@ -200,10 +201,9 @@ def main() -> None:
         ratio = " | ".join(f"{value:g}" for value in row["saving"].values())
         tried = f"{sum(row['histories_wrong_by_gate'])} of {histories * len(GATES)}"
         print(f"| {name} | {ratio} | {row['wrong']} | {tried} | {least} |")
-    RESULTS.mkdir(exist_ok=True)
-    name = "adaptive_quick" if args.quick else "adaptive"
-    draw_figure(counts, truth, stops, RESULTS / f"{name}.png")
-    record(name, figures)
+    folder = results(args)
+    draw_figure(counts, truth, stops, folder / "adaptive.png")
+    record("adaptive", figures, folder)
 
 
 if __name__ == "__main__":

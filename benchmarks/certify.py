@@ -6,7 +6,6 @@ A store of its own on SQLite, in a temporary folder, with as many finished draws
 besides, so that they fill more than one page; the votes are random.
 """
 
-import argparse
 import os
 import tempfile
 import time
@@ -14,15 +13,40 @@ from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
+from ruamel.yaml import YAML
 from tqdm import trange
 
-from benchmarks.record import record
+from benchmarks.record import flags, record, results
 from models.certificate import certify
 from models.plan import Plan
 from models.votes import count_votes, votes_hash, votes_to_bytes
 from sanitize import errors
+from sanitize.imageset import ImageSet, save_npz
+from sanitize.paths import SETS
 
-POINTS, CLASSES, FAILED = 10_000, 10, 30
+ROOT = Path(__file__).resolve().parents[1]
+SIGMA, POINTS, CLASSES, FAILED = 1.0, 10_000, 10, 30
+
+
+def planned(m: int) -> Plan:
+    """The plan that the pipeline makes of the project's params and random sets, for m models, in the working directory.
+
+    Noise only, so that no denoiser is needed.
+    """
+    from flows.planning import make_plan
+
+    images = np.random.default_rng(0).integers(0, 256, (POINTS, 2, 2, 1), dtype=np.uint8)
+    ids, labels, names = tuple(map(str, range(POINTS))), np.arange(POINTS) % CLASSES, tuple(map(str, range(CLASSES)))
+    test = ImageSet(images, labels, ids, names)
+    save_npz(test, SETS["test"])
+    save_npz(test.take(np.arange(10 * CLASSES)), SETS["raw"])
+    reader = YAML()
+    params = reader.load(ROOT / "params.yaml")
+    params["sanitize"] |= {"denoise": False, "sigma": SIGMA}
+    params["smooth"] |= {"m": m, "partitions": 1, "selection": 0, "test_sigma": 0.0, "stopping": "none", "looks": None}
+    params["certify"] |= {"method": "binary", "simultaneous": False}
+    reader.dump(params, Path("params.yaml"))
+    return make_plan()
 
 
 def fill(store, ensemble, votes: np.ndarray) -> None:
@@ -58,9 +82,9 @@ def seconds_to_assemble(plan: Plan, votes: np.ndarray) -> tuple[float, np.ndarra
 
 
 def main() -> None:
-    flags = argparse.ArgumentParser(prog="python -m benchmarks.certify", description=__doc__.splitlines()[0])
-    flags.add_argument("--quick", action="store_true", help="100 models in the store in place of 1,000")
-    m = 100 if flags.parse_args().quick else 1000
+    parser = flags("certify", __doc__, "20 models in the store in place of 1,000")
+    args = parser.parse_args()
+    m = 20 if args.quick else 1000
     generator = np.random.default_rng(0)
     favourite = generator.integers(0, CLASSES, POINTS)
     follows = generator.random((m, POINTS)) < generator.beta(4, 1, POINTS)
@@ -70,19 +94,12 @@ def main() -> None:
     arithmetic = {}
     for method in ("binary", "split", "margin"):
         started = time.perf_counter()
-        certify(counts, m, 1.0, 0.001 / POINTS, method, counts if method == "split" else None)
+        certify(counts, m, SIGMA, 0.001 / POINTS, method, counts if method == "split" else None)
         arithmetic[method] = round(time.perf_counter() - started, 3)
 
-    named = dict.fromkeys(("raw_digest", "test_digest", "code_digest"), "benchmark")
-    absent = dict.fromkeys(("denoiser_digest", "denoiser_state", "initial_digest", "initial_state"))
-    rule = {"alpha": 0.001, "method": "binary", "simultaneous": False, "selection": 0, "test_sigma": 0.0}
-    recipe = {"warm_epochs": 0, "normalise": "constants"}
-    plan = Plan(
-        m=m, sigma=1.0, recipe=recipe, classes=CLASSES, n_test=POINTS, entropy_spec="os", **named, **absent, **rule
-    )
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{Path(folder).resolve()}/.mlflow/mlflow.db"
-        elapsed, read = seconds_to_assemble(plan, votes)
+        elapsed, read = seconds_to_assemble(planned(m), votes)
     if not np.array_equal(read, counts):
         raise AssertionError("the counts read back are not the counts that were stored")
 
@@ -95,7 +112,7 @@ def main() -> None:
     )
     figures = {"m": m, "points": POINTS, "classes": CLASSES, "child_runs": m + FAILED}
     figures |= {"certify_seconds": arithmetic, "assemble_seconds": round(elapsed, 2)}
-    record("certify_quick" if m < 1000 else "certify", figures)
+    record("certify", figures, results(args))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ blocks a pilot on the trusted images gives its forecast for several targets; the
 with all its models, asked about the test images, and certified. The chooser sees neither raw nor test images.
 """
 
-import argparse
 import time
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from benchmarks.record import record
+from benchmarks.record import flags, record, results
 from models.blocks import block_of
 from models.certificate import certified_accuracy
 from models.chooser import Outlook, Target, best_of, outlook
@@ -63,26 +62,19 @@ def counted(materials: Materials, ks: tuple[int, ...], m: int) -> dict[int, NDAr
 
 
 def main() -> None:
-    flags = argparse.ArgumentParser(prog="python -m benchmarks.chooser", description=__doc__.splitlines()[0])
-    flags.add_argument("--quick", action="store_true", help="one sigma and 30 models a block in place of two and 50")
-    quick = flags.parse_args().quick
-    m, sigmas = (30, (0.25,)) if quick else (50, (0.25, 0.5))
+    parser = flags("chooser", __doc__, "one sigma, 2 blocks of 12 models each, pilots of 3 draws")
+    args = parser.parse_args()
+    m, sigmas, ks, draws = (12, (0.25,), (2,), 3) if args.quick else (50, (0.25, 0.5), (2, 5, 10), DRAWS)
     sets: dict[str, ImageSet] = {name: load(path) for name, path in SETS.items()}
-    recipe, denoiser, trusted, ks = (
-        read_params("train", TrainParams),
-        load_denoiser(DENOISER),
-        sets["trusted"],
-        (2, 5, 10),
-    )
-    ks = (2, 5, 10)
+    recipe, denoiser, trusted = read_params("train", TrainParams), load_denoiser(DENOISER), sets["trusted"]
     sizes = {k: len(sets["raw"]) // k for k in ks}
     targets = [Target(radius, a, m, ALPHA) for radius, a in TARGETS]
     forecasts: dict[Target, list[Outlook]] = {target: [] for target in targets}
     rows: list[dict[str, Any]] = []
     started = time.perf_counter()
     for sigma in sigmas:
-        piloted = Materials(trusted, trusted, sigma, denoiser, recipe, DRAWS)
-        for pilot in make_pilots(piloted, sorted(sizes.values()), DRAWS):
+        piloted = Materials(trusted, trusted, sigma, denoiser, recipe, draws)
+        for pilot in make_pilots(piloted, sorted(sizes.values()), draws):
             for target in targets:
                 forecasts[target] += [outlook(pilot, sigma, k, target) for k in ks if sizes[k] == pilot.size]
     seconds = time.perf_counter() - started
@@ -121,10 +113,10 @@ def main() -> None:
         f"measured within the forecast's 90%: {inside} of the {len(open_rows)} that certify anything; "
         f"lost by the choice: {max(lost):.3f} at most"
     )
-    found: dict[str, Any] = {"m": m, "alpha": ALPHA, "pilot_draws": DRAWS, "pilot_seconds": round(seconds, 1)}
+    found: dict[str, Any] = {"m": m, "alpha": ALPHA, "pilot_draws": draws, "pilot_seconds": round(seconds, 1)}
     found |= {"rows": rows}
     found |= {"inside": inside, "of": len(open_rows), "lost_by_the_choice": [round(x, 4) for x in lost]}
-    record("chooser_quick" if quick else "chooser", found)
+    record("chooser", found, results(args))
 
 
 if __name__ == "__main__":

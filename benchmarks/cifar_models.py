@@ -7,7 +7,6 @@ in the scratch directory, a file a draw, so that a run that was ended goes on th
 training images flatters the accuracy (*fixed before*).
 """
 
-import argparse
 import time
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.image_sets import RECIPE
-from benchmarks.record import record
+from benchmarks.record import flags, record, results
 from benchmarks.transfer import resumed
 from models.certificate import certified_accuracy, certify
 from models.draw import Materials, make_batch
@@ -30,25 +29,24 @@ from sanitize.sources import open_published
 ALPHA = 0.001
 RADII = (0.0, 0.25, 0.5, 1.0)
 FULL = {"width": 64, "epochs": 10, "batch": 1024, "learning_rate": 11.5, "weight_decay": 0.0153, "shift": 2}
-QUICK = FULL | {"width": 16, "epochs": 8, "batch": 64}
+QUICK = FULL | {"width": 16, "epochs": 2, "batch": 64}
 """airbench94's settings (K. Jordan, arXiv 2404.00498), and a narrow network that shows that the command works."""
 
 
 def main() -> None:
-    flags = argparse.ArgumentParser(prog="python -m benchmarks.cifar_models", description=__doc__.splitlines()[0])
-    flags.add_argument("--root", type=Path, required=True, help="where torchvision put CIFAR-10")
-    flags.add_argument("--denoiser", type=Path, required=True, help="a diffusers directory")
-    flags.add_argument("--sigma", type=float, nargs="+", default=[0.25, 0.5])
-    flags.add_argument("--models", type=int, default=100)
-    flags.add_argument("--scratch", type=Path, default=Path(".cache/cifar_models"), help="where votes are kept")
-    flags.add_argument("--quick", action="store_true", help="11 narrow networks on 1,000 images")
-    args = flags.parse_args()
+    parser = flags("cifar_models", __doc__, "2 narrow networks on 100 images at each sigma")
+    parser.add_argument("--root", type=Path, required=True, help="where torchvision put CIFAR-10")
+    parser.add_argument("--denoiser", type=Path, required=True, help="a diffusers directory")
+    parser.add_argument("--sigma", type=float, nargs="+", default=[0.25, 0.5])
+    parser.add_argument("--models", type=int, default=100)
+    parser.add_argument("--scratch", type=Path, default=Path(".cache/cifar_models"), help="where votes are kept")
+    args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     raw = read_all(open_published("cifar10", args.root, "train"), "cifar10")
     test = read_all(open_published("cifar10", args.root, "test"), "cifar10")
-    m = 11 if args.quick else args.models
+    m = 2 if args.quick else args.models
     if args.quick:
-        raw, test = raw.take(np.arange(1000)), test.take(np.arange(500))
+        raw, test = raw.take(np.arange(100)), test.take(np.arange(100))
     changes = {"architecture": "fast-cifar", "flip": True, "label_smoothing": 0.2} | (QUICK if args.quick else FULL)
     recipe = RECIPE.model_copy(update=changes)
     denoiser = load_denoiser(args.denoiser, device)
@@ -72,7 +70,7 @@ def main() -> None:
         "test": len(test),
         "recipe": recipe.model_dump(),
     }
-    record("cifar_models_quick" if args.quick else "cifar_models", figures | {"sigma": found})
+    record("cifar_models", figures | {"sigma": found}, results(args))
 
 
 def ensemble(materials: Materials, m: int, scratch: Path, test: ImageSet) -> dict[str, object]:

@@ -13,7 +13,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import RESULTS, record
+from benchmarks.record import flags, record, results
+from benchmarks.redteam import quick
 from redteam.compare import comparison, entries_for
 from redteam.compare_report import comparison_lines
 from redteam.defences import DEFENCES
@@ -22,8 +23,9 @@ from redteam.prepare import prepared
 from sanitize import errors
 from sanitize.errors import InputError
 
-OUTPUT = RESULTS / "compare"
 SIGMAS = [0.1, 0.25]
+LITTLE = ["dpa.partitions=5", "roe.partitions=5", "friends.steps=1", "friends.begin=1", "adversarial-training.steps=1"]
+"""What `--quick` changes of the defences."""
 
 
 def settings(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -66,14 +68,14 @@ def defences_for(name: str) -> list[str]:
 
 
 def main() -> None:
-    flags = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=(__doc__ or "").splitlines()[0])
-    flags.add_argument("--root", type=Path, required=True, help="where torchvision put CIFAR-10")
-    flags.add_argument("--denoiser", type=Path, required=True, help="for CIFAR-10")
-    flags.add_argument("--setups", type=Path, help="the public benchmark's transfer setups for CIFAR-10, as JSON")
-    flags.add_argument("--extractor", type=Path, help="a ResNet-20 for CIFAR-10; without it no bullseye")
-    flags.add_argument("--only", nargs="+", default=[], help="these comparisons alone")
-    flags.add_argument("--note", help="of the machine while it measured, such as 'beside other work'")
-    args = flags.parse_args()
+    parser = flags("compare", __doc__, "one target, few images, poisons, steps and epochs")
+    parser.add_argument("--root", type=Path, required=True, help="where torchvision put CIFAR-10")
+    parser.add_argument("--denoiser", type=Path, required=True, help="for CIFAR-10")
+    parser.add_argument("--setups", type=Path, help="the public benchmark's transfer setups for CIFAR-10, as JSON")
+    parser.add_argument("--extractor", type=Path, help="a ResNet-20 for CIFAR-10; without it no bullseye")
+    parser.add_argument("--only", nargs="+", default=[], help="these comparisons alone")
+    parser.add_argument("--note", help="of the machine while it measured, such as 'beside other work'")
+    args = parser.parse_args()
     known = settings(args)
     for name in args.only:
         if name not in known:
@@ -81,11 +83,13 @@ def main() -> None:
     for name, content in known.items():
         if args.only and name not in args.only:
             continue
-        drill = prepared(checked(content))
-        found = comparison(drill, entries_for(defences_for(name), SIGMAS, []), OUTPUT)
+        drill = prepared(checked(quick(content) if args.quick else content))
+        defences, sigmas = defences_for(name), SIGMAS[:1] if args.quick else SIGMAS
+        chosen = [item for item in LITTLE if item.partition(".")[0] in defences] if args.quick else []
+        found = comparison(drill, entries_for(defences, sigmas, chosen), results(args) / "compare")
         print("\n".join(comparison_lines(found)), flush=True)
         figures = {key: value for key, value in found.items() if key != "outcomes"}
-        record(f"compare_{name}", figures | {"note": args.note})
+        record(f"compare_{name}", figures | {"note": args.note}, results(args))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ The network is the extractor of the file (a ResNet for CIFAR-10 and random pixel
 show), or an untrained small CNN. Ours use what `models.extractors.accelerated` makes of it; the plain loop is float32.
 """
 
-import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.record import record
+from benchmarks.record import flags, record, results
 from models.classifiers import Architecture, build, features_of
 from models.extractors import Extractor, accelerated, load_extractor
 from redteam.attacks import plain
@@ -129,14 +128,13 @@ def rate(way: Way) -> float:
 
 
 def main() -> None:
-    flags = argparse.ArgumentParser(prog="python -m benchmarks.crafting", description=(__doc__ or "").splitlines()[0])
-    flags.add_argument("--extractor", type=Path, help="a ResNet-20 .. -110 for CIFAR; default: an untrained small CNN")
-    flags.add_argument("--poisons", type=int, default=25)
-    flags.add_argument("--steps", type=int, default=30)
-    flags.add_argument("--rounds", type=int, default=5)
-    flags.add_argument("--quick", action="store_true", help="8 poisons, 5 steps, 3 rounds")
-    args = flags.parse_args()
-    poisons, steps, rounds = (8, 5, 3) if args.quick else (args.poisons, args.steps, args.rounds)
+    parser = flags("crafting", __doc__, "4 poisons, 2 steps, 1 round")
+    parser.add_argument("--extractor", type=Path, help="a ResNet-20 .. -110 for CIFAR; default: an untrained small CNN")
+    parser.add_argument("--poisons", type=int, default=25)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    poisons, steps, rounds = (4, 2, 1) if args.quick else (args.poisons, args.steps, args.rounds)
     network = load_extractor(args.extractor) if args.extractor else small_network()
     figures = {}
     print("| attack | ours | plain loop | ratio [least–most] |\n| --- | --- | --- | --- |")
@@ -163,6 +161,7 @@ def main() -> None:
             "threads": torch.get_num_threads(),
             "attacks": figures,
         },
+        results(args),
     )
 
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from ruamel.yaml import YAML
 from tqdm import tqdm
 
-from benchmarks.record import RESULTS, record
+from benchmarks.record import flags, record, results
 from models.certificate import certified_accuracy, certify
 from models.draw import Materials, make_draw
 from models.params import CertifyParams, TrainParams
@@ -140,7 +140,7 @@ def draw_picture(path: Path, found: dict[str, dict[int, Any]], sigma: float) -> 
     """Certified accuracy against R: denoised solid, noise left in dashed."""
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     for name, style in (("denoised", "-"), ("noise only", "--")):
-        for colour, (m, curve) in zip(("tab:blue", "tab:orange"), found[name].items(), strict=False):
+        for colour, (m, curve) in zip(("tab:blue", "tab:orange"), found.get(name, {}).items(), strict=False):
             axes.plot(CURVE, curve, style, color=colour, label=f"{name}, m = {m:,}")
     axes.set(xlabel="joint ℓ2 radius R over the training set, [0,1] units", ylabel="certified accuracy", ylim=(0, 1))
     axes.set_title(f"digits, σ = {sigma:g}, α = .001 for each test image")
@@ -151,16 +151,15 @@ def draw_picture(path: Path, found: dict[str, dict[int, Any]], sigma: float) -> 
 
 
 def main() -> None:
-    flags = argparse.ArgumentParser(prog="python -m benchmarks.ensemble", description=__doc__.splitlines()[0])
-    flags.add_argument("--quick", action="store_true", help="200 models in place of 1,000, and no noise-only ones")
-    flags.add_argument("--architecture", choices=["mlp", "small-cnn"], default="mlp")
-    flags.add_argument("--books", action="store_true", help=argparse.SUPPRESS)
-    args = flags.parse_args()
+    parser = flags("ensemble", __doc__, "12 models in place of 1,000, and no noise-only ones")
+    parser.add_argument("--architecture", choices=["mlp", "small-cnn"], default="mlp")
+    parser.add_argument("--books", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
     if args.books:
         books()
         return
-    m, sizes = (200, [100, 200]) if args.quick else (1_000, [100, 1_000])
-    part = 5 if args.quick else 20
+    m, sizes = (12, [6, 12]) if args.quick else (1_000, [100, 1_000])
+    part, folder = 1 if args.quick else 20, results(args)
     recipe = read_params("train", TrainParams)
     recipe = TrainParams.model_validate(recipe.model_dump() | (CNN if args.architecture == "small-cnn" else {}))
     sigma, alpha = read_params("sanitize", SanitizeParams).sigma, read_params("certify", CertifyParams).alpha
@@ -172,6 +171,9 @@ def main() -> None:
     alone, ours, votes = [], {}, {}
     with project():
         changed("train", recipe.model_dump())
+        if args.quick:
+            changed("smooth", {"batch_of_draws": 2})
+            changed("gate", {"certified_accuracy": []})  # a few models reach no radius
         for name, denoise in (("denoised", True), ("noise only", False)):
             if args.quick and not denoise:
                 continue
@@ -180,7 +182,7 @@ def main() -> None:
             ours[name] = {"seconds_a_model": seconds / m, **inside}
             alone.append(loop(materials, part, 100 * len(alone)))
             if name == "denoised":
-                np.save(RESULTS / f"{name_of(args)}_votes.npy", votes[name].astype(np.int8), allow_pickle=False)
+                np.save(folder / f"{name_of(args)}_votes.npy", votes[name].astype(np.int8), allow_pickle=False)
     for _ in tqdm(range(ROUNDS - len(alone)), desc="one at a time", unit="part"):
         alone.append(loop(materials, part, 100 * len(alone)))
 
@@ -220,15 +222,13 @@ def main() -> None:
     for name, by_size in found.items():
         for size, curve in by_size.items():
             print(f"| {name} | {size:,} | " + " | ".join(f"{curve[i]:.3f}" for i in at) + " |")
-    if not args.quick:
-        draw_picture(RESULTS / f"{name_of(args)}.png", found, sigma)
-    record(name_of(args), figures)
+    draw_picture(folder / f"{name_of(args)}.png", found, sigma)
+    record(name_of(args), figures, folder)
 
 
 def name_of(args: argparse.Namespace) -> str:
     """What the results are called."""
-    kind = "" if args.architecture == "mlp" else f"_{args.architecture}"
-    return f"ensemble{kind}{'_quick' if args.quick else ''}"
+    return "ensemble" if args.architecture == "mlp" else f"ensemble_{args.architecture}"
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ The denoiser saw 20,000 other training images, the test images are of the test s
 the scratch directory: a run that was killed goes on there. `--pilot` compares recipes on images the run never sees.
 """
 
-import argparse
 import hashlib
 import json
 import math
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 from tqdm import tqdm
 
-from benchmarks.record import RESULTS, record
+from benchmarks.record import flags, record, results
 from models.certificate import ABSTAIN, certified_accuracy, certify, images_tolerated
 from models.params import TrainParams
 from models.training import predict, train
@@ -45,7 +44,20 @@ from sanitize.sanitizer import sanitize
 ALPHA = 0.001
 RADII = (0.0, 0.25, 0.5, 1.0)
 SPLIT_SEED = 20240611
-TRUSTED, RAW, TEST = 20_000, 2000, 2000
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of the published set is used, and how many models are made of it."""
+
+    trusted: int
+    raw: int
+    test: int
+    m: int
+
+
+FULL = Size(trusted=20_000, raw=2000, test=2000, m=100)
+QUICK = Size(trusted=20_000, raw=200, test=100, m=3)
 PILOT_RAW, PILOT_TEST, PILOT_DRAWS = 2000, 1000, 3
 DENOISER = DenoiserParams(
     source="train",
@@ -58,6 +70,7 @@ DENOISER = DenoiserParams(
     learning_rate=0.003,
     seed=0,
 )
+QUICK_DENOISER = DENOISER.model_copy(update={"channels": (8, 16), "steps": 30, "batch": 16})
 
 
 def recipe(architecture: str, width: int, epochs: int, **others: Any) -> TrainParams:
@@ -276,38 +289,39 @@ def show(rows: dict[str, dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    flags = argparse.ArgumentParser(prog="python -m benchmarks.fashion", description=__doc__.splitlines()[0])
-    flags.add_argument("--root", type=Path, required=True, help="where torchvision put Fashion-MNIST")
-    flags.add_argument("--denoiser", type=Path, help="one that was trained on the trusted images; default: train it")
-    flags.add_argument("--sigma", type=float, nargs="+", default=[0.5, 1.0])
-    flags.add_argument("--scratch", type=Path, default=Path(".cache/fashion"), help="keeps every draw's votes")
-    flags.add_argument("--quick", action="store_true", help="15 models of 500 images, a denoiser of 300 steps")
-    flags.add_argument("--pilot", action="store_true", help="compare the candidate recipes, on other images")
-    args = flags.parse_args()
+    less = f"{QUICK.m} models of {QUICK.raw} images, a denoiser of {QUICK_DENOISER.steps} steps"
+    parser = flags("fashion", __doc__, less)
+    parser.add_argument("--root", type=Path, required=True, help="where torchvision put Fashion-MNIST")
+    parser.add_argument("--denoiser", type=Path, help="one that was trained on the trusted images; default: train it")
+    parser.add_argument("--sigma", type=float, nargs="+", default=[0.5, 1.0])
+    parser.add_argument("--scratch", type=Path, default=Path(".cache/fashion"), help="keeps every draw's votes")
+    parser.add_argument("--pilot", action="store_true", help="compare the candidate recipes, on other images")
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    m, count = (15, 500) if args.quick else (100, RAW)
-    sets = published("fashion-mnist", args.root, TRUSTED, RAW, SPLIT_SEED, TEST)
-    raw, test = sets["raw"].take(np.arange(count)), sets["test"]
-    params = DENOISER.model_copy(update={"steps": 300}) if args.quick else DENOISER
-    denoiser, origin = the_denoiser(sets["trusted"], args.denoiser, args.scratch, params)
+    size, params = (QUICK, QUICK_DENOISER) if args.quick else (FULL, DENOISER)
+    kept_in = args.scratch / "quick" if args.quick else args.scratch
+    sets = published("fashion-mnist", args.root, size.trusted, size.raw, SPLIT_SEED, size.test)
+    raw, test, m = sets["raw"], sets["test"], size.m
+    denoiser, origin = the_denoiser(sets["trusted"], args.denoiser, kept_in, params)
     if args.pilot:
-        more = published("fashion-mnist", args.root, TRUSTED, RAW + PILOT_RAW + PILOT_TEST, SPLIT_SEED, TEST)["raw"]
+        wanted = size.raw + PILOT_RAW + PILOT_TEST
+        more = published("fashion-mnist", args.root, size.trusted, wanted, SPLIT_SEED, size.test)["raw"]
         used = set(sets["raw"].ids)
         others = more.take(np.array([i for i, name in enumerate(more.ids) if name not in used]))
-        pilot(others, args.sigma, denoiser, args.scratch)
+        pilot(others, args.sigma, denoiser, kept_in)
         return
     facts = {
         "m": m,
         "alpha": ALPHA,
-        "split": {"trusted": TRUSTED, "raw": len(raw), "test": len(test), "seed": SPLIT_SEED},
+        "split": {"trusted": size.trusted, "raw": len(raw), "test": len(test), "seed": SPLIT_SEED},
         "raw_digest": raw.digest,
         "test_digest": test.digest,
         "denoiser_digest": denoiser.digest,
         "recipes": {name: CANDIDATES[chosen].model_dump() for name, (_, chosen) in ENSEMBLES.items()},
     }
-    scratch = args.scratch / ("quick" if args.quick else "draws")
+    scratch = kept_in / "draws"
     entropy = begin(scratch, facts)
-    fast = {sigma: accelerate(denoiser, sigma, NETWORK_BATCH) for sigma in args.sigma}
+    fast = {sigma: accelerate(denoiser, sigma, NETWORK_BATCH, m * len(raw)) for sigma in args.sigma}
     ensembles = [(name, sigma) for name in ENSEMBLES for sigma in args.sigma]
     curve = np.linspace(0, 2, 401)
     rows: dict[str, dict[str, Any]] = {}
@@ -328,11 +342,10 @@ def main() -> None:
     step = math.sqrt(raw.images[0].size) / 255
     changed = ", ".join(f"R = {r:g}: {images_tolerated(r, step)}" for r in RADII)
     print(f"\nm = {m}, α = {ALPHA:g} per point; images that may each change by 1/255 everywhere: {changed}\n")
-    name = "fashion_quick" if args.quick else "fashion"
-    plot(rows, curve, m, RESULTS / f"{name}.png")
-    tried = args.scratch / "pilot.json"
+    plot(rows, curve, m, results(args) / "fashion.png")
+    tried = kept_in / "pilot.json"
     record(
-        name,
+        "fashion",
         facts
         | {
             "method": "binary",
@@ -344,6 +357,7 @@ def main() -> None:
             "curve_radii": [0.0, 2.0, len(curve)],
             "rows": rows,
         },
+        results(args),
     )
 
 

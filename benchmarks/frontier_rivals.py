@@ -18,17 +18,17 @@ LEAST_IMAGES = 8
 """A block of fewer, on average, is not tried."""
 
 
-def rivals_of(task: Task, ks: list[int]) -> list[dict[str, Any]]:
+def rivals_of(task: Task, ks: list[int], seeds: int) -> list[dict[str, Any]]:
     """A row a model, k and defence: the certified accuracy for each number of images rewritten at will (FREES).
 
     Blocks are by id, as ours: a rewritten image costs one. With blocks by content, as published, it costs two where it
     changes blocks. `cost` is in trainings of the whole raw set: 1 as published. Where models depend on a seed, a member
-    of SEEDS models also answers by their mean probability; heads in closed form are the same for every seed.
+    of `seeds` models also answers by their mean probability; heads in closed form are the same for every seed.
     """
     rows: list[dict[str, Any]] = []
     labels, classes = task.raw.labels, len(task.raw.classes)
     features = {name: (head.clean(task.raw.images), head.clean(task.test.images)) for name, head in task.heads.items()}
-    for k in sorted({*ks, *MORE_KS} - {1}):
+    for k in sorted({*ks} - {1}):
         if k * LEAST_IMAGES > len(task.raw):
             continue
         blocks = block_of(task.raw.ids, k)
@@ -37,9 +37,9 @@ def rivals_of(task: Task, ks: list[int]) -> list[dict[str, Any]]:
             logits = block_logits(found, labels, blocks, k, asked, classes, head.kind, head.l2)
             rows += levels(task, name, k, 1, logits)
         for name, recipe in task.recipes.items():
-            every = trained_logits(task, [task.raw.images] * SEEDS, blocks, k, recipe, list(range(SEEDS)))
+            every = trained_logits(task, [task.raw.images] * seeds, blocks, k, recipe, list(range(seeds)))
             rows += levels(task, name, k, 1, every[0])
-            rows += levels(task, name, k, SEEDS, mean_probability(every))
+            rows += levels(task, name, k, seeds, mean_probability(every))
     return rows
 
 

@@ -102,7 +102,7 @@ def noise_only(raw: ImageSet) -> Callable[[float], Callable[[bytes, int], NDArra
     return lambda sigma: lambda entropy, draw: sanitize(raw, sigma, None, entropy, draw)
 
 
-def digits_task(denoiser: Path, train_params: TrainParams) -> Task:
+def digits_task(denoiser: Path, train_params: TrainParams, draws: int) -> Task:
     """800 raw digits as the pipeline's default has them, denoised; the pipeline's MLP, and features of another's.
 
     The MLP is trained by train_params as they are, whatever k: a block of n/k images gets a k-th of the steps.
@@ -114,7 +114,7 @@ def digits_task(denoiser: Path, train_params: TrainParams) -> Task:
     clean = body_of(extractor)
 
     def copier(sigma: float) -> Callable[[bytes, int], NDArray[Any]]:
-        fast = accelerate(removing, sigma, BATCH)
+        fast = accelerate(removing, sigma, BATCH, draws * len(sets["raw"]))
         return lambda entropy, draw: sanitize(sets["raw"], sigma, removing, entropy, draw, denoise=fast, batch=BATCH)
 
     return Task(
@@ -128,43 +128,43 @@ def digits_task(denoiser: Path, train_params: TrainParams) -> Task:
     )
 
 
-def fashion_task(root: Path, size: int) -> Task:
-    """Fashion-MNIST with the noise left in: principal components, or the twin of an extractor of 20,000 images."""
-    sets = published("fashion-mnist", root, fashion.TRUSTED, size, fashion.SPLIT_SEED, fashion.TEST)
+def fashion_task(root: Path, images: int, size: fashion.Size) -> Task:
+    """Fashion-MNIST with the noise left in: principal components, or the twin of an extractor of trusted images."""
+    sets = published("fashion-mnist", root, size.trusted, images, fashion.SPLIT_SEED, size.test)
     # the split's rows are in the order of the file; nested sizes take them from the front
     extractor = small_extractor(sets["trusted"], 128, 10, flip=True)
     made, projected = partial(twin, extractor, sets["trusted"], 6), components(sets["trusted"], 64)
     return Task(
         sets["raw"],
         sets["test"],
-        sizes_up_to(size, 2000, 4),
+        sizes_up_to(images, 2000, 4),
         {
             "components": Head("lda", 0.1, projected, lambda _: projected),
             "twin": Head("lda", 0.3, body_of(extractor), made),
         },
         {},
         noise_only(sets["raw"]),
-        {"way": "noise only", "trusted": fashion.TRUSTED, "extractor": "mlp 128 on the trusted images, 6 epochs' twin"},
+        {"way": "noise only", "trusted": size.trusted, "extractor": "mlp 128 on the trusted images, 6 epochs' twin"},
     )
 
 
-def cifar_task(root: Path, extractor_file: Path, size: int) -> Task:
+def cifar_task(root: Path, extractor_file: Path, images: int, size: transfer.Size) -> Task:
     """CIFAR-10 transfer with the noise left in: the `distilled` extractor of `benchmarks.transfer` and its split."""
     held_out = read_all(open_published("cifar10", root, "test"), "cifar10")
     half = len(held_out) // 2
-    if size > half:
-        raise InputError(f"--images {size} is more than the {half} that stay clear of the test images; give fewer")
-    raw = held_out.take(np.arange(size))
-    test = held_out.take(np.arange(half, half + transfer.FULL.test))
-    trusted = read_all(open_published("cifar10", root, "train"), "cifar10").take(np.arange(transfer.FULL.trusted))
+    if images > half:
+        raise InputError(f"--images {images} is more than the {half} that stay clear of the test images; give fewer")
+    raw = held_out.take(np.arange(images))
+    test = held_out.take(np.arange(half, half + size.test))
+    trusted = read_all(open_published("cifar10", root, "train"), "cifar10").take(np.arange(size.trusted))
     extractor = load_extractor(extractor_file)
     require_fits(extractor, raw.image_shape)
-    made = partial(twin, extractor, trusted, transfer.FULL.epochs)
+    made = partial(twin, extractor, trusted, size.epochs)
     kind, l2, _ = transfer.HEADS["lda"]
     return Task(
         raw,
         test,
-        sizes_up_to(size, 600),
+        sizes_up_to(images, 600),
         {"twin": Head(kind, l2, body_of(extractor), made)},
         {},
         noise_only(raw),

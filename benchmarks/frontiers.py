@@ -15,6 +15,7 @@ killed goes on there.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from benchmarks import fashion, transfer
 from benchmarks.frontier_curves import FREES, RADII, Curve, best, curve_of, since, tables
 from benchmarks.frontier_picture import draw_picture
-from benchmarks.frontier_rivals import rivals_of
+from benchmarks.frontier_rivals import MORE_KS, SEEDS, rivals_of
 from benchmarks.frontier_sets import Task, cifar_task, digits_task, fashion_task
 from benchmarks.frontier_votes import ensemble_votes
-from benchmarks.record import RESULTS, record
+from benchmarks.record import flags, record, results
 from benchmarks.transfer import resumed
 from models.params import TrainParams
 from sanitize import errors
@@ -36,15 +38,16 @@ from sanitize.params import read_params
 from sanitize.paths import DENOISER
 
 ALPHA = 0.001
-M, QUICK_M = 100, 20
-QUICK_KS, QUICK_IMAGES = [1, 5, 10], 1000
+M, QUICK_M = 100, 12
+QUICK_KS, QUICK_IMAGES = [1, 2], 100
+QUICK_FASHION = replace(fashion.QUICK, trusted=500)  # an extractor is trained on them
 
 
 def checked(args: argparse.Namespace) -> argparse.Namespace:
     """The flags with their defaults. InputError for values that no frontier can be measured at."""
     args.m = args.m or (QUICK_M if args.quick else M)
     if args.quick:
-        args.sigma, args.k = args.sigma[:2], QUICK_KS
+        args.sigma, args.k = args.sigma[:1], QUICK_KS
         args.images = args.images or (None if args.data == "digits" else QUICK_IMAGES)
     args.sigma, args.k = list(dict.fromkeys(args.sigma)), list(dict.fromkeys(args.k))
     for sigma in args.sigma:
@@ -67,14 +70,15 @@ def checked(args: argparse.Namespace) -> argparse.Namespace:
 def task_of(args: argparse.Namespace) -> Task:
     """The data set's task. InputError where a flag that it needs is missing."""
     if args.data == "digits":
-        return digits_task(args.denoiser, read_params("train", TrainParams))
+        return digits_task(args.denoiser, read_params("train", TrainParams), args.m)
     if args.root is None:
         raise InputError(f"--data {args.data} needs --root, where torchvision put the set")
     if args.data == "fashion-mnist":
-        return fashion_task(args.root, args.images or 10_000)
+        return fashion_task(args.root, args.images or 10_000, QUICK_FASHION if args.quick else fashion.FULL)
     if args.extractor is None:
         raise InputError("--data cifar10 needs --extractor, a .safetensors file")
-    return cifar_task(args.root, args.extractor, args.images or 5000)
+    size = transfer.QUICK if args.quick else transfer.FULL
+    return cifar_task(args.root, args.extractor, args.images or 5000, size)
 
 
 def row_of(curve: Curve) -> dict[str, Any]:
@@ -85,18 +89,17 @@ def row_of(curve: Curve) -> dict[str, Any]:
 
 
 def main() -> None:
-    flags = argparse.ArgumentParser(prog="python -m benchmarks.frontiers", description=__doc__.splitlines()[0])
-    flags.add_argument("--data", choices=["digits", "cifar10", "fashion-mnist"], required=True)
-    flags.add_argument("--root", type=Path, help="cifar10, fashion-mnist: where torchvision put the set")
-    flags.add_argument("--denoiser", type=Path, default=DENOISER, help="digits: a diffusers directory")
-    flags.add_argument("--extractor", type=Path, help="cifar10: a .safetensors file")
-    flags.add_argument("--sigma", type=float, nargs="+", default=[0.5, 1.0, 0.25, 2.0])
-    flags.add_argument("--k", type=int, nargs="+", default=[1, 2, 5, 10, 20, 50])
-    flags.add_argument("--m", type=int, help=f"draws at each sigma (default {M})")
-    flags.add_argument("--images", type=int, help="raw images (default 5000 of CIFAR-10, 10000 of Fashion-MNIST)")
-    flags.add_argument("--scratch", type=Path, default=Path(".cache/frontiers"), help="keeps every draw's votes")
-    flags.add_argument("--quick", action="store_true", help=f"{QUICK_M} draws, two sigmas, {QUICK_IMAGES} images")
-    args = checked(flags.parse_args())
+    parser = flags("frontiers", __doc__, f"{QUICK_M} draws at one sigma, k = 1 and 2, {QUICK_IMAGES} images")
+    parser.add_argument("--data", choices=["digits", "cifar10", "fashion-mnist"], required=True)
+    parser.add_argument("--root", type=Path, help="cifar10, fashion-mnist: where torchvision put the set")
+    parser.add_argument("--denoiser", type=Path, default=DENOISER, help="digits: a diffusers directory")
+    parser.add_argument("--extractor", type=Path, help="cifar10: a .safetensors file")
+    parser.add_argument("--sigma", type=float, nargs="+", default=[0.5, 1.0, 0.25, 2.0])
+    parser.add_argument("--k", type=int, nargs="+", default=[1, 2, 5, 10, 20, 50])
+    parser.add_argument("--m", type=int, help=f"draws at each sigma (default {M})")
+    parser.add_argument("--images", type=int, help="raw images (default 5000 of CIFAR-10, 10000 of Fashion-MNIST)")
+    parser.add_argument("--scratch", type=Path, default=Path(".cache/frontiers"), help="keeps every draw's votes")
+    args = checked(parser.parse_args())
     torch.set_num_threads(1)
     task = task_of(args)
     settings = {
@@ -112,11 +115,10 @@ def main() -> None:
         for sigma, of in tqdm(found.items(), desc="certificates", unit="sigma")
         for key, votes in of.items()
     ]
-    rivals = rivals_of(task, args.k)
+    rivals = rivals_of(task, args.k, 2) if args.quick else rivals_of(task, [*args.k, *MORE_KS], SEEDS)
     print(tables(curves, rivals))
-    name = f"frontiers_{args.data}{'_quick' if args.quick else ''}"
-    RESULTS.mkdir(exist_ok=True)
-    draw_picture(args.data, args.m, ALPHA, curves, rivals, RESULTS / f"{name}.png")
+    name, folder = f"frontiers_{args.data}", results(args)
+    draw_picture(args.data, args.m, ALPHA, curves, rivals, folder / f"{name}.png")
     record(
         name,
         settings
@@ -130,6 +132,7 @@ def main() -> None:
             "rivals": rivals,
             "threads": 1,
         },
+        folder,
     )
 
 

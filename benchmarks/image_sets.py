@@ -8,7 +8,6 @@ sanitized by `python -m sanitize`'s own code; then the same classifier is traine
 images, several seeds each, and tested on clean images.
 """
 
-import argparse
 import json
 import math
 import os
@@ -21,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.record import record
+from benchmarks.record import flags, record, results
 from models.params import TrainParams
 from models.training import predict, train
 from sanitize import errors
@@ -54,11 +53,11 @@ RECIPE = TrainParams(
 )
 
 
-def accuracy(copy: Path, test: Path, seed: int) -> float:
+def accuracy(copy: Path, test: Path, recipe: TrainParams, seed: int) -> float:
     """Test accuracy of the ordinary classifier on one copy, in a worker process on one core."""
     torch.set_num_threads(1)
     images, clean = load(copy), load(test)
-    model = train(images.images, images.labels, len(images.classes), RECIPE, seed)
+    model = train(images.images, images.labels, len(images.classes), recipe, seed)
     return float(np.mean(predict(model, clean.images) == clean.labels))
 
 
@@ -71,18 +70,18 @@ def noisy_psnr(raw: ImageSet, sigma: float) -> float:
 
 
 def main() -> None:
-    flags = argparse.ArgumentParser(prog="python -m benchmarks.image_sets", description=__doc__.splitlines()[0])
-    flags.add_argument("--set", required=True, help="a published set, or what to call your own")
-    flags.add_argument("--root", type=Path, default=Path("data/incoming"), help="where torchvision put a published set")
-    flags.add_argument("--raw", type=Path, help="your own training set, in place of the published one's first images")
-    flags.add_argument("--test", type=Path, help="your own test set")
-    flags.add_argument("--denoiser", type=Path, required=True, help="a diffusers directory")
-    flags.add_argument("--images", type=int, default=10_000, help="training images taken (default 10,000)")
-    flags.add_argument("--sigmas", type=float, nargs="+", default=[0.1, 0.25, 0.5, 1.0])
-    flags.add_argument("--seeds", type=int, default=3, help="trainings of each copy (default 3)")
-    flags.add_argument("--quick", action="store_true", help="1,000 images, one seed")
-    args = flags.parse_args()
-    count, seeds = (1000, 1) if args.quick else (args.images, args.seeds)
+    parser = flags("image_sets", __doc__, "100 images, the first two sigmas, one seed, one epoch")
+    parser.add_argument("--set", required=True, help="a published set, or what to call your own")
+    parser.add_argument("--root", type=Path, default=Path("data/incoming"), help="where torchvision put that set")
+    parser.add_argument("--raw", type=Path, help="your own training set, in place of the published one's first images")
+    parser.add_argument("--test", type=Path, help="your own test set")
+    parser.add_argument("--denoiser", type=Path, required=True, help="a diffusers directory")
+    parser.add_argument("--images", type=int, default=10_000, help="training images taken (default 10,000)")
+    parser.add_argument("--sigmas", type=float, nargs="+", default=[0.1, 0.25, 0.5, 1.0])
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each copy (default 3)")
+    args = parser.parse_args()
+    count, seeds, sigmas = (100, 1, args.sigmas[:2]) if args.quick else (args.images, args.seeds, args.sigmas)
+    recipe = RECIPE.model_copy(update={"epochs": 1} if args.quick else {})
     denoiser = load_denoiser(args.denoiser)
     with (
         tempfile.TemporaryDirectory() as scratch,
@@ -96,7 +95,7 @@ def main() -> None:
         save_npz(raw, folder / "raw.npz")
         save_npz(test, folder / "test.npz")
         rows = {"raw": {"psnr_db": None, "noisy_psnr_db": None, "images_per_second": None}}
-        for sigma in args.sigmas:
+        for sigma in sigmas:
             started = time.perf_counter()
             made = make_copy(
                 open_source(folder / "raw.npz"), folder / f"{sigma}.npz", sigma, denoiser, "os", 0, progress=True
@@ -107,14 +106,10 @@ def main() -> None:
                 "images_per_second": round(count / (time.perf_counter() - started), 1),
                 "network": made["network"],
             }
+        copies = {name: folder / f"{name if name == 'raw' else float(name)}.npz" for name in rows}
         trained = {
-            name: [
-                pool.submit(
-                    accuracy, folder / f"{name if name == 'raw' else float(name)}.npz", folder / "test.npz", seed
-                )
-                for seed in range(seeds)
-            ]
-            for name in rows
+            name: [pool.submit(accuracy, copy, folder / "test.npz", recipe, seed) for seed in range(seeds)]
+            for name, copy in copies.items()
         }
         for name, futures in trained.items():
             found = [future.result() for future in futures]
@@ -129,8 +124,8 @@ def main() -> None:
             + " | ".join("-" if c is None else str(c) for c in cells)
             + f" | {row['test_accuracy']:.3f} |"
         )
-    name = f"image_sets_{args.set}{'_quick' if args.quick else ''}"
-    record(name, {"set": args.set, "images": count, "recipe": RECIPE.model_dump(), "rows": rows})
+    figures = {"set": args.set, "images": count, "recipe": recipe.model_dump(), "rows": rows}
+    record(f"image_sets_{args.set}", figures, results(args))
 
 
 if __name__ == "__main__":

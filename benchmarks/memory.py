@@ -5,7 +5,6 @@
 Random images of the denoiser's size in a `.npz`, each run in a process of its own.
 """
 
-import argparse
 import os
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.record import record
+from benchmarks.record import flags, record, results
 from sanitize import errors
 from sanitize.arrays import ArrayWriter
 from sanitize.denoiser import load_denoiser
@@ -30,18 +29,17 @@ def peak_megabytes(command: list[str]) -> float:
 
 
 def main() -> None:
-    flags = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__.splitlines()[0])
-    flags.add_argument("--denoiser", type=Path, required=True, help="a diffusers directory")
-    flags.add_argument("--quick", action="store_true", help="500 and 4,000 images in place of 2,000 and 50,000")
-    args = flags.parse_args()
+    parser = flags("memory", __doc__, "100 and 200 images in place of 2,000 and 50,000")
+    parser.add_argument("--denoiser", type=Path, required=True, help="a diffusers directory")
+    args = parser.parse_args()
     facts = load_denoiser(args.denoiser).facts
     shape = (facts.sample_size, facts.sample_size, facts.channels)
     generator, peaks = np.random.default_rng(0), {}
-    for count in (500, 4000) if args.quick else (2000, 50_000):
+    for count in (100, 200) if args.quick else (2000, 50_000):
         with tempfile.TemporaryDirectory() as folder:
             source, output = Path(folder) / "in.npz", Path(folder) / "out.npz"
             with ArrayWriter(source) as writer:
-                blocks = (generator.integers(0, 256, (500, *shape), np.uint8) for _ in range(count // 500))
+                blocks = (generator.integers(0, 256, (100, *shape), np.uint8) for _ in range(count // 100))
                 writer.write("images", (count, *shape), np.uint8, blocks)
                 writer.write("labels", (count,), np.int64, [np.arange(count) % 10])
             command = [
@@ -59,7 +57,7 @@ def main() -> None:
         print(f"{count} images: {peaks[count]} MB at most", flush=True)
     small, large = peaks.values()
     figures = {"peak_mb": {str(k): v for k, v in peaks.items()}, "ratio": round(large / small, 3)}
-    record(f"memory{'_quick' if args.quick else ''}", figures)
+    record("memory", figures, results(args))
 
 
 if __name__ == "__main__":

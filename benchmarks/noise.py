@@ -6,7 +6,6 @@ One thread. The ways take turns, and ratios are taken round by round. With `--de
 time that sanitizing takes with that network, over images of its size.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from benchmarks.record import record
+from benchmarks.record import flags, record, results
 from sanitize import errors
 from sanitize.denoiser import load_denoiser
 from sanitize.fast import accelerate
@@ -87,10 +86,9 @@ def share_row(directory: Path, batches: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    flags = argparse.ArgumentParser(prog="python -m benchmarks.noise", description=__doc__.splitlines()[0])
-    flags.add_argument("--denoiser", type=Path, nargs="*", default=[], help="diffusers directories to sanitize with")
-    flags.add_argument("--quick", action="store_true", help="fewer images and rounds; the record is marked")
-    args = flags.parse_args()
+    parser = flags("noise", __doc__, "20 images and 3 rounds")
+    parser.add_argument("--denoiser", type=Path, nargs="*", default=[], help="diffusers directories to sanitize with")
+    args = parser.parse_args()
     torch.set_num_threads(1)
     images, rounds = (20, 3) if args.quick else (256, 15)
     rows = [noise_row(sigma, images, rounds) for sigma in SIGMAS]
@@ -103,7 +101,7 @@ def main() -> None:
     shares = [share_row(directory, 2 if args.quick else 5) for directory in args.denoiser]
     for share in shares:
         print(f"{share['denoiser']}: the noise takes {share['noise_share']:.1%} of sanitizing ({share['mode']})")
-    record("noise_quick" if args.quick else "noise", {"threads": 1, "noise": rows, "sanitizing": shares})
+    record("noise", {"threads": 1, "noise": rows, "sanitizing": shares}, results(args))
 
 
 if __name__ == "__main__":

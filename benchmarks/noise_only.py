@@ -5,44 +5,48 @@
 Both use the pipeline's data, denoiser and recipe (run `dvc repro denoiser` first), the same entropy and the same m.
 """
 
-import argparse
 import os
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from functools import cache, partial
 from multiprocessing import get_context
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks.record import record
+from benchmarks.record import flags, record, results
 from models.certificate import ABSTAIN, certified_accuracy, certify
 from models.draw import Materials, make_draw
 from models.params import CertifyParams, TrainParams
 from models.votes import count_votes
 from sanitize import errors
-from sanitize.denoiser import load_denoiser
+from sanitize.denoiser import Denoiser, load_denoiser
 from sanitize.imageset import load
 from sanitize.noise import draw_entropy
 from sanitize.params import SanitizeParams, read_params
 from sanitize.paths import DENOISER, SETS
 
 
+@cache
+def the_denoiser() -> Denoiser:
+    """The pipeline's, read once in each worker."""
+    return load_denoiser(DENOISER)
+
+
 def votes_of(draw: int, *, denoise: bool, sigma: float, recipe: TrainParams, entropy: bytes) -> np.ndarray:
     """One draw's votes, made in a worker process on one core."""
     torch.set_num_threads(1)
-    denoiser = load_denoiser(DENOISER) if denoise else None
+    denoiser = the_denoiser() if denoise else None
     materials = Materials(load(SETS["raw"]), load(SETS["test"]), sigma, denoiser, recipe, draws=1)
     return make_draw(materials, entropy, draw).votes
 
 
 def main() -> None:
-    flags = argparse.ArgumentParser(prog="python -m benchmarks.noise_only", description=__doc__.splitlines()[0])
-    flags.add_argument("--quick", action="store_true", help="30 models each in place of 100")
-    flags.add_argument("--sigma", type=float, help="default: the one in params.yaml")
-    flags.add_argument("--architecture", help="another classifier than the recipe's mlp: small-cnn or linear")
-    args = flags.parse_args()
-    m = 30 if args.quick else 100
+    parser = flags("noise_only", __doc__, "12 models each in place of 100")
+    parser.add_argument("--sigma", type=float, help="default: the one in params.yaml")
+    parser.add_argument("--architecture", help="another classifier than the recipe's mlp: small-cnn or linear")
+    args = parser.parse_args()
+    m = 12 if args.quick else 100
     recipe, certificate = read_params("train", TrainParams), read_params("certify", CertifyParams)
     if args.architecture:
         changed = {"architecture": args.architecture, "width": 16, "epochs": 10}
@@ -70,8 +74,9 @@ def main() -> None:
     for name, row in rows.items():
         cells = " | ".join(f"{row['certified'][r]:.3f}" for r in radii)
         print(f"| {name} | {row['one_model']:.3f} | {row['vote']:.3f} | {row['abstentions']} | {cells} |")
-    name = "_".join(filter(None, ("noise_only", args.architecture, "quick" if args.quick else "")))
-    record(name, {"sigma": sigma, "m": m, "alpha": certificate.alpha, "recipe": recipe.model_dump(), **rows})
+    name = "_".join(filter(None, ("noise_only", args.architecture)))
+    figures = {"sigma": sigma, "m": m, "alpha": certificate.alpha, "recipe": recipe.model_dump(), **rows}
+    record(name, figures, results(args))
 
 
 if __name__ == "__main__":

@@ -6,12 +6,11 @@ The votes are random: most blocks follow a point's favourite class, some another
 No models are trained; how far such certificates reach on real sets is another benchmark's claim.
 """
 
-import argparse
 import time
 
 import numpy as np
 
-from benchmarks.record import record
+from benchmarks.record import flags, record, results
 from models.blocks import block_of
 from models.certificate import ABSTAIN
 from models.partition import block_certificates, frontier, partition_radius
@@ -33,10 +32,9 @@ def random_counts(k: int, n_points: int, generator: np.random.Generator) -> np.n
 
 
 def main() -> None:
-    flags = argparse.ArgumentParser(prog="python -m benchmarks.partition_certify", description=__doc__.splitlines()[0])
-    flags.add_argument("--quick", action="store_true", help="1,000 test points in place of 10,000")
-    quick = flags.parse_args().quick
-    n_points = POINTS // 10 if quick else POINTS
+    parser = flags("partition_certify", __doc__, "100 test points in place of 10,000")
+    args = parser.parse_args()
+    n_points = POINTS // 100 if args.quick else POINTS
     rows = []
     for k in (1, 10, 100):
         counts = random_counts(k, n_points, np.random.default_rng(0))
@@ -61,7 +59,7 @@ def main() -> None:
         seconds = [row[f"{part}_seconds"] for part in ("block_certificates", "search", "frontier", "hash")]
         print(f"{row['k']:>5} {seconds[0]:>9.2f} {seconds[1]:>9.2f} {seconds[2]:>12.2f} {seconds[3]:>12.2f}")
     figures = {"points": n_points, "classes": CLASSES, "m": M, "alpha": ALPHA, "ids": IMAGES, "by_k": rows}
-    record("partition_certify_quick" if quick else "partition_certify", figures | {"frees": len(FREES)})
+    record("partition_certify", figures | {"frees": len(FREES)}, results(args))
 
 
 if __name__ == "__main__":

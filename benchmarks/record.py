@@ -1,5 +1,6 @@
-"""Figures with the machine they were measured on."""
+"""What every benchmark has in common: its flags, and its figures with the machine they were measured on."""
 
+import argparse
 import json
 import os
 import platform
@@ -10,25 +11,49 @@ from typing import Any
 import torch
 
 RESULTS = Path(__file__).parent / "results"
+QUICK = RESULTS / "quick"
+"""Where `--quick` writes, which git does not track: its figures are no claim and take no measured figure's place."""
+
+
+def flags(name: str, doc: str | None, quick: str) -> argparse.ArgumentParser:
+    """The parser of `benchmarks.NAME`, described by the first line of its docstring, with `--quick` and `--results`.
+
+    quick: what `--quick` does less of. Such a run ends within a minute and shows that the command works.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=(doc or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help=f"{quick}; shows that the command works, and no more")
+    where = f"folder for the figures (default: {_named(RESULTS)}, or {_named(QUICK)} with --quick)"
+    parser.add_argument("--results", type=Path, help=where)
+    return parser
+
+
+def results(args: argparse.Namespace) -> Path:
+    """The folder that this run's figures go to, made if it is not there."""
+    folder: Path = args.results or (QUICK if args.quick else RESULTS)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder.resolve()
 
 
 def machine() -> dict[str, Any]:
     """What this machine is, without its name."""
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    model = next((line.partition(":")[2].strip() for line in flags.splitlines() if "model name" in line), "")
+    cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    model = next((line.partition(":")[2].strip() for line in cpuinfo.splitlines() if "model name" in line), "")
     return {
         "cpu": model or platform.processor(),
         "cores": len(os.sched_getaffinity(0)),
-        "amx_bf16": "amx_bf16" in flags,
+        "amx_bf16": "amx_bf16" in cpuinfo,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
 
 
-def record(name: str, figures: dict[str, Any]) -> None:
-    """Print the figures as one JSON line and write them to benchmarks/results/NAME.json."""
+def record(name: str, figures: dict[str, Any], folder: Path) -> None:
+    """Print the figures as one JSON line and write them to NAME.json in the folder."""
     row = {"benchmark": name, "date": datetime.now(UTC).date().isoformat(), "machine": machine(), **figures}
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(row, indent=2, sort_keys=True) + "\n")
+    (folder / f"{name}.json").write_text(json.dumps(row, indent=2, sort_keys=True) + "\n")
     print(json.dumps(row, sort_keys=True))
+
+
+def _named(folder: Path) -> str:
+    return f"benchmarks/{folder.relative_to(RESULTS.parent)}"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.paper.tables import table
-from benchmarks.record import RESULTS, record
+from benchmarks.record import flags, record, results
 from redteam.params import DrillParams, checked
 from redteam.prepare import prepared
 from redteam.report import NAMES, drill_lines
@@ -21,7 +21,6 @@ from redteam.run import Found, run_drill
 from sanitize import errors
 from sanitize.errors import InputError
 
-OUTPUT = RESULTS / "redteam"
 SIGMAS = [0.0, 0.1, 0.25, 0.5, 1.0]
 
 
@@ -98,9 +97,15 @@ def scratch(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 
 def quick(content: dict[str, Any]) -> dict[str, Any]:
-    """The same, in a minute or two: one target, little crafting."""
-    settings = content.get("settings", {}) | {"steps": "20"}
-    return content | {"targets": 1, "sigma": content["sigma"][:2], "settings": settings}
+    """The same in seconds: one target at two sigmas, few images, poisons and steps, and a short training."""
+    few = {"targets": 1, "sigma": content["sigma"][:2], "images": 300, "held_out": 300, "poisons": 5, "networks": 1}
+    settings = content.get("settings", {})
+    if "retrains" in settings:
+        settings = settings | {"retrains": "0"}
+    recipe = content.get("recipe", {})
+    if recipe:
+        recipe = recipe | {"epochs": 3, "width": min(64, recipe["width"])}
+    return content | few | {"settings": settings | {"steps": "2"}, "recipe": recipe}
 
 
 def beside(found: Found) -> list[str]:
@@ -123,16 +128,15 @@ def beside(found: Found) -> list[str]:
 
 
 def main() -> None:
-    flags = argparse.ArgumentParser(prog="python -m benchmarks.redteam", description=(__doc__ or "").splitlines()[0])
-    flags.add_argument("--root", type=Path, required=True, help="where torchvision put CIFAR-10 and Fashion-MNIST")
-    flags.add_argument("--setups", type=Path, help="the public benchmark's transfer setups for CIFAR-10, as JSON")
-    flags.add_argument("--denoiser", type=Path, help="for CIFAR-10")
-    flags.add_argument("--extractor", type=Path, help="a ResNet-20 for CIFAR-10")
-    flags.add_argument("--deeper", type=Path, help="another one, for black-box poisons")
-    flags.add_argument("--fashion-denoiser", type=Path, help="for Fashion-MNIST; without it no drill from scratch")
-    flags.add_argument("--only", nargs="+", default=[], help="these drills alone")
-    flags.add_argument("--quick", action="store_true", help="one target each, little crafting")
-    args = flags.parse_args()
+    parser = flags("redteam", __doc__, "one target, few images, poisons, steps and epochs")
+    parser.add_argument("--root", type=Path, required=True, help="where torchvision put CIFAR-10 and Fashion-MNIST")
+    parser.add_argument("--setups", type=Path, help="the public benchmark's transfer setups for CIFAR-10, as JSON")
+    parser.add_argument("--denoiser", type=Path, help="for CIFAR-10")
+    parser.add_argument("--extractor", type=Path, help="a ResNet-20 for CIFAR-10")
+    parser.add_argument("--deeper", type=Path, help="another one, for black-box poisons")
+    parser.add_argument("--fashion-denoiser", type=Path, help="for Fashion-MNIST; without it no drill from scratch")
+    parser.add_argument("--only", nargs="+", default=[], help="these drills alone")
+    args = parser.parse_args()
     drills = transfer(args) if args.setups else {}
     if args.fashion_denoiser:
         drills |= scratch(args)
@@ -144,10 +148,10 @@ def main() -> None:
         if args.only and name not in args.only:
             continue
         params: DrillParams = checked(quick(content) if args.quick else content)
-        found = run_drill(prepared(params), OUTPUT, say=lambda words: print(words, flush=True))
+        found = run_drill(prepared(params), results(args) / "redteam", say=lambda words: print(words, flush=True))
         print("\n".join(["", f"## {name} ({NAMES[params.attack]})", "", *drill_lines(found.summary), *beside(found)]))
         figures[name] = {key: value for key, value in found.summary.items() if key not in ("cells", "recipe")}
-    record("redteam", {"quick": args.quick, "drills": figures})
+    record("redteam", {"drills": figures}, results(args))
 
 
 if __name__ == "__main__":

@@ -9,13 +9,12 @@ target's poisons over sigma. 1, 1, 0 is what an undefended training set has. It 
 nothing of what he learns from it.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.record import record
+from benchmarks.record import flags, record, results
 from sanitize import errors
 from sanitize.denoiser import Denoiser, load_denoiser
 from sanitize.errors import InputError
@@ -65,29 +64,28 @@ def measured(
 
 
 def main() -> None:
-    flags = argparse.ArgumentParser(prog="python -m benchmarks.surviving", description=(__doc__ or "").splitlines()[0])
-    flags.add_argument("--denoiser", type=Path, required=True)
-    flags.add_argument("--drill", type=Path, nargs="+", required=True, help="directories that drills left")
-    flags.add_argument("--sigma", type=float, nargs="+", default=[0.1, 0.25])
-    flags.add_argument("--draws", type=int, default=4)
-    args = flags.parse_args()
+    parser = flags("surviving", __doc__, "each directory's first target, one sigma and one draw")
+    parser.add_argument("--denoiser", type=Path, required=True)
+    parser.add_argument("--drill", type=Path, nargs="+", required=True, help="directories that drills left")
+    parser.add_argument("--sigma", type=float, nargs="+", default=[0.1, 0.25])
+    parser.add_argument("--draws", type=int, default=4)
+    args = parser.parse_args()
+    sigmas, draws = (args.sigma[:1], 1) if args.quick else (args.sigma, args.draws)
     if args.draws < 1:
         raise InputError(f"--draws {args.draws} sanitizes nothing; give 1 or more")
     denoiser, entropy = load_denoiser(args.denoiser), draw_entropy("os").value
     print("| poisons | σ | kept | left | moved | joint ℓ2, in noises |\n|---|--:|--:|--:|--:|--:|")
     found = []
     for drill in args.drill:
-        targets = crafted(drill)
+        targets = crafted(drill)[: 1 if args.quick else None]
         joint = float(np.median([np.linalg.norm(p.astype(np.float64) - b) / 255 for p, b in targets]))
-        for sigma in args.sigma:
-            kept, left, moved = np.mean(
-                [measured(*one, denoiser, sigma, entropy, args.draws) for one in targets], axis=0
-            )
+        for sigma in sigmas:
+            kept, left, moved = np.mean([measured(*one, denoiser, sigma, entropy, draws) for one in targets], axis=0)
             name = drill.name.rpartition("-")[0]
             row = {"poisons": name, "targets": len(targets), "sigma": sigma, "joint_l2": round(joint, 2)}
             found.append(row | {"kept": round(kept, 3), "left": round(left, 3), "moved": round(moved, 3)})
             print(f"| {name} | {sigma:g} | {kept:.3f} | {left:.3f} | {moved:.3f} | {joint / sigma:.0f} |", flush=True)
-    record("surviving", {"rows": found, "draws": args.draws, "denoiser_digest": denoiser.digest})
+    record("surviving", {"rows": found, "draws": draws, "denoiser_digest": denoiser.digest}, results(args))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ What this flatters: the extractor was trained on the same ten classes. Its own h
 accuracy is printed beside the others.
 """
 
-import argparse
 import copy
 import json
 import time
@@ -29,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from benchmarks.record import RESULTS, record
+from benchmarks.record import flags, record, results
 from models.certificate import certified_accuracy, certify
 from models.extractors import Extractor, accelerated, features, load_extractor, require_fits
 from models.heads import HeadKind, fit_head
@@ -38,7 +37,7 @@ from models.votes import count_votes
 from sanitize import errors
 from sanitize.denoiser import Denoiser, load_denoiser
 from sanitize.errors import InputError
-from sanitize.fast import FastDenoiser, accelerate
+from sanitize.fast import FastDenoiser, accelerate, has_fast_bfloat16
 from sanitize.files import replacing, write_json
 from sanitize.imageset import ImageSet, read_all
 from sanitize.noise import draw_entropy
@@ -86,7 +85,7 @@ class Size:
 
 
 FULL = Size(m=100, raw=5000, test=1000, trusted=4000, epochs=2)
-QUICK = Size(m=12, raw=500, test=300, trusted=1000, epochs=1)
+QUICK = Size(m=2, raw=200, test=100, trusted=200, epochs=1)
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ def distilled(
             for rows in torch.randperm(len(inputs), generator=generator).split(BATCH):
                 batch = inputs[rows].flip(3) if torch.rand((), generator=generator) < 0.5 else inputs[rows]
                 batch = batch.to(device).contiguous(memory_format=torch.channels_last)
-                with torch.autocast(torch.device(device).type, torch.bfloat16):
+                with fast_arithmetic(device):
                     answers = network(batch)
                 loss = functional.mse_loss(answers.float(), wanted[rows].to(device))
                 optimiser.zero_grad()
@@ -139,6 +138,12 @@ def distilled(
                 schedule.step()
                 bar.update()
     return network.requires_grad_(requires_grad=False).eval()
+
+
+def fast_arithmetic(device: torch.device | str) -> torch.autocast:
+    """bfloat16 where the device multiplies it in hardware, float32 elsewhere: emulated it would take minutes."""
+    device = torch.device(device)
+    return torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device))
 
 
 def twins(
@@ -201,7 +206,7 @@ def vote(
     return np.stack(rows).reshape(len(WAYS), len(VARIANTS), -1), seconds
 
 
-def figures(votes: NDArray[np.int8], m: int, sigma: float, truth: NDArray[np.int64], classes: int) -> dict[str, Any]:
+def figures_of(votes: NDArray[np.int8], m: int, sigma: float, truth: NDArray[np.int64], classes: int) -> dict[str, Any]:
     """What the votes (m, n_test) of one variant come to."""
     counts = count_votes(dict(enumerate(votes.astype(np.int64))), m, len(truth), classes)
     label, radius = certify(counts, m, sigma, ALPHA)
@@ -278,19 +283,19 @@ def resumed(scratch: Path, settings: dict[str, Any]) -> bytes:
 
 
 def main() -> None:
-    flags = argparse.ArgumentParser(prog="python -m benchmarks.transfer", description=__doc__.splitlines()[0])
-    flags.add_argument("--root", type=Path, required=True, help="where torchvision put CIFAR-10")
-    flags.add_argument("--denoiser", type=Path, required=True, help="a diffusers directory")
-    flags.add_argument("--extractor", type=Path, required=True, help="a .safetensors file")
-    flags.add_argument("--sigma", type=float, nargs="+", default=[0.25, 0.5, 1.0])
-    flags.add_argument("--m", type=int, help="draws at each sigma (default 100)")
-    flags.add_argument("--images", type=int, help="raw images, up to 5000 (default 5000)")
-    flags.add_argument("--scratch", type=Path, default=Path("data/transfer"), help="votes and distilled weights")
-    flags.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    flags.add_argument("--quick", action="store_true", help="12 draws of 500 images")
-    args = flags.parse_args()
+    parser = flags("transfer", __doc__, f"{QUICK.m} draws of {QUICK.raw} images at the first sigma")
+    parser.add_argument("--root", type=Path, required=True, help="where torchvision put CIFAR-10")
+    parser.add_argument("--denoiser", type=Path, required=True, help="a diffusers directory")
+    parser.add_argument("--extractor", type=Path, required=True, help="a .safetensors file")
+    parser.add_argument("--sigma", type=float, nargs="+", default=[0.25, 0.5, 1.0])
+    parser.add_argument("--m", type=int, help="draws at each sigma (default 100)")
+    parser.add_argument("--images", type=int, help="raw images, up to 5000 (default 5000)")
+    parser.add_argument("--scratch", type=Path, default=Path("data/transfer"), help="votes and distilled weights")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
     size = QUICK if args.quick else FULL
     size = replace(size, m=args.m or size.m, raw=args.images or size.raw)
+    sigmas = args.sigma[:1] if args.quick else args.sigma
     scratch = args.scratch / ("quick" if args.quick else "full")
 
     held_out = read_all(open_published("cifar10", args.root, "test"), "cifar10")
@@ -313,8 +318,8 @@ def main() -> None:
 
     rows: dict[float, dict[str, Any]] = {}
     seconds: dict[str, Any] = {}
-    with tqdm(total=len(args.sigma) * size.m, desc="draws", unit="draw") as bar:
-        for sigma in args.sigma:
+    with tqdm(total=len(sigmas) * size.m, desc="draws", unit="draw") as bar:
+        for sigma in sigmas:
             sanitizer = Sanitizer(sigma, denoiser, accelerate(denoiser, sigma, BATCH, size.m * len(raw)))
             made = twins(extractor, trusted, sanitizer, size.epochs, args.device, scratch)
             bodies = {way: {"frozen": accelerated(extractor), "distilled": accelerated(made[way])} for way in WAYS}
@@ -331,7 +336,9 @@ def main() -> None:
                 bar.update()
             every = np.stack(votes)
             rows[sigma] = {
-                f"{way} | {' | '.join(variant)}": figures(every[:, w, v], size.m, sigma, test.labels, len(raw.classes))
+                f"{way} | {' | '.join(variant)}": figures_of(
+                    every[:, w, v], size.m, sigma, test.labels, len(raw.classes)
+                )
                 for w, way in enumerate(WAYS)
                 for v, variant in enumerate(VARIANTS)
             }
@@ -340,17 +347,13 @@ def main() -> None:
             print(table(sigma, rows[sigma]), flush=True)
             print(f"\nseconds a draw: {json.dumps(seconds[f'{sigma:g}'])}", flush=True)
     print(f"\nthe extractor's own head, which asks no raw image: {own:.3f}")
-    name = "transfer_quick" if args.quick else "transfer"
-    RESULTS.mkdir(exist_ok=True)
-    draw_curves(rows, test.labels, RESULTS / f"{name}.png")
+    draw_curves(rows, test.labels, results(args) / "transfer.png")
     stripped = {
         f"{sigma:g}": {key: {k: v for k, v in row.items() if k != "curve"} for key, row in of.items()}
         for sigma, of in rows.items()
     }
-    record(
-        name,
-        {**settings, "own_head_accuracy": round(own, 4), "radii": RADII, "seconds_a_draw": seconds, "rows": stripped},
-    )
+    figures = {**settings, "own_head_accuracy": round(own, 4), "radii": RADII, "seconds_a_draw": seconds}
+    record("transfer", figures | {"rows": stripped}, results(args))
 
 
 if __name__ == "__main__":

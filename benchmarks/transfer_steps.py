@@ -7,7 +7,6 @@ head and the extractor's last block (layer3) trained on together, starting there
 draws, so nothing is certified: what is compared is the mean accuracy of one model on clean test images.
 """
 
-import argparse
 import copy
 import time
 from pathlib import Path
@@ -18,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from benchmarks.record import RESULTS, record
-from benchmarks.transfer import BATCH, WAYS, Sanitizer
+from benchmarks.record import flags, record, results
+from benchmarks.transfer import BATCH, WAYS, Sanitizer, fast_arithmetic
 from models.extractors import CifarResNet, accelerated, features, load_extractor, require_fits
 from models.heads import fit_head
 from models.training import as_tensor
@@ -62,7 +61,7 @@ def tuned(block: nn.Module, head: nn.Linear, maps: Tensor, labels: Tensor, rate:
     for _ in range(EPOCHS):
         for rows in torch.randperm(len(maps), generator=generator).split(BATCH):
             batch = maps[rows].flip(3) if torch.rand((), generator=generator) < 0.5 else maps[rows]
-            with torch.autocast("cpu", torch.bfloat16):
+            with fast_arithmetic("cpu"):
                 answers = head(block(batch).mean(dim=(2, 3)))
             loss = functional.cross_entropy(answers.float(), labels[rows])
             optimiser.zero_grad()
@@ -73,15 +72,15 @@ def tuned(block: nn.Module, head: nn.Linear, maps: Tensor, labels: Tensor, rate:
 
 
 def main() -> None:
-    flags = argparse.ArgumentParser(prog="python -m benchmarks.transfer_steps", description=__doc__.splitlines()[0])
-    flags.add_argument("--root", type=Path, required=True, help="where torchvision put CIFAR-10")
-    flags.add_argument("--denoiser", type=Path, required=True, help="a diffusers directory")
-    flags.add_argument("--extractor", type=Path, required=True, help="a published ResNet for CIFAR (.safetensors)")
-    flags.add_argument("--deeper", type=Path, required=True, help="another, deeper")
-    flags.add_argument("--sigma", type=float, nargs="+", default=[0.25, 0.5, 1.0])
-    flags.add_argument("--quick", action="store_true", help="1 draw of 500 images at each sigma")
-    args = flags.parse_args()
-    draws, images, tests = (1, 500, 300) if args.quick else (5, 5000, 1000)
+    parser = flags("transfer_steps", __doc__, "1 draw of 100 images at the first sigma")
+    parser.add_argument("--root", type=Path, required=True, help="where torchvision put CIFAR-10")
+    parser.add_argument("--denoiser", type=Path, required=True, help="a diffusers directory")
+    parser.add_argument("--extractor", type=Path, required=True, help="a published ResNet for CIFAR (.safetensors)")
+    parser.add_argument("--deeper", type=Path, required=True, help="another, deeper")
+    parser.add_argument("--sigma", type=float, nargs="+", default=[0.25, 0.5, 1.0])
+    args = parser.parse_args()
+    draws, images, tests = (1, 100, 100) if args.quick else (5, 5000, 1000)
+    sigmas = args.sigma[:1] if args.quick else args.sigma
 
     held_out = read_all(open_published("cifar10", args.root, "test"), "cifar10")
     half = len(held_out) // 2
@@ -102,8 +101,8 @@ def main() -> None:
 
     rows: dict[str, dict[str, list[float]]] = {}
     started = time.perf_counter()
-    with tqdm(total=len(args.sigma) * draws * len(WAYS), desc="copies", unit="copy") as bar:
-        for sigma in args.sigma:
+    with tqdm(total=len(sigmas) * draws * len(WAYS), desc="copies", unit="copy") as bar:
+        for sigma in sigmas:
             sanitizer = Sanitizer(sigma, denoiser, accelerate(denoiser, sigma, BATCH, draws * images))
             for draw in range(draws):
                 for way in WAYS:
@@ -123,14 +122,14 @@ def main() -> None:
     print("\n| σ | way | " + " | ".join(STEPS) + " |\n" + "|---" * (2 + len(STEPS)) + "|")
     for key, of in rows.items():
         print(f"| {key} | " + " | ".join(f"{np.mean(of[s]):.3f} ± {np.std(of[s]):.3f}" for s in STEPS) + " |")
-    RESULTS.mkdir(exist_ok=True)
     record(
-        "transfer_steps_quick" if args.quick else "transfer_steps",
+        "transfer_steps",
         {
             "draws": draws, "raw_images": images, "test_images": tests, "epochs": EPOCHS,
             "extractor_digest": small.digest, "deeper_digest": deep.digest, "denoiser_digest": denoiser.digest,
             "seconds": round(time.perf_counter() - started), "accuracy": rows,
         },
+        results(args),
     )  # fmt: skip
 
 

@@ -8,9 +8,12 @@ import subprocess
 import sys
 import time
 from collections import deque
+from functools import cache
 from pathlib import Path
 
+from flows import leash
 from flows.log import logger
+from flows.server import end_with
 from sanitize.errors import AWAY_STATUS, Away, InputError
 
 BAR = re.compile(r"\d+%\|")
@@ -18,18 +21,22 @@ BAR = re.compile(r"\d+%\|")
 BAR_SECONDS = 30
 """How often one of them is passed on."""
 LAST_WORDS = 20
+FLOW_RUN = "PREFECT__FLOW_RUN_ID"
+"""In the environment of a deployed run's process, its id; not where a flow is started by hand."""
 
 
 def run(*command: str, settings: dict[str, str] | None = None) -> list[str]:
     """Run a command here, each line it prints logged as it comes, bars now and then; its lines, without bars.
 
-    Ends with this process' end of the task, whatever that is, and takes what it started along. InputError with its own
-    sentence if it fails, Away if that is because a service did not answer.
+    The command and what it started end with this process, even where that is killed with SIGKILL; a deployed run ends
+    with its worker. InputError with its own sentence if it fails, Away if that is because a service did not answer.
     """
+    end_with_worker()
     log = logger()
     log.info("$ %s", " ".join(command))
     process = subprocess.Popen(
-        command,
+        # -S -E: a small process that starts at once. It leads the group that killpg ends below.
+        [sys.executable, "-S", "-E", leash.__file__, str(os.getpid()), *command],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -60,6 +67,13 @@ def run(*command: str, settings: dict[str, str] | None = None) -> list[str]:
     if process.returncode:
         raise _failure(command, process.returncode, lines)
     return lines
+
+
+@cache
+def end_with_worker() -> None:
+    """End this deployed run, as Crashed, when the worker that started it is gone: nothing could cancel it any more."""
+    if FLOW_RUN in os.environ:
+        end_with(os.getppid(), lambda: os.kill(os.getpid(), signal.SIGTERM))  # which Prefect's engine answers in order
 
 
 def say_it_here() -> None:

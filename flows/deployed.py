@@ -13,7 +13,7 @@ from prefect.blocks.core import Block
 from pydantic import Field
 
 from flows.audit import audit
-from flows.commands import run
+from flows.commands import end_with_worker, run
 from flows.environment import Engine
 from flows.events import AUDIT_FAILED, tell
 from flows.gate import CANDIDATE, CERTIFIED
@@ -89,6 +89,7 @@ def audit_version(version: Version = None, replay: Count = 3) -> None:
         version: Of smoothed-classifier. Left out: the one with the alias certified, else candidate, else the newest.
         replay: How many draws, chosen at random, to train again and compare.
     """
+    end_with_worker()
     log = logger()
     with answering():
         store = connect()

@@ -18,6 +18,8 @@ from sanitize.errors import InputError
 
 GPU_LIMIT = "cleanlabel-gpu"
 """Prefect's concurrency limit whose slots are GPUs: whoever trains on one holds a slot, in whatever flow."""
+GPU_LEASE_SECONDS = 60
+"""For so long a worker that was killed keeps its slot; one that lives renews it. Prefect's least."""
 CARRIED = (
     "MLFLOW_TRACKING_URI",
     "MLFLOW_TRACKING_USERNAME",
@@ -117,7 +119,16 @@ def resources(engine: Engine) -> Iterator[None]:
 
 
 def gpu_slot(engine: Engine, device_type: str) -> Any:
-    """Hold a GPU while a batch is made; strict: without the limit that counts them nothing is trained."""
+    """Hold a GPU while a batch is made; strict: without the limit that counts them nothing is trained.
+
+    A server that is away when the lease is due does not end the batch.
+    """
     if device_type == "cpu" or engine == "ray":  # Ray counts GPUs itself
         return nullcontext()
-    return concurrency(GPU_LIMIT, occupy=1, strict=True)
+    return concurrency(
+        GPU_LIMIT,
+        occupy=1,
+        lease_duration=GPU_LEASE_SECONDS,
+        strict=True,
+        raise_on_lease_renewal_failure=False,
+    )

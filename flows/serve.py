@@ -19,7 +19,8 @@ from pathlib import Path
 
 from prefect.settings import get_current_settings
 
-from flows.server import named, wait_for
+from flows.lost import end_lost_runs, end_runs_without_process
+from flows.server import LEASES, named, wait_for
 from sanitize import errors
 from sanitize.errors import InputError
 
@@ -30,7 +31,10 @@ STOP_SECONDS = 20
 
 
 def deploy() -> None:
-    """Make the work pool, one flow at a time, and all deployments. InputError with what Prefect says if it refuses."""
+    """Make the work pool, one flow at a time, all deployments, and what ends runs that were killed.
+
+    InputError with what Prefect says if it refuses.
+    """
     os.environ.setdefault("CLEANLABEL_ROOT", str(Path.cwd()))
     for command in (
         ("work-pool", "create", POOL, "--type", "process", "--overwrite"),
@@ -41,6 +45,7 @@ def deploy() -> None:
         if done.returncode:
             said = " ".join((done.stderr or done.stdout).split())[-400:]
             raise InputError(f"`prefect {' '.join(command)}` failed: {said}")
+    end_lost_runs()
     print(f"pool {POOL} and the deployments of prefect.yaml are on {get_current_settings().api.url}")
 
 
@@ -72,7 +77,8 @@ def _end_with_parent() -> None:
 def serve(port: int) -> None:
     """Server, pool, deployments and worker, until this process is told to end."""
     with ExitStack() as running:
-        if not get_current_settings().api.url:
+        own = not get_current_settings().api.url
+        if own:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     raise InputError(
@@ -81,10 +87,12 @@ def serve(port: int) -> None:
             url = f"http://127.0.0.1:{port}/api"
             command = (*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port))
             page = {"PREFECT_SERVER_UI_API_URL": url}  # or it asks port 4200, whatever its own is
-            server = running.enter_context(child(*command, quiet=True, settings=page))
+            server = running.enter_context(child(*command, quiet=True, settings=page | LEASES))
             wait_for(url, server)
             running.enter_context(named(url))
         deploy()
+        for name in end_runs_without_process(POOL) if own else []:
+            print(f"run {name} was killed when this last ran; it is marked Crashed")
         print(f"Prefect's page: {get_current_settings().api.url.removesuffix('/api')}   (Ctrl-C ends it)", flush=True)
         worker = running.enter_context(child(*PREFECT, "worker", "start", "--pool", POOL, "--name", "cleanlabel"))
         while worker.poll() is None:

@@ -8,7 +8,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from prefect.context import refresh_global_settings_context
@@ -18,6 +18,9 @@ from prefect.settings import get_current_settings
 
 from sanitize.errors import InputError
 
+LEASES = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
+"""Who holds a limit stands in a file: a server that kept it in memory would after a restart never free the slots of
+processes that were killed."""
 STARTUP_SECONDS = 180
 """The first start migrates a new database, which takes a busy machine a minute."""
 
@@ -36,7 +39,8 @@ def prefect_server() -> Iterator[None]:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "flows.server", str(port), str(os.getpid())]
     lean = {"PREFECT_SERVER_UI_ENABLED": "false", "PREFECT__SERVER_EPHEMERAL": "1"}  # no page, no scheduler
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | lean)
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(command, stdout=quiet, stderr=quiet, env=os.environ | lean | LEASES)
     try:
         url = f"http://127.0.0.1:{port}/api"
         wait_for(url, process)
@@ -62,13 +66,13 @@ def named(url: str) -> Iterator[None]:
         refresh_global_settings_context()
 
 
-def end_with(parent: int) -> None:
-    """End this process when `parent`, which started it, is gone, even by kill -9."""
+def end_with(parent: int, end: Callable[[], None] = lambda: os._exit(1)) -> None:
+    """End this process, by `end`, when `parent`, which started it, is gone, even by kill -9."""
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
-        os._exit(1)
+        end()
 
     threading.Thread(target=watch, daemon=True).start()
 
@@ -90,7 +94,12 @@ def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
 
 def main() -> None:
     import uvicorn
+    from prefect.server.services.perpetual_services import get_perpetual_services
+    from prefect.server.services.repossessor import monitor_expired_leases
 
+    for service in get_perpetual_services():
+        if service.function is monitor_expired_leases:
+            service.run_in_ephemeral = True  # or a worker that was killed would hold its GPU for ever
     port, parent = map(int, sys.argv[1:])
     end_with(parent)
     uvicorn.run(

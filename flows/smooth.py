@@ -21,7 +21,8 @@ from tqdm import tqdm
 from flows.assembly import assemble, find_draws
 from flows.engine import engine_asked, resources, task_runner
 from flows.ensemble import Ensemble, attempt_of, only_one, open_ensemble, save_ensemble, stop_at, version_tags
-from flows.environment import Engine, local_artifacts
+from flows.environment import Engine, own_store
+from flows.home import project_home
 from flows.log import note
 from flows.package import package
 from flows.planning import make_plan
@@ -146,7 +147,8 @@ def make_ensemble(store: Store, ensemble: Ensemble, keep: int | str, engine: Eng
 
 def attempt_so_far(plan: Plan) -> int:
     """Which attempt the plan would be, by the store; the first where there is no store yet, and none is made."""
-    if local_artifacts(Path.cwd()) and not Path(".mlflow/mlflow.db").is_file():
+    home = project_home()
+    if os.environ["MLFLOW_TRACKING_URI"] == own_store(home) and not (home / ".mlflow" / "mlflow.db").is_file():
         return 0
     with answering():
         return attempt_of(connect(), plan)

@@ -244,10 +244,13 @@ DRAW_SOURCES = (
     "sanitize/arrays.py",
     "sanitize/denoiser.py",
     "sanitize/denoiser_files.py",
+    "sanitize/denoiser_parts.py",
     "sanitize/device_noise.py",
     "sanitize/fast.py",
     "sanitize/fitting.py",
+    "sanitize/folders.py",
     "sanitize/imageset.py",
+    "sanitize/names.py",
     "sanitize/noise.py",
     "sanitize/overlap.py",
     "sanitize/pictures.py",
@@ -256,6 +259,7 @@ DRAW_SOURCES = (
     "sanitize/sanitizer.py",
     "sanitize/sources.py",
     "sanitize/timestep.py",
+    "sanitize/trees.py",
 )
 """The code a draw runs through: change it, and the models are others."""
 

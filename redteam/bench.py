@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,16 @@ from redteam.defences.interface import Certified, Context, Defence, Defended, Im
 from redteam.defences.plain import Nothing
 from redteam.drill import Drill
 from redteam.setups import Setup
+from redteam.sources import code_digest
 from redteam.threat import Poisons
 from sanitize.errors import InputError
-from sanitize.files import file_digest, write_json
+from sanitize.files import write_json
 from sanitize.noise import training_seed
 
-SHARED = ("interface", "loop", "smoothing", "partitions", "elections")
+
+@cache
+def _code(defence: str) -> str:
+    return code_digest(defence, "redteam.bench")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,9 +44,7 @@ class Entry:
 
     def key(self, drill: Drill) -> str:
         """A file name of its own for every setting, sigma, denoiser and code."""
-        root = Path(__file__).parent / "defences"
-        modules = (type(self.defence).__module__.rpartition(".")[2], *SHARED)
-        code = "".join(file_digest(root / f"{module}.py") for module in modules)
+        code = _code(type(self.defence).__module__)
         noise = f"{self.sigma} {drill.denoiser.digest if self.name == 'sanitize' and drill.denoiser else ''}"
         content = f"{self.defence!r} {noise} {drill.params.alpha} {code}"
         return f"{self.name}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"

@@ -24,7 +24,8 @@ from redteam.setups import (
     published_setups,
     read_setups,
 )
-from redteam.threat import Attack, Budget, Knowledge
+from redteam.sources import code_digest
+from redteam.threat import Budget, Knowledge
 from redteam.triggers import Trigger
 from redteam.victims import Scenario, Victim
 from sanitize.denoiser import Denoiser, load_denoiser
@@ -90,13 +91,14 @@ def prepared(params: DrillParams, device: torch.device | str = "cpu", state: Pat
         "scenario": scenario,
         "recipe": recipe_of(recipe),
         "attack": repr(attack),
+        "trigger": repr(trigger_for(params)) if params.attack in TRIGGERS else None,
         "digests": {
             "raw": clean.digest,
             "test": test.digest,
             "extractor": extractor.digest if extractor else None,
             "known": [net.digest for net in known] if known else params.known,
             "setups": file_digest(Path(params.setups)) if params.setups else None,
-            "code": _code(attack),
+            "code": code_digest(type(attack).__module__, "redteam.drill"),
         },
     }
     digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:12]
@@ -194,14 +196,6 @@ def trigger_for(params: DrillParams) -> Trigger:
         "amplitude": params.trigger_amplitude,
     }
     return replace(TRIGGERS[params.attack], **{key: value for key, value in own.items() if value is not None})
-
-
-def _code(attack: Attack) -> str:
-    """sha256 of what crafts: changed code does not go on with what other code made."""
-    root = Path(__file__).parent
-    module = root / "attacks" / f"{type(attack).__module__.rpartition('.')[2]}.py"
-    files = (module, root / "attacks" / "crafting.py", root / "threat.py")
-    return hashlib.sha256("".join(map(file_digest, files)).encode()).hexdigest()
 
 
 def _entropy(folder: Path, content: dict[str, Any], spec: str) -> Entropy:

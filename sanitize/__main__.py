@@ -4,6 +4,7 @@ python -m sanitize --input IN --output OUT --denoiser DIR_OR_HUB_ID --sigma S
 """
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from sanitize.denoiser_files import find_denoiser
 from sanitize.errors import InputError
 from sanitize.fast import accelerate
 from sanitize.fitting import FITS, Fit, fitting_for
+from sanitize.folders import Reading, reading_flags, reading_of
+from sanitize.names import is_text, shown
 from sanitize.noise import check_sigma, draw_entropy
 from sanitize.published import PUBLISHED
 from sanitize.sanitizer import sanitize_batch
@@ -35,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         help=f"a folder root/class/image, a .npz (images, labels), or a published set: {', '.join(PUBLISHED)}",
     )
+    reading_flags(flags)
     flags.add_argument("--root", type=Path, default=Path("data/incoming"), help="where torchvision put a published set")
     flags.add_argument("--split", default="train", help="of a published set: train (default) or test")
     flags.add_argument("--output", type=Path, required=True, help="where the copy goes: the same form as the input")
@@ -53,12 +57,15 @@ def parser() -> argparse.ArgumentParser:
     return flags
 
 
-def open_input(name: str, root: Path, split: str) -> tuple[Source, Path | None]:
+def open_input(name: str, root: Path, split: str, reading: Reading) -> tuple[Source, Path | None]:
     """The source that `--input` names, and its path if it has one."""
     path = Path(name)
     if name in PUBLISHED and not path.exists():
         return open_published(name, root, split), None
-    return open_source(path), path
+    source = open_source(path, reading)
+    for note in source.notes:
+        print(f"{name}: {note}", file=sys.stderr)
+    return source, path
 
 
 def dry_run(source: Source, sigma: float, denoiser: Denoiser | None, fit: Fit) -> str:
@@ -97,7 +104,10 @@ def main() -> None:
         raise InputError(f"--draw {args.draw} is negative; number the draws from 0")
     shard = parse_shard(args.shard)
     draw_entropy(args.entropy)  # refuse a bad value before the set is read
-    source, path = open_input(args.input, args.root, args.split)
+    for flag in ("input", "output"):
+        if not is_text(str(getattr(args, flag))):
+            raise InputError(f"--{flag} {shown(str(getattr(args, flag)))} is a path that is not UTF-8; rename it")
+    source, path = open_input(args.input, args.root, args.split, reading_of(args))
     if not len(source):
         raise InputError(f"{args.input} holds no image; there is nothing to sanitize")
     check_output(args.output, source.form, path)
@@ -116,6 +126,7 @@ def main() -> None:
         shard=shard,
         progress=True,
         say=lambda words: print(f"{args.input}: {words}", flush=True),
+        warn=errors.warn,
     )
     if made is None:
         print(f"{args.output}.partial: this part is done; {args.output} is put together with the last one")

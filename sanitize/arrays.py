@@ -1,10 +1,11 @@
 """Arrays in `.npz` files, read and written without holding them in memory, and without unpickling anything."""
 
+import errno
 import math
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -16,7 +17,10 @@ from numpy.typing import NDArray
 from sanitize.errors import InputError
 
 CHUNK = 1 << 22
-DAMAGED = (ValueError, OSError, EOFError, KeyError, IndexError, zipfile.BadZipFile, NotImplementedError)
+PLAIN = "biufSU"
+"""Kinds of numbers and text; the rest (dates, records) is no part of an image set."""
+TURN = 1 << 26
+"""Bytes of an array in Fortran order that are turned at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,26 +42,43 @@ class DiskArray:
     def row(self, i: int) -> NDArray[Any]:
         """The i-th element along the first axis; several threads may read at once."""
         size = math.prod(self.shape[1:]) * self.dtype.itemsize
-        content = os.pread(self.stream.fileno(), size, self.start + i * size)
-        return np.frombuffer(content, self.dtype).reshape(self.shape[1:])
+        return np.frombuffer(self._bytes(size, self.start + i * size), self.dtype).reshape(self.shape[1:])
 
     def whole(self) -> NDArray[Any]:
         """All of it, in memory."""
         size = math.prod(self.shape) * self.dtype.itemsize
-        return np.frombuffer(os.pread(self.stream.fileno(), size, self.start), self.dtype).reshape(self.shape)
+        return np.frombuffer(self._bytes(size, self.start), self.dtype).reshape(self.shape)
+
+    def _bytes(self, size: int, start: int) -> bytes:
+        content = os.pread(self.stream.fileno(), size, start)
+        while len(content) < size:  # one read gives 2 GB at most
+            more = os.pread(self.stream.fileno(), size - len(content), start + len(content))
+            if not more:
+                raise InputError(f"an array was cut short at byte {start + len(content)} while it was read; run again")
+            content += more
+        return content
 
 
-def open_arrays(path: Path) -> dict[str, DiskArray]:
-    """Every array of a `.npz`, left on the disk; compressed ones are unpacked to a temporary file first.
+def open_arrays(path: Path, needed: Collection[str], optional: Collection[str] = ()) -> dict[str, DiskArray]:
+    """Arrays of a `.npz`, left on the disk; those that are compressed or in Fortran order in a temporary file.
 
-    InputError if the file is damaged or holds Python objects.
+    InputError if the file is damaged, lacks a needed array, or one of these arrays holds Python objects.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.endswith(".npy")]
-            return {name.removesuffix(".npy"): _open(path, archive, name) for name in names}
-    except DAMAGED as error:
-        raise InputError(f"{path} cannot be read as .npz without unpickling ({error}); save plain arrays") from error
+            names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+            for key in needed:
+                if key not in names:
+                    raise InputError(f"{path} has no array {key!r}; it holds {', '.join(sorted(names)) or 'nothing'}")
+            wanted = [name for name in dict.fromkeys(names) if name in (*needed, *optional)]
+            return {name: _open(path, archive, f"{name}.npy") for name in wanted}
+    except InputError:
+        raise
+    except Exception as error:  # zipfile and numpy raise anything on damaged bytes: zlib.error, RuntimeError, ..
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise  # of the temporary file: the array may be sound
+        words = str(error) or type(error).__name__
+        raise InputError(f"{path} cannot be read as .npz without unpickling ({words}); save plain arrays") from error
 
 
 def _open(path: Path, archive: zipfile.ZipFile, name: str) -> DiskArray:
@@ -67,21 +88,42 @@ def _open(path: Path, archive: zipfile.ZipFile, name: str) -> DiskArray:
         start = member.tell()
         if dtype.hasobject:
             raise ValueError(f"the array {name.removesuffix('.npy')!r} holds Python objects")
-        if fortran and len(shape) > 1:
-            raise ValueError(f"the array {name.removesuffix('.npy')!r} is in Fortran order")
+        if dtype.kind not in PLAIN or min(shape, default=0) < 0:
+            raise ValueError(f"the array {name.removesuffix('.npy')!r} is {dtype} of shape {shape}")
         info = archive.getinfo(name)
-        if start + math.prod(shape) * dtype.itemsize > info.file_size:
-            raise ValueError(f"the array {name.removesuffix('.npy')!r} is cut short")
+        size = start + math.prod(shape) * dtype.itemsize
+        if size > info.file_size:
+            raise ValueError(
+                f"the array {name.removesuffix('.npy')!r} is cut short, {info.file_size} of {size} bytes are there"
+            )
+        fortran = fortran and len(shape) > 1 and 0 not in shape
         if info.compress_type != zipfile.ZIP_STORED:
             unpacked = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the array)
             while block := member.read(CHUNK):
                 unpacked.write(block)
             unpacked.flush()
-            return DiskArray(unpacked, 0, shape, dtype)
+            if unpacked.tell() < size - start:
+                raise ValueError(f"the array {name.removesuffix('.npy')!r} is cut short")
+            array = DiskArray(unpacked, 0, shape, dtype)
+            return _rows_first(array) if fortran else array
     stream = path.open("rb")
     stream.seek(info.header_offset + 26)
     lengths = np.frombuffer(stream.read(4), "<u2")  # of the name and the extra field in the member's own header
-    return DiskArray(stream, info.header_offset + 30 + int(lengths.sum()) + start, shape, dtype)
+    array = DiskArray(stream, info.header_offset + 30 + int(lengths.sum()) + start, shape, dtype)
+    if array.start + size - start > path.stat().st_size:
+        raise ValueError(f"the array {name.removesuffix('.npy')!r} is cut short")
+    return _rows_first(array) if fortran else array
+
+
+def _rows_first(array: DiskArray) -> DiskArray:
+    """An array that lies in Fortran order, turned into one whose rows lie together."""
+    stored = np.memmap(array.stream, array.dtype, "r", array.start, array.shape, order="F")
+    turned = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the array)
+    rows = max(1, TURN * array.shape[0] // stored.nbytes)
+    for first in range(0, array.shape[0], rows):
+        turned.write(np.ascontiguousarray(stored[first : first + rows]).tobytes())
+    turned.flush()
+    return DiskArray(turned, 0, array.shape, array.dtype)
 
 
 class ArrayWriter:

@@ -1,5 +1,6 @@
 """A sanitized copy of a set: the same form, order, names and labels as the input, and a manifest."""
 
+import json
 import math
 import platform
 from collections.abc import Callable
@@ -15,9 +16,10 @@ from sanitize.errors import InputError
 from sanitize.fast import accelerate
 from sanitize.fitting import Fit, fitting_for
 from sanitize.noise import Entropy, check_sigma
+from sanitize.quality import LOOKED_AT, worse_than_noise
 from sanitize.sanitizer import as_pixels, sanitize_batch
 from sanitize.sources import Source
-from sanitize.stream import Copy, Shard
+from sanitize.stream import Copy, Shard, is_work_folder, work_folder
 from sanitize.timestep import require_reachable
 
 NETWORK_BATCH = 64
@@ -40,8 +42,33 @@ def check_output(output: Path, form: str, source: Path | None) -> None:
         words = "a .npz file" if form == "npz" else "a folder"
         raise InputError(f"--output {output} must be {words}, as the input {source or ''} is")
     empty = output.is_dir() and not any(output.iterdir())
-    if output.exists() and not empty and not manifest_path(output).is_file():
+    if output.exists() and not empty and not _is_manifest(manifest_path(output)):
         raise InputError(f"--output {output} exists and is no earlier copy; choose another place or remove it")
+    if not output.exists() and manifest_path(output).exists() and not _is_manifest(manifest_path(output)):
+        raise InputError(
+            f"{manifest_path(output)} exists, where the manifest of --output {output} goes; choose another place"
+        )
+    work = work_folder(output)
+    if origin and (origin == work.resolve() or work.resolve() in origin.parents):
+        raise InputError(f"--output {output} does its work in {work}, which holds the input; choose another place")
+    if work.exists() and not (work.is_dir() and is_work_folder(work)):
+        raise InputError(f"{work} exists, where the work on --output {output} goes; choose another place or move it")
+
+
+def _is_manifest(path: Path) -> bool:
+    """Whether a file is the manifest of a copy made here."""
+    try:
+        return "raw_digest" in json.loads(path.read_text())
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False
+
+
+def _check_classes(source: Source) -> None:
+    """InputError if a class folder would stand where the copy's manifest goes."""
+    tops = {name.partition("/")[0] for name in source.given_names} if source.form == "folder" else set()
+    for name in sorted(tops):
+        if name.lower() == "manifest.json":
+            raise InputError(f"the class folder {name} is called as the copy's own manifest is; rename the folder")
 
 
 def make_copy(
@@ -56,14 +83,16 @@ def make_copy(
     shard: Shard = Shard(),  # noqa: B008 (frozen)
     progress: bool = False,
     say: Callable[[str], None] = lambda _: None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any] | None:
     """Sanitize `source` into `output` (a `.npz` or a folder, as the source is); the manifest, once all of it is done.
 
     None if other shards are still missing. Killed and called again, it goes on where it was. The bytes depend on the
     source, sigma, the denoiser, entropy and draw, and on no shard, restart or block. InputError if the denoiser does
-    not fit, or another copy was begun at this place.
+    not fit, or another copy was begun at this place. `warn` is told if the denoiser does harm.
     """
     check_sigma(sigma)
+    _check_classes(source)
     require_reachable(sigma, denoiser.facts.largest_sigma if denoiser else math.inf)
     fitting = fitting_for(source.sizes, source.channels, denoiser.facts, fit) if denoiser else None
     fast = accelerate(denoiser, sigma, NETWORK_BATCH, images=len(source)) if denoiser else None
@@ -78,6 +107,12 @@ def make_copy(
     copy = Copy(source, output, facts)
     drawn = copy.begin(entropy)
     say(f"{len(source)} images, digest {source.digest[:12]}{f'; network in {fast.mode}' if fast else ''}")
+    if denoiser:
+        few = [i for i in range(len(source)) if (source.sizes[i] == source.sizes[0]).all()][:LOOKED_AT]
+        images, ids = np.stack(list(source.read(few))), [source.ids[i] for i in few]
+        harm = worse_than_noise(images, ids, sigma, denoiser, fitting=fitting, denoise=fast, batch=NETWORK_BATCH)
+        if harm:
+            warn(harm)
 
     def work(images: NDArray[np.uint8], ids: tuple[str, ...], entropy: bytes) -> NDArray[np.uint8]:
         made = sanitize_batch(
@@ -100,6 +135,8 @@ def manifest(
     return facts | {
         "raw_digest": source.digest,
         "images": len(source),
+        "animated": source.animated,
+        "skipped": [{"path": one.path, "reason": one.reason} for one in source.skipped],
         "image_shape": [*size, source.channels] if size else None,
         "channels": source.channels,
         "entropy": entropy.hex,

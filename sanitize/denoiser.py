@@ -1,6 +1,5 @@
 """An off-the-shelf diffusion model used as a one-step denoiser: the slow twin, one line of mathematics a prediction."""
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -8,7 +7,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from sanitize.denoiser_files import Facts, digest_of, first_line, layout, read_config
+from sanitize.denoiser_files import Facts, digest_of, layout, read_config
+from sanitize.denoiser_parts import alphas_cumprod_of, load_unet
 from sanitize.errors import InputError
 from sanitize.timestep import largest_sigma, timestep_for
 
@@ -66,7 +66,8 @@ def clean_from(output: Tensor, x_t: Tensor, alpha_bar: Tensor, prediction: Predi
     """The clean images (n, c, h, w) in [0, 1] that the network's output stands for.
 
     output: (n, c or 2c, h, w); of a learned variance's 2c channels the first c are the prediction and the others say
-    nothing about x_0 (Nichol & Dhariwal 2021, eq. 15). Clamped to the pixel range, as published.
+    nothing about x_0 (Nichol & Dhariwal 2021, eq. 15). Clamped to the pixel range, as published; nan where the answer
+    is not finite.
     """
     predicted = output[:, : x_t.shape[1]]
     if prediction == "epsilon":
@@ -75,30 +76,31 @@ def clean_from(output: Tensor, x_t: Tensor, alpha_bar: Tensor, prediction: Predi
         x_0 = alpha_bar.sqrt() * x_t - (1 - alpha_bar).sqrt() * predicted  # Salimans & Ho 2022, section 4
     else:
         x_0 = predicted
-    return (x_0.clamp(-1, 1) + 1) / 2
+    # A clamp would turn an infinite answer into a black or white pixel; as nan it is found, see `sanitize_batch`.
+    return (torch.where(x_0.isfinite(), x_0.clamp(-1, 1), torch.nan) + 1) / 2
 
 
 def load_denoiser(directory: Path, device: torch.device | str = "cpu") -> Denoiser:
     """Load a diffusers-format denoiser from a local directory (see `layout`); safetensors only, nothing is unpickled.
 
-    InputError if a file is missing, the model is no `UNet2DModel` with a discrete noise schedule, or its weights do
-    not fit its config.
+    InputError if a file is missing, the model is no `UNet2DModel` with a discrete noise schedule, or its weights are
+    not finite or not all of its network's.
     """
-    unet_dir, scheduler_file = layout(directory)
-    schedule = read_config(scheduler_file)
+    files = layout(directory)
+    schedule = read_config(files.scheduler)
     prediction = schedule.get("prediction_type", "epsilon")
     if prediction not in get_args(Prediction):
         raise InputError(
             f"the denoiser in {directory} predicts {prediction!r}; choose one that predicts "
             f"{', '.join(get_args(Prediction)[:-1])} or {get_args(Prediction)[-1]}"
         )
-    alphas_cumprod = _alphas_cumprod(schedule, scheduler_file)
-    unet = _load_unet(unet_dir)
+    alphas_cumprod = alphas_cumprod_of(schedule, files.scheduler)
+    unet = load_unet(files)
     config: Any = unet.config
     size = config.sample_size[0] if isinstance(config.sample_size, (list, tuple)) else config.sample_size
     if not isinstance(size, int) or config.sample_size not in (size, [size, size], (size, size)):
         raise InputError(
-            f"{unet_dir / 'config.json'} has sample_size {config.sample_size}; only square images of a stated size are "
+            f"{files.config} has sample_size {config.sample_size}; only square images of a stated size are "
             "denoised: write the side it was trained for there, or choose another denoiser"
         )
     if config.out_channels not in (config.in_channels, 2 * config.in_channels):
@@ -118,41 +120,3 @@ def load_denoiser(directory: Path, device: torch.device | str = "cpu") -> Denois
         prediction=prediction,
         rescale_timesteps=bool(schedule.get("rescale_timesteps", False)),
     )
-
-
-def _alphas_cumprod(schedule: dict[str, Any], scheduler_file: Path) -> Tensor:
-    """abar_t of a scheduler's configuration, as diffusers makes it: every discrete scheduler shares DDPM's keys."""
-    if not {"beta_schedule", "trained_betas"} & set(schedule):
-        raise InputError(
-            f"{scheduler_file} ({schedule.get('_class_name', 'no _class_name')}) has no beta_schedule; "
-            "choose a denoiser with a discrete schedule, such as DDPM's or DDIM's"
-        )
-    from diffusers import DDPMScheduler  # imported late: it takes seconds
-
-    known = {key: value for key, value in schedule.items() if key != "rescale_timesteps"}
-    try:
-        alphas_cumprod: Tensor = DDPMScheduler.from_config(known).alphas_cumprod
-    except Exception as error:  # diffusers raises many kinds here
-        raise InputError(f"{scheduler_file} gives no noise schedule: {first_line(error)}") from error
-    return alphas_cumprod
-
-
-def _load_unet(unet_dir: Path) -> Any:
-    """The network of a `unet/` directory, in float32."""
-    kind = read_config(unet_dir / "config.json").get("_class_name", "UNet2DModel")
-    if kind != "UNet2DModel":
-        raise InputError(f"{unet_dir} holds a {kind}; choose a denoiser whose network is a UNet2DModel")
-    from diffusers import UNet2DModel  # imported late: it takes seconds
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        try:
-            return UNet2DModel.from_pretrained(
-                str(unet_dir),
-                use_safetensors=True,
-                local_files_only=True,
-                low_cpu_mem_usage=False,
-                torch_dtype=torch.float32,
-            )
-        except Exception as error:  # diffusers raises many kinds here
-            raise InputError(f"the denoiser in {unet_dir} does not load: {first_line(error)}") from error

@@ -1,4 +1,8 @@
-"""A denoiser's files: where they lie, what names them, and what the network in them is made for."""
+"""A denoiser's files: where they lie, what names them, and what the network in them is made for.
+
+Weights are safetensors, in one file or in the parts that an index names, in full precision or as diffusers' fp16
+variant. Where both are there, those in full precision are taken.
+"""
 
 import hashlib
 import json
@@ -12,6 +16,8 @@ from sanitize.errors import InputError
 from sanitize.files import file_digest
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+VARIANTS = (None, "fp16")
+INDEX = "diffusion_pytorch_model.safetensors.index.json"
 SCHEDULER = "scheduler_config.json"
 PROVENANCE = "provenance.json"
 HERE = "trained on the trusted split"
@@ -20,6 +26,24 @@ IMAGES = "images.npz"
 """The record (`sanitize.overlap`) of the images that the network was trained on, where it was trained here."""
 CIFAR10 = "google/ddpm-cifar10-32"
 """The hub id to take for CIFAR-10: 35.7 M parameters, linear schedule; it saw CIFAR-10's training split."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where a denoiser's network and noise schedule lie.
+
+    `weights` are all files of the weights, in the order their digest takes: one, or an index and its parts. `variant`
+    is what diffusers calls them by, None for full precision.
+    """
+
+    unet_dir: Path
+    weights: tuple[Path, ...]
+    scheduler: Path
+    variant: str | None = None
+
+    @property
+    def config(self) -> Path:
+        return self.unet_dir / "config.json"
 
 
 @dataclass(frozen=True)
@@ -36,6 +60,8 @@ def find_denoiser(source: str, revision: str | None = None) -> Path:
     path = Path(source)
     if path.is_dir():
         return path
+    if path.exists():
+        raise InputError(f"the denoiser {source} is a file; {_directory_wanted(path)}")
     if path.parts[:1] in ((".",), ("..",), ("/",)) or source.count("/") != 1 or path.parent.is_dir():
         raise InputError(
             f"the denoiser directory {source} does not exist; give a directory with unet/ and scheduler/, "
@@ -57,18 +83,47 @@ def find_denoiser(source: str, revision: str | None = None) -> Path:
         ) from error
 
 
-def layout(directory: Path) -> tuple[Path, Path]:
-    """(directory of the network, scheduler file) of a diffusers pipeline directory, nested or flat, or of its `unet/`.
+def layout(directory: Path) -> Files:
+    """The files of a diffusers pipeline directory, nested or flat, or of its `unet/`.
 
     InputError names the file that is missing.
     """
+    if directory.is_file():
+        raise InputError(f"the denoiser {directory} is a file; {_directory_wanted(directory)}")
     if not directory.is_dir():
         raise InputError(f"the denoiser directory {directory} does not exist; run `dvc repro denoiser` or give another")
     unet_dir = directory / "unet" if (directory / "unet").is_dir() else directory
-    for needed in (unet_dir / "config.json", unet_dir / WEIGHTS):
-        if not needed.is_file():
-            raise InputError(f"{needed} does not exist; {_way_out(unet_dir)}")
-    return unet_dir, _scheduler_file(directory, unet_dir)
+    if not (unet_dir / "config.json").is_file():
+        raise InputError(f"{unet_dir / 'config.json'} does not exist; {_way_out(unet_dir)}")
+    for variant in VARIANTS:
+        weights = _weights(unet_dir, variant)
+        if weights:
+            return Files(unet_dir, weights, _scheduler_file(directory, unet_dir), variant)
+    raise InputError(f"{unet_dir / WEIGHTS} does not exist; {_way_out(unet_dir)}")
+
+
+def _weights(unet_dir: Path, variant: str | None) -> tuple[Path, ...]:
+    """The files of the weights in this precision, none if they are not there."""
+    whole = unet_dir / (WEIGHTS.replace(".", f".{variant}.", 1) if variant else WEIGHTS)
+    if whole.is_file():
+        return (whole,)
+    index = unet_dir / (INDEX.removesuffix("json") + f"{variant}.json" if variant else INDEX)
+    if not index.is_file():
+        return ()
+    parts = read_config(index).get("weight_map")
+    if not isinstance(parts, dict) or not parts:
+        raise InputError(f"{index} names no parts in its weight_map; restore it")
+    for part in sorted(set(map(str, parts.values()))):
+        if Path(part).name != part or not part.endswith(".safetensors"):
+            raise InputError(f"{index} names the part {part!r}, which is no safetensors file beside it; restore it")
+        if not (unet_dir / part).is_file():
+            raise InputError(f"{unet_dir / part} does not exist, and {index.name} names it; copy all parts there")
+    return (index, *(unet_dir / part for part in sorted(set(map(str, parts.values())))))
+
+
+def _directory_wanted(file: Path) -> str:
+    around = file.parent.parent if file.parent.name == "unet" else file.parent
+    return f"give the directory that holds unet/ and scheduler/, {around} perhaps"
 
 
 def _scheduler_file(directory: Path, unet_dir: Path) -> Path:
@@ -97,11 +152,11 @@ def _way_out(unet_dir: Path) -> str:
 
 def copy_denoiser(source: Path, directory: Path) -> None:
     """Copy a diffusers denoiser's network and schedule, and nothing else, into `directory`."""
-    unet_dir, scheduler_file = layout(source)
+    files = layout(source)
     for origin, target in (
-        (unet_dir / "config.json", directory / "unet" / "config.json"),
-        (unet_dir / WEIGHTS, directory / "unet" / WEIGHTS),
-        (scheduler_file, directory / "scheduler" / SCHEDULER),
+        (files.config, directory / "unet" / "config.json"),
+        *((path, directory / "unet" / path.name) for path in files.weights),
+        (files.scheduler, directory / "scheduler" / SCHEDULER),
     ):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(origin, target)
@@ -128,9 +183,9 @@ def copy_record(source: Path, directory: Path) -> str | None:
 
 def digest_of(directory: Path) -> str:
     """sha256 over the network's configuration and weights and the scheduler's configuration."""
-    unet_dir, scheduler_file = layout(directory)
+    files = layout(directory)
     digest = hashlib.sha256()
-    for path in (unet_dir / "config.json", unet_dir / WEIGHTS, scheduler_file):
+    for path in (files.config, *files.weights, files.scheduler):
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
@@ -139,8 +194,8 @@ def read_config(path: Path) -> dict[str, Any]:
     """A JSON object in a file. InputError if it is anything else."""
     try:
         config = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path} is no JSON ({error}); restore it") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no JSON ({first_line(error)}); restore it") from error
     if not isinstance(config, dict):
         raise InputError(f"{path} holds no JSON object; restore it")
     return config

@@ -38,6 +38,12 @@ def run(main: Callable[[], None]) -> None:
         sys.exit("error: interrupted; run the same command again to go on")
 
 
+def warn(words: str) -> None:
+    """Say something that a person should not miss, and go on."""
+    sys.stderr.write(f"warning: {words}\n")
+    sys.stderr.flush()
+
+
 def is_full(error: BaseException) -> bool:
     """Whether an error says that a disk, or what a user may keep on it, is full."""
     if isinstance(error, OSError) and error.errno is not None:

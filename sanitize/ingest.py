@@ -3,6 +3,7 @@
 python -m sanitize.ingest
 """
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,6 +71,8 @@ def incoming(root: Path, side: int | None = None) -> dict[str, ImageSet]:
             raise InputError(f"both {candidates[0]} and {candidates[1]} exist; keep one")
         if candidates:
             source = open_source(candidates[0])
+            for note in source.notes:
+                print(f"{candidates[0]}: {note}", file=sys.stderr)
             found[name] = read_all(source if side is None else brought_to(source, side), str(candidates[0]))
         elif name != "trusted":
             raise InputError(f"{root / name} does not exist (nor {name}.npz); put the {name} set there")

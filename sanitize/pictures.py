@@ -1,52 +1,88 @@
 """Image files, read in one stated way.
 
-EXIF rotation is applied, so that pixels lie as people see them. Bilevel and grey images stay grey, 16-bit ones keep
-their upper 8 bits; palettes are looked up; transparency is dropped, as torchvision's own loader does; other colour
-spaces are converted to RGB. A set is grey if all of its images are, else RGB. The certificate holds for these 8-bit
-pixels: they are what the noise is added to.
+The content decides what a file is, not its suffix; of several frames the first is taken. EXIF rotation is applied, so
+that pixels lie as people see them. Bilevel and grey images stay grey, 16-bit ones keep their upper 8 bits; palettes are
+looked up; transparency is dropped, as torchvision's own loader does; other colour spaces are converted to RGB. A set is
+grey if all of its images are, else RGB. The certificate holds for these 8-bit pixels: they are what the noise is added
+to.
 """
 
+import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from sanitize.errors import InputError
+from sanitize.names import shown
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "PPM", "TIFF", "AVIF", "JPEG2000", "QOI")
+"""Pillow's names of what is read: still images that it decodes by itself. EPS and PDF, for example, run a program."""
+FRAMES = {"GIF", "WEBP", "PNG", "AVIF", "TIFF"}
+"""Formats whose further frames are images of their own; a photograph's MPO holds previews."""
 GREY = {"1", "L", "LA", "La"}
 SIXTEEN_BITS = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
 COLOUR = {"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
+HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 ORIENTATION = 0x0112
-UNREADABLE = (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError)
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
-def look_at(path: Path) -> tuple[int, int, bool]:
-    """(height, width, is grey) of an image, from its header alone. InputError if it is none or not of 8 or 16 bits."""
+class Unreadable(InputError):
+    """A file that cannot be read as an image, with the reason by itself."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{shown(str(path))} cannot be read as an image ({reason}); repair or remove it")
+        self.reason = reason
+
+
+class Seen(NamedTuple):
+    """What an image's header says: its size as people see it, whether it is grey, whether it has further frames."""
+
+    height: int
+    width: int
+    grey: bool
+    animated: bool
+
+
+def look_at(path: Path) -> Seen:
+    """An image's header. Unreadable if it is no image, or not of 8 or 16 bits."""
     try:
-        with Image.open(path) as image:
+        with path.open("rb") as stream, Image.open(stream, formats=FORMATS) as image:
             width, height = image.size
-            if image.getexif().get(ORIENTATION, 1) >= 5:  # lying on its side
+            if _orientation(image) >= 5:  # lying on its side
                 width, height = height, width
             mode = image.mode
-    except UNREADABLE as error:
-        raise InputError(f"{path} cannot be read as an image ({error}); repair or remove it") from error
+            animated = image.format in FRAMES and _has_frames(image)
+    except Exception as error:  # decoders raise anything on damaged bytes: struct.error, RuntimeError, KeyError, ..
+        raise Unreadable(path, _cause(path, error)) from error
     if mode not in GREY | SIXTEEN_BITS | COLOUR:
-        raise InputError(f"{path} has the mode {mode}; convert it to 8-bit grey or RGB")
-    return height, width, mode in GREY | SIXTEEN_BITS
+        raise Unreadable(path, f"its mode is {mode}; convert it to 8-bit grey or RGB")
+    return Seen(height, width, mode in GREY | SIXTEEN_BITS, animated)
 
 
 def read_picture(path: Path, channels: int) -> NDArray[np.uint8]:
-    """The pixels of an image, uint8 (h, w, channels). InputError if it is damaged."""
+    """The pixels of an image, uint8 (h, w, channels). Unreadable if it is damaged."""
     try:
-        with Image.open(path) as stored:
-            image = ImageOps.exif_transpose(stored)
-            if image.mode in SIXTEEN_BITS:
-                image = Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))
-            pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
-    except UNREADABLE as error:
-        raise InputError(f"{path} cannot be read as an image ({error}); repair or remove it") from error
+        with path.open("rb") as stream, Image.open(stream, formats=FORMATS) as image:
+            turn = TURNS.get(_orientation(image))
+            image.load()
+            whole = _upper_bits(image) if image.mode in SIXTEEN_BITS else image
+            pixels = np.asarray(whole.convert("L" if channels == 1 else "RGB"))
+            if turn is not None:
+                pixels = np.asarray(Image.fromarray(pixels).transpose(turn))
+    except Exception as error:
+        raise Unreadable(path, _cause(path, error)) from error
     return pixels.reshape(pixels.shape[0], pixels.shape[1], channels)
 
 
@@ -57,3 +93,53 @@ def write_picture(pixels: NDArray[np.uint8], path: Path) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(path, format="PNG")
+
+
+def hush() -> None:
+    """Keep Pillow's warnings off the terminal: what cannot be read is refused, and what is large is not damaged."""
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's; 1 (as it lies) where there is none that makes sense, as every viewer has it."""
+    if image.format == "TIFF":
+        return 1  # Pillow turns these by itself, and gets them right where it is given a stream and no path
+    try:
+        found = image.getexif().get(ORIENTATION, 1)
+    except Exception:
+        return 1
+    return found if isinstance(found, int) and found in TURNS else 1
+
+
+def _has_frames(image: Image.Image) -> bool:
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # the second frame is damaged; the first one may be whole
+        return True
+
+
+def _upper_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError(f"its values run from {values.min()} to {values.max()}, which are not of 8 or 16 bits")
+    return Image.fromarray((values >> 8).astype(np.uint8))
+
+
+def _cause(path: Path, error: Exception) -> str:
+    """Why a file cannot be read, in a few words, with the place where the decoder knows it."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return str(error.strerror)
+    try:
+        with path.open("rb") as stream:
+            head, size = stream.read(12), stream.seek(0, 2)
+    except OSError as later:
+        return str(later.strerror)
+    if not size:
+        return "it is empty"
+    if head[4:8] == b"ftyp" and head[8:12] in HEIC:
+        return "HEIC, which is not read here; convert it to PNG or JPEG"
+    if isinstance(error, UnidentifiedImageError):
+        return "its content is of no image format that is read here"
+    words = str(error) if isinstance(error, OSError | SyntaxError | ValueError) else f"{type(error).__name__} {error}"
+    return f"{' '.join(words.split()) or type(error).__name__}; the file ends at byte {size}"

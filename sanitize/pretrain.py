@@ -81,8 +81,9 @@ class Training:
         self.clean = torch.from_numpy(trusted.images).permute(0, 3, 1, 2).float() / 127.5 - 1
         self.batch = params.batch
         self.optimiser = torch.optim.AdamW(self.unet.parameters(), lr=params.learning_rate)
+        rising = 0.1 if steps == 20 else 0.05  # a rise of exactly one step would divide by zero
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimiser, params.learning_rate, total_steps=steps, pct_start=0.05
+            self.optimiser, params.learning_rate, total_steps=steps, pct_start=rising
         )
         decay = min(EMA, max(0.0, 1 - EMA_WINDOWS / steps))
         self.average = AveragedModel(self.unet, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]

@@ -4,6 +4,8 @@ python -m sanitize.preview --input IN --denoiser DIR_OR_HUB_ID --sigma S --outpu
 """
 
 import argparse
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,10 @@ from sanitize.denoiser_files import find_denoiser
 from sanitize.errors import InputError
 from sanitize.files import replacing
 from sanitize.fitting import FITS, Fit, fitting_for
+from sanitize.folders import reading_flags, reading_of
 from sanitize.imageset import ImageSet, read_all
 from sanitize.noise import check_sigma, draw_entropy
+from sanitize.quality import harm_of, psnr
 from sanitize.sanitizer import as_pixels, sanitize_batch
 from sanitize.sources import Source, open_source
 
@@ -48,21 +52,23 @@ def contact_sheet(
     draw_sheet([("", rows)], path)
 
 
-def preview(source: Source, sigma: float, denoiser: Denoiser, fit: Fit, path: Path, columns: int, seed: int) -> None:
+def preview(
+    source: Source, sigma: float, denoiser: Denoiser, fit: Fit, path: Path, columns: int, seed: int
+) -> str | None:
     """Write a PNG of a random sample and of the worst of `POOL` images: raw, noised, sanitized, amplified difference.
 
-    The noise is made for this picture alone. InputError unless the images have one size.
+    The noise is made for this picture alone. Returns a sentence if the denoiser does harm. InputError unless the images
+    have one size.
     """
     rows = np.random.default_rng(seed).permutation(len(source))[:POOL]
     pool = read_all(
-        Source(
-            tuple(source.ids[i] for i in rows),
-            source.labels[rows],
-            source.classes,
-            source.sizes[rows],
-            source.channels,
-            lambda i: source.read_one(int(rows[i])),
-            source.form,
+        replace(
+            source,
+            ids=tuple(source.ids[i] for i in rows),
+            labels=source.labels[rows],
+            sizes=source.sizes[rows],
+            read_one=lambda i: source.read_one(int(rows[i])),
+            names=(),
         ),
         "the sample",
     )
@@ -82,6 +88,7 @@ def preview(source: Source, sigma: float, denoiser: Denoiser, fit: Fit, path: Pa
         ]
         blocks.append((name, lines))
     draw_sheet(blocks, path)
+    return harm_of(pool.images, noised, clean, sigma)
 
 
 def draw_sheet(blocks: list[tuple[str, list[tuple[str, NDArray[Any]]]]], path: Path) -> None:
@@ -112,13 +119,14 @@ def draw_sheet(blocks: list[tuple[str, list[tuple[str, NDArray[Any]]]]], path: P
 
 
 def _psnr(clean: NDArray[np.uint8], other: NDArray[Any]) -> str:
-    mse = float(np.mean((clean.astype(np.float64) - other) ** 2)) / 255**2
-    return f"{-10 * np.log10(mse):.1f} dB" if mse else "identical"
+    found = psnr(clean, other)
+    return "identical" if found == np.inf else f"{found:.1f} dB"
 
 
 def main() -> None:
     flags = argparse.ArgumentParser(prog="python -m sanitize.preview", description=__doc__.splitlines()[0])
     flags.add_argument("--input", type=Path, required=True, help="a folder root/class/image or a .npz")
+    reading_flags(flags)
     flags.add_argument("--denoiser", required=True, help="a diffusers directory or a hub id")
     flags.add_argument("--sigma", type=float, required=True, help="noise level, in [0,1] pixel units")
     flags.add_argument("--output", type=Path, required=True, help="the PNG")
@@ -129,10 +137,13 @@ def main() -> None:
     check_sigma(args.sigma, "--sigma")
     if args.columns < 1:
         raise InputError(f"--columns {args.columns} shows nothing; give 1 or more")
-    source = open_source(args.input)
-    preview(
-        source, args.sigma, load_denoiser(find_denoiser(args.denoiser)), args.fit, args.output, args.columns, args.seed
-    )
+    source = open_source(args.input, reading_of(args))
+    for note in source.notes:
+        print(f"{args.input}: {note}", file=sys.stderr)
+    denoiser = load_denoiser(find_denoiser(args.denoiser))
+    harm = preview(source, args.sigma, denoiser, args.fit, args.output, args.columns, args.seed)
+    if harm:
+        errors.warn(harm)
     print(f"{args.output}: raw, noised, sanitized and the difference, random and worst of {min(POOL, len(source))}")
 
 

@@ -26,14 +26,16 @@ def read_published(name: str, root: Path, split: str) -> tuple[Pixels, Labels, t
         raise InputError(f"split={split!r} is neither train nor test")
     try:
         images, labels, classes = PUBLISHED[name](root, split)
+        counts = len(images), len(labels)
     except FileNotFoundError as error:
         raise InputError(
             f"{error.filename} does not exist; let torchvision download {name} into {root} where there is a network"
         ) from error
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise InputError(f"the files of {name} under {root} are damaged ({error}); download them again") from error
-    if len(images) != len(labels) or not len(images):
-        raise InputError(f"{name} under {root} has {len(images)} images and {len(labels)} labels; download it again")
+    except Exception as error:  # unpackers raise anything on damaged bytes: zlib.error, IndexError, struct.error, ..
+        words = str(error) or type(error).__name__
+        raise InputError(f"the files of {name} under {root} are damaged ({words}); download them again") from error
+    if counts[0] != counts[1] or not counts[0] or labels.ndim != 1:
+        raise InputError(f"{name} under {root} has {counts[0]} images and {counts[1]} labels; download it again")
     return images, labels.astype(np.int64), classes
 
 

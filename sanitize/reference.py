@@ -15,7 +15,9 @@ def main() -> None:
     params = read_params("sanitize", SanitizeParams)
     denoiser = load_denoiser(DENOISER) if params.denoise else None
     raw = open_source(SETS["raw"])
-    made = make_copy(raw, SANITIZED, params.sigma, denoiser, params.entropy, draw=0, progress=True, say=print)
+    made = make_copy(
+        raw, SANITIZED, params.sigma, denoiser, params.entropy, draw=0, progress=True, say=print, warn=errors.warn
+    )
     if made:
         print(f"{SANITIZED}: {len(raw)} images, sigma {params.sigma:g}, PSNR {made['psnr_db']} dB to the raw set")
 

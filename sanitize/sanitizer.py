@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from sanitize.denoiser import Denoiser
 from sanitize.device_noise import pixel_noise_on
+from sanitize.errors import InputError
 from sanitize.fitting import Fitting, fitting_for
 from sanitize.imageset import ImageSet
 from sanitize.noise import Role, check_sigma
@@ -62,7 +63,19 @@ def sanitize_batch(
     answers = torch.cat([step(part) for part in parts])
     # 5. back to whole pixel values, at the image's own size
     clean = fitting.out_of_network(answers, *images.shape[:3])
+    _require_finite(clean, ids, denoiser.timestep(sigma))
     return (clean.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).cpu().numpy()
+
+
+def _require_finite(clean: Tensor, ids: Sequence[str], timestep: int) -> None:
+    """InputError if the network's answer for some image is not finite: as whole pixel values it would be black."""
+    broken = (~clean.isfinite()).flatten(1).any(dim=1).cpu().numpy()
+    if broken.any():
+        raise InputError(
+            f"the denoiser's answer for the image {ids[int(broken.argmax())]} at timestep {timestep} is not finite, as "
+            f"for {broken.sum()} of these {len(broken)} images; its weights are damaged or overflow: choose another "
+            "denoiser, or its weights in full precision"
+        )
 
 
 def sanitize(

@@ -7,18 +7,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sanitize.arrays import DiskArray, open_arrays
 from sanitize.errors import InputError
-from sanitize.pictures import SUFFIXES, look_at, read_picture
+from sanitize.folders import NAMED, READERS, Reading, open_folder
+from sanitize.names import is_text, normal
+from sanitize.pictures import Unreadable
 from sanitize.published import read_published
+from sanitize.trees import Refused
 
-READERS = 4
-"""Threads that decode image files at once; decoding lets the others run."""
+MOST_CLASSES = 1 << 20
+"""A label above it is no class but a number of another kind."""
 READ_AHEAD = 1 << 26
 """Bytes of decoded images that may wait to be taken: memory does not grow with the number of images, or their size."""
 
@@ -28,7 +31,9 @@ class Source:
     """n labelled images that stay where they are until they are read.
 
     ids n different strings; labels int64 (n,) in 0..K-1; sizes (n, 2), heights and widths; channels 1 or 3. `form` is
-    the form a copy is written in; `channel_axis` is False where the array it came from was (n, h, w).
+    the form a copy is written in; `channel_axis` is False where the array it came from was (n, h, w). `names` are the
+    ids as they were given, where that was in another Unicode form. Of a folder: how many images are `animated` (their
+    first frame is taken), what was `skipped`, and a `survey` that says all that cannot be decoded.
     """
 
     ids: tuple[str, ...]
@@ -39,6 +44,10 @@ class Source:
     read_one: Callable[[int], NDArray[np.uint8]]
     form: Literal["npz", "folder"]
     channel_axis: bool = True
+    names: tuple[str, ...] = ()
+    animated: int = 0
+    skipped: tuple[Refused, ...] = ()
+    survey: Callable[[], InputError] | None = None
 
     def __post_init__(self) -> None:
         check_members(self.labels, self.ids, self.classes)
@@ -54,14 +63,37 @@ class Source:
         return int(self.sizes[0, 0]), int(self.sizes[0, 1])
 
     def read(self, rows: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
-        """The images at `rows`, in that order, each uint8 (h, w, c); decoded by a few threads, a few ahead."""
+        """The images at `rows`, in that order, each uint8 (h, w, c); decoded by a few threads, a few ahead.
+
+        InputError names every image of the set that cannot be decoded, not only the first.
+        """
         if self.form == "npz":
             yield from map(self.read_one, rows)
             return
         ahead = max(READERS, READ_AHEAD // int((self.sizes.prod(axis=1) * self.channels).max(initial=1)))
         with ThreadPoolExecutor(READERS) as pool:
-            for start in range(0, len(rows), ahead):
-                yield from pool.map(self.read_one, rows[start : start + ahead])
+            try:
+                for start in range(0, len(rows), ahead):
+                    yield from pool.map(self.read_one, rows[start : start + ahead])
+            except Unreadable as error:
+                raise (self.survey() if self.survey else error) from error
+
+    @property
+    def given_names(self) -> tuple[str, ...]:
+        """The ids as they were given: what a copy's images are called."""
+        return self.names or self.ids
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know of how the set was read, a sentence each."""
+        notes = []
+        if self.animated:
+            notes.append(f"of {self.animated} image(s) with several frames or pages the first one is taken")
+        if self.skipped:
+            named = ", ".join(f"{one.path} ({one.reason})" for one in self.skipped[:NAMED])
+            more = f" and {len(self.skipped) - NAMED} more" if len(self.skipped) > NAMED else ""
+            notes.append(f"{len(self.skipped)} file(s) are left out: {named}{more}")
+        return notes
 
     @cached_property
     def digest(self) -> str:
@@ -100,15 +132,18 @@ def check_members(labels: NDArray[np.int64], ids: Sequence[str], classes: Sequen
             f"labels run from {labels.min()} to {labels.max()}, outside 0..{len(classes) - 1}; "
             "number the classes from 0"
         )
+    for name in (*ids, *classes):
+        if not is_text(name):
+            raise InputError(f"the id or class {name!a} is no text that can be written as UTF-8; rename it")
     if len(set(ids)) != len(ids):
         double = next(a for a, b in pairwise(sorted(ids)) if a == b)
         raise InputError(f"the id {double!r} occurs twice; ids must differ, or two images would share their noise")
 
 
-def open_source(path: Path) -> Source:
+def open_source(path: Path, reading: Reading = Reading()) -> Source:  # noqa: B008 (frozen)
     """A `.npz` file or a folder `root/<class>/<image>`. InputError names what is wrong with it."""
     if path.is_dir():
-        return _open_folder(path)
+        return _open_folder(path, reading)
     if path.suffix == ".npz" and path.is_file():
         return _open_npz(path)
     if path.exists():
@@ -130,59 +165,88 @@ def _from_array(
         raise InputError(f"images are {images.dtype}, not uint8; save pixels as whole numbers 0..255")
     shape = (*images.shape, 1) if images.ndim == 3 else images.shape
     if len(shape) != 4 or shape[3] not in (1, 3) or 0 in shape[1:]:
-        raise InputError(f"images have the shape {images.shape}, not (n, h, w) or (n, h, w, 1 or 3)")
+        raise InputError(
+            f"images have the shape {images.shape}, not (n, h, w) or (n, h, w, 1 or 3){_turned(shape, len(labels))}"
+        )
     n, h, w, channels = shape
     if not n == len(labels) == len(ids):
-        raise InputError(f"{n} images, {len(labels)} labels and {len(ids)} ids")
+        raise InputError(f"{n} images, {len(labels)} labels and {len(ids)} ids; there must be one of each an image")
 
     def read_one(i: int) -> NDArray[np.uint8]:
         row = images.row(i) if isinstance(images, DiskArray) else images[i]
         return np.asarray(row, dtype=np.uint8).reshape(h, w, channels)
 
     sizes = np.tile(np.array([[h, w]], dtype=np.int64), (n, 1))
-    return Source(ids, labels, classes, sizes, channels, read_one, "npz", channel_axis=images.ndim == 4)
+    normalised = tuple(map(normal, ids))
+    if len(set(normalised)) < len(set(ids)):
+        first: dict[str, str] = {}
+        one, other = next((first[normal(i)], i) for i in ids if first.setdefault(normal(i), i) != i)
+        raise InputError(f"the ids {one!a} and {other!a} differ only in their Unicode form; rename one")
+    classes = tuple(map(normal, classes))
+    return Source(
+        normalised, labels, classes, sizes, channels, read_one, "npz", channel_axis=images.ndim == 4, names=ids
+    )
+
+
+def _turned(shape: tuple[int, ...], n: int) -> str:
+    """How to turn an array whose axes lie otherwise than they should, as far as its shape tells."""
+    if len(shape) == 2:
+        return "; give every row its height and width back: images.reshape(n, h, w) or (n, h, w, 3)"
+    if len(shape) != 4:
+        return ""
+    if shape[1] in (1, 3):
+        return "; the channels come first, save np.transpose(images, (0, 2, 3, 1))"
+    if shape[2] in (1, 3) and shape[3] == n:
+        return "; the images come last, save np.transpose(images, (3, 0, 1, 2))"
+    if shape[3] == 4:
+        return "; drop the transparency, save images[..., :3]"
+    return ""
 
 
 def _open_npz(path: Path) -> Source:
-    columns = open_arrays(path)
-    for key in ("images", "labels"):
-        if key not in columns:
-            raise InputError(f"{path} has no array {key!r}; it holds {', '.join(sorted(columns)) or 'nothing'}")
-    images, labels = columns["images"], columns["labels"].whole()
-    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
-        raise InputError(f"labels in {path} are {labels.dtype} of shape {labels.shape}, not one integer an image")
-    named = {key: tuple(map(str, columns[key].whole())) for key in ("ids", "classes") if key in columns}
+    columns = open_arrays(path, ("images", "labels"), ("ids", "classes"))
+    images, labels = columns["images"], _column(columns["labels"])
+    if labels is None or not np.issubdtype(labels.dtype, np.integer):
+        stored = columns["labels"]
+        raise InputError(f"labels in {path} are {stored.dtype} of shape {stored.shape}, not one integer an image")
+    if labels.size and int(labels.max()) >= MOST_CLASSES:
+        raise InputError(f"labels in {path} run to {labels.max()}; number the classes from 0, at most {MOST_CLASSES}")
+    named: dict[str, tuple[str, ...]] = {}
+    for key in ("ids", "classes"):
+        if key in columns:
+            column = _column(columns[key])
+            if column is None:
+                raise InputError(f"{key} in {path} have the shape {columns[key].shape}, not one name each")
+            try:
+                named[key] = tuple(map(str, column))
+            except Exception as error:  # of characters that do not exist numpy makes a SystemError
+                raise InputError(f"{key} in {path} hold what is no text ({error}); save them again") from error
     n_classes = int(labels.max()) + 1 if labels.size else 0
-    ids = named.get("ids") or tuple(map(str, range(images.shape[0])))
+    n = images.shape[0] if images.ndim else 0
+    ids = named.get("ids") or tuple(map(str, range(n)))
     classes = named.get("classes") or tuple(map(str, range(n_classes)))
     return _from_array(images, labels.astype(np.int64), ids, classes)
 
 
-def _open_folder(root: Path) -> Source:
-    classes = tuple(sorted(p.name for p in root.iterdir() if p.is_dir()))
-    if not classes:
-        raise InputError(f"{root} has no class folders; arrange the images as root/<class>/<image>")
-    paths: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        found = sorted(p for p in (root / name).rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        if not found:
-            raise InputError(f"the class folder {root / name} holds no image ({', '.join(SUFFIXES)})")
-        paths += found
-        labels += [label] * len(found)
-    home = root.resolve()
-    for path in paths:
-        if home not in path.resolve().parents:
-            raise InputError(f"{path} leads out of {root}, to {path.resolve()}; put the image itself there")
-    with ThreadPoolExecutor(READERS) as pool:
-        seen = list(pool.map(look_at, paths))
-    channels = 1 if all(grey for _, _, grey in seen) else 3
+def _column(array: DiskArray) -> NDArray[Any] | None:
+    """One value each, of shape (n,) or (n, 1); None if it has another shape."""
+    if array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1):
+        return array.whole().reshape(-1)
+    return None
+
+
+def _open_folder(root: Path, reading: Reading) -> Source:
+    found = open_folder(root, reading)
     return Source(
-        tuple(p.relative_to(root).as_posix() for p in paths),
-        np.array(labels, dtype=np.int64),
-        classes,
-        np.array([(h, w) for h, w, _ in seen], dtype=np.int64),
-        channels,
-        lambda i: read_picture(paths[i], channels),
+        tuple(map(normal, found.names)),
+        found.labels,
+        found.classes,
+        found.sizes,
+        found.channels,
+        found.read_one,
         "folder",
+        names=found.names,
+        animated=found.animated,
+        skipped=found.skipped,
+        survey=found.survey,
     )

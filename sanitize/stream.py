@@ -24,6 +24,7 @@ from tqdm import tqdm
 from sanitize.arrays import ArrayWriter
 from sanitize.errors import InputError
 from sanitize.files import replacing, write_json
+from sanitize.folders import Reading
 from sanitize.noise import Entropy, draw_entropy
 from sanitize.pictures import write_picture
 from sanitize.sources import Source, open_source
@@ -51,6 +52,20 @@ class Shard:
         return range(self.index % self.count, total, self.count)
 
 
+def work_folder(output: Path) -> Path:
+    """Where the work on a copy lies until the copy is whole."""
+    return output.with_name(f"{output.name}.partial")
+
+
+def is_work_folder(path: Path) -> bool:
+    """Whether a folder holds nothing but what work on a copy leaves there."""
+    ours = {"job.json", "blocks", "files", "replaced"}
+    return all(
+        entry.name in ours or entry.name.startswith(".") or entry.suffix in (".lock", ".png")
+        for entry in path.iterdir()
+    )
+
+
 def parse_shard(text: str) -> Shard:
     """`i/N`. InputError if it is none."""
     index, _, count = text.partition("/")
@@ -65,7 +80,7 @@ class Copy:
     def __init__(self, source: Source, output: Path, facts: dict[str, Any]) -> None:
         self.source, self.output = source, output
         self.facts: dict[str, Any] = json.loads(json.dumps(facts))  # as they will be read back
-        self.partial = output.with_name(f"{output.name}.partial")
+        self.partial = work_folder(output)
         largest = int((source.sizes.prod(axis=1) * source.channels).max(initial=1))
         self.block = max(1, BLOCK_BYTES // largest)
         self.blocks = -(-len(source) // self.block)
@@ -169,7 +184,7 @@ class Copy:
                     done = content | {"sanitized_digest": open_source(scratch).digest}
                 write_json(manifest, done)
             else:
-                done = content | {"sanitized_digest": open_source(files).digest}
+                done = content | {"sanitized_digest": open_source(files, Reading(nested=True)).digest}
                 write_json(files / manifest.name, done)
                 if self.output.exists():
                     self.output.rename(self.partial / "replaced")
@@ -209,7 +224,7 @@ class Copy:
     def _write_pictures(self, rows: range, made: list[NDArray[np.uint8]]) -> None:
         scratch = self.partial / f"{os.getpid()}.png"
         for row, image in zip(rows, made, strict=True):
-            target = self.partial / "files" / self.source.ids[row]
+            target = self.partial / "files" / self.source.given_names[row]
             target.parent.mkdir(parents=True, exist_ok=True)
             write_picture(image, scratch)
             scratch.replace(target)
@@ -223,7 +238,7 @@ class Copy:
         source = self.source
         h, w = source.size or (1, 1)
         shape = (len(source), h, w, source.channels) if source.channel_axis else (len(source), h, w)
-        ids, classes = np.array(source.ids, dtype=np.str_), np.array(source.classes, dtype=np.str_)
+        ids, classes = np.array(source.given_names, dtype=np.str_), np.array(source.classes, dtype=np.str_)
         with ArrayWriter(path) as writer:
             writer.write("images", shape, np.uint8, self._blocks_made())
             for name, column in (("labels", source.labels), ("ids", ids), ("classes", classes)):

@@ -9,6 +9,8 @@ import pytest
 from ruamel.yaml import YAML
 from services import PASSWORDS
 
+from flows.server import LEASES
+
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "compose.yaml").read_text()
 SERVICES = YAML(typ="safe", pure=True).load(TEXT)["services"]
@@ -72,3 +74,9 @@ def test_compose_itself_reads_the_file(tmp_path):
     assert re.search(r"set \w+ in \.env, see \.env\.example", refused.stderr)
     (tmp_path / "env").write_text("".join(f"{name}={value}\n" for name, value in PASSWORDS.items()))
     subprocess.run([*command, tmp_path / "env", "config"], check=True, capture_output=True)
+
+
+def test_prefects_limits_outlive_its_server():
+    environment = SERVICES["prefect"]["environment"]
+    assert LEASES.items() <= environment.items()
+    assert environment["PREFECT_HOME"] in {volume.partition(":")[2] for volume in SERVICES["prefect"]["volumes"]}

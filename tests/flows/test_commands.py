@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.commands import run
+from flows import leash
+from flows.commands import FLOW_RUN, run
 from flows.log import note
 from sanitize.errors import Away, InputError
 
@@ -37,6 +38,7 @@ def test_settings_are_added_and_what_is_about_the_flow_run_itself_is_not_passed_
         ("import sys; print('much'); sys.exit('error: param m=3 is too small; raise it')", InputError, "param m=3 is"),
         ("import sys; print('a'); print('b'); sys.exit(3)", InputError, "failed: a; b"),
         ("import sys; sys.exit(3)", InputError, "failed: exit status 3"),
+        ("import os; os.kill(os.getpid(), 9)", InputError, "failed: exit status 137"),
         ("import sys; print('error: no server'); sys.exit(75)", Away, "failed: no server"),
         ("print('ERROR: failed to run: python -m x, exited with 75'); exit(255)", Away, "exited with 75"),
     ],
@@ -45,6 +47,13 @@ def test_a_failure_ends_in_the_commands_own_sentence(code, kind, sentence):
     with pytest.raises(InputError, match=sentence) as failed:
         run(*python(code))
     assert type(failed.value) is kind
+
+
+def test_a_command_that_is_not_there_is_one_sentence():
+    with pytest.raises(
+        InputError, match="^`no-such-command now` failed: no-such-command cannot be started: No such file"
+    ):
+        run("no-such-command", "now")
 
 
 def test_a_command_that_is_interrupted_takes_what_it_started_along(tmp_path):
@@ -64,10 +73,64 @@ def test_a_command_that_is_interrupted_takes_what_it_started_along(tmp_path):
     grandchild = int((tmp_path / "pid").read_text())
     started.send_signal(signal.SIGINT)
     assert started.wait(30) != 0
-    deadline = time.monotonic() + 30
-    while running(grandchild) and time.monotonic() < deadline:
+    assert_ends(grandchild)
+
+
+SLEEPER = "import pathlib, os, sys, time; pathlib.Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(600)"
+
+
+def at_work(path: Path, *worker: str, settings: dict[str, str] | None = None) -> tuple[int, subprocess.Popen[bytes]]:
+    """A process, started by `worker` where that is named, in a command of its own; the command's number first."""
+    code = f"from flows.commands import run; run(*{[sys.executable, '-c', SLEEPER, str(path)]!r})"
+    environment = os.environ | (settings or {})
+    started = subprocess.Popen([*worker, *python(code)], cwd=Path(__file__).resolve().parents[2], env=environment)
+    while not path.is_file() or not path.read_text():
+        assert started.poll() is None
         time.sleep(0.05)
-    assert not running(grandchild)
+    return int(path.read_text()), started
+
+
+def assert_ends(pid: int) -> None:
+    deadline = time.monotonic() + 30
+    while running(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not running(pid)
+
+
+def test_a_command_ends_even_when_the_process_that_runs_it_is_killed(tmp_path):
+    command, started = at_work(tmp_path / "pid")
+    started.kill()
+    started.wait()
+    assert_ends(command)
+
+
+def test_a_deployed_run_ends_with_its_worker_and_one_started_by_hand_goes_on(tmp_path):
+    worker = python("import subprocess, sys; subprocess.run(sys.argv[1:])")
+    by_hand, first = at_work(tmp_path / "by hand", *worker)
+    deployed, second = at_work(tmp_path / "deployed", *worker, settings={FLOW_RUN: "4711"})
+    for killed in (first, second):
+        killed.kill()
+        killed.wait()
+    assert_ends(deployed)
+    assert running(by_hand)
+    os.kill(by_hand, signal.SIGKILL)
+
+
+def test_a_command_that_does_not_heed_sigterm_is_killed_after_a_while(tmp_path, monkeypatch):
+    monkeypatch.setattr(leash, "GRACE_SECONDS", 0.5)
+    stubborn = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPER}"
+    path = tmp_path / "pid"
+    leader = os.fork()
+    if leader == 0:
+        os.setsid()
+        monkeypatch.setattr(sys, "argv", ["leash", str(os.getppid()), sys.executable, "-c", stubborn, str(path)])
+        leash.main()
+        os._exit(0)
+    while not path.is_file() or not path.read_text():
+        time.sleep(0.05)
+    os.kill(leader, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(leader, 0)[1]) == -signal.SIGKILL
+    assert_ends(int(path.read_text()))
 
 
 def running(pid: int) -> bool:

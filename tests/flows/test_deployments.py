@@ -16,6 +16,7 @@ from flows import deployed, refresh
 from flows.deployed import red_team_drill, relied_on, sanitize_images
 from flows.events import AUDIT_FAILED, AWAITING_REVIEW, GATE_FAILED
 from flows.gate import CANDIDATE, CERTIFIED
+from flows.lost import SILENT, TAGS
 from flows.serve import POOL
 from flows.store import set_alias
 from redteam.__main__ import params_from, parser
@@ -55,6 +56,14 @@ def test_a_deployment_names_a_flow_whose_parameters_make_a_form(name):
         assert schedule["timezone"]
     if name != "notify":
         assert deployment["concurrency_limit"]["limit"] == 1
+
+
+@pytest.mark.parametrize("name", sorted(DEPLOYMENTS))
+def test_a_deployments_runs_are_watched_over(name):
+    # By their heartbeat and their tag: a run that is killed would hold the pool for ever.
+    heartbeat = int(DEPLOYMENTS[name]["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
+    assert 3 * heartbeat < SILENT.total_seconds()
+    assert any(f"prefect.tag.{tag}".startswith(TAGS.removesuffix("*")) for tag in DEPLOYMENTS[name]["tags"])
 
 
 def test_somebody_is_told_of_what_needs_a_person():

@@ -52,10 +52,9 @@ def home_of(where: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("folder", [".", "team/project"])
-def test_dvcs_copies_for_experiments_use_the_projects_own_stores(tmp_path, folder):
+def test_dvcs_copies_for_experiments_use_the_projects_own_stores(tmp_path):
     top = tmp_path / "repository"
-    project = repository(top, folder) / folder
+    project = repository(top, "team/project") / "team" / "project"
     (project / "dvc.yaml").write_text(f"stages:\n  look:\n    cmd: {WHERE}\n    params: [a]\n")
     run(top, "dvc", "init", "--quiet")
     commit(top)
@@ -117,11 +116,10 @@ def test_a_worktree_without_a_main_checkout_is_refused_until_a_folder_is_named(t
     run(tmp_path / "bare.git", "git", "worktree", "add", "--quiet", "../other")
     with pytest.raises(InputError, match=r"has no main checkout to count attempts in; set CLEANLABEL_HOME to one fold"):
         home_of(tmp_path / "other", monkeypatch)
-    asked = [sys.executable, "-m", "flows.review"]
-    env = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"} | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(asked, cwd=tmp_path / "other", env=env, capture_output=True, text=True, check=False)
-    assert done.stderr.startswith(f"error: {tmp_path / 'other'} is a worktree of {tmp_path / 'bare.git'}, which has no")
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    run(tmp_path / "other", "python", "-c", "import flows")  # an import is no place for a sentence
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", own_store(tmp_path / "other"))
+    with pytest.raises(InputError, match="has no main checkout"):
+        connect()
     monkeypatch.setenv("CLEANLABEL_HOME", str(tmp_path / "stores"))
     assert home_of(tmp_path / "other", monkeypatch) == tmp_path / "stores"
 

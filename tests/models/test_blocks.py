@@ -132,6 +132,12 @@ def test_each_block_has_training_seeds_of_its_own():
     assert len(seeds) == 20 * 21
 
 
+def test_the_models_of_two_blocks_start_from_seeds_of_their_own(small_set):
+    ours = materials(small_set, small_set)
+    seeds = [block.seed(FIXED, draw) for block in (*ours.blocks, replace(ours, partitions=1)) for draw in DRAWS]
+    assert len(set(seeds)) == len(DRAWS) * (K + 1)
+
+
 def test_the_networks_of_all_blocks_lie_in_one_file_and_vote_as_they_did(small_set, tmp_path):
     ours = materials(small_set, small_set)
     made = next(make_batch(ours, FIXED, DRAWS))

@@ -27,6 +27,8 @@ def test_a_projected_and_rounded_change_keeps_its_budget_exactly(norm, epsilon, 
     inside = budget.project(delta, pixels)
     assert (pixels + inside).min() >= 0
     assert (pixels + inside).max() <= 1
+    size = inside.abs().amax() if norm == "linf" else inside.flatten(1).norm(dim=1).amax()
+    assert float(size) <= epsilon + 1e-5
     images = budget.rounded(base, inside)
     assert Poisons(images, np.arange(3), base, ()).within(budget)
     change = images.astype(np.int64) - base
@@ -60,6 +62,18 @@ def test_norms_are_measured_on_the_whole_pixel_values():
     assert poisons.linf == pytest.approx(4 / 255)
     assert poisons.l2 == pytest.approx(4 / 255)
     assert poisons.joint_l2 == pytest.approx(5 / 255)
+
+
+def test_one_value_beyond_the_budget_is_beyond_it():
+    base = np.full((2, 2, 2, 1), 100, dtype=np.uint8)
+    images = base.copy()
+    images[1, 0, 0, 0] = 108
+    poisons = Poisons(images, np.array([3, 5]), base, ())
+    for norm in ("linf", "l2"):
+        assert poisons.within(Budget(2, 8 / 255, norm))
+        assert not poisons.within(Budget(2, 7 / 255, norm))
+        assert not poisons.within(Budget(1, 8 / 255, norm))
+    assert not Poisons(images, np.array([3, 3]), base, ()).within(Budget(2, 8 / 255))
 
 
 def test_a_trigger_in_a_poison_is_not_held_to_epsilon_but_all_else_is():

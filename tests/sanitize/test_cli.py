@@ -14,6 +14,7 @@ from sanitize import errors
 from sanitize.__main__ import main
 from sanitize.imageset import load, save_npz
 
+EARLIER = '{"raw_digest": "an earlier copy"}'
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -117,13 +118,13 @@ def test_bad_input_ends_in_one_sentence_and_leaves_the_earlier_copy(
 ):
     flags = {"--input": images, "--output": tmp_path / "out", "--denoiser": denoiser_dir, "--sigma": 0.5}
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "manifest.json").write_text("an earlier copy")
+    (tmp_path / "out" / "manifest.json").write_text(EARLIER)
     status, said = run(*(item for pair in (flags | changed).items() for item in pair))
     assert status == 1
     assert sentence in said
     assert said.strip().splitlines()[-1].startswith("error: ")
     assert "Traceback" not in said
-    assert (tmp_path / "out" / "manifest.json").read_text() == "an earlier copy"
+    assert (tmp_path / "out" / "manifest.json").read_text() == EARLIER
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out"]
 
 

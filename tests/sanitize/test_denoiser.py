@@ -201,7 +201,7 @@ def test_what_is_no_denoiser_of_images_is_refused(tmp_path, denoiser_dir, file, 
 def test_a_continuous_schedule_is_refused_and_not_taken_for_a_linear_one(tmp_path, denoiser_dir):
     path = shutil.copytree(denoiser_dir, tmp_path / "other") / "scheduler" / "scheduler_config.json"
     path.write_text(json.dumps({"_class_name": "ScoreSdeVeScheduler", "sigma_max": 1348.0}))
-    with pytest.raises(InputError, match=r"ScoreSdeVeScheduler\) has no beta_schedule; choose"):
+    with pytest.raises(InputError, match=r"ScoreSdeVeScheduler\) is no discrete noise schedule with betas; choose"):
         load_denoiser(tmp_path / "other")
 
 

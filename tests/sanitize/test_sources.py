@@ -86,7 +86,7 @@ def test_sets_of_several_sizes_have_a_digest_but_are_no_array(tmp_path):
 def test_arrays_are_read_from_the_disk_as_numpy_reads_them(save, small_set, tmp_path):
     columns = {"images": small_set.images, "labels": small_set.labels, "ids": np.array(small_set.ids)}
     save(tmp_path / "a.npz", **columns)
-    stored = open_arrays(tmp_path / "a.npz")
+    stored = open_arrays(tmp_path / "a.npz", columns)
     for name, column in columns.items():
         np.testing.assert_array_equal(stored[name].whole(), column)
         np.testing.assert_array_equal(stored[name].row(7), column[7])

@@ -1,0 +1,56 @@
+"""Whether a denoiser is worth its while: it should bring images nearer to what they were than their noise left them.
+
+For people to read. Nothing of it reaches a copy, a model or a manifest.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sanitize.denoiser import Denoiser
+from sanitize.fitting import Fitting
+from sanitize.noise import draw_entropy
+from sanitize.sanitizer import BATCH, Denoise, as_pixels, sanitize_batch
+
+LOOKED_AT = 32
+"""Images that are enough to tell."""
+
+
+def psnr(images: NDArray[np.uint8], others: NDArray[np.uint8]) -> float:
+    """Peak signal-to-noise ratio in dB; infinite where they are equal."""
+    error = float(np.mean((images.astype(np.float64) - others) ** 2)) / 255**2
+    return -10 * math.log10(error) if error else math.inf
+
+
+def worse_than_noise(
+    images: NDArray[np.uint8],
+    ids: Sequence[str],
+    sigma: float,
+    denoiser: Denoiser,
+    *,
+    fitting: Fitting | None = None,
+    denoise: Denoise | None = None,
+    batch: int = BATCH,
+) -> str | None:
+    """A sentence, if `denoiser` leaves these images (n, h, w, c) further from what they were than clipped noise does.
+
+    With noise of its own, which serves nothing else. None if the denoiser helps.
+    """
+    entropy = draw_entropy("os").value
+    noised = as_pixels(sanitize_batch(images, ids, sigma, None, entropy, 0))
+    made = sanitize_batch(images, ids, sigma, denoiser, entropy, 0, fitting=fitting, denoise=denoise, batch=batch)
+    return harm_of(images, noised, made, sigma)
+
+
+def harm_of(images: NDArray[np.uint8], noised: NDArray[np.uint8], made: NDArray[np.uint8], sigma: float) -> str | None:
+    """A sentence, if the sanitized images lie further from `images` than the noised and clipped ones do."""
+    before, after = psnr(images, noised), psnr(images, made)
+    if after >= before:
+        return None
+    return (
+        f"the denoiser makes images worse than the noise alone: PSNR to the input {after:.1f} dB, {before:.1f} dB with "
+        f"the noise left in and clipped, at sigma={sigma:g} ({len(images)} images looked at); choose a denoiser that "
+        "was trained on images like these, or another sigma"
+    )
