@@ -29,6 +29,7 @@ from flows.comparison import Previous, answers_that_changed, changes, figures
 from flows.drawing import Line, bins_of, curve, data_uri, heat_map, histogram, thumbnail, votes_bar
 from flows.gate import Verdict
 from flows.partitions import costs_in_words, median_of, most_in_words, partition_in_words, partitions_of
+from flows.provenance import shared_with_test
 from flows.report import curve_radii, pivot, title, what_it_buys
 from flows.store import SMOOTHED, TAG, Store, find_runs
 from models.certificate import ABSTAIN, certified_accuracy
@@ -100,7 +101,7 @@ def render(
         "promise": promise(c),
         "not_covered": not_covered(c),
         "assumptions": assumptions(c),
-        "notices": notices(certified, test),
+        "notices": [*notices(certified, test), *filter(None, [shared_with_test(raw, test)])],
         "curves": {name: _curve(c, now, before, size) for name, size in SIZES.items()},
         "readings": (readings := _readings(c, now, before)),
         "readings_json": json.dumps(readings),

@@ -167,9 +167,10 @@ def copy_record(source: Path, directory: Path) -> str | None:
 
     InputError where the record should be there and is not as it was made.
     """
-    place = layout(source)[0]
-    place = next((p for p in (source, place.parent) if (p / PROVENANCE).is_file()), place)
-    known = read_config(place / PROVENANCE) if (place / PROVENANCE).is_file() else {}
+    place = next((p for p in (source, source.absolute().parent) if (p / PROVENANCE).is_file()), None)
+    if place is None or (place != source and source.absolute().name != "unet"):
+        return None
+    known = read_config(place / PROVENANCE)
     if known.get("images"):
         record = place / IMAGES
         if not record.is_file() or file_digest(record) != known["images"]:

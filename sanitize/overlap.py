@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sanitize.arrays import DAMAGED
 from sanitize.errors import InputError
 
 SIDE = 8
@@ -24,6 +23,8 @@ root mean square of what they differ by otherwise is at most NEAR."""
 HASH = 8
 """Bytes of sha256 that are kept of an image: 50,000 agree with one of 50,000 others by chance once in 10^9 times."""
 BLOCK = 256
+NAMED = 3
+"""Images that a sentence names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +55,14 @@ class Shared:
 
     def __len__(self) -> int:
         return len(self.ours)
+
+    def in_words(self, ours: Record, theirs: Record) -> str:
+        """How many are exact copies and how many near ones, and the first few of both sides by name."""
+        exact = int(self.exact.sum())
+        first = zip(self.ours[:NAMED], self.theirs[:NAMED], strict=True)
+        named = ", ".join(f"{ours.ids[a]} is {theirs.ids[b]} there" for a, b in first)
+        more = ", …" if len(self) > NAMED else ""
+        return f"{exact} to the bit, {len(self) - exact} as near copies; {named}{more}"
 
 
 def record_of(images: NDArray[np.uint8], ids: Sequence[str]) -> Record:
@@ -150,5 +159,5 @@ def read_record(path: Path) -> Record:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return Record(tuple(map(str, arrays["ids"])), arrays["hashes"], arrays["thumbnails"])
-    except (*DAMAGED, TypeError) as error:
+    except Exception as error:  # zipfile and numpy raise anything on damaged bytes
         raise InputError(f"{path} is no readable record of images ({error}); restore it") from error

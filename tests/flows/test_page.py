@@ -212,6 +212,28 @@ def test_what_might_be_overlooked_stands_on_the_page(made):
     assert all(notice in said for notice in found)
 
 
+def test_words_about_an_origin_stand_on_page_and_card_and_are_neither_html_nor_markdown(made):
+    words = f"{HOSTILE} [a](b) **bold**"
+    stated = {"denoiser_state": "disjoint", "denoiser_digest": "0" * 64, "denoiser_origin": words}
+    odd = made.with_certificate(**stated)
+    page = made.page(certified=odd)
+    assert f"stated, not checked: trained on other data than the raw set; from: {words}" in text_of(page)
+    assert HOSTILE not in page
+    described = card(odd.certificate, PASSED, 1, None)
+    assert "stated, not checked" in described
+    assert HOSTILE not in described
+    assert "[a](b)" not in described
+    assert "**bold**" not in described
+
+
+def test_test_images_among_the_raw_ones_are_told(made):
+    assert not any("test images are among" in notice for notice in text_of(made.page()).split("."))
+    images = made.raw.images.copy()
+    images[:3] = made.test.images[:3]
+    odd = replace(made, raw=made.raw.with_images(images))
+    assert "3 of 40 test images are among the raw ones too" in text_of(odd.page())
+
+
 def test_a_version_is_compared_with_the_newest_earlier_one_that_has_a_certificate(version):
     second, first = parts_of(the_version(version.store, 2)), version.certify()
     certified, test = second.certified, second.test
