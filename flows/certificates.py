@@ -39,8 +39,8 @@ def require_certifiable(ensemble: Ensemble) -> None:
     planned = "os" if ensemble.plan.entropy_spec == "os" else "fixed"
     if ensemble.entropy_source != planned:
         raise InputError(
-            f"ensemble run {ensemble.run_id} calls its entropy {ensemble.entropy_source!r}, and its plan says {planned}: "
-            "the record was edited; restore the store, or make the ensemble anew with `dvc repro`"
+            f"ensemble run {ensemble.run_id} calls its entropy {ensemble.entropy_source!r}, and its plan says "
+            f"{planned}; the record was edited; restore the store, or make the ensemble anew with `dvc repro`"
         )
     if not ensemble.plan.certifiable:
         raise InputError(
