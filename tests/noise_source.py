@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from sanitize import sanitizer
-from sanitize.noise import standard_normal
+from sanitize.device_noise import pixel_noise_on
 
-SOURCE = "standard_normal"
-"""Of `sanitize.sanitizer`: (entropy, role, draw, ids, shape) -> float32 noise in units of sigma."""
-STEP = 2.0**-8
-"""Noise in multiples of it, on pixels of 0 and 1 with sigma a power of 2, adds up without any rounding."""
+SOURCE = "pixel_noise_on"
+"""Of `sanitize.sanitizer`: (device, entropy, role, draw, ids, shape, sigma) -> int32 noise in whole pixel values."""
 
 
 @dataclass(frozen=True)
@@ -33,24 +33,24 @@ def record(patch: pytest.MonkeyPatch) -> list[Asked]:
     """Every image's noise that the sanitizer asks for from here on, in order. The noise stays what it is."""
     asked: list[Asked] = []
 
-    def source(entropy: bytes, role: Any, draw: int, ids: Sequence[str], *rest: Any) -> NDArray[Any]:
+    def source(device: torch.device, entropy: bytes, role: Any, draw: int, ids: Sequence[str], *rest: Any) -> Tensor:
         asked.extend(Asked(role, draw, image_id) for image_id in ids)
-        return standard_normal(entropy, role, draw, ids, *rest)
+        return pixel_noise_on(device, entropy, role, draw, ids, *rest)
 
     patch.setattr(sanitizer, SOURCE, source)
     return asked
 
 
-def absorb(patch: pytest.MonkeyPatch, difference: Mapping[str, NDArray[np.uint8]], sigma: float) -> None:
-    """Add `difference`, by image id and in [0, 255], to the noised training images, by way of their noise.
+def absorb(patch: pytest.MonkeyPatch, difference: Mapping[str, NDArray[np.int64]]) -> None:
+    """Add `difference`, by image id and in whole pixel values, to the noised training images, by way of their noise.
 
-    With the difference A - B the noised images of B are those of A to the bit, where both hold 0 and 255 alone.
+    With the difference A - B the noised images of B are those of A to the bit: sums of whole numbers are exact.
     """
 
-    def source(entropy: bytes, role: Any, draw: int, ids: Sequence[str], *rest: Any) -> NDArray[Any]:
-        noise = np.rint(standard_normal(entropy, role, draw, ids, *rest) / STEP) * np.float32(STEP)
-        if role == "noise":
-            noise = noise + np.stack([difference[image_id] for image_id in ids]).astype(np.float32) / 255 / sigma
-        return noise.astype(np.float32)
+    def source(device: torch.device, entropy: bytes, role: Any, draw: int, ids: Sequence[str], *rest: Any) -> Tensor:
+        noise = pixel_noise_on(device, entropy, role, draw, ids, *rest)
+        if role != "noise":
+            return noise
+        return noise + torch.from_numpy(np.stack([difference[image_id] for image_id in ids]).astype(np.int32))
 
     patch.setattr(sanitizer, SOURCE, source)

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 from models_recipes import PLAN
-from registered import make_ensemble, make_sets
+from registered import make_ensemble, make_sets, set_params
 
 from flows.ensemble import NETWORKS
-from models.plan import OLD_STREAM, plan_from_dict, require_exact_noise
+from flows.planning import make_plan
+from models.plan import OLD_STREAM, noise_distance_of, plan_from_dict, require_exact_noise
 from models.smoothed import SmoothedClassifier
 from sanitize.errors import InputError
 from sanitize.noise import NOISE_STREAM
@@ -44,3 +45,11 @@ def test_a_certificate_states_the_stream_and_the_distance_from_ideal_noise(versi
     certificate = version.certify().certificate
     assert certificate["noise_stream"] == NOISE_STREAM
     assert 0 < certificate["noise_distance"] < 2**-38
+
+
+def test_a_new_plan_names_its_noise_and_how_far_it_is_from_ideal(store):
+    make_sets()
+    set_params(sanitize={"denoise": False, "sigma": 0.5}, smooth={"test_sigma": 0.25})
+    plan = make_plan()
+    assert plan.noise_stream == NOISE_STREAM
+    assert plan.noise_distance == noise_distance_of(150, (8, 8, 1), 0.5, 0.25) > noise_distance_of(150, (8, 8, 1), 0.5)

@@ -9,6 +9,7 @@ from redteam_sets import RECIPE, digit_extractor, digit_sets
 from tiny import FIXED
 
 from models.certificate import certify
+from models.plan import noise_distance_of
 from redteam.defences.interface import Context
 from redteam.defences.noise_only import NoiseOnly
 from redteam.params import checked
@@ -57,7 +58,8 @@ def test_a_rivals_radius_is_that_of_its_votes_at_its_sigma():
     defended = NoiseOnly(models=12).fit(raw, TRANSFER, Context(sigma=0.1, entropy=FIXED), 0)
     votes = defended.votes(test.images)
     counts = np.stack([(votes == c).sum(axis=0) for c in range(10)], axis=1)
-    label, radius = certify(counts, 12, 0.1, 0.001)
+    distance = noise_distance_of(len(raw), raw.image_shape, 0.1)
+    label, radius = certify(counts, 12, 0.1, 0.001, distance=distance)
     found = defended.radius(test.images)
     assert radius.max() > 0
     np.testing.assert_array_equal(found[0], label)
