@@ -83,6 +83,15 @@ def test_a_denoiser_that_saw_the_raw_set_voids_the_plan(project):
     assert make_plan().voids == ["the denoiser was trained on the raw set as supplied"]
 
 
+@pytest.mark.parametrize("unknown", ["state", "origin"])
+def test_a_denoiser_of_which_nothing_is_stated_is_not_planned_with(project, unknown):
+    record_denoiser(**{unknown: None})
+    with pytest.raises(
+        InputError, match=r"the denoiser \(denoiser.source='ours/own'\) comes from elsewhere and denoiser"
+    ):
+        make_plan()
+
+
 def test_initial_weights_stand_in_the_plan_with_what_they_saw(project):
     path = project / "data" / "pretrained" / "mine.safetensors"
     architecture = Architecture("small-cnn", (8, 8, 1), 10, 16)
