@@ -30,7 +30,8 @@ def seen_in_words(c: dict[str, Any], name: str) -> str:
     if shared is None:
         return said
     found = f"{shared} raw images are" if shared > 1 else f"{'one raw image is' if shared else 'no raw image is'}"
-    return f"{said}; compared image by image, {found} among those recorded as its training images"
+    how = "image by image, near copies too" if name == "denoiser" else "to the bit, image by image"
+    return f"{said}; compared {how}: {found} among those recorded as its training images"
 
 
 def provenance_notices(c: dict[str, Any]) -> list[str]:

@@ -105,6 +105,7 @@ def _areas(length: int) -> NDArray[np.float64]:
 def shared(ours: Record, theirs: Record) -> Shared:
     """Which of our images are exact or near copies of theirs; each with one partner, an exact one where there is one.
 
+    Near copies are found where both records have thumbnails; ours must.
     Only pairs of about the same brightness are compared. Sums of squares are whole numbers below 2^24, which float32
     holds exactly: in whatever order they are added, the answer is the same.
     """
@@ -119,7 +120,7 @@ def shared(ours: Record, theirs: Record) -> Shared:
 def _nearest(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> NDArray[np.int64]:
     """For each thumbnail the row of the nearest of theirs, -1 where none is near."""
     partner = np.full(len(ours), -1, dtype=np.int64)
-    if not len(theirs):
+    if not len(theirs):  # hashes alone are kept
         return partner
     mine, their_order = _by_brightness(ours), _by_brightness(theirs)
     a, b = ours[mine].astype(np.float32), theirs[their_order].astype(np.float32)

@@ -262,8 +262,11 @@ def test_old_plans_are_silent_of_what_they_did_not_know():
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"denoiser_shared": 0}, "trained on other data than the raw set; compared image by image, no raw image is"),
-        ({"denoiser_state": "fixed-before", "denoiser_shared": 1}, "compared image by image, one raw image is among"),
+        (
+            {"denoiser_shared": 0},
+            "trained on other data than the raw set; compared image by image, near copies too: no raw",
+        ),
+        ({"denoiser_state": "fixed-before", "denoiser_shared": 1}, "near copies too: one raw image is among"),
         ({"denoiser_origin": "a zoo", "denoiser_shared": 2}, "stated: trained on other data than the raw set; from: a"),
         ({"denoiser_origin": "a zoo"}, "stated, not checked: trained on other data than the raw set; from: a zoo"),
         ({}, "trained on other data than the raw set"),
