@@ -62,7 +62,8 @@ PILOT_RAW, PILOT_TEST, PILOT_DRAWS = 2000, 1000, 3
 DENOISER = DenoiserParams(
     source="train",
     revision=None,
-    provenance="disjoint",
+    provenance=None,
+    origin=None,
     channels=(16, 32, 64),
     steps=1500,
     batch=64,
@@ -86,7 +87,7 @@ def recipe(architecture: str, width: int, epochs: int, **others: Any) -> TrainPa
         "warm_epochs": 0,
         "warm_on": "copy",
         "initial_weights": None,
-        "initial_provenance": "disjoint",
+        "initial_provenance": None,
         "head": "direction",
         "head_l2": 0.01,
         "head_prior": False,

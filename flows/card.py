@@ -1,5 +1,6 @@
 """The model card of a registered version: what was trained on what, what is certified, and what is not."""
 
+import re
 from typing import Any
 
 from flows.gate import Verdict
@@ -15,6 +16,40 @@ SOURCES = {
     "os": "256 bits from the operating system, drawn after the raw set was fixed",
     "fixed": "fixed, known beforehand: for tests only",
 }
+
+
+NAMES = {"denoiser": "the denoiser", "initial": "the initial weights"}
+
+
+def seen_in_words(c: dict[str, Any], name: str) -> str:
+    """What is stated of the `denoiser` or the `initial` weights, and what was compared. Origins are a user's words."""
+    state, origin, shared = (c.get(f"{name}_{key}") for key in ("state", "origin", "shared"))
+    said = STATES[state]
+    if origin:
+        said = f"stated{', not checked' if shared is None else ''}: {said}; from: {origin}"
+    if shared is None:
+        return said
+    found = f"{shared} raw images are" if shared > 1 else f"{'one raw image is' if shared else 'no raw image is'}"
+    how = "image by image, near copies too" if name == "denoiser" else "to the bit, image by image"
+    return f"{said}; compared {how}: {found} among those recorded as its training images"
+
+
+def provenance_notices(c: dict[str, Any]) -> list[str]:
+    """What about the denoiser and the weights a reviewer might overlook."""
+    found = []
+    for name, words in NAMES.items():
+        state, origin, shared = (c.get(f"{name}_{key}") for key in ("state", "origin", "shared"))
+        subject = f"{words[0].upper()}{words[1:]}"
+        if state == "fixed-before":
+            found.append(
+                f"{subject} is stated to come from a trusted earlier copy of the raw set, which no attack reaches; "
+                "accuracy is flattered."
+            )
+        if origin and shared is None:
+            found.append(f"What {words} saw is stated, not checked: {state}, from: {origin}.")
+        if shared:
+            found.append(f"{shared} raw images are among the training images of {words}.")
+    return found
 
 
 def promise(c: dict[str, Any]) -> str:
@@ -89,10 +124,12 @@ def recipe_in_words(c: dict[str, Any]) -> str:
 def card(certificate: dict[str, Any], verdict: Verdict, version: int, seconds: float | None) -> str:
     """The registered version's description, in Markdown."""
     c = certificate
+    warned = provenance_notices(c)
     parts = [
         f"# {title(c)}",
         f"**Gate: {'passed' if verdict.passed else 'not passed'}.**",
         _bullets([f"{'✓' if check.passed else '✗'} {check.name}: {check.found}" for check in verdict.checks]),
+        *([_bullets([_escaped(line) for line in warned])] if warned else []),
         "## What is certified",
         table(c, seconds),
         promise(c),
@@ -124,7 +161,7 @@ def _provenance(c: dict[str, Any]) -> list[str]:
         f"method {level_in_words(c)}",
         f"recipe: {recipe_in_words(c)}",
         f"raw set `{c['raw_digest'][:16]}`, test set of {c['n_test']} images `{c['test_digest'][:16]}`",
-        f"denoiser `{(c['denoiser_digest'] or 'none')[:16]}`, {STATES[c['denoiser_state']]}",
+        f"denoiser `{(c['denoiser_digest'] or 'none')[:16]}`, {_escaped(seen_in_words(c, 'denoiser'))}",
         f"entropy: {source}; commitment `{c['entropy_commitment'][:16]}`",
         f"plan `{c['plan_digest'][:16]}`, votes root `{c['votes_root'][:16]}`, code `{c['code_digest'][:16]}`",
     ]
@@ -133,8 +170,13 @@ def _provenance(c: dict[str, Any]) -> list[str]:
     if c["test_sigma"]:
         lines.append(f"noise sigma_x = {c['test_sigma']:g} on test inputs too, one sample a model and input")
     if c["initial_digest"]:
-        lines.append(f"initial weights `{c['initial_digest'][:16]}`, {STATES[c['initial_state']]}")
+        lines.append(f"initial weights `{c['initial_digest'][:16]}`, {_escaped(seen_in_words(c, 'initial'))}")
     return lines
+
+
+def _escaped(text: str) -> str:
+    """Words that are no Markdown and no HTML."""
+    return re.sub(r"([\\`*_{}\[\]<>()#!|~&])", r"\\\1", text)
 
 
 def _bullets(lines: list[str]) -> str:

@@ -38,6 +38,12 @@ class Certified:
 def require_certifiable(ensemble: Ensemble) -> None:
     """InputError with the reasons if no radius may be attached to this ensemble."""
     require_exact_noise(ensemble.plan)
+    planned = "os" if ensemble.plan.entropy_spec == "os" else "fixed"
+    if ensemble.entropy_source != planned:
+        raise InputError(
+            f"ensemble run {ensemble.run_id} calls its entropy {ensemble.entropy_source!r}, and its plan says "
+            f"{planned}; the record was edited; restore the store, or make the ensemble anew with `dvc repro`"
+        )
     if not ensemble.plan.certifiable:
         raise InputError(
             f"the ensemble is not certifiable: {'; '.join(ensemble.plan.voids)}. Changed raw images could reach its "

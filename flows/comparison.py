@@ -23,6 +23,7 @@ CURVE_NAME = (REPORTS / "certified_accuracy.csv").name
 PLANNED = (
     *("sigma", "m", "selection", "test_sigma", "alpha", "level", "method", "simultaneous", "stopping"),
     *("attempt", "raw_digest", "test_digest", "denoiser_digest", "denoiser_state", "initial_digest", "initial_state"),
+    *("denoiser_origin", "denoiser_shared", "initial_origin", "initial_shared"),
     *("entropy_source", "code_digest", "classes", "image_shape", "n_test"),
 )
 """What of a certificate says how it was made; the recipe comes beside it, key by key."""

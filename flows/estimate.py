@@ -18,6 +18,7 @@ import torch
 
 from flows.machine import gpus, words, workers
 from flows.planning import make_plan
+from flows.provenance import compared
 from flows.reach import radius_asked, require_reach
 from models.draw import Materials, make_batch
 from models.extractors import accelerated, load_extractor
@@ -27,6 +28,7 @@ from sanitize.denoiser import Denoiser, load_denoiser
 from sanitize.errors import InputError
 from sanitize.fast import accelerate
 from sanitize.imageset import ImageSet, load
+from sanitize.overlap import record_of
 from sanitize.params import DenoiserParams, SanitizeParams, read_params
 from sanitize.paths import SETS
 from sanitize.pretrain import Training, steps_for
@@ -85,6 +87,9 @@ def estimate() -> str:
     if training and costs.step and work["denoiser"][0] > max(WORTH, total / 3):
         lines.append(_smaller(trusted, wanted, steps))
     try:
+        if trained_here and noise.denoise:
+            seen, state = record_of(trusted.images, trusted.ids), wanted.provenance or "disjoint"
+            compared(raw, seen, state, "the denoiser", "denoiser.provenance")
         require_reach(make_plan({}), 0, radius_asked(gate))
     except InputError as error:
         lines.append(f"The stage smooth will refuse this: {error}.")

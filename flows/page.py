@@ -14,20 +14,22 @@ from numpy.typing import NDArray
 
 from flows.card import (
     SOURCES,
-    STATES,
     assumptions,
     audit_command,
     level_in_words,
     models_in_words,
     not_covered,
     promise,
+    provenance_notices,
     recipe_in_words,
+    seen_in_words,
 )
 from flows.certificates import Certified
 from flows.comparison import Previous, answers_that_changed, changes, figures
 from flows.drawing import Line, bins_of, curve, data_uri, heat_map, histogram, thumbnail, votes_bar
 from flows.gate import Verdict
 from flows.partitions import costs_in_words, median_of, most_in_words, partition_in_words, partitions_of
+from flows.provenance import shared_with_test
 from flows.report import curve_radii, pivot, title, what_it_buys
 from flows.store import SMOOTHED, TAG, Store, find_runs
 from models.certificate import ABSTAIN, certified_accuracy
@@ -99,7 +101,7 @@ def render(
         "promise": promise(c),
         "not_covered": not_covered(c),
         "assumptions": assumptions(c),
-        "notices": notices(certified, test),
+        "notices": [*notices(certified, test), *filter(None, [shared_with_test(raw, test)])],
         "curves": {name: _curve(c, now, before, size) for name, size in SIZES.items()},
         "readings": (readings := _readings(c, now, before)),
         "readings_json": json.dumps(readings),
@@ -154,11 +156,7 @@ def notices(certified: Certified, test: ImageSet) -> list[str]:
     found = []
     if c["entropy_source"] != "os":
         found.append("The noise was known beforehand: an attacker could have prepared for it. For tests only.")
-    if "fixed-before" in (c["denoiser_state"], c["initial_state"]):
-        found.append(
-            "Denoiser or initial weights come from a trusted earlier copy of the raw set: no attack reaches them, "
-            "but accuracy is flattered."
-        )
+    found += provenance_notices(c)
     if c["attempt"]:
         found.append(
             f"Attempt {c['attempt'] + 1} on this raw set, so it is held to the smaller level {c['level']:.3g}."
@@ -280,8 +278,8 @@ def _provenance(c: dict[str, Any], raw: ImageSet) -> list[tuple[str, str, str]]:
         ("raw set", f"{len(raw)} images", c["raw_digest"]),
         *([("blocks", partition_in_words(section), "")] if (section := partitions_of(c)) else []),
         ("test set", f"{c['n_test']} images", c["test_digest"]),
-        ("denoiser", STATES[c["denoiser_state"]], c["denoiser_digest"] or ""),
-        *([("initial weights", STATES[c["initial_state"]], c["initial_digest"])] if c["initial_digest"] else []),
+        ("denoiser", seen_in_words(c, "denoiser"), c["denoiser_digest"] or ""),
+        *([("initial weights", seen_in_words(c, "initial"), c["initial_digest"])] if c["initial_digest"] else []),
         ("noise", f"sigma = {c['sigma']:g} in [0,1] pixel units{trigger if c['test_sigma'] else ''}", ""),
         ("entropy", f"{SOURCES[c['entropy_source']]}; the commitment to it", c["entropy_commitment"]),
         ("models", models_in_words(c), ""),

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from flows.provenance import of_denoiser, of_initial_weights
 from models.anytime import look_shares
 from models.blocks import RULE, block_of, ids_are_names
 from models.params import CertifyParams, SmoothParams, TrainParams, check_recipe
@@ -54,9 +55,7 @@ def make_plan(denoiser: dict[str, Any] | None = None) -> Plan:
         raw_digest=raw.digest,
         test_digest=test.digest,
         denoiser_digest=denoiser.get("digest"),
-        denoiser_state=_state_of(denoiser, raw),
         initial_digest=_digest_of_initial(recipe),
-        initial_state=recipe.initial_provenance if recipe.initial_weights else None,
         recipe=recipe_of(recipe),
         classes=len(raw.classes),
         n_test=len(test),
@@ -74,6 +73,8 @@ def make_plan(denoiser: dict[str, Any] | None = None) -> Plan:
         noise_distance=noise_distance_of(len(raw), raw.image_shape, sigma, test_sigma),
         raw_content=content_digest(raw),
         ensembles=smooth_params.ensembles,
+        **of_denoiser(denoiser, raw).fields("denoiser"),
+        **of_initial_weights(recipe, raw).fields("initial"),
         **blocks,
     )
 
@@ -130,11 +131,6 @@ def looks_of(
     if smooth.stopping == "sequence":
         return times, ()
     return times, look_shares(times)
-
-
-def _state_of(denoiser: dict[str, Any], raw: ImageSet) -> str | None:
-    trained_here_on = denoiser.get("trained_on")
-    return "on-raw" if trained_here_on == raw.digest else denoiser.get("state")
 
 
 def _digest_of_initial(recipe: TrainParams) -> str | None:

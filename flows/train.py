@@ -14,7 +14,7 @@ from models.extractors import load_extractor
 from models.params import TrainParams, check_recipe
 from models.plan import recipe_of
 from models.training import predict_inputs, reads_raw_images
-from models.weights import read_weights, save_weights
+from models.weights import read_trained_on, read_weights, save_weights, trained_on
 from sanitize import errors
 from sanitize.copies import manifest_path
 from sanitize.files import write_json
@@ -51,7 +51,8 @@ def main() -> None:
     accuracy = float(np.mean(predict_inputs(model, materials.test_inputs) == test.labels))
     metrics = {"test_accuracy": round(accuracy, 4), "sanitized_psnr_db": manifest["psnr_db"]}
 
-    save_weights(model, CLASSIFIER, materials.architecture)
+    saw = trained_on(load(SETS["raw"]), read_trained_on(weights) if weights else None)
+    save_weights(model, CLASSIFIER, materials.architecture, saw)
     write_json(METRICS, metrics)
     with answering():
         run_id = create_run(

@@ -29,7 +29,7 @@ from models.extractors import Extractor, accelerated, load_extractor
 from models.params import TrainParams
 from models.plan import Plan, code_digest
 from models.votes import votes_hash, votes_to_bytes
-from models.weights import read_weights, save_weights
+from models.weights import read_trained_on, read_weights, save_weights, trained_on
 from sanitize.denoiser import Denoiser, load_denoiser
 from sanitize.errors import InputError
 from sanitize.files import file_digest
@@ -177,10 +177,12 @@ def _keep_networks(store: Store, ensemble: Ensemble, materials: Materials, made:
     if not made:
         return {}
     (state() / "networks").mkdir(parents=True, exist_ok=True)
+    weights = materials.recipe.initial_weights
+    saw = trained_on(materials.raw, read_trained_on(Path(weights)) if weights else None)
     with tempfile.TemporaryDirectory(dir=state() / "networks") as scratch:
         paths = {one.draw: Path(scratch) / network_file(one.draw) for one in made}
         for one in made:
-            save_weights(one.model, paths[one.draw], materials.architecture)
+            save_weights(one.model, paths[one.draw], materials.architecture, saw)
         digests = {draw: file_digest(path) for draw, path in paths.items()}
         log_directory(store, ensemble.run_id, Path(scratch), NETWORKS)
     return digests

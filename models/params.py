@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sanitize.errors import InputError
-from sanitize.params import MOST, Provenance, Section, Sigma
+from sanitize.params import MOST, Origin, Provenance, Section, Sigma
 
 
 class TrainParams(Section):
@@ -36,8 +36,10 @@ class TrainParams(Section):
     """What those see: the draw's own sanitized copy, or the raw images, which voids the certificate."""
     initial_weights: str | None
     """Weights that were trained elsewhere: their file (put it under data/pretrained/)."""
-    initial_provenance: Provenance
-    """What the initial weights saw."""
+    initial_provenance: Provenance | None
+    """What the initial weights saw; must be stated where there are any."""
+    initial_origin: Origin | None = None
+    """Where they come from, in words; must be stated with it. No part of the recipe (`models.plan.recipe_of`)."""
     head: Literal["mean", "direction", "lda", "ridge", "logistic"]
     """The linear head of `transfer`; see `models.heads`."""
     head_l2: Annotated[float, Field(gt=0, allow_inf_nan=False)]

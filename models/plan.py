@@ -22,6 +22,10 @@ LATER: dict[str, Any] = {
     "partition_rule": None,
     "block_sizes": (),
     "stable_ids": True,
+    "denoiser_origin": None,
+    "denoiser_shared": None,
+    "initial_origin": None,
+    "initial_shared": None,
     "chosen_on": "trusted",
     "noise_stream": OLD_STREAM,
     "noise_distance": 0.0,
@@ -68,6 +72,13 @@ class Plan:
     """Images of each block, empty where there is but one."""
     stable_ids: bool = True
     """Whether ids stay with their images when others are added or removed (`models.blocks.ids_are_names`)."""
+    denoiser_origin: str | None = None
+    """Where a denoiser from elsewhere comes from, in the words of whoever named it. None where it was trained here."""
+    denoiser_shared: int | None = None
+    """Raw images that are among those it was trained on (`sanitize.overlap`). None where no record tells."""
+    initial_origin: str | None = None
+    initial_shared: int | None = None
+    """The same of the initial weights."""
     chosen_on: str = "trusted"
     """What sigma, k and the recipe were chosen by looking at: `trusted` images or none, or the `raw` ones."""
 
@@ -254,6 +265,7 @@ DRAW_SOURCES = (
     "sanitize/imageset.py",
     "sanitize/names.py",
     "sanitize/noise.py",
+    "sanitize/overlap.py",
     "sanitize/pictures.py",
     "sanitize/published.py",
     "sanitize/rounded_gaussian.py",
@@ -272,8 +284,8 @@ def code_digest() -> str:
 
 
 def recipe_of(params: TrainParams) -> dict[str, Any]:
-    """The recipe as plain values."""
-    return params.model_dump(mode="json")
+    """The recipe as plain values; the words about where the initial weights come from stand in the plan itself."""
+    return params.model_dump(mode="json", exclude={"initial_origin"})
 
 
 def _digest(content: Any) -> str:

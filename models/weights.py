@@ -1,9 +1,12 @@
 """Classifier weights on disk: safetensors with the architecture beside them, read back strictly."""
 
+import base64
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.torch
 from torch import Tensor, nn
@@ -11,16 +14,31 @@ from torch import Tensor, nn
 from models.classifiers import Architecture, build
 from sanitize.errors import InputError
 from sanitize.files import replacing
+from sanitize.imageset import ImageSet
+from sanitize.overlap import HASH, Record, hashes, hashes_alone
 
 FORMAT = "cleanlabel-classifier/1"
 
 
-def save_weights(model: nn.Module, path: Path, architecture: Architecture) -> None:
+@dataclass(frozen=True)
+class TrainedOn:
+    """The raw set that a network was trained on, sanitized or not: its digest, and the record of its images."""
+
+    digest: str | None = None
+    record: Record | None = None
+
+
+def save_weights(model: nn.Module, path: Path, architecture: Architecture, saw: TrainedOn | None = None) -> None:
     """Write the weights and what is needed to build the network again; the same weights give the same bytes.
 
-    An `nn.ModuleList` of such networks, one a block, goes into one file.
+    An `nn.ModuleList` of such networks, one a block, goes into one file. What they were trained on goes into the file
+    itself, where it cannot be lost: of every image a hash, which shows nothing of it.
     """
     content = asdict(architecture) | ({"blocks": len(model)} if isinstance(model, nn.ModuleList) else {})
+    if saw and saw.digest:
+        content["trained_on"] = saw.digest
+    if saw and saw.record:
+        content["images"] = base64.b64encode(saw.record.hashes.tobytes()).decode()
     metadata = {FORMAT: json.dumps(content, sort_keys=True)}  # one key: several come in any order
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(path) as scratch:
@@ -60,8 +78,30 @@ def _read(path: Path) -> tuple[Architecture, int, dict[str, Tensor]]:
         ) from error
     try:
         description = json.loads(metadata[FORMAT])
+        description = {key: value for key, value in description.items() if key not in ("trained_on", "images")}
         h, w, c = description.pop("image_shape")
         blocks = int(description.pop("blocks", 0))
         return Architecture(image_shape=(h, w, c), **description), blocks, tensors
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} holds no {FORMAT} weights; give a file that this project wrote") from error
+
+
+def read_trained_on(path: Path) -> TrainedOn:
+    """What is recorded in a weights file of what they were trained on: nothing in one of another project.
+
+    InputError if the file or the record is damaged.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as archive:
+            description: dict[str, Any] = json.loads((archive.metadata() or {}).get(FORMAT, "{}"))
+        kept = base64.b64decode(description["images"], validate=True) if "images" in description else None
+        found = None if kept is None else np.frombuffer(kept, dtype=np.uint8).reshape(-1, HASH)
+    except (OSError, safetensors.SafetensorError, TypeError, ValueError) as error:
+        raise InputError(f"{path} does not say readably what it was trained on ({error}); restore it") from error
+    return TrainedOn(description.get("trained_on"), None if found is None else hashes_alone(found))
+
+
+def trained_on(images: ImageSet, earlier: TrainedOn | None = None) -> TrainedOn:
+    """What is recorded of training on this set, from weights that had been trained on an `earlier` one."""
+    seen = [hashes(images.images), *([earlier.record.hashes] if earlier and earlier.record else [])]
+    return TrainedOn(images.digest, hashes_alone(np.concatenate(seen)))

@@ -13,12 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from sanitize.errors import InputError
+from sanitize.files import file_digest
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 VARIANTS = (None, "fp16")
 INDEX = "diffusion_pytorch_model.safetensors.index.json"
 SCHEDULER = "scheduler_config.json"
 PROVENANCE = "provenance.json"
+HERE = "trained on the trusted split"
+"""What it says of the source of a denoiser that the stage trained."""
+IMAGES = "images.npz"
+"""The record (`sanitize.overlap`) of the images that the network was trained on, where it was trained here."""
 CIFAR10 = "google/ddpm-cifar10-32"
 """The hub id to take for CIFAR-10: 35.7 M parameters, linear schedule; it saw CIFAR-10's training split."""
 
@@ -155,6 +160,26 @@ def copy_denoiser(source: Path, directory: Path) -> None:
     ):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(origin, target)
+
+
+def copy_record(source: Path, directory: Path) -> str | None:
+    """Copy the record of what a denoiser was trained on, where this project made it; the digest of that set.
+
+    InputError where the record should be there and is not as it was made.
+    """
+    place = next((p for p in (source, source.absolute().parent) if (p / PROVENANCE).is_file()), None)
+    if place is None or (place != source and source.absolute().name != "unet"):
+        return None
+    known = read_config(place / PROVENANCE)
+    if known.get("images"):
+        record = place / IMAGES
+        if not record.is_file() or file_digest(record) != known["images"]:
+            raise InputError(
+                f"{record}, the record of what the denoiser was trained on, is missing or was changed; copy it again "
+                "from where the denoiser was made"
+            )
+        shutil.copyfile(record, directory / IMAGES)
+    return known.get("trained_on")
 
 
 def digest_of(directory: Path) -> str:

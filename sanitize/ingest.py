@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 from sanitize import errors
 from sanitize.errors import InputError
 from sanitize.imageset import ImageSet, read_all, require_trainable, save_npz
+from sanitize.overlap import record_of, shared
 from sanitize.params import IngestParams, read_params
 from sanitize.paths import INCOMING, SETS
 from sanitize.sources import Source, open_published, open_source
@@ -82,11 +83,12 @@ def incoming(root: Path, side: int | None = None) -> dict[str, ImageSet]:
     if raw.classes != test.classes:
         raise InputError(f"the raw set's classes {raw.classes} are not the test set's {test.classes}")
     if "trusted" in found:
-        shared = {p.tobytes() for p in found["trusted"].images} & {p.tobytes() for p in raw.images}
-        if shared:
+        ours, theirs = (record_of(images.images, images.ids) for images in (raw, found["trusted"]))
+        both = shared(ours, theirs)
+        if len(both):
             raise InputError(
-                f"the trusted set shares {len(shared)} image(s) with the raw set; a denoiser trained on raw images "
-                "voids the certificate, so keep the two apart"
+                f"the trusted set shares {len(both)} image(s) with the raw set ({both.in_words(ours, theirs)}); a "
+                "denoiser trained on raw images voids the certificate, so remove them from one side"
             )
     found.setdefault("trusted", raw.take(np.arange(0)))  # an empty set of the same form
     return found

@@ -19,6 +19,15 @@ Provenance = Literal["disjoint", "fixed-before", "on-raw"]
 set; `on-raw` the raw set as supplied, which voids the certificate."""
 
 
+def _one_line(text: str) -> str:
+    if not text.strip() or not text.isprintable():
+        raise ValueError("give one line of text")
+    return text.strip()
+
+
+Origin = Annotated[str, Field(max_length=200), AfterValidator(_one_line)]
+"""Where something from elsewhere comes from, in words: whose it is, and what it was trained on."""
+
 Sigma = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(check_sigma)]
 """A standard deviation of noise, in [0,1] pixel units; 0: none."""
 Noise = Annotated[float, Field(gt=0, allow_inf_nan=False), AfterValidator(check_sigma)]
@@ -56,8 +65,10 @@ class DenoiserParams(Section):
     """`train`, or a diffusers directory (put it under data/pretrained/), or a hub id such as google/ddpm-cifar10-32."""
     revision: str | None
     """The commit of a hub id; pin it."""
-    provenance: Provenance
-    """What a denoiser from elsewhere saw."""
+    provenance: Provenance | None
+    """What the denoiser saw. Must be stated of one from elsewhere; null of one that is trained here: disjoint."""
+    origin: Origin | None
+    """Where a denoiser from elsewhere comes from; must be stated with its provenance."""
     channels: tuple[Annotated[int, Field(ge=8, le=MOST, multiple_of=8)], ...]
     """Widths of the UNet trained here, one a resolution."""
     steps: Annotated[int, Field(ge=1, le=MOST)] | None
@@ -87,6 +98,18 @@ class SanitizeParams(Section):
     def _known_entropy(cls, value: str) -> str:
         draw_entropy(value)
         return value
+
+
+def require_stated(what: str, provenance: tuple[str, str | None], origin: tuple[str, str | None]) -> None:
+    """InputError unless both params (name, value) about something from elsewhere are given: no default is safe."""
+    missing = [name for name, value in (provenance, origin) if not value]
+    if missing:
+        raise InputError(
+            f"{what} comes from elsewhere and {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} null: "
+            f"state {provenance[0]} (disjoint: trained on other data than the raw set; fixed-before: on a trusted "
+            "earlier copy of it that no attack could reach; on-raw: on the raw set as supplied, which voids the "
+            f"certificate) and {origin[0]} (in words: whose it is and what it was trained on)"
+        )
 
 
 SectionT = TypeVar("SectionT", bound=Section)

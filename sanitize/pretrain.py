@@ -2,7 +2,8 @@
 
     python -m sanitize.pretrain
 
-Either way data/denoiser/ then holds a diffusers pipeline directory (`unet/`, `scheduler/`, safetensors).
+Either way data/denoiser/ then holds a diffusers pipeline directory (`unet/`, `scheduler/`, safetensors), and what is
+known of where it comes from: provenance.json, and images.npz where the images it was trained on are recorded.
 """
 
 import math
@@ -17,11 +18,12 @@ from tqdm import trange
 
 from sanitize import errors
 from sanitize.denoiser import load_denoiser
-from sanitize.denoiser_files import PROVENANCE, copy_denoiser, find_denoiser
+from sanitize.denoiser_files import HERE, IMAGES, PROVENANCE, copy_denoiser, copy_record, find_denoiser
 from sanitize.errors import InputError
-from sanitize.files import replacing, write_json
+from sanitize.files import file_digest, replacing, write_json
 from sanitize.imageset import ImageSet, load
-from sanitize.params import DenoiserParams, read_params
+from sanitize.overlap import record_of, to_bytes
+from sanitize.params import DenoiserParams, read_params, require_stated
 from sanitize.paths import DENOISER, SETS
 
 LARGEST_TIMESTEP = 600
@@ -126,23 +128,32 @@ def require_trusted(trusted: ImageSet, params: DenoiserParams) -> None:
 
 def main() -> None:
     params = read_params("denoiser", DenoiserParams)
+    here = params.source == "train"
+    if not here:
+        source = f"the denoiser (denoiser.source={params.source!r})"
+        require_stated(source, ("denoiser.provenance", params.provenance), ("denoiser.origin", params.origin))
     trusted = load(SETS["trusted"])
     with replacing(DENOISER) as scratch:
         scratch.mkdir()
-        steps = None
-        if params.source == "train":
-            steps = train_denoiser(trusted, params, scratch)
+        steps, trained_on = None, None
+        if here:
+            steps, trained_on = train_denoiser(trusted, params, scratch), trusted.digest
+            (scratch / IMAGES).write_bytes(to_bytes(record_of(trusted.images, trusted.ids)))
         else:
-            copy_denoiser(find_denoiser(params.source, params.revision), scratch)
+            source_dir = find_denoiser(params.source, params.revision)
+            copy_denoiser(source_dir, scratch)
+            trained_on = copy_record(source_dir, scratch)
         denoiser = load_denoiser(scratch)  # refuses what cannot be used before anything is replaced
         write_json(
             scratch / PROVENANCE,
             {
                 "digest": denoiser.digest,
-                "source": "trained on the trusted split" if params.source == "train" else params.source,
+                "source": HERE if here else params.source,
                 "revision": params.revision,
-                "state": "disjoint" if params.source == "train" else params.provenance,
-                "trained_on": trusted.digest if params.source == "train" else None,
+                "state": params.provenance or "disjoint",
+                "origin": params.origin,
+                "trained_on": trained_on,
+                "images": file_digest(scratch / IMAGES) if (scratch / IMAGES).is_file() else None,
                 "steps": steps,
                 "made_for": asdict(denoiser.facts),
             },

@@ -344,3 +344,17 @@ def test_a_replay_that_differs_fails_by_the_environment_it_was_made_in(version, 
     other = [check for check in version.audit(replay=1) if check.name.startswith("replay")]
     assert not other[0].passed
     assert "98% must; made on" in other[0].found
+
+
+def test_known_entropy_that_is_called_new_in_the_whole_store_contradicts_the_plan(version):
+    known = make_ensemble(version.store, m=M + 2, entropy_spec=f"fixed:{'ab' * 32}")
+    run_id = known.ensemble.run_id
+    recorded = artifact(run_id, "ensemble/plan.json")
+    recorded.write_text(json.dumps(json.loads(recorded.read_text()) | {"entropy_source": "os"}))
+    set_tag(run_id, "entropy_source", "os")
+    sql("update params set value = 'os' where run_uuid = ? and key = 'entropy_source'", run_id)
+    name, number = f"{TAG}entropy_source", known.number
+    sql("update model_version_tags set value = 'os' where key = ? and version = ?", name, number)
+    with pytest.raises(InputError, match="calls its entropy 'os', and its plan says fixed"):
+        known.certify()
+    assert "calls its entropy 'os'" in known.failures()[0]

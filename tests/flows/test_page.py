@@ -217,6 +217,28 @@ def test_what_might_be_overlooked_stands_on_the_page(made):
     assert all(notice in said for notice in found)
 
 
+def test_words_about_an_origin_stand_on_page_and_card_and_are_neither_html_nor_markdown(made):
+    words = f"{HOSTILE} [a](b) **bold**"
+    stated = {"denoiser_state": "disjoint", "denoiser_digest": "0" * 64, "denoiser_origin": words}
+    odd = made.with_certificate(**stated)
+    page = made.page(certified=odd)
+    assert f"stated, not checked: trained on other data than the raw set; from: {words}" in text_of(page)
+    assert HOSTILE not in page
+    described = card(odd.certificate, PASSED, 1, None)
+    assert "stated, not checked" in described
+    assert HOSTILE not in described
+    assert "[a](b)" not in described
+    assert "**bold**" not in described
+
+
+def test_test_images_among_the_raw_ones_are_told(made):
+    assert not any("test images are among" in notice for notice in text_of(made.page()).split("."))
+    images = made.raw.images.copy()
+    images[:3] = made.test.images[:3]
+    odd = replace(made, raw=made.raw.with_images(images))
+    assert "3 of 40 test images are among the raw ones too" in text_of(odd.page())
+
+
 def test_a_version_is_compared_with_the_newest_earlier_one_that_has_a_certificate(version):
     second, first = parts_of(the_version(version.store, 2)), version.certify()
     certified, test = second.certified, second.test
@@ -371,6 +393,7 @@ def test_chromium_shows_all_of_it_on_a_desktop_and_a_phone(version, tmp_path):
     second = the_version(version.store, 2)
     parts, previous = parts_of(second), previous_version(version.store, second.version)
     weights = {"recipe": {"initial_weights": "w" * 200}, "initial_digest": "0" * 64, "initial_state": "disjoint"}
+    weights["initial_origin"] = "w" * 200
     odd = parts.with_certificate(**weights)
     test = replace(parts.test, ids=("folder/" * 30 + HOSTILE, *parts.test.ids[1:]))
     found, console = look_at(parts.page(certified=odd, test=test, previous=previous), tmp_path)

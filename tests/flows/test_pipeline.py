@@ -221,7 +221,12 @@ def test_a_reviewer_lists_approves_and_rejects(project, made):
     [
         ("sanitize", {"sigmoid": 3}, "sanitize", "unknown param sanitize.sigmoid"),
         ("sanitize", {"sigma": 1000.0}, "sanitize", "sigma=1000 is above 4"),
-        ("denoiser", {"source": "data/pretrained/none"}, "denoiser", "data/pretrained/none does not exist"),
+        (
+            "denoiser",
+            {"source": "data/pretrained/none", "provenance": "disjoint", "origin": "ours"},
+            "denoiser",
+            "data/pretrained/none does not exist",
+        ),
         ("smooth", {"m": 10}, "smooth", "attempt 2 on this raw set"),
         ("gate", {"accuracy": 1.5}, "certify", "param gate.accuracy=1.5"),
         ("train", {"architecture": "transformer"}, "train", "param train.architecture='transformer'"),

@@ -23,20 +23,23 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, denoiser_dir: Path)
     monkeypatch.chdir(tmp_path)
     make_sets()
     copy_denoiser(denoiser_dir, DENOISER)
-    record_denoiser(state="disjoint")
+    record_denoiser()
     return tmp_path
 
 
-def record_denoiser(**provenance: object) -> None:
+def record_denoiser(**changes: object) -> None:
     denoiser = load_denoiser(DENOISER)
-    write_json(DENOISER / PROVENANCE, {"digest": denoiser.digest, "made_for": asdict(denoiser.facts)} | provenance)
+    elsewhere = {"source": "ours/own", "state": "disjoint", "origin": "our own, trained on drawings of ours"}
+    known = {"digest": denoiser.digest, "made_for": asdict(denoiser.facts)} | elsewhere
+    write_json(DENOISER / PROVENANCE, known | changes)
 
 
 def test_the_plan_has_everything_that_determines_the_draws(project):
     plan = make_plan()
     assert (plan.m, plan.sigma, plan.test_sigma, plan.draws) == (100, 1.0, 0.0, 100)
     assert plan.raw_digest == load(SETS["raw"]).digest
-    assert plan.denoiser_state == "disjoint"
+    assert (plan.denoiser_state, plan.denoiser_origin) == ("disjoint", "our own, trained on drawings of ours")
+    assert plan.denoiser_shared is None
     assert (plan.initial_digest, plan.initial_state) == (None, None)
     assert plan.certifiable
     set_params(smooth={"selection": 20}, certify={"method": "split"})
@@ -78,9 +81,15 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(project, sections, sentenc
 def test_a_denoiser_that_saw_the_raw_set_voids_the_plan(project):
     record_denoiser(state="on-raw")
     assert make_plan().voids == ["the denoiser was trained on the raw set as supplied"]
-    # Even where its provenance says otherwise: it was trained here, on a set with this very digest.
-    record_denoiser(state="disjoint", trained_on=load(SETS["raw"]).digest)
-    assert not make_plan().certifiable
+
+
+@pytest.mark.parametrize("unknown", ["state", "origin"])
+def test_a_denoiser_of_which_nothing_is_stated_is_not_planned_with(project, unknown):
+    record_denoiser(**{unknown: None})
+    with pytest.raises(
+        InputError, match=r"the denoiser \(denoiser.source='ours/own'\) comes from elsewhere and denoiser"
+    ):
+        make_plan()
 
 
 def test_initial_weights_stand_in_the_plan_with_what_they_saw(project):
@@ -95,6 +104,7 @@ def test_initial_weights_stand_in_the_plan_with_what_they_saw(project):
                 "width": 16,
                 "initial_weights": "data/pretrained/mine.safetensors",
                 "initial_provenance": state,
+                "initial_origin": "a colleague's",
             }
         )
         plan = make_plan()
