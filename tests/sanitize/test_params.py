@@ -82,9 +82,9 @@ def test_no_models_are_refused(tmp_path):
 
 
 def test_numbers_are_read_as_dvc_reads_them(tmp_path):
-    # YAML 1.1 would make a string of 1e-3: DVC would hash one value and the code see another.
-    path = write(tmp_path, GOOD.replace("1.0", "1e-3"))
-    assert read_params("sanitize", SanitizeParams, path).sigma == 0.001
+    # YAML 1.1 would make a string of 1e-2: DVC would hash one value and the code see another.
+    path = write(tmp_path, GOOD.replace("1.0", "1e-2"))
+    assert read_params("sanitize", SanitizeParams, path).sigma == 0.01
 
 
 def test_a_missing_file_is_named(tmp_path):
