@@ -11,6 +11,7 @@ from models.draw import Smoothed, make_batch
 from models.plan import Plan, least_models
 from models.votes import votes_to_bytes
 from sanitize.noise import draw_entropy
+from sanitize.overlap import HASH
 
 SIZES = (20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
 ROWS_BESIDE = 14
@@ -33,7 +34,7 @@ def forecast(plan: Plan, keep: Keep, attempt: int = 0) -> str:
     on_gpu = materials.device.type == "cuda"
     at_once = max(1, gpus()) if on_gpu else workers()
     where = f"{at_once} GPU{'s' if at_once > 1 else ''}" if on_gpu else f"{at_once} processes"
-    disk = sum(_bytes_kept(made[0], draw, keep) for draw in range(plan.draws))
+    disk = sum(_bytes_kept(made[0], draw, keep, len(materials.raw)) for draw in range(plan.draws))
     rows = len(draw_params(plan, 0)) + len(draw_tags(plan, 0)) + ROWS_BESIDE
     hours = seconds * plan.draws / 3600
     lines = [
@@ -64,6 +65,8 @@ def _table(plan: Plan, seconds: float, attempt: int) -> str:
     return "\n".join([*rows, "", note])
 
 
-def _bytes_kept(made: Smoothed, draw: int, keep: Keep) -> int:
+def _bytes_kept(made: Smoothed, draw: int, keep: Keep, images: int) -> int:
+    """Votes, and a network with the hashes of the images it was trained on (base64)."""
     network = sum(weight.numel() * weight.element_size() for weight in made.model.state_dict().values())
+    network += images * HASH * 4 // 3
     return len(votes_to_bytes(made.votes)) + (network if kept(draw, keep) else 0)

@@ -242,7 +242,7 @@ def test_the_versions_stand_side_by_side(version):
 
 
 def test_the_review_command_says_what_is_wrong(version, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["review", "approve", "7", "--reason", "x"])
+    monkeypatch.setattr(sys, "argv", ["review", "approve", "7", "--reason", "x", "--by", "ada"])
     with pytest.raises(InputError, match="smoothed-classifier has no version 7 in the registry"):
         review.main()
     monkeypatch.setattr(sys, "argv", ["review", "reject", "1", "--reason", " "])

@@ -149,7 +149,7 @@ def test_a_target_that_is_misclassified_anyway_is_left_out_and_said(project):
             "flip=.maybe. of attack witches-brew is neither",
         ),
         ({"epsilon_255": 0.5}, r"epsilon=0.00196078 \(0.5/255\) cannot change a pixel"),
-        ({"sigma": [1e9]}, "exceeds the schedule's largest noise level"),
+        ({"sigma": [1e9]}, "above 4, the largest noise accepted"),
         ({"recipe": {"epoch": 3}}, "recipe.epoch=3: extra inputs are not permitted"),
         ({"extractor": "gone.safetensors"}, "gone.safetensors does not exist"),
         ({"denoiser": "./gone"}, "the denoiser directory ./gone does not exist"),
