@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -43,7 +44,10 @@ def commands() -> list[str]:
     ]
 
 
-CASES = [(name, words) for name in commands() for words in ARGUMENTS.get(name, [""])]
+BRIEF = {"adaptive", "certify", "chooser", "cifar_models", "compare", "crafting", "partition_certify"}
+"""Run by default; CLEANLABEL_BENCHMARKS=all runs the others too, which take minutes."""
+RUN = {*commands()} if os.environ.get("CLEANLABEL_BENCHMARKS") == "all" else BRIEF
+CASES = [(name, words) for name in commands() if name in RUN for words in ARGUMENTS.get(name, [""])]
 
 
 @pytest.fixture(scope="module")
