@@ -207,11 +207,11 @@ def test_a_clone_that_was_told_of_no_remote_makes_its_own(project, made, tmp_pat
 def test_a_reviewer_lists_approves_and_rejects(project, made):
     assert "candidate" in project.run("python", "-m", "flows.review").stdout
     done = project.run("python", "-m", "flows.review", "approve", "1", "--reason", "fine for the pilot", "--by", "ada")
-    assert "version 1 is approved and has the alias certified" in done.stdout
+    assert "version 1 is approved by ada: version 1 has the alias certified" in done.stdout
     assert project.query("select alias, version from registered_model_aliases") == [("certified", 1)]
     listed = project.run("python", "-m", "flows.review").stdout
     assert "version 1 was approved by ada: fine for the pilot" in listed
-    failed = project.run("python", "-m", "flows.review", "reject", "9", "--reason", "x", check=False)
+    failed = project.run("python", "-m", "flows.review", "reject", "9", "--reason", "x", "--by", "ada", check=False)
     assert failed.returncode == 1
     assert failed.stderr.strip() == "error: smoothed-classifier has no version 9 in the registry"
 
