@@ -187,7 +187,7 @@ def test_a_reader_who_approves_is_told_in_a_sentence_and_a_reviewer_approves(tea
     reviewer = team.become("ada")
     assert "cleanlabel.review" not in reviewer.tags()
     done = team.command("ada", "flows.review", "approve", "1", "--reason", "fine", "--by", "ada")
-    assert "version 1 is approved and has the alias certified" in done.stdout, done.stderr
+    assert "version 1 is approved by ada: version 1 has the alias certified" in done.stdout, done.stderr
     assert aliases_of(reviewer.store, SMOOTHED) == {"certified": 1}
     told = "denied ada the permission for artifacts; ask its administrator for EDIT on the experiment"
     with pytest.raises(InputError, match=told), answering():
@@ -257,7 +257,7 @@ def test_a_flow_reports_to_the_teams_prefect_and_no_password_is_written_anywhere
         )
         assert states == [("certify", "Completed")]
         address = team.server.url.replace("://", f"://pipeline:{USERS['pipeline']}@")
-        asked = ("flows.review", "reject", "7", "--reason", "none such")
+        asked = ("flows.review", "reject", "7", "--reason", "none such", "--by", "ada")
         team.server.kill()
         done = team.command("pipeline", *asked, MLFLOW_TRACKING_URI=address)
         hidden = address.replace(f"pipeline:{USERS['pipeline']}", "***")
