@@ -19,7 +19,10 @@ from numpy.typing import NDArray
 from sanitize.errors import InputError
 from sanitize.rounded_gaussian import require_drawable, rounded_gaussian
 
-Role = Literal["noise", "test-noise", "train"]
+DrawRole = Literal["noise", "test-noise", "train"]
+"""The streams that make a draw; its seal names them."""
+Role = Literal[DrawRole, "public-noise"]
+"""`public-noise` is put on trusted images alone, from entropy that anybody may know."""
 ENTROPY_BYTES = 32
 NOISE_STREAM = "cleanlabel/noise/2"
 """Names how entropy becomes noise. 1 was Gaussian noise in float32; 2 is whole pixel values."""
@@ -131,5 +134,5 @@ def seal(entropy: bytes, draw: int) -> str:
 
     sha256 over the keys of all roles: recorded when a draw is made, and checked once the entropy is revealed.
     """
-    keys = b"".join(stream_key(entropy, role, draw).tobytes() for role in get_args(Role))
+    keys = b"".join(stream_key(entropy, role, draw).tobytes() for role in get_args(DrawRole))
     return hashlib.sha256(b"cleanlabel/seal/1" + keys).hexdigest()

@@ -1,0 +1,96 @@
+"""What a bounded-influence ensemble answers: from its draws' class sums to labels, radii and counts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.certificate import Floats, Ints
+from models.influence import class_bounds, counts_left, margins, radius_between
+from models.instrument import STEPS, Sides, Sums
+from sanitize.errors import InputError
+
+COSTS = ("rewritten", "relabelled", "inserted")
+"""Ways to change an image at will: under its own label; with its label; adding or removing it."""
+
+
+@dataclass(frozen=True)
+class Influenced:
+    """The answers for n test points, in units of hi_t: an image weighs at most 1 (`models.influence`).
+
+    label (n,), ABSTAIN where nothing is certified; vote (n,): the class of the largest sum, without a guarantee;
+    scores (n, K): the sums, their mean over the planned draws; margin (n, K): lower bounds of F_A - F_b, inf at A;
+    bounds: of each class's mean influence on the scale from lo to hi.
+    """
+
+    label: Ints
+    vote: Ints
+    scores: Floats
+    margin: Floats
+    bounds: tuple[Floats, Floats]
+    class_sizes: tuple[int, ...]
+    sides: Sides
+    sigma: float
+
+    @property
+    def width(self) -> float:
+        """B: how far one image's influence can go."""
+        return 2.0 if self.sides == "two" else 1.0
+
+    @property
+    def low(self) -> float:
+        """lo."""
+        return -1.0 if self.sides == "two" else 0.0
+
+    def cost(self, way: str) -> float:
+        """What one image takes of F_A - F_b at most: B rewritten, 2H relabelled, H added or removed."""
+        return {"rewritten": self.width, "relabelled": 2.0, "inserted": 1.0}[way]
+
+    def counts(self, way: str) -> Ints:
+        """How many images may change in this way at will, nothing else changing: (n,)."""
+        return counts_left(self.label, self.margin, self.cost(way))
+
+    def radius(self, rewritten: int = 0, relabelled: int = 0, inserted: int = 0) -> Floats:
+        """The joint l2 radius that is left beside so many images changed at will: (n,); 0 without noise."""
+        if not self.sigma:
+            return np.zeros(len(self.label))
+        spent = sum(self.cost(way) * a for way, a in zip(COSTS, (rewritten, relabelled, inserted), strict=True))
+        return radius_between(self.label, self.bounds, self.class_sizes, self.width, self.low, self.sigma, spent)
+
+
+def influenced(
+    sums: Mapping[int, Sums],
+    m: int,
+    n: int,
+    class_sizes: Sequence[int],
+    sides: Sides,
+    sigma: float,
+    level: float,
+    *,
+    distance: float = 0.0,
+) -> Influenced:
+    """The answers from the sums of draws 0..m-1, by draw, int64 (n, K) each, in steps of hi_t / STEPS.
+
+    A draw that is missing counts as the worst that it could have been. Each point's answer holds with probability at
+    least 1 - level; at sigma = 0 it is certain. InputError for a draw outside the plan, of another shape, or a sum
+    that no images of these classes can have.
+    """
+    shape = (n, len(class_sizes))
+    least = np.array(class_sizes, dtype=np.int64) * (-STEPS if sides == "two" else 0)
+    most = np.array(class_sizes, dtype=np.int64) * STEPS
+    total = np.zeros(shape, dtype=np.int64)
+    for draw, own in sorted(sums.items()):
+        if not 0 <= draw < m:
+            raise InputError(f"draw {draw} is not in the plan of draws 0..{m - 1}")
+        if own.shape != shape:
+            raise InputError(f"draw {draw} has sums of shape {own.shape}; the plan's have {shape}")
+        if (own < least).any() or (own > most).any():
+            raise InputError(f"draw {draw} has a sum that the images of its class cannot have; it is damaged")
+        total += own
+    scores = total / (m * STEPS)
+    width, low = (2.0, -1.0) if sides == "two" else (1.0, 0.0)
+    alpha = level if sigma else None
+    missing = m - len(sums)
+    bounds = class_bounds(scores, class_sizes, width, low, m, alpha, missing=missing, distance=distance)
+    label, margin = margins(scores, bounds, class_sizes, width, low)
+    return Influenced(label, scores.argmax(axis=1), scores, margin, bounds, tuple(class_sizes), sides, sigma)

@@ -1,0 +1,231 @@
+"""What a bounded-influence head makes of features: how much one noised training image says of one test input.
+
+    k_t = clip( u_t . (psi(image) - psi_0) / hi_t, lo, 1 ),   u_t = weight (phi(t) - phi_0),   lo = 0 or -1,
+
+in whole steps of 1/STEPS, so that sums over images are exact whatever their order. psi: the frozen extractor's features
+of the sanitized image, in float16; phi: those of the clean test input; hi_t: a quantile of |u_t . (psi - psi_0)| over
+trusted images. Everything but psi(image) is *public*: fixed before the raw set, from trusted images and noise that
+anybody may know. `models.influence` certifies sums of such influences.
+
+The weight is an instrumental-variables estimate (docs/bounded-influence.md): with C = E[psi psi'], X = E[psi phi'] over
+trusted images, centred,
+
+    weight = C^-1 X (X' C^-1 X + lambda I)^-1,   lambda in units of the mean eigenvalue of X' C^-1 X.
+
+It undoes, in the mean, what noise and denoising take from the features. Labels of trusted images are not used. Without
+trusted images there is the cosine form: u_t = phi(t) / |phi(t)|, psi scaled to norm 1, hi_t = 1.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from models.extractors import Extractor, features
+from sanitize.denoiser import Denoiser
+from sanitize.errors import InputError
+from sanitize.files import replacing
+from sanitize.imageset import ImageSet
+from sanitize.sanitizer import BATCH, Denoise, sanitize
+
+Form = Literal["instrumental", "cosine"]
+Sides = Literal["one", "two"]
+FORMAT = "cleanlabel-instrument/1"
+STEPS = 10_000
+"""Influences are whole multiples of hi_t / STEPS."""
+ROWS = 2048
+"""Images whose influences are held at once."""
+MOST_SAMPLED = 4096
+"""Trusted features kept, from which hi_t is taken for each test input."""
+RIDGE = 1e-6
+"""Of C's mean eigenvalue, added to C: features that never vary have no inverse."""
+PUBLIC_ENTROPY = hashlib.sha256(b"cleanlabel/instrument/1").digest()
+"""Of the noise on trusted images. It is no secret: no certificate needs it to be one."""
+
+Sums = NDArray[np.int64]
+
+
+class Features(nn.Module):
+    """What a bounded-influence draw keeps in a network's place: the features of its sanitized copy, float16 (n, d)."""
+
+    rows: Tensor
+
+    def __init__(self, rows: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("rows", rows.to(torch.float16))
+
+
+@dataclass(frozen=True, eq=False)
+class Instrument:
+    """The public part of a bounded-influence head.
+
+    weight float64 (d, d), psi_0 and phi_0 float64 (d,): as above; sample float32 (s, d): psi - psi_0 of trusted images;
+    quantile: of |u_t . sample|, what hi_t is. In the cosine form all but `sides` are None.
+    """
+
+    form: Form
+    sides: Sides
+    quantile: float
+    weight: NDArray[np.float64] | None = None
+    psi_0: NDArray[np.float64] | None = None
+    phi_0: NDArray[np.float64] | None = None
+    sample: NDArray[np.float32] | None = None
+
+    @property
+    def low(self) -> int:
+        """lo, in steps."""
+        return -STEPS if self.sides == "two" else 0
+
+    def directions(self, asked: Tensor) -> NDArray[np.float32]:
+        """u_t / hi_t of test inputs whose clean features are `asked` (n, d): float32 (d, n)."""
+        phi = asked.double().numpy()
+        if self.weight is None or self.phi_0 is None or self.sample is None:
+            return np.ascontiguousarray(_unit(phi).T, dtype=np.float32)
+        u = self.weight @ (phi - self.phi_0).T
+        high = np.quantile(np.abs(self.sample.astype(np.float64) @ u), self.quantile, axis=0)
+        return np.asarray(u / np.maximum(high, np.finfo(np.float32).tiny), dtype=np.float32)
+
+    def influences(self, rows: Tensor, directions: NDArray[np.float32]) -> NDArray[np.float32]:
+        """k_t of images with the features `rows` (n, d), in steps: whole numbers, (n, n_test)."""
+        psi = rows.float().numpy()
+        psi = _unit(psi) if self.psi_0 is None else (psi - self.psi_0).astype(np.float32)
+        with np.errstate(invalid="ignore"):
+            raw = psi.astype(np.float32) @ directions * STEPS
+        # features that are no numbers say nothing
+        return np.rint(np.clip(np.nan_to_num(raw, nan=0.0, posinf=STEPS, neginf=self.low), self.low, STEPS))
+
+    def class_sums(self, copy: Features, labels: NDArray[np.int64], classes: int, asked: Tensor) -> Sums:
+        """Each class's sum of influences on each test input, in steps: int64 (n_test, K)."""
+        directions = self.directions(asked)
+        sums = np.zeros((directions.shape[1], classes), dtype=np.float64)  # exact: far below 2^53
+        for start in range(0, len(labels), ROWS):
+            rows = slice(start, start + ROWS)
+            found = self.influences(copy.rows[rows], directions).astype(np.float64)
+            for label in np.unique(labels[rows]):
+                sums[:, label] += found[labels[rows] == label].sum(axis=0)
+        return sums.astype(np.int64)
+
+    def to_bytes(self) -> bytes:
+        """The instrument as the bytes of a safetensors file; the same instrument gives the same bytes."""
+        arrays = {name: value for name in ARRAYS if (value := getattr(self, name)) is not None}
+        facts = {"form": self.form, "sides": self.sides, "quantile": self.quantile}
+        return safetensors.numpy.save(
+            {name: np.ascontiguousarray(value) for name, value in arrays.items()} or {"none": np.zeros(1)},
+            metadata={FORMAT: json.dumps(facts, sort_keys=True)},
+        )
+
+    @property
+    def digest(self) -> str:
+        """sha256 of its bytes: what a plan names it by."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+
+ARRAYS = ("weight", "psi_0", "phi_0", "sample")
+
+
+def _unit(rows: NDArray[Any]) -> NDArray[Any]:
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+
+
+def make_instrument(
+    psi: NDArray[np.floating[Any]],
+    phi: NDArray[np.floating[Any]],
+    *,
+    ridge: float = 0.5,
+    quantile: float = 0.8,
+    sides: Sides = "one",
+) -> Instrument:
+    """The instrument from trusted images' features: psi (s, d) of sanitized ones, phi (s, d) of the same ones clean.
+
+    ridge: lambda. Several copies of an image may stand below each other. InputError for less than two images.
+    """
+    if len(psi) < 2 or psi.shape != phi.shape:
+        raise InputError(
+            f"the instrumental form needs trusted images, and there are {len(psi)}; add some under trusted/, or set "
+            "train.influence_form: cosine"
+        )
+    psi_0, phi_0 = psi.mean(axis=0, dtype=np.float64), phi.mean(axis=0, dtype=np.float64)
+    p, f = psi.astype(np.float64) - psi_0, phi.astype(np.float64) - phi_0
+    d = p.shape[1]
+    c = p.T @ p / len(p)
+    c += max(RIDGE * np.trace(c) / d, np.finfo(np.float64).tiny) * np.eye(d)
+    x = p.T @ f / len(p)
+    first = np.linalg.solve(c, x)
+    explained = x.T @ first
+    held = max(ridge * np.trace(explained) / d, np.finfo(np.float64).tiny)
+    weight = np.linalg.solve(explained + held * np.eye(d), first.T).T
+    sample = p[:: -(-len(p) // MOST_SAMPLED)].astype(np.float32)
+    return Instrument("instrumental", sides, quantile, weight, psi_0, phi_0, sample)
+
+
+def cosine(sides: Sides = "one") -> Instrument:
+    """The form without trusted images."""
+    return Instrument("cosine", sides, 1.0)
+
+
+def trusted_features(
+    extractor: Extractor,
+    trusted: ImageSet,
+    sigma: float,
+    denoiser: Denoiser | None,
+    copies: int = 1,
+    *,
+    denoise: Denoise | None = None,
+    batch: int = BATCH,
+    device: torch.device | str = "cpu",
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(psi, phi), float32 (copies * n, d) each: of so many sanitized copies of trusted images, and of clean ones."""
+    phi = features(extractor, trusted.images, device).numpy()
+    psi = [
+        sanitized_features(extractor, trusted, sigma, denoiser, copy, denoise=denoise, batch=batch, device=device)
+        for copy in range(copies)
+    ]
+    return np.concatenate(psi), np.tile(phi, (copies, 1))
+
+
+def sanitized_features(
+    extractor: Extractor,
+    trusted: ImageSet,
+    sigma: float,
+    denoiser: Denoiser | None,
+    copy: int,
+    *,
+    denoise: Denoise | None = None,
+    batch: int = BATCH,
+    device: torch.device | str = "cpu",
+) -> NDArray[np.float32]:
+    """psi, float32 (n, d), of one copy under public noise; the noise's streams are shared with no draw."""
+    images = (
+        sanitize(trusted, sigma, denoiser, PUBLIC_ENTROPY, copy, role="public-noise", denoise=denoise, batch=batch)
+        if sigma
+        else trusted.images
+    )
+    return features(extractor, images, device).half().float().numpy()
+
+
+def save_instrument(instrument: Instrument, path: Path) -> None:
+    """Write it; `load_instrument` reads it back to the bit."""
+    with replacing(path) as scratch:
+        scratch.write_bytes(instrument.to_bytes())
+
+
+def load_instrument(path: Path, digest: str) -> Instrument:
+    """The instrument of this digest. InputError if the file is missing, damaged or another one."""
+    try:
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise ValueError("its digest is another")
+        with safetensors.safe_open(path, framework="numpy") as archive:
+            facts = json.loads((archive.metadata() or {})[FORMAT])
+        arrays = safetensors.numpy.load(content)
+        return Instrument(**facts, **{name: arrays[name] for name in ARRAYS if name in arrays})
+    except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
+        raise InputError(f"{path} is not the planned instrument ({error}); restore it, or plan anew") from error
