@@ -99,6 +99,10 @@ def _plan_ensemble(store: Store, plan: Plan, asked: float) -> Ensemble:
         _ensemble_params(ensemble),
     )
     store.client.log_dict(run_id, describe(ensemble), "ensemble/plan.json")
+    if plan.instrument_digest:
+        from flows.instrument import keep_with_run  # imported late: it needs torch
+
+        log_files(store, run_id, keep_with_run(plan.instrument_digest))
     log_inputs(store, run_id, _datasets(plan))
     store.client.set_tag(run_id, f"{TAG}planned", "true")
     return replace(ensemble, run_id=run_id)
@@ -180,7 +184,7 @@ def _ensemble_params(ensemble: Ensemble) -> dict[str, Any]:
     )
     if ensemble.plan.partitions > 1:
         named += ("partitions", "partition_rule")
-    named += tuple(key for key in ("raw_content", "ensembles", "ledger") if key in description)
+    named += tuple(key for key in ("raw_content", "ensembles", "ledger", "instrument_digest") if key in description)
     recipe = {f"recipe.{key}": value for key, value in ensemble.plan.recipe.items()}
     return {key: description[key] for key in named} | recipe
 

@@ -43,10 +43,23 @@ def make_plan(denoiser: dict[str, Any] | None = None) -> Plan:
             "fit: split needs models that choose the class (smooth.selection: 20, say), the other methods take none"
         )
     blocks = blocks_of(smooth_params, certify_params, raw)
+    if recipe.bounded_influence:
+        check_influence(smooth_params, certify_params, raw)
+    elif not sanitize_params.sigma:
+        raise InputError("param sanitize.sigma=0 adds no noise, and votes certify nothing then; give a sigma above 0")
     looks, shares = looks_of(smooth_params, certify_params, len(raw.classes), len(test))
     sigma, test_sigma = sanitize_params.sigma, smooth_params.test_sigma
+    made = denoiser is None
     if denoiser is None:
-        denoiser = denoiser_facts(raw, max(sigma, test_sigma)) if sanitize_params.denoise else {}
+        denoise = sanitize_params.denoise and sigma > 0
+        denoiser = denoiser_facts(raw, max(sigma, test_sigma)) if denoise else {}
+    influence: dict[str, Any] = {}
+    if recipe.bounded_influence:
+        from flows.instrument import planned_instrument  # imported late: only here this process needs torch
+
+        digest = planned_instrument(recipe, raw, sigma, denoiser.get("digest")) if made else "to be made"
+        sizes = np.bincount(raw.labels, minlength=len(raw.classes))
+        influence = {"instrument_digest": digest, "class_sizes": tuple(sizes.tolist())}
     return Plan(
         m=smooth_params.m,
         selection=smooth_params.selection,
@@ -76,7 +89,32 @@ def make_plan(denoiser: dict[str, Any] | None = None) -> Plan:
         **of_denoiser(denoiser, raw).fields("denoiser"),
         **of_initial_weights(recipe, raw).fields("initial"),
         **blocks,
+        **influence,
     )
+
+
+def check_influence(smooth: SmoothParams, certify: CertifyParams, raw: ImageSet) -> None:
+    """InputError unless a bounded-influence head goes with the params and the raw set."""
+    for name, value, wanted in (
+        ("certify.method", certify.method, "binary"),
+        ("smooth.stopping", smooth.stopping, "none"),
+        ("smooth.test_sigma", smooth.test_sigma, 0),
+        ("smooth.partitions", smooth.partitions, 1),
+    ):
+        if value != wanted:
+            raise InputError(
+                f"params train.head=bounded-influence and {name}={value} do not go together: sums are certified in a "
+                f"way of their own; set {name} to {wanted}, or choose another train.head"
+            )
+    sizes = np.bincount(raw.labels, minlength=len(raw.classes))
+    if len(sizes) < 2 or not sizes.all():
+        empty = [name for name, size in zip(raw.classes, sizes, strict=True) if not size]
+        raise InputError(
+            f"the raw set has no image of the class {empty[0]!r}; a bounded-influence head sums the images of each "
+            "class: add some, or remove the class"
+            if empty
+            else "the raw set has one class; a bounded-influence head needs two or more"
+        )
 
 
 def blocks_of(smooth: SmoothParams, certify: CertifyParams, raw: ImageSet) -> dict[str, Any]:

@@ -32,6 +32,8 @@ def main() -> None:
     sanitized, test = load(SANITIZED_SET), load(SETS["test"])
     require_trainable(sanitized, "sanitized")
     check_recipe(recipe)
+    if recipe.bounded_influence:  # which is no head of one model: the ordinary model on one copy has a linear one
+        recipe = recipe.model_copy(update={"head": "lda"})
     manifest = json.loads(manifest_path(SANITIZED_SET).read_text())
     store = connect()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from mlflow.utils.time import get_current_time_millis
+from numpy.typing import NDArray
 
 from flows.engine import gpu_slot, unbroken
 from flows.ensemble import (
@@ -22,10 +23,12 @@ from flows.ensemble import (
     recall_entropy,
 )
 from flows.environment import Engine, state
+from flows.instrument import recall_instrument
 from flows.log import note
 from flows.store import Store, answering, connect, create_run, finish, log_directory
 from models.draw import Materials, Smoothed, make_batch
 from models.extractors import Extractor, accelerated, load_extractor
+from models.instrument import Features, Instrument, save_features
 from models.params import TrainParams
 from models.plan import Plan, code_digest
 from models.votes import votes_hash, votes_to_bytes
@@ -50,7 +53,7 @@ def train_batch(run_id: str, batch: range, wanted: list[int], keep: Keep, engine
     with unbroken(), answering():
         store = connect()
         ensemble = read_ensemble(store, store.client.get_run(run_id))
-        materials = prepare(ensemble.plan)
+        materials = prepare(ensemble.plan, instrument_of(store, ensemble))
         entropy = recall_entropy(ensemble).value
         draws = batch if materials.stacked(len(batch)) else wanted
         with gpu_slot(engine, materials.device.type):
@@ -69,8 +72,16 @@ def kept(draw: int, keep: Keep) -> bool:
     return keep == "all" or (isinstance(keep, int) and draw < keep)
 
 
-def prepare(plan: Plan) -> Materials:
+def instrument_of(store: Store, ensemble: Ensemble) -> Instrument | None:
+    """The ensemble's instrument, wherever it is kept; None where its head needs none."""
+    digest = ensemble.plan.instrument_digest
+    return recall_instrument(digest, store, ensemble.run_id) if digest else None
+
+
+def prepare(plan: Plan, instrument: Instrument | None = None) -> Materials:
     """What every draw of the plan needs, and as many threads as every draw had.
+
+    instrument: the plan's, where it is at hand (default: this machine's).
 
     InputError unless the data, the denoiser, the initial weights and the code here are the ones the plan names.
     """
@@ -100,6 +111,7 @@ def prepare(plan: Plan) -> Materials:
         else None,
         device(),
         plan.partitions,
+        instrument=instrument or (recall_instrument(plan.instrument_digest) if plan.instrument_digest else None),
     )
 
 
@@ -160,7 +172,7 @@ def record(
         | ({"weights_sha256": network} if network else {}),
         draw_params(plan, made.draw),
         {
-            "test_accuracy": float(np.mean(made.votes == materials.test.labels)),
+            "test_accuracy": float(np.mean(answered(plan, made) == materials.test.labels)),
             "sanitize_seconds": made.sanitize_seconds,
             "train_seconds": made.train_seconds,
         },
@@ -172,8 +184,16 @@ def record(
     return run_id
 
 
+def answered(plan: Plan, made: Smoothed) -> NDArray[np.int64]:
+    """What a draw answers: its votes, or the classes of its largest sums."""
+    return made.votes.argmax(axis=1) if plan.bounded_influence else made.votes
+
+
 def _keep_networks(store: Store, ensemble: Ensemble, materials: Materials, made: list[Smoothed]) -> dict[int, str]:
-    """Attach these draws' networks to the ensemble's run, where the registered model has them; their sha256 by draw."""
+    """Attach these draws' networks or features to the ensemble's run, where the registered model has them.
+
+    Returns each one's sha256, by draw.
+    """
     if not made:
         return {}
     (state() / "networks").mkdir(parents=True, exist_ok=True)
@@ -182,7 +202,10 @@ def _keep_networks(store: Store, ensemble: Ensemble, materials: Materials, made:
     with tempfile.TemporaryDirectory(dir=state() / "networks") as scratch:
         paths = {one.draw: Path(scratch) / network_file(one.draw) for one in made}
         for one in made:
-            save_weights(one.model, paths[one.draw], materials.architecture, saw)
+            if isinstance(one.model, Features):
+                save_features(one.model, paths[one.draw])
+            else:
+                save_weights(one.model, paths[one.draw], materials.architecture, saw)
         digests = {draw: file_digest(path) for draw, path in paths.items()}
         log_directory(store, ensemble.run_id, Path(scratch), NETWORKS)
     return digests

@@ -7,8 +7,10 @@ import numpy as np
 
 from models import anytime
 from models.certificate import Floats, Ints
+from models.influenced import Influenced, influenced
 from models.partition import block_certificates, partition_radius, plurality
 from models.plan import Plan
+from models.sums import STEPS
 from models.votes import NOBODY, count_block_votes, count_votes
 
 
@@ -19,6 +21,8 @@ class Answers:
     vote (n,): what most models answer, without a guarantee; of k blocks, the plurality of what most models of each do.
     counts (n, K): how many models voted for each class; of k blocks, how many are certified for it.
     block_labels, block_radii (n, k): what each block certifies by itself, at its share of the level; None of one block.
+    influenced: of a bounded-influence head, all that its sums say; `counts` are then the classes' mean sums, rounded to
+    whole images.
     """
 
     label: Ints
@@ -27,6 +31,7 @@ class Answers:
     counts: Ints
     block_labels: Ints | None = None
     block_radii: Floats | None = None
+    influenced: Influenced | None = None
 
 
 def answers(plan: Plan, attempt: int, m: int, votes: Mapping[int, Ints], n: int) -> Answers:
@@ -35,6 +40,11 @@ def answers(plan: Plan, attempt: int, m: int, votes: Mapping[int, Ints], n: int)
     votes: by draw, (n,) or (k, n); a draw that is missing is a vote for nobody. InputError for votes that are none.
     """
     bounding = {draw: row for draw, row in votes.items() if draw < m}
+    if plan.bounded_influence:
+        found = influenced_of(plan, attempt, m, bounding, n)
+        return Answers(
+            found.label, found.radius(), found.vote, np.rint(found.scores).astype(np.int64), influenced=found
+        )
     if plan.partitions > 1:
         counts = count_block_votes(bounding, m, plan.partitions, n, plan.classes)
         level, distance = plan.level_at(m, attempt), plan.noise_distance
@@ -50,12 +60,27 @@ def answers(plan: Plan, attempt: int, m: int, votes: Mapping[int, Ints], n: int)
     return Answers(label, radius, counts.argmax(axis=1), counts)
 
 
+def influenced_of(plan: Plan, attempt: int, m: int, sums: Mapping[int, Ints], n: int) -> Influenced:
+    """What the class sums of a bounded-influence plan's draws 0..m-1 say on n test points."""
+    level, distance = plan.level_at(m, attempt), plan.noise_distance
+    return influenced(sums, m, n, plan.class_sizes, plan.sides, plan.sigma, level, distance=distance)
+
+
 def _of_blocks(labels: Ints, classes: int) -> Ints:
     return count_votes(dict(enumerate(labels)), len(labels), labels.shape[1], classes)
 
 
 def largest_radius(plan: Plan, attempt: int, m: int) -> float:
-    """The radius where all m models, of every block, agree on the first class, which wins ties: there is no larger."""
+    """The radius where all m models, of every block, agree on the first class, which wins ties: there is no larger.
+
+    Of a bounded-influence head: where every image of one class has the most influence, and of all others the least.
+    """
+    if plan.bounded_influence:
+        sizes = STEPS * np.array(plan.class_sizes, dtype=np.int64)
+        best = np.tile(-sizes if plan.sides == "two" else 0 * sizes, (plan.classes, 1))
+        np.fill_diagonal(best, sizes)
+        found = influenced_of(plan, attempt, m, dict.fromkeys(range(m), best), plan.classes)
+        return float(found.radius().max())
     if plan.partitions == 1:
         return anytime.largest_radius(plan.rule(attempt), m, plan.classes)
     counts = np.zeros((plan.partitions, 1, plan.classes), dtype=np.int64)

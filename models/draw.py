@@ -18,6 +18,7 @@ from models.blocks import block_of
 from models.classifiers import Architecture
 from models.extractors import Extractor, features
 from models.heads import fit_head, fit_head_of_some, head_architecture
+from models.instrument import Features, Instrument
 from models.params import TrainParams
 from models.stacked import stackable, train_stack
 from models.training import architecture_of, as_tensor, initialised, predict_inputs, reads_raw_images, train
@@ -35,7 +36,8 @@ CPU = torch.device("cpu")
 class Smoothed:
     """A smoothed model and its votes on the test set (n_test,).
 
-    Of k blocks: `model` is an `nn.ModuleList` of k networks, votes are (k, n_test).
+    Of k blocks: `model` is an `nn.ModuleList` of k networks, votes are (k, n_test). Of a bounded-influence head:
+    `model` is the copy's features, votes are its class sums (n_test, K).
     `seal` names the random streams it was made from, `copy_sha256` the pixels it was trained on; seconds of its steps.
     """
 
@@ -55,7 +57,8 @@ class Materials:
     `draws` is how many the ensemble has: with the number of images it decides how the denoiser is made fast, and so
     the last bits. `initial` are the weights that fine-tuning starts from, `extractor` what transfer's heads stand on;
     `device` is where the networks train. With `partitions` a draw is a model of every one of `blocks`; `block` is the
-    number of the one that these are the materials of, `asked` the test inputs where somebody has them.
+    number of the one that these are the materials of, `asked` the test inputs where somebody has them. `instrument` is
+    the public part of a bounded-influence head.
     """
 
     raw: ImageSet
@@ -71,6 +74,7 @@ class Materials:
     partitions: int = 1
     block: int | None = None
     asked: Tensor | None = None
+    instrument: Instrument | None = None
 
     @cached_property
     def blocks(self) -> list["Materials"]:
@@ -132,6 +136,8 @@ class Materials:
         """Whether the networks of so many copies train at once; of k blocks, whether those of some block do."""
         if self.partitions > 1:
             return any(block.stacked(copies) for block in self.blocks)
+        if self.instrument:
+            return False
         return stackable(self.recipe, self.device.type, copies, 4 * self.raw.images.size)
 
 
@@ -150,7 +156,7 @@ def make_draw(materials: Materials, entropy: bytes, draw: int) -> Smoothed:
     inputs = _test_inputs(materials, entropy, draw, None)
     sanitized = time.perf_counter()
     model = learn(materials, copy, materials.seed(entropy, draw))
-    votes = predict_inputs(model, inputs, materials.device)
+    votes = ask(materials, model, inputs)
     trained = time.perf_counter()
     return Smoothed(draw, model, votes, seal(entropy, draw), _sha256(copy), sanitized - started, trained - sanitized)
 
@@ -197,7 +203,7 @@ def make_batch(materials: Materials, entropy: bytes, draws: Sequence[int]) -> It
     for draw, (copy, inputs, seconds) in zip(draws, copies, strict=True):
         started = time.perf_counter()
         model, before = next(trained) if stacked else (learn(materials, copy, materials.seed(entropy, draw)), 0.0)
-        votes = predict_inputs(model, inputs, materials.device)
+        votes = ask(materials, model, inputs)
         spent = before + time.perf_counter() - started
         yield Smoothed(draw, model, votes, seal(entropy, draw), _sha256(copy), seconds, spent)
 
@@ -243,8 +249,10 @@ def ahead(make: Callable[[int], T], draws: Sequence[int]) -> Iterator[T]:
 
 
 def learn(materials: Materials, copy: NDArray[Any], seed: int) -> nn.Module:
-    """What the recipe makes of one sanitized copy: a trained network, or a head on the extractor's features of it."""
+    """What the recipe makes of one sanitized copy: a trained network, a head on its features, or these features."""
     raw, recipe, extractor = materials.raw, materials.recipe, materials.extractor
+    if materials.instrument:
+        return Features(materials.inputs_of(copy))
     if extractor:
         prior = extractor.head if recipe.head_prior else None
         labels = torch.from_numpy(raw.labels)
@@ -262,6 +270,14 @@ def learn(materials: Materials, copy: NDArray[Any], seed: int) -> nn.Module:
         raw=raw.images if reads_raw_images(recipe) else None,
         initial=materials.initial,
     )
+
+
+def ask(materials: Materials, model: nn.Module, inputs: Tensor) -> NDArray[np.int64]:
+    """A model's votes on the test inputs; of a bounded-influence head, its class sums."""
+    if materials.instrument and isinstance(model, Features):
+        raw = materials.raw
+        return materials.instrument.class_sums(model, raw.labels, len(raw.classes), inputs)
+    return predict_inputs(model, inputs, materials.device)
 
 
 def _test_inputs(materials: Materials, entropy: bytes, draw: int, denoise: Denoise | None) -> Tensor:

@@ -7,7 +7,7 @@ import numpy as np
 
 from models.certificate import Floats, Ints
 from models.influence import class_bounds, counts_left, margins, radius_between
-from models.instrument import STEPS, Sides, Sums
+from models.sums import STEPS, Sides, Sums
 from sanitize.errors import InputError
 
 COSTS = ("rewritten", "relabelled", "inserted")

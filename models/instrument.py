@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.extractors import Extractor, features
+from models.sums import STEPS, Sides, Sums
 from sanitize.denoiser import Denoiser
 from sanitize.errors import InputError
 from sanitize.files import replacing
@@ -37,10 +38,7 @@ from sanitize.imageset import ImageSet
 from sanitize.sanitizer import BATCH, Denoise, sanitize
 
 Form = Literal["instrumental", "cosine"]
-Sides = Literal["one", "two"]
 FORMAT = "cleanlabel-instrument/1"
-STEPS = 10_000
-"""Influences are whole multiples of hi_t / STEPS."""
 ROWS = 2048
 """Images whose influences are held at once."""
 MOST_SAMPLED = 4096
@@ -49,8 +47,6 @@ RIDGE = 1e-6
 """Of C's mean eigenvalue, added to C: features that never vary have no inverse."""
 PUBLIC_ENTROPY = hashlib.sha256(b"cleanlabel/instrument/1").digest()
 """Of the noise on trusted images. It is no secret: no certificate needs it to be one."""
-
-Sums = NDArray[np.int64]
 
 
 class Features(nn.Module):
@@ -209,6 +205,23 @@ def sanitized_features(
         else trusted.images
     )
     return features(extractor, images, device).half().float().numpy()
+
+
+def save_features(copy: Features, path: Path) -> None:
+    """Write a draw's features as safetensors; `load_features` reads them back to the bit."""
+    with replacing(path) as scratch:
+        scratch.write_bytes(safetensors.numpy.save({"rows": copy.rows.cpu().numpy()}))
+
+
+def load_features(path: Path) -> Features:
+    """The features in a file. InputError if it is damaged or holds something else."""
+    try:
+        (rows,) = (archive := safetensors.numpy.load(path.read_bytes())).values()
+        if "rows" not in archive or rows.dtype != np.float16 or rows.ndim != 2:
+            raise ValueError(f"it holds {rows.dtype} of shape {rows.shape}")
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise InputError(f"{path} holds no features of a draw ({error}); download the model again") from error
+    return Features(torch.from_numpy(rows))
 
 
 def save_instrument(instrument: Instrument, path: Path) -> None:

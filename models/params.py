@@ -40,12 +40,29 @@ class TrainParams(Section):
     """What the initial weights saw; must be stated where there are any."""
     initial_origin: Origin | None = None
     """Where they come from, in words; must be stated with it. No part of the recipe (`models.plan.recipe_of`)."""
-    head: Literal["mean", "direction", "lda", "ridge", "logistic"]
-    """The linear head of `transfer`; see `models.heads`."""
+    head: Literal["mean", "direction", "lda", "ridge", "logistic", "bounded-influence"]
+    """The head of `transfer`: a linear one (`models.heads`), whose models vote; or sums of bounded influences, which
+    are certified directly (`models.influence`)."""
     head_l2: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     """How firmly lda, ridge and logistic hold it down, in units of the features' mean variance."""
     head_prior: bool
     """Whether ridge and logistic draw it towards the head that the initial weights came with."""
+    influence_form: Literal["instrumental", "cosine"] = "instrumental"
+    """Of a bounded-influence head: fitted to trusted images, or the cosine of features, which needs none."""
+    influence_ridge: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.5
+    """lambda: how firmly the instrumental form holds directions down of which the noise leaves little."""
+    influence_clip: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """The quantile of trusted images' influences at which every influence is clipped."""
+    influence_sides: Literal["one", "two"] = "one"
+    """`one`: influences lie in [0, 1]; `two`: in [-1, 1], which tells more and lets a rewritten image do twice as
+    much."""
+    influence_copies: Annotated[int, Field(ge=1, le=MOST)] = 1
+    """Sanitized copies of the trusted images that the instrumental form is fitted to."""
+
+    @property
+    def bounded_influence(self) -> bool:
+        """Whether a draw's answer is a sum of bounded influences, and no vote."""
+        return self.mode == "transfer" and self.head == "bounded-influence"
 
 
 def check_recipe(recipe: TrainParams) -> None:
@@ -125,12 +142,23 @@ class Threshold(Section):
     at_least: Annotated[float, Field(ge=0, le=1)]
 
 
+class CountThreshold(Section):
+    """Certified accuracy that is asked for where so many images change at will (bounded-influence heads)."""
+
+    images: Annotated[int, Field(ge=1, le=MOST)]
+    at_least: Annotated[float, Field(ge=0, le=1)]
+
+
 class GateParams(Section):
     """What a version must show before it may be promoted."""
 
     accuracy: Annotated[float, Field(ge=0, le=1)]
     """Accuracy of the vote on the clean test set, at least."""
     certified_accuracy: list[Threshold]
+    rewritten: list[CountThreshold] = Field(default=[])
+    """Where images are rewritten at will under their own labels."""
+    relabelled: list[CountThreshold] = Field(default=[])
+    """Where they are rewritten and relabelled at will."""
     entropy: Literal["os", "any"]
     """`os`: the entropy came from the operating system. `any`: fixed entropy passes too (for tests)."""
     replay: Annotated[int, Field(ge=0, le=MOST)]

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from models.anytime import Looks, Rule, Sequence, default_looks, largest_radius, look_levels
 from models.params import TrainParams
@@ -31,6 +31,8 @@ LATER: dict[str, Any] = {
     "noise_distance": 0.0,
     "raw_content": None,
     "ensembles": 1,
+    "instrument_digest": None,
+    "class_sizes": (),
 }
 """Fields that came after the first ensembles: where they say the usual, a plan is silent, and keeps its old digest."""
 
@@ -90,6 +92,20 @@ class Plan:
     """Names the raw set by its pixels and labels alone (`sanitize.content`); None in plans of before."""
     ensembles: int = 1
     """How many ensembles on this raw set were to share alpha, declared before the first of them."""
+    instrument_digest: str | None = None
+    """Of a bounded-influence head's public part (`models.instrument`). None of any other."""
+    class_sizes: tuple[int, ...] = ()
+    """n_c: raw images of each class, where the certificate depends on them. Empty otherwise."""
+
+    @property
+    def bounded_influence(self) -> bool:
+        """Whether a draw's answer is a sum of bounded influences, and no vote."""
+        return self.instrument_digest is not None
+
+    @property
+    def sides(self) -> Literal["one", "two"]:
+        """Of a bounded-influence head: whether influences lie in [0, 1] or in [-1, 1]."""
+        return "two" if self.recipe.get("influence_sides") == "two" else "one"
 
     @property
     def draws(self) -> int:
@@ -98,7 +114,9 @@ class Plan:
 
     @property
     def votes_shape(self) -> tuple[int, ...]:
-        """Of one draw's votes: a vote a test image, of every block."""
+        """Of one draw's votes: one per test image, of every block; or its class sums on every test image."""
+        if self.bounded_influence:
+            return (self.n_test, self.classes)
         return (self.n_test,) if self.partitions == 1 else (self.partitions, self.n_test)
 
     @property
@@ -183,6 +201,8 @@ class Plan:
 
     def least_m(self, attempt: int) -> int:
         """The least m that can certify anything at that level, were the last look at m."""
+        if self.bounded_influence:
+            return 1
         if self.stopping == "sequence":
             return least_of_sequence(self.level(attempt))
         return least_models(self.level_at(self.m, attempt) / self.partitions, self.method, self.classes)
@@ -192,6 +212,7 @@ class Plan:
         return {
             **self._content(),
             **({"block_sizes": list(self.block_sizes)} if self.partitions > 1 else {}),
+            **({"class_sizes": list(self.class_sizes)} if self.class_sizes else {}),
             "looks": list(self.looks),
             "shares": list(self.shares),
             "plan_digest": self.digest,
@@ -202,10 +223,13 @@ class Plan:
         }
 
 
+TUPLES = ("looks", "shares", "block_sizes", "class_sizes")
+
+
 def plan_from_dict(content: dict[str, Any]) -> Plan:
     """The plan that `as_dict` wrote. KeyError or TypeError if fields are missing."""
     fields = {name: content[name] for name in Plan.__dataclass_fields__ if name in content or name not in LATER}
-    return Plan(**fields | {name: tuple(fields.get(name, ())) for name in ("looks", "shares", "block_sizes")})
+    return Plan(**fields | {name: tuple(fields.get(name, ())) for name in TUPLES})
 
 
 def noise_distance_of(images: int, image_shape: tuple[int, ...], sigma: float, test_sigma: float = 0.0) -> float:
@@ -214,7 +238,7 @@ def noise_distance_of(images: int, image_shape: tuple[int, ...], sigma: float, t
     The pixels of all raw images together, and of the one test image an answer is about where it is noised as well.
     """
     pixels = math.prod(image_shape)
-    distance = images * pixels * rounded_gaussian(sigma).total_variation
+    distance = images * pixels * rounded_gaussian(sigma).total_variation if sigma else 0.0
     return distance + (pixels * rounded_gaussian(test_sigma).total_variation if test_sigma else 0.0)
 
 
@@ -251,7 +275,9 @@ DRAW_SOURCES = (
     "models/extractors.py",
     "models/fast_cifar.py",
     "models/heads.py",
+    "models/instrument.py",
     "models/stacked.py",
+    "models/sums.py",
     "models/training.py",
     "models/weights.py",
     "sanitize/arrays.py",
@@ -285,7 +311,8 @@ def code_digest() -> str:
 
 def recipe_of(params: TrainParams) -> dict[str, Any]:
     """The recipe as plain values; the words about where the initial weights come from stand in the plan itself."""
-    return params.model_dump(mode="json", exclude={"initial_origin"})
+    content = params.model_dump(mode="json", exclude={"initial_origin"})
+    return {key: value for key, value in content.items() if params.bounded_influence or "influence_" not in key}
 
 
 def _digest(content: Any) -> str:
