@@ -3,7 +3,9 @@
 import re
 from typing import Any
 
+from flows import influences
 from flows.gate import Verdict
+from flows.influences import influence_of
 from flows.partitions import costs_in_words, partition_in_words, partitions_of, sentences
 from flows.report import grid_table, table, title, trigger_table
 
@@ -54,6 +56,9 @@ def provenance_notices(c: dict[str, Any]) -> list[str]:
 
 def promise(c: dict[str, Any]) -> str:
     """How often a certificate may be false, and how far any of them can reach."""
+    if influence_of(c):
+        holds = "" if c["sigma"] else "; without noise nothing is left to chance, and the counts are certain"
+        return f"A certificate is false with probability at most {c['level']:.3g}, {c['holds']}{holds}."
     section = partitions_of(c)
     models = f"{section['k']} blocks of {c['m']} models each" if section else f"{c['m']} models"
     return (
@@ -85,6 +90,8 @@ def assumptions(c: dict[str, Any]) -> list[str]:
 
 
 def _images_not_covered(c: dict[str, Any]) -> str:
+    if influence_of(c):
+        return "more images changed at will than stated" + ("" if c["sigma"] else "; any radius, for there is no noise")
     section = partitions_of(c)
     if section is None:
         return "images added, removed or relabelled"
@@ -112,12 +119,13 @@ def level_in_words(c: dict[str, Any]) -> str:
         attempt += f", where {c['ensembles']} were to share alpha"
     if c.get("ledger") == "new":
         attempt += "; the ledger of attempts began with it, so that earlier ones are unknown"
-    return f"{c['method']}{chosen}, alpha = {c['alpha']:g}, level {c['level']:.3g} ({attempt})"
+    method = "sums of bounded influences (Chernoff-Hoeffding)" if influence_of(c) else c["method"]
+    return f"{method}{chosen}, alpha = {c['alpha']:g}, level {c['level']:.3g} ({attempt})"
 
 
 def recipe_in_words(c: dict[str, Any]) -> str:
     """Everything that determines training but the data and the seeds."""
-    silent = () if c["initial_digest"] else ("initial_weights", "initial_provenance")
+    silent: tuple[str, ...] = () if c["initial_digest"] else ("initial_weights", "initial_provenance")
     return ", ".join(f"{key} {value}" for key, value in c["recipe"].items() if key not in silent)
 
 
@@ -138,6 +146,8 @@ def card(certificate: dict[str, Any], verdict: Verdict, version: int, seconds: f
     ]
     if section := partitions_of(c):
         parts += ["## Images rewritten at will", *sentences(section)]
+    if influence := influence_of(c):
+        parts += ["## Images changed at will", *influences.sentences(influence)]
     if c["at_triggers"]:
         parts += ["Where the test input changes too (a trigger):", trigger_table(c)]
     parts += [

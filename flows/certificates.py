@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from flows.assembly import assemble, check_registration, check_seals
 from flows.attempts import UNKNOWN
 from flows.ensemble import Ensemble, Votes, describe, read_ensemble, reveal_entropy, root_of
+from flows.influences import influence_record, reported_radii
 from flows.partitions import partition_record
 from flows.report import at_images, at_radii, at_triggers
 from flows.store import SMOOTHED, Store
 from models.answers import answers, largest_radius
 from models.certificate import ABSTAIN
+from models.influenced import Influenced
 from models.params import CertifyParams
 from models.plan import Plan, require_exact_noise
 from sanitize.content import content_digest
@@ -33,6 +35,7 @@ class Certified:
     counts: NDArray[np.int64]
     label: NDArray[np.int64]
     radius: NDArray[np.float64]
+    influenced: Influenced | None = None
 
 
 def require_certifiable(ensemble: Ensemble) -> None:
@@ -109,6 +112,9 @@ def compute(
     found = answers(plan, ensemble.attempt, m, votes, len(test))
     label, radius, counts = found.label, found.radius, found.counts
     dimension = math.prod(image_shape)
+    radii = params.radii
+    if found.influenced:
+        radii = reported_radii(radii, float(radius.max(initial=0)))
     certificate = {
         **describe(ensemble),
         "m": m,
@@ -125,7 +131,7 @@ def compute(
         "largest_certifiable_radius": round(largest_radius(plan, ensemble.attempt, m), 6),
         "image_shape": list(image_shape),
         "reported": params.model_dump(mode="json"),
-        "at_radii": at_radii(label, radius, test.labels, params.radii, params.epsilon_255, dimension),
+        "at_radii": at_radii(label, radius, test.labels, radii, params.epsilon_255, dimension),
         "at_images": at_images(label, radius, test.labels, params.images, params.epsilons_255, dimension),
         "at_triggers": at_triggers(label, radius, test.labels, params.radii, plan.sigma, plan.test_sigma),
         "covers": _scope(plan),
@@ -143,7 +149,9 @@ def compute(
             sizes,
             stable_ids=plan.stable_ids,
         )
-    return Certified(certificate, counts, label, radius)
+    if found.influenced:
+        certificate["influence"] = influence_record(found.influenced, test.labels, params)
+    return Certified(certificate, counts, label, radius, found.influenced)
 
 
 def _rule(ensemble: Ensemble) -> str:
@@ -151,6 +159,8 @@ def _rule(ensemble: Ensemble) -> str:
     plan = ensemble.plan
     if plan.partitions > 1:
         return f"{plan.m} models of each of {plan.partitions} blocks, as planned"
+    if plan.bounded_influence:
+        return f"{plan.m} draws, as planned"
     if plan.stopping == "none":
         return f"{plan.m} models, as planned"
     where = f"stopped at {ensemble.m}" if ensemble.stopped else f"went on to all {plan.m}"
@@ -163,6 +173,14 @@ def _rule(ensemble: Ensemble) -> str:
 
 def _scope(plan: Plan) -> str:
     sigma, test_sigma = plan.sigma, plan.test_sigma
+    if plan.bounded_influence:
+        moved = "changed pixels of any training images, joint l2 over the whole training set, in [0,1] pixel units"
+        will = "training images rewritten, relabelled, added or removed at will, up to the counts stated"
+        return (
+            f"{will}; not changes of the test input"
+            if not sigma
+            else (f"{moved}; and beside it {will} (see the frontier); not changes of the test input")
+        )
     poison = "changed pixels of training images (labels and ids fixed, no image added or removed), joint l2 over the "
     poison += "whole training set, in [0,1] pixel units"
     if plan.partitions > 1:
@@ -185,6 +203,8 @@ def metrics_of(certificate: dict[str, Any]) -> dict[str, float]:
         r = row["radius"]
         words = f"{r:.2f}" if round(r, 2) == r else f"{r:g}"
         figures[f"certified_accuracy_r{words.replace('.', '_')}"] = row["certified_accuracy"]
+    for row in certificate.get("influence", {}).get("counts", []):
+        figures |= {f"certified_accuracy_{row['images']}_{way}": row[way] for way in ("rewritten", "relabelled")}
     return figures
 
 

@@ -47,7 +47,13 @@ class Frame:
 
 
 def curve(
-    now: Line, before: Line | None, reach: float, vote_accuracy: float, limit: tuple[float, str], size: tuple[int, int]
+    now: Line,
+    before: Line | None,
+    reach: float,
+    vote_accuracy: float,
+    limit: tuple[float, str],
+    size: tuple[int, int],
+    name: str = "accuracy of the vote",
 ) -> str:
     """Certified accuracy against the joint radius, from 0 to `reach`; below the true steps, never above them.
 
@@ -73,7 +79,7 @@ def curve(
     _add(svg, "path", {"class": "area", "d": f"{path} L{end} {frame.y(0)} L{frame.x(0)} {frame.y(0)} Z"})
     _add(svg, "path", {"class": "now", "d": path})
     _line(svg, "vote", (frame.left, frame.y(vote_accuracy)), (frame.right, frame.y(vote_accuracy)))
-    _text(svg, f"accuracy of the vote {vote_accuracy:.3f}", frame.left + 6, float(frame.y(vote_accuracy)) - 6, "start")
+    _text(svg, f"{name} {vote_accuracy:.3f}", frame.left + 6, float(frame.y(vote_accuracy)) - 6, "start")
     if 0 < limit[0] <= reach:
         x = frame.x(limit[0] / reach)
         _line(svg, "limit", (x, frame.top), (x, frame.bottom))

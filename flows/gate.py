@@ -1,5 +1,6 @@
 """The gate: what a version must show before it may be promoted, held against its certificate and its audit."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from flows.audit import Check, audit
 from flows.certificates import Certified
+from flows.report import accuracy_name
 from flows.store import TAG, Store, aliases_of, clear_alias, set_alias, tag_version
 from models.certificate import certified_accuracy
 from models.params import GateParams
@@ -42,15 +44,13 @@ def judge(certified: Certified, truth: NDArray[np.int64], audited: list[Check], 
     """Hold a certificate and the checks of its audit against the thresholds."""
     certificate = certified.certificate
     accuracy = certificate["vote_accuracy"]
-    checks = [
-        Check(
-            "accuracy of the vote", accuracy >= params.accuracy, f"{accuracy:.4f}, at least {params.accuracy:g} asked"
-        )
-    ]
+    found = f"{accuracy:.4f}, at least {params.accuracy:g} asked"
+    checks = [Check(accuracy_name(certificate), accuracy >= params.accuracy, found)]
     for threshold in params.certified_accuracy:
         share = float(certified_accuracy(certified.label, certified.radius, truth, [threshold.radius])[0])
         found = f"{share:.4f}, at least {threshold.at_least:g} asked"
         checks.append(Check(f"certified accuracy at R = {threshold.radius:g}", share >= threshold.at_least, found))
+    checks += _counted(certified, truth, params)
     source = certificate["entropy_source"]
     wanted = "from the operating system asked" if params.entropy == "os" else "any will do"
     checks.append(Check("entropy", params.entropy in ("any", source), f"{source}, {wanted}"))
@@ -59,6 +59,19 @@ def judge(certified: Certified, truth: NDArray[np.int64], audited: list[Check], 
     words = f"failed: {', '.join(failed)}; see flows.audit" if failed else f"every check passed, {replayed}"
     checks.append(Check("audit", not failed, words))
     return Verdict(checks)
+
+
+def _counted(certified: Certified, truth: NDArray[np.int64], params: GateParams) -> Iterator[Check]:
+    """Certified accuracy against so many images changed at will; without a bounded-influence head there is none."""
+    for way, asked in (("rewritten", params.rewritten), ("relabelled", params.relabelled)):
+        for threshold in asked:
+            name = f"certified accuracy against {threshold.images} images {way}"
+            if certified.influenced is None:
+                yield Check(name, passed=False, found="votes certify none; set train.head: bounded-influence")
+                continue
+            enough = certified.influenced.counts(way) >= threshold.images
+            share = float(np.mean(enough & (certified.label == truth)))
+            yield Check(name, share >= threshold.at_least, f"{share:.4f}, at least {threshold.at_least:g} asked")
 
 
 def assess(

@@ -12,6 +12,7 @@ from flows.assembly import Assembly
 from flows.ensemble import NETWORKS, Ensemble, network_file
 from flows.environment import state
 from flows.store import TAG, Store, log_directory, read_directory
+from models.influenced import COSTS
 from sanitize.denoiser_files import copy_denoiser
 from sanitize.errors import InputError
 from sanitize.files import file_digest, write_json
@@ -53,6 +54,7 @@ def package(store: Store, ensemble: Ensemble, assembly: Assembly, raw: ImageSet)
                 "classes": list(raw.classes),
                 "image_shape": list(raw.image_shape),
                 "weights": digests,
+                **({"labels": raw.labels.tolist()} if ensemble.plan.bounded_influence else {}),
             },
         )
         if ensemble.plan.recipe["mode"] == "transfer":
@@ -64,7 +66,7 @@ def package(store: Store, ensemble: Ensemble, assembly: Assembly, raw: ImageSet)
             loader_module="flows.served",
             data_path=str(data),
             pip_requirements=[f"{name}=={version(name)}" for name in LIBRARIES],
-            signature=_signature(raw),
+            signature=_signature(raw, counts=ensemble.plan.bounded_influence),
             input_example=np.full((1, *_shape(raw)), 128, np.uint8),  # grey: the raw images are not ours to copy
         )
         log_directory(store, ensemble.run_id, Path(scratch) / "ensemble", "ensemble")
@@ -74,7 +76,7 @@ def _shape(raw: ImageSet) -> tuple[int, ...]:
     return raw.image_shape if raw.channel_axis else raw.image_shape[:2]
 
 
-def _signature(raw: ImageSet) -> Any:
+def _signature(raw: ImageSet, *, counts: bool) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema, TensorSpec
     from mlflow.types.schema import Array
@@ -87,6 +89,7 @@ def _signature(raw: ImageSet) -> Any:
                 ColSpec(DataType.string, "class"),
                 ColSpec(DataType.double, "radius"),
                 ColSpec(Array(DataType.long), "votes"),
+                *(ColSpec(DataType.long, way) for way in (COSTS if counts else ())),
             ]
         ),
     )

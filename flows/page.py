@@ -12,6 +12,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 
+from flows import influences
 from flows.card import (
     SOURCES,
     assumptions,
@@ -28,9 +29,10 @@ from flows.certificates import Certified
 from flows.comparison import Previous, answers_that_changed, changes, figures
 from flows.drawing import Line, bins_of, curve, data_uri, heat_map, histogram, thumbnail, votes_bar
 from flows.gate import Verdict
+from flows.influences import frontier_grid, influence_in_words, influence_of
 from flows.partitions import costs_in_words, median_of, most_in_words, partition_in_words, partitions_of
 from flows.provenance import shared_with_test
-from flows.report import curve_radii, pivot, title, what_it_buys
+from flows.report import accuracy_name, curve_radii, pivot, title, what_it_buys
 from flows.store import SMOOTHED, TAG, Store, find_runs
 from models.certificate import ABSTAIN, certified_accuracy
 from sanitize.imageset import ImageSet
@@ -89,7 +91,8 @@ def render(
     before = Line(previous.radii, previous.accuracy) if previous else None
     style, script = ((WEB / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     partitions = partitions_of(c)
-    voters, voter_words = (partitions["k"], "blocks") if partitions else (c["m"], "votes")
+    influence = influence_of(c)
+    voters, voter_words = _voters(c), "images' worth" if influence else "blocks" if partitions else "votes"
     bins = {name: bins_of(certified.counts, certified.label, test.labels, voters, n) for name, n in BINS.items()}
     wrong, abstained = _galleries(certified, test)
     words = {
@@ -108,6 +111,8 @@ def render(
         "shown": _first_shown(c, now),
         "previous": previous,
         "partitions": partitions and _partitions(partitions),
+        "influence": influence and _influence(influence),
+        "accuracy_name": accuracy_name(c),
         "voters": voters,
         "voter_words": voter_words,
         "images": pivot(c["at_images"], "images", "epsilon_255"),
@@ -193,7 +198,9 @@ def _reach(now: Line, before: Line | None) -> float:
 def _curve(c: dict[str, Any], now: Line, before: Line | None, size: tuple[int, int]) -> str:
     section = partitions_of(c)
     limit = (c["largest_certifiable_radius"], f"all {section['k']} blocks agree" if section else f"all {c['m']} agree")
-    return curve(now, before, _reach(now, before), c["vote_accuracy"], limit, size)
+    if influence_of(c):
+        limit = (float("inf"), "")
+    return curve(now, before, _reach(now, before), c["vote_accuracy"], limit, size, accuracy_name(c))
 
 
 def _partitions(section: dict[str, Any]) -> dict[str, Any]:
@@ -210,6 +217,21 @@ def _partitions(section: dict[str, Any]) -> dict[str, Any]:
         },
         "grid": (columns, rows),
         "frontier": [(row, median_of(row)) for row in section["frontier"]],
+    }
+
+
+def _influence(section: dict[str, Any]) -> dict[str, Any]:
+    """What the page says of sums of bounded influences."""
+    grid = frontier_grid(section) if section["frontier"] else None
+    across, down = "joint radius R of all others", "images rewritten"
+    maps = {name: heat_map(*grid, across, down, width) for name, (width, _) in SIZES.items()} if grid else None
+    return {
+        "in_words": influence_in_words(section),
+        "most": influences.most_in_words(section),
+        "counts": section["counts"],
+        "ways": influences.WAYS,
+        "grid": grid,
+        "maps": maps,
     }
 
 
@@ -252,7 +274,7 @@ def _galleries(certified: Certified, test: ImageSet) -> tuple[Gallery, Gallery]:
 
 
 def _case(certified: Certified, test: ImageSet, row: np.int64) -> Case:
-    votes, label, section = certified.counts[row], int(certified.label[row]), partitions_of(certified.certificate)
+    votes, label = certified.counts[row], int(certified.label[row])
     top = [int(i) for i in np.argsort(-votes, kind="stable")[:2]]
     return Case(
         test.ids[row],
@@ -261,8 +283,19 @@ def _case(certified: Certified, test: ImageSet, row: np.int64) -> Case:
         None if label == ABSTAIN else test.classes[label],
         float(certified.radius[row]),
         [(test.classes[i], int(votes[i])) for i in top],
-        votes_bar([int(votes[i]) for i in top], section["k"] if section else certified.certificate["m"]),
+        votes_bar([int(votes[i]) for i in top], _bar(certified.certificate)),
     )
+
+
+def _voters(c: dict[str, Any]) -> int:
+    """How much a class can have at most: votes, blocks, or images' worth."""
+    section, influence = partitions_of(c), influence_of(c)
+    return max(influence["class_sizes"]) if influence else section["k"] if section else c["m"]
+
+
+def _bar(c: dict[str, Any]) -> int:
+    """What a bar of two classes stands for: votes are shared out between them, sums are not."""
+    return _voters(c) * (2 if influence_of(c) else 1)
 
 
 def _per_class(raw: ImageSet) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.report import l2_of, pivot
+from flows.report import l2_of, markdown, pivot
 from models.blocks import RULE
 from models.certificate import ABSTAIN, certified_accuracy
 from models.params import CertifyParams
@@ -144,7 +144,7 @@ def sentences(section: dict[str, Any]) -> list[str]:
 def frontier_table(section: dict[str, Any]) -> str:
     """A row a number of rewritten images, a column a radius, and the median radius, in Markdown."""
     radii = [row["radius"] for row in section["frontier"][0]["at_radii"]]
-    return _markdown(
+    return markdown(
         ["images rewritten", *(f"R = {r:g}" for r in radii), "median R"],
         [
             [f"{row['rewritten']}", *(f"{cell['certified_accuracy']:.3f}" for cell in row["at_radii"]), median_of(row)]
@@ -156,7 +156,7 @@ def frontier_table(section: dict[str, Any]) -> str:
 def grid_table(section: dict[str, Any]) -> str:
     """A row a number of rewritten images, a column an epsilon for all the others, in Markdown."""
     columns, rows = pivot(section["grid"], "rewritten", "epsilon_255")
-    return _markdown(
+    return markdown(
         ["images rewritten", *(f"others by {e:g}/255" for e in columns)],
         [[f"{a:g}", *(f"{share:.3f}" for share in shares)] for a, shares in rows.items()],
     )
@@ -165,11 +165,6 @@ def grid_table(section: dict[str, Any]) -> str:
 def median_of(row: dict[str, Any]) -> str:
     """A frontier row's median radius, or that there is none."""
     return "none" if row["median_radius"] is None else f"{row['median_radius']:.3f}"
-
-
-def _markdown(header: list[str], rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in [header, *rows]]
-    return "\n".join([lines[0], "|---" * len(header) + "|", *lines[1:]])
 
 
 def _spread(most: int) -> list[int]:

@@ -59,9 +59,17 @@ def draw_curve(
     axis.fill_between(radii, accuracy, step="pre", color="#1f5fa8", alpha=0.12)
     clean = certificate["vote_accuracy"]
     axis.axhline(clean, color="#888888", linewidth=1, linestyle="--")
-    axis.text(radii[-1], clean, f"accuracy of the vote {clean:.3f} ", ha="right", va="top", color="#666666", fontsize=9)
+    axis.text(
+        radii[-1],
+        clean,
+        f"{accuracy_name(certificate)} {clean:.3f} ",
+        ha="right",
+        va="top",
+        color="#666666",
+        fontsize=9,
+    )
     limit = certificate["largest_certifiable_radius"]
-    if limit <= radii[-1]:
+    if limit <= radii[-1] and "influence" not in certificate:
         axis.axvline(limit, color="#b5532a", linewidth=1, linestyle=":")
         axis.text(limit, 0.02, f"all {certificate['m']} agree ", ha="right", color="#b5532a", fontsize=9)
     axis.set(
@@ -82,7 +90,16 @@ def title(certificate: dict[str, Any]) -> str:
     scope = "all points at once" if certificate["simultaneous"] else "per point"
     k = certificate.get("partitions", 1)
     models = f"m = {certificate['m']}" + (f" in each of {k} blocks" if k > 1 else "")
+    if "influence" in certificate:
+        models += " draws, sums of bounded influences"
+    if not certificate["sigma"]:
+        how = "no noise"
     return f"σ = {certificate['sigma']:g}, {models}, α = {certificate['level']:.3g} {scope}, {how}"
+
+
+def accuracy_name(certificate: dict[str, Any]) -> str:
+    """What the accuracy of all answers, certified or not, is called."""
+    return "accuracy of the sums" if "influence" in certificate else "accuracy of the vote"
 
 
 def at_radii(
@@ -178,7 +195,7 @@ def table(certificate: dict[str, Any], seconds_a_model: float | None) -> str:
     k = certificate.get("partitions", 1)
     models = f"{certificate['m']}" + (f" in each of {k} blocks" if k > 1 else "")
     lines = [
-        "| σ | m | α | accuracy of the vote | abstentions | seconds a model |",
+        f"| σ | m | α | {accuracy_name(certificate)} | abstentions | seconds a model |",
         "|---|---|---|---|---|---|",
         f"| {certificate['sigma']:g} | {models} | {certificate['level']:.3g} "
         f"| {certificate['vote_accuracy']:.3f} | {certificate['abstentions']} of {certificate['n_test']} | {spent} |",
@@ -189,6 +206,11 @@ def table(certificate: dict[str, Any], seconds_a_model: float | None) -> str:
     lines += [
         f"| {row['radius']:g} | {row['certified_accuracy']:.3f} | {row['buys']} |" for row in certificate["at_radii"]
     ]
+    if "influence" in certificate:
+        counts = certificate["influence"]["counts"]
+        rows = [[f"{row['images']}", f"{row['rewritten']:.3f}", f"{row['relabelled']:.3f}"] for row in counts]
+        header = ["images changed at will", "certified, labels kept", "certified, relabelled too"]
+        lines += ["", markdown(header, rows)]
     return "\n".join(lines)
 
 
@@ -209,6 +231,12 @@ def pivot(rows: list[dict[str, Any]], down: str, across: str) -> tuple[list[floa
     share = {(row[down], row[across]): row["certified_accuracy"] for row in rows}
     names = dict.fromkeys(row[down] for row in rows)
     return columns, {name: [share[name, column] for column in columns] for name in names}
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown."""
+    lines = ["| " + " | ".join(row) + " |" for row in [header, *rows]]
+    return "\n".join([lines[0], "|---" * len(header) + "|", *lines[1:]])
 
 
 def _pivot(rows: list[dict[str, Any]], down: str, corner: str, across: str, heading: str) -> str:

@@ -21,8 +21,8 @@ class Answers:
     vote (n,): what most models answer, without a guarantee; of k blocks, the plurality of what most models of each do.
     counts (n, K): how many models voted for each class; of k blocks, how many are certified for it.
     block_labels, block_radii (n, k): what each block certifies by itself, at its share of the level; None of one block.
-    influenced: of a bounded-influence head, all that its sums say; `counts` are then the classes' mean sums, rounded to
-    whole images.
+    influenced: of a bounded-influence head, all that its sums say; `counts` are then the classes' mean sums, in whole
+    images, from 0 on.
     """
 
     label: Ints

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.answers import answers
+from models.answers import Answers, answers
 from models.certificate import ABSTAIN
 from models.extractors import Extractor, accelerated, features, load_extractor
+from models.influenced import COSTS
+from models.instrument import Features, Instrument, load_features, load_instrument
 from models.pixels import as_pixels
 from models.plan import plan_from_dict, require_exact_noise
 from models.training import as_tensor, predict_inputs
@@ -28,10 +30,11 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "smoothed.json"
 EXTRACTOR = "extractor.safetensors"
+INSTRUMENT = "instrument.safetensors"
 
 
 class SmoothedClassifier:
-    """An ensemble read back from its directory: `smoothed.json`, a safetensors file a draw, the denoiser if needed.
+    """An ensemble read back from its directory: `smoothed.json`, a safetensors file per draw, what else it needs.
 
     InputError if a network's file is not the one that was recorded, or the noise was drawn in an earlier way, whose
     radii do not hold. Nothing is unpickled.
@@ -45,17 +48,21 @@ class SmoothedClassifier:
         self.attempt: int = description["attempt"]
         self.classes: list[str] = description["classes"]
         self.image_shape: tuple[int, ...] = tuple(description["image_shape"])
-        self.networks = {}
+        self.networks: dict[int, nn.Module] = {}
         for draw, digest in description["weights"].items():
             path = directory / f"draw-{int(draw):05d}.safetensors"
             if not path.is_file() or file_digest(path) != digest:
                 raise InputError(f"{path} is not the network that draw {draw} recorded; download the model again")
-            self.networks[int(draw)] = load_weights(path)
+            self.networks[int(draw)] = load_features(path) if self.plan.bounded_influence else load_weights(path)
         self.extractor: Extractor | None = None
         if self.plan.recipe["mode"] == "transfer":
             self.extractor = accelerated(load_extractor(directory / EXTRACTOR))
             if self.extractor.digest != self.plan.initial_digest:
                 raise InputError(f"{directory / EXTRACTOR} is not the planned one; download the model again")
+        self.instrument: Instrument | None = None
+        self.labels = np.array(description.get("labels", []), dtype=np.int64)
+        if self.plan.instrument_digest:
+            self.instrument = load_instrument(directory / INSTRUMENT, self.plan.instrument_digest)
         self.denoiser: Denoiser | None = None
         if (directory / "denoiser").is_dir():
             self.denoiser = load_denoiser(directory / "denoiser")
@@ -65,11 +72,14 @@ class SmoothedClassifier:
     def votes(self, images: NDArray[np.uint8]) -> dict[int, NDArray[np.int64]]:
         """What each draw's network answers, or its k blocks' networks: images uint8 (n, h, w[, c]) -> (n,) or (k, n).
 
+        Of a bounded-influence head, each draw's class sums: (n, K).
         Where the plan noises test inputs, every network meets these images under new noise that nobody could foresee.
         """
         pixels = as_pixels(images, self.image_shape)
         if not self.plan.test_sigma:
             seen = self._inputs_of(pixels)
+            if self.instrument:
+                return {draw: self._sums(copy, seen) for draw, copy in self.networks.items()}
             return {draw: _answers_of(network, seen) for draw, network in self.networks.items()}
         entropy = draw_entropy("os").value
         inputs = ImageSet(pixels, np.zeros(len(pixels), np.int64), tuple(map(str, range(len(pixels)))), ("?",))
@@ -78,6 +88,11 @@ class SmoothedClassifier:
             noised = sanitize(inputs, self.plan.test_sigma, self.denoiser, entropy, draw, role="test-noise")
             votes[draw] = predict_inputs(network, self._inputs_of(noised))
         return votes
+
+    def _sums(self, copy: nn.Module, seen: Tensor) -> NDArray[np.int64]:
+        if self.instrument is None or not isinstance(copy, Features):
+            raise TypeError("a draw of a bounded-influence head keeps features, and its version an instrument")
+        return self.instrument.class_sums(copy, self.labels, len(self.classes), seen)
 
     def _inputs_of(self, images: NDArray[Any]) -> Tensor:
         return features(self.extractor, images) if self.extractor else as_tensor(images)
@@ -90,21 +105,34 @@ class SmoothedClassifier:
         Each holds with the error probability of the plan's certificates, for images that were not chosen by looking at
         these networks. An ensemble that is not certifiable answers by plurality, with radius 0.
         """
-        found = answers(self.plan, self.attempt, self.m, self.votes(images), len(images))
+        found = self.answers(images)
         if not self.plan.certifiable:
             return found.vote, np.zeros(len(images)), found.counts
         return found.label, found.radius, found.counts
 
+    def answers(self, images: NDArray[np.uint8]) -> Answers:
+        """All that the draws say of these images, as the certificate has it of the test images."""
+        return answers(self.plan, self.attempt, self.m, self.votes(images), len(images))
+
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> "pd.DataFrame":
         """MLflow's way to ask: a row per image with `label` (-1: abstained), `class`, `radius` and `votes` by class.
+
+        Of a bounded-influence head also `rewritten`, `relabelled` and `inserted`: how many training images may change
+        in this way at will, nothing else changing.
 
         model_input: what `models.pixels.as_pixels` takes. InputError for anything else.
         """
         import pandas as pd  # imported late: MLflow brings it, a bare machine has none
 
-        label, radius, counts = self.certify(as_pixels(model_input, self.image_shape))
+        pixels = as_pixels(model_input, self.image_shape)
+        found, certified = self.answers(pixels), self.plan.certifiable
+        label = found.label if certified else found.vote
+        radius = found.radius if certified else np.zeros(len(label))
         names = ["abstain" if y == ABSTAIN else self.classes[y] for y in label]
-        return pd.DataFrame({"label": label, "class": names, "radius": radius, "votes": counts.tolist()})
+        columns = {"label": label, "class": names, "radius": radius, "votes": found.counts.tolist()}
+        if found.influenced:
+            columns |= {way: found.influenced.counts(way) if certified else 0 * label for way in COSTS}
+        return pd.DataFrame(columns)
 
 
 def _answers_of(network: nn.Module, inputs: Tensor) -> NDArray[np.int64]:

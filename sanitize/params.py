@@ -86,8 +86,9 @@ class DenoiserParams(Section):
 class SanitizeParams(Section):
     """The noise, and whether it is removed again."""
 
-    sigma: Noise
-    """Standard deviation of the noise, in [0,1] pixel units."""
+    sigma: Sigma
+    """Standard deviation of the noise, in [0,1] pixel units. 0 only where train.head is bounded-influence, which then
+    certifies counts of images and no radius."""
     denoise: bool
     """false: the noise-only baseline (RAB's way)."""
     entropy: str
