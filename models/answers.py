@@ -43,7 +43,11 @@ def answers(plan: Plan, attempt: int, m: int, votes: Mapping[int, Ints], n: int)
     if plan.bounded_influence:
         found = influenced_of(plan, attempt, m, bounding, n)
         return Answers(
-            found.label, found.radius(), found.vote, np.rint(found.scores).astype(np.int64), influenced=found
+            found.label,
+            found.radius(),
+            found.vote,
+            np.maximum(np.rint(found.scores), 0).astype(np.int64),
+            influenced=found,
         )
     if plan.partitions > 1:
         counts = count_block_votes(bounding, m, plan.partitions, n, plan.classes)

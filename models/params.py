@@ -78,6 +78,11 @@ def check_recipe(recipe: TrainParams) -> None:
             f"param train.mode='transfer' fits one linear head: train.warm_epochs={recipe.warm_epochs} and "
             f"train.normalise={recipe.normalise!r} do not apply; set them to 0 and constants"
         )
+    if recipe.head == "bounded-influence" and recipe.mode != "transfer":
+        raise InputError(
+            f"param train.head='bounded-influence' sums up features of a frozen extractor, and "
+            f"train.mode={recipe.mode!r} trains a network; set train.mode: transfer, or another train.head"
+        )
     if recipe.head_prior and recipe.head not in ("ridge", "logistic"):
         raise InputError(
             f"param train.head_prior=true draws a ridge or logistic head towards another; train.head={recipe.head!r} "

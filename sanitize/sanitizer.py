@@ -96,13 +96,12 @@ def sanitize(
     of this size.
     """
     check_sigma(sigma)
+    if not sigma:  # a copy without noise is the set itself
+        return raw.images if denoiser else raw.images.astype(np.float32) / LEVELS
     require_reachable(sigma, denoiser.facts.largest_sigma if denoiser else math.inf)
     h, w, channels = raw.image_shape
     fitting = fitting_for(np.array([[h, w]]), channels, denoiser.facts, "exact") if denoiser else None
     done = np.empty(raw.images.shape, dtype=np.uint8 if denoiser else np.float32)
-    if not sigma:  # a copy without noise is the set itself
-        done[:] = raw.images if denoiser else raw.images.astype(np.float32) / LEVELS
-        return done
     with tqdm(total=len(raw), unit="img", desc="sanitize", disable=not progress) as bar:
         for start in range(0, len(raw), batch):
             rows = slice(start, start + batch)

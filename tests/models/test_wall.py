@@ -21,6 +21,7 @@ from tiny import FIXED, save_tiny_denoiser
 from models.classifiers import LEAST_SIDE, PUBLISHED, Architecture, features_of
 from models.draw import Materials, Smoothed, make_batch, make_draw
 from models.extractors import Extractor
+from models.instrument import cosine, make_instrument, trusted_features
 from models.params import TrainParams, check_recipe
 from models.training import architecture_of, initialised
 from sanitize.copies import make_copy
@@ -67,6 +68,9 @@ def recipes() -> Iterator[TrainParams]:
         yield recipe(architecture=name, mode=mode, normalise=normalise, warm_epochs=warm)
     for head, prior in product(choices("head"), choices("head_prior")):
         yield recipe(architecture="small-cnn", mode="transfer", head=head, head_prior=prior)
+    for form, sides in product(choices("influence_form"), choices("influence_sides")):
+        own = {"head": "bounded-influence", "influence_form": form, "influence_sides": sides}
+        yield recipe(architecture="small-cnn", mode="transfer", **own)
 
 
 def recipe(**changes: Any) -> TrainParams:
@@ -92,6 +96,8 @@ def goes_together(one: TrainParams) -> bool:
 
 def name_of(one: TrainParams) -> str:
     words = [one.architecture, one.mode, one.normalise, *(["warm"] if one.warm_epochs else [])]
+    if one.bounded_influence:
+        return "-".join((*words, one.head, one.influence_form, one.influence_sides))
     return "-".join(words + ([one.head, *(["prior"] if one.head_prior else [])] if one.mode == "transfer" else []))
 
 
@@ -133,6 +139,12 @@ def asked_about(shape: tuple[int, int, int]) -> ImageSet:
     return ImageSet(images, np.arange(6) % CLASSES, tuple(f"test-{i}" for i in range(6)), ("a", "b"))
 
 
+@cache
+def trusted(shape: tuple[int, int, int]) -> ImageSet:
+    images = np.random.default_rng(3).integers(0, 256, (20, *shape), dtype=np.uint8)
+    return ImageSet(images, np.arange(20) % CLASSES, tuple(f"trusted-{i}" for i in range(20)), ("a", "b"))
+
+
 @pytest.fixture(scope="module")
 def denoiser_of(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The denoiser for images of a shape."""
@@ -154,6 +166,12 @@ def materials(raw: ImageSet, one: TrainParams, way: Way, denoiser: Denoiser | No
     extractor = None
     if one.mode == "transfer":
         extractor = Extractor(features_of(elsewhere), elsewhere[-1], raw.image_shape, "elsewhere")
+    instrument = None
+    if one.bounded_influence and extractor:
+        public = trusted(raw.image_shape)
+        pair = trusted_features(extractor, public, SIGMA, denoiser)
+        fitted = make_instrument(*pair, sides=one.influence_sides)
+        instrument = fitted if one.influence_form == "instrumental" else cosine(one.influence_sides)
     return Materials(
         raw,
         asked_about(raw.image_shape),
@@ -165,6 +183,7 @@ def materials(raw: ImageSet, one: TrainParams, way: Way, denoiser: Denoiser | No
         elsewhere.state_dict() if one.mode == "fine-tune" else None,
         extractor,
         partitions=way.partitions,
+        instrument=instrument,
     )
 
 
@@ -258,4 +277,4 @@ def is_a_choice(field: str) -> bool:
 def test_everything_that_a_draw_is_made_from_passes_the_wall():
     """A new field of `Materials` is a new way for something to reach training: run it in a `Way`, then name it here."""
     known = {"raw", "test", "sigma", "denoiser", "recipe", "draws", "test_sigma", "initial", "extractor", "device"}
-    assert {field.name for field in fields(Materials)} == known | {"partitions", "block", "asked"}
+    assert {field.name for field in fields(Materials)} == known | {"partitions", "block", "asked", "instrument"}

@@ -1,0 +1,245 @@
+"""The certificate of bounded influences, held against its formulas, against attackers, and against chance."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.optimize import brentq
+from scipy.special import ndtr, ndtri
+from scipy.stats import norm
+
+from models.certificate import ABSTAIN
+from models.influence import (
+    SLOPE,
+    TOUCH,
+    class_bounds,
+    counts_left,
+    margins,
+    radius_between,
+    radius_left,
+    score_margins,
+    spread,
+    spread_inverse,
+)
+from models.influenced import COSTS, influenced
+from models.sums import STEPS
+from sanitize.errors import InputError
+
+SIZES = np.array([300, 300, 200])
+
+
+def known(means: list[float], sizes: np.ndarray, width: float = 1.0, low: float = 0.0) -> tuple:
+    """Label, margins and bounds of one point whose class means (from lo to hi) are known without doubt."""
+    scores = (sizes * (width * np.array(means) + low))[None, :]
+    bounds = class_bounds(scores, sizes, width, low, 1, None)
+    return *margins(scores, bounds, sizes, width, low), bounds
+
+
+def test_margins_and_radii_are_those_of_the_page():
+    scores, m, alpha, width, height, sigma = np.array([[150.0, 30.0, 10.0]]), 50, 0.01, 2.0, 1.5, 0.25
+    label, margin = score_margins(scores, SIZES, width, m, alpha)
+    assert label == [0]
+    assert margin[0, 0] == math.inf
+    for b in (1, 2):
+        pair = SIZES[0] + SIZES[b]
+        deviation = width * math.sqrt(pair * math.log(3 * 2 / alpha) / (2 * m))
+        assert margin[0, b] == pytest.approx(scores[0, 0] - scores[0, b] - deviation)
+    radius = radius_left(label, margin, SIZES, width, height, sigma, rewritten=3, relabelled=2, inserted=1)
+    expected = min(
+        (margin[0, b] - 3 * width - 2 * 2 * height - height)
+        / (width / (sigma * math.sqrt(2 * math.pi)) * math.sqrt(SIZES[0] + SIZES[b]))
+        for b in (1, 2)
+    )
+    assert radius == pytest.approx([expected])
+
+
+def test_a_margin_that_is_not_positive_abstains_and_has_no_radius():
+    label, margin = score_margins([[100.0, 99.0, 0.0]], SIZES, 1.0, 50, 0.01)
+    assert label == [ABSTAIN]
+    assert radius_left(label, margin, SIZES, 1.0, 1.0, 0.5) == [0]
+    assert counts_left(label, margin, 1.0) == [0]
+
+
+@pytest.mark.parametrize(("width", "low"), [(1.0, 0.0), (2.0, -1.0)])
+def test_the_sharper_radius_is_never_below_the_page_s(width, low):
+    for seed in range(40):
+        means = np.random.default_rng(seed).dirichlet([1, 1, 1])
+        label, margin, bounds = known(means.tolist(), SIZES, width, low)
+        height = max(width + low, -low)
+        for a in (0, 2):
+            page = radius_left(label, margin, SIZES, width, height, 0.5, rewritten=a)
+            sharper = radius_between(label, bounds, SIZES, width, low, 0.5, spent=a * width)
+            assert sharper >= page * (1 - 2 / 256)  # which is cut into cells
+
+
+def moved(h: np.ndarray, norms: np.ndarray, sigma: float) -> np.ndarray:
+    """Where an attacker brings influences h by moving each image by its norm: a half-space attains Phi^-1's bound."""
+    return ndtr(ndtri(h) - norms / sigma)
+
+
+def attacked(h_a: np.ndarray, h_b: np.ndarray, budget: float, sigma: float, steps: int = 400) -> float:
+    """F_A - F_b after the greediest attack of a joint norm: step by step where the slopes are steepest."""
+    z = np.concatenate([ndtri(h_a), -ndtri(h_b)])  # both kinds are lowered
+    z0 = z.copy()
+    for step in range(1, steps + 1):
+        slope = norm.pdf(z)
+        spent = (z0 - z) * sigma
+        room = budget * step / steps
+        # the step that stays within the joint norm, in the direction of steepest descent
+        wanted = spent + slope / max(np.linalg.norm(slope), 1e-300) * budget / steps * 2
+        z = z0 - wanted * min(1.0, room / np.linalg.norm(wanted)) / sigma
+    value = ndtr(z)
+    return float(value[: len(h_a)].sum() - (1 - value[len(h_a) :]).sum())
+
+
+@pytest.mark.parametrize("shape", ["equal", "spread", "at the touching point or nothing", "all or nothing"])
+def test_no_attacker_wins_within_the_radius(shape):
+    n, sigma = 60, 0.5
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        goal = rng.uniform(0.35, 0.9), rng.uniform(0.02, 0.3)
+        h_a, h_b = (influences_with(mean, n, shape, rng) for mean in goal)
+        label, _, bounds = known([h_a.mean(), h_b.mean()], np.array([n, n]))
+        (radius,) = radius_between(label, bounds, [n, n], 1.0, 0.0, sigma)
+        assert label == [0]
+        assert attacked(h_a, h_b, radius * 0.9999, sigma) > 0
+
+
+def influences_with(mean: float, n: int, shape: str, rng: np.random.Generator) -> np.ndarray:
+    tiny = 1e-9
+    if shape == "equal":
+        h = np.full(n, mean)
+    elif shape == "spread":
+        h = rng.beta(4 * mean, 4 * (1 - mean), n)
+    else:
+        top = TOUCH if shape.startswith("at") and mean < TOUCH else 1.0
+        h = np.where(np.arange(n) < mean / top * n, top, 0.0)
+    return np.clip(h, tiny, 1 - tiny)
+
+
+def test_an_attacker_wins_just_beyond_the_radius_where_all_influences_are_alike():
+    n, sigma = 60, 0.5
+    label, _, bounds = known([0.7, 0.3], np.array([n, n]))
+    (radius,) = radius_between(label, bounds, [n, n], 1.0, 0.0, sigma)
+    assert attacked(np.full(n, 0.7), np.full(n, 0.3), radius * 1.01, sigma) < 0
+    assert radius == pytest.approx(sigma * math.sqrt(2 * n) * ndtri(0.7), rel=0.01)
+
+
+def test_and_comes_near_it_where_they_are_at_the_touching_point_or_nothing():
+    n, sigma = 400, 0.5
+    h_a, h_b = np.full(n, 0.5), influences_with(0.1, n, "at the touching point or nothing", np.random.default_rng(0))
+    label, _, bounds = known([0.5, float(h_b.mean())], np.array([n, n]))
+    (radius,) = radius_between(label, bounds, [n, n], 1.0, 0.0, sigma)
+    assert attacked(h_a, h_b, radius * 1.15, sigma) < 0
+
+
+def test_the_line_and_the_isoperimetric_function_meet_without_a_kink():
+    assert pytest.approx(norm.pdf(ndtri(TOUCH)) ** 2) == SLOPE * TOUCH
+    p = np.linspace(1e-6, 1 - 1e-6, 20_001)
+    tail = np.minimum(p, 1 - p)
+    envelope = np.where(tail < TOUCH, SLOPE * tail, norm.pdf(ndtri(tail)) ** 2)
+    assert (envelope >= norm.pdf(ndtri(p)) ** 2 - 1e-12).all()
+    assert (np.diff(envelope, 2) <= 1e-12).all()  # concave
+    slopes = np.diff(spread(p)) / np.diff(p)
+    middle = np.sqrt(np.interp((p[1:] + p[:-1]) / 2, p, envelope))
+    np.testing.assert_allclose(slopes[100:-100], 1 / middle[100:-100], rtol=1e-3)
+    np.testing.assert_allclose(spread_inverse(spread(p)), p, atol=1e-12)
+
+
+def test_class_bounds_are_where_the_divergence_says():
+    m, alpha, k = 20, 0.01, 3
+    scores = SIZES[None, :] * np.array([[0.6, 0.2, 0.0]])
+    lower, upper = class_bounds(scores, SIZES, 1.0, 0.0, m, alpha)
+
+    def kl(q: float, p: float) -> float:
+        return q * math.log(q / p) + (1 - q) * math.log((1 - q) / (1 - p))
+
+    for c, q in ((0, 0.6), (1, 0.2)):
+        strength = math.log(2 * k / alpha) / (m * SIZES[c])
+        assert lower[0, c] == pytest.approx(brentq(lambda p, q=q, s=strength: kl(q, p) - s, 1e-9, q), abs=1e-8)
+        assert upper[0, c] == pytest.approx(brentq(lambda p, q=q, s=strength: kl(q, p) - s, q, 1 - 1e-9), abs=1e-8)
+        assert lower[0, c] < q < upper[0, c]
+    assert lower[0, 2] == 0 < upper[0, 2]
+
+
+def test_bounds_hold_as_often_as_they_say():
+    rng, m, sizes, alpha = np.random.default_rng(5), 4, np.array([25, 40]), 0.2
+    means = [rng.uniform(0, 1, n) for n in sizes]
+    missed = 0
+    for _ in range(2000):
+        scores = np.array([[rng.binomial(m, p).sum() / m for p in means]])
+        lower, upper = class_bounds(scores, sizes, 1.0, 0.0, m, alpha)
+        true = np.array([p.mean() for p in means])
+        missed += not ((lower[0] <= true) & (true <= upper[0])).all()
+    assert missed / 2000 <= alpha
+
+
+def test_without_noise_nothing_is_left_to_chance():
+    sums = {0: STEPS * np.array([[40, 10, 5]])}
+    found = influenced(sums, 1, 1, [50, 50, 50], "one", 0.0, 1e-9)
+    assert found.label == [0]
+    assert found.margin[0].tolist() == [math.inf, 30, 35]
+    assert {way: found.counts(way).tolist() for way in COSTS} == {
+        "rewritten": [29],
+        "relabelled": [14],
+        "inserted": [29],
+    }
+    assert found.radius() == [0]
+
+
+@pytest.mark.parametrize("sides", ["one", "two"])
+def test_a_missing_draw_is_the_worst_that_it_could_have_been(sides):
+    rng, m, sizes = np.random.default_rng(2), 6, [30, 40]
+    least = -STEPS if sides == "two" else 0
+    sums = {d: np.stack([rng.integers(0, n * STEPS, 8) for n in sizes], axis=1) for d in range(m)}
+    little = sizes[1] * least // 2  # of two sides, less than nothing
+    sums = {d: np.where([True, False], np.maximum(own, 25 * STEPS), own // 4 + little) for d, own in sums.items()}
+    lost = {d: own for d, own in sums.items() if d != 3}
+    worst = np.tile([sizes[0] * least, sizes[1] * STEPS], (8, 1))
+    found, filled = (influenced(own, m, 8, sizes, sides, 0.5, 0.01) for own in (lost, {**lost, 3: worst}))
+    certified = found.label == 0
+    np.testing.assert_allclose(found.bounds[0][:, 0], filled.bounds[0][:, 0], atol=1e-8)
+    np.testing.assert_allclose(found.bounds[1][:, 1], filled.bounds[1][:, 1], atol=1e-8)
+    np.testing.assert_allclose(found.radius()[certified], filled.radius()[certified], atol=1e-6)
+    whole = influenced(sums, m, 8, sizes, sides, 0.5, 0.01)
+    assert certified.any()
+    assert (whole.radius() >= found.radius()).all()
+
+
+def test_counts_are_the_most_that_no_rewriting_can_beat():
+    label, margin, _ = known([0.5, 0.3, 0.1], SIZES)
+    (a,) = counts_left(label, margin, 1.0)
+    left = 0.5 * 300 - 0.3 * 300
+    assert a < left <= a + 1
+    assert counts_left(label, margin, 2.0) == [math.ceil(left / 2) - 1]
+
+
+def test_rewritten_images_and_moves_are_paid_from_one_margin():
+    label, margin, bounds = known([0.6, 0.2, 0.1], SIZES)
+    (most,) = counts_left(label, margin, 1.0)
+    reach = [radius_between(label, bounds, SIZES, 1.0, 0.0, 1.0, spent=float(a))[0] for a in (0, 20, most, most + 1)]
+    assert reach[0] > reach[1] > reach[2] > 0 == reach[3]
+
+
+def test_noise_that_is_not_ideal_costs_its_distance():
+    scores = SIZES[None, :] * np.array([[0.6, 0.2, 0.1]])
+    plain, off = (class_bounds(scores, SIZES, 1.0, 0.0, 20, 0.01, distance=d) for d in (0.0, 3.0))
+    np.testing.assert_allclose(plain[0] - off[0], 3.0 / SIZES[None, :], atol=1e-6)
+    np.testing.assert_allclose(off[1] - plain[1], 3.0 / SIZES[None, :], atol=1e-6)
+    _, exact = score_margins(scores, SIZES, 1.0, 20, 0.01)
+    _, lowered = score_margins(scores, SIZES, 1.0, 20, 0.01, distance=3.0)
+    np.testing.assert_allclose(exact[0, 1:] - lowered[0, 1:], 3.0)
+
+
+@pytest.mark.parametrize(
+    ("sums", "words"),
+    [
+        ({5: np.zeros((2, 2), np.int64)}, "draw 5 is not in the plan of draws 0..4"),
+        ({0: np.zeros((3, 2), np.int64)}, "draw 0 has sums of shape (3, 2); the plan's have (2, 2)"),
+        ({0: np.full((2, 2), 11 * STEPS)}, "a sum that the images of its class cannot have"),
+        ({0: np.full((2, 2), -1)}, "a sum that the images of its class cannot have"),
+    ],
+)
+def test_sums_that_cannot_be_are_refused(sums, words):
+    with pytest.raises(InputError, match=words.replace("(", r"\(").replace(")", r"\)")):
+        influenced(sums, 5, 2, [10, 10], "one", 0.5, 0.01)
