@@ -56,9 +56,10 @@ def provenance_notices(c: dict[str, Any]) -> list[str]:
 
 def promise(c: dict[str, Any]) -> str:
     """How often a certificate may be false, and how far any of them can reach."""
+    if influence_of(c) and not c["sigma"]:
+        return "Without noise nothing is left to chance: the counts are certain. No radius is claimed."
     if influence_of(c):
-        holds = "" if c["sigma"] else "; without noise nothing is left to chance, and the counts are certain"
-        return f"A certificate is false with probability at most {c['level']:.3g}, {c['holds']}{holds}."
+        return f"A certificate is false with probability at most {c['level']:.3g}, {c['holds']}."
     section = partitions_of(c)
     models = f"{section['k']} blocks of {c['m']} models each" if section else f"{c['m']} models"
     return (
@@ -79,13 +80,24 @@ def not_covered(c: dict[str, Any]) -> list[str]:
 
 def assumptions(c: dict[str, Any]) -> list[str]:
     """What the proof of a certificate takes for granted."""
+    known = (
+        "every other ensemble on this raw set is known to this project's ledger, store or git history; attempts made "
+        "elsewhere (another machine, another store) are unknown and spend alpha too"
+    )
+    fixed = [
+        "the extractor and the trusted images were fixed before the raw set and do not depend on it",
+        "an image's features depend on that image alone; where images are added or removed, the others change their "
+        "places in a batch, and their features must not change in more than a last bit",
+    ]
+    if influence_of(c) and not c["sigma"]:
+        return fixed
     return [
+        *(fixed if influence_of(c) else []),
         "the noise is drawn in whole pixel values, so that rounding is covered; in total variation a draw of it is "
-        f"within {c['noise_distance']:.2g} of ideal Gaussian noise, which is subtracted from every bound",
+        f"within {c.get('noise_distance', 0.0):.2g} of ideal Gaussian noise, which is subtracted from every bound",
         "Philox streams keyed by SHA-256 are as good as fair coins to anybody without the entropy",
         "alpha bounds the chance, over these draws, that a certificate is false",
-        "every other ensemble on this raw set is known to this project's ledger, store or git history; attempts made "
-        "elsewhere (another machine, another store) are unknown and spend alpha too",
+        known,
     ]
 
 
@@ -141,9 +153,10 @@ def card(certificate: dict[str, Any], verdict: Verdict, version: int, seconds: f
         "## What is certified",
         table(c, seconds),
         promise(c),
-        "Certified accuracy where so many training images change at once, each by so much in every pixel:",
-        grid_table(c),
     ]
+    if c["at_images"]:
+        words = "Certified accuracy where so many training images change at once, each by so much in every pixel:"
+        parts += [words, grid_table(c)]
     if section := partitions_of(c):
         parts += ["## Images rewritten at will", *sentences(section)]
     if influence := influence_of(c):

@@ -112,9 +112,11 @@ def compute(
     found = answers(plan, ensemble.attempt, m, votes, len(test))
     label, radius, counts = found.label, found.radius, found.counts
     dimension = math.prod(image_shape)
-    radii = params.radii
+    radii, images = params.radii, params.images
     if found.influenced:
         radii = reported_radii(radii, float(radius.max(initial=0)))
+    if not plan.sigma:  # no radius is claimed
+        radii, images = [], []
     certificate = {
         **describe(ensemble),
         "m": m,
@@ -132,7 +134,7 @@ def compute(
         "image_shape": list(image_shape),
         "reported": params.model_dump(mode="json"),
         "at_radii": at_radii(label, radius, test.labels, radii, params.epsilon_255, dimension),
-        "at_images": at_images(label, radius, test.labels, params.images, params.epsilons_255, dimension),
+        "at_images": at_images(label, radius, test.labels, images, params.epsilons_255, dimension),
         "at_triggers": at_triggers(label, radius, test.labels, params.radii, plan.sigma, plan.test_sigma),
         "covers": _scope(plan),
         "holds": "for all test points at once" if plan.simultaneous else "for each test point on its own",

@@ -54,13 +54,16 @@ def forecast(plan: Plan, keep: Keep, attempt: int = 0) -> str:
 def _table(plan: Plan, seconds: float, attempt: int) -> str:
     """A row for every m: the radius of unanimous votes at the attempt's level, and the time it takes."""
     level = plan.level(attempt)
-    least = least_models(level / plan.partitions, plan.method, plan.classes)
+    least = 1 if plan.bounded_influence else least_models(level / plan.partitions, plan.method, plan.classes)
     rows = ["| m | largest certifiable R | time |", "|--:|--:|--:|"]
     for m in sorted({least, plan.m, *SIZES}):
         if m < least:
             continue
         radius = largest_radius(replace(plan, m=m, stopping="none", looks=(), shares=()), attempt, m)
         rows.append(f"| {m:,} | {radius:.3f} | {words(seconds * (m + plan.selection))} |")
+    if plan.bounded_influence:
+        note = f"R where one class has all the influence it can have; level {level:.3g} (attempt {attempt + 1})"
+        return "\n".join([*rows, "", note])
     note = f"R in [0,1] pixel units, when all m agree: method {plan.method}, level {level:.3g} (attempt {attempt + 1})"
     return "\n".join([*rows, "", note])
 

@@ -54,7 +54,7 @@ def planned_instrument(recipe: TrainParams, raw: ImageSet, sigma: float, denoise
         digest = str(json.loads(pointer.read_text())["digest"])
         if _path(digest).is_file():
             return digest
-    digest = _kept(_made(recipe, trusted, sigma, denoise=denoiser_digest is not None))
+    digest = _kept(_made(recipe, trusted, sigma, denoise=denoiser_digest is not None and sigma > 0))
     with replacing(pointer) as scratch:
         scratch.write_text(json.dumps({"digest": digest}) + "\n")
     return digest

@@ -31,6 +31,12 @@ def require_reach(plan: Plan, attempt: int, asked: float) -> None:
     largest = reach(plan, attempt)
     if asked < 0 or largest > asked or not plan.certifiable:
         return
+    if not plan.sigma:
+        raise InputError(
+            f"the gate asks for certified accuracy at R = {asked:g}, and without noise (sanitize.sigma=0) no radius is "
+            "certified: remove the radii of gate.certified_accuracy, ask for counts (gate.rewritten, gate.relabelled), "
+            "or give a sigma above 0"
+        )
     models = _least(lambda m: reach(with_models(plan, m), attempt) > asked, plan.m, MOST_MODELS)
     sigma = float(np.ceil(plan.sigma * asked / largest * 1000 + 1e-6) / 1000) if largest else np.inf
     ways = [f"raise smooth.m to at least {models}"] if models else []

@@ -199,13 +199,13 @@ def table(certificate: dict[str, Any], seconds_a_model: float | None) -> str:
         "|---|---|---|---|---|---|",
         f"| {certificate['sigma']:g} | {models} | {certificate['level']:.3g} "
         f"| {certificate['vote_accuracy']:.3f} | {certificate['abstentions']} of {certificate['n_test']} | {spent} |",
-        "",
-        "| joint radius R | certified accuracy | what R buys |",
-        "|---|---|---|",
     ]
-    lines += [
-        f"| {row['radius']:g} | {row['certified_accuracy']:.3f} | {row['buys']} |" for row in certificate["at_radii"]
-    ]
+    if certificate["at_radii"]:
+        header = ["joint radius R", "certified accuracy", "what R buys"]
+        rows = [
+            [f"{row['radius']:g}", f"{row['certified_accuracy']:.3f}", row["buys"]] for row in certificate["at_radii"]
+        ]
+        lines += ["", markdown(header, rows)]
     if "influence" in certificate:
         counts = certificate["influence"]["counts"]
         rows = [[f"{row['images']}", f"{row['rewritten']:.3f}", f"{row['relabelled']:.3f}"] for row in counts]

@@ -51,7 +51,9 @@ def main() -> None:
     )
     model = learn(materials, sanitized.images, training_seed(bytes.fromhex(manifest["entropy"]), manifest["draw"]))
     accuracy = float(np.mean(predict_inputs(model, materials.test_inputs) == test.labels))
-    metrics = {"test_accuracy": round(accuracy, 4), "sanitized_psnr_db": manifest["psnr_db"]}
+    metrics = {"test_accuracy": round(accuracy, 4)}
+    if manifest["psnr_db"] is not None:  # the copy differs from the raw set
+        metrics["sanitized_psnr_db"] = manifest["psnr_db"]
 
     saw = trained_on(load(SETS["raw"]), read_trained_on(weights) if weights else None)
     save_weights(model, CLASSIFIER, materials.architecture, saw)

@@ -199,11 +199,7 @@ def sanitized_features(
     device: torch.device | str = "cpu",
 ) -> NDArray[np.float32]:
     """psi, float32 (n, d), of one copy under public noise; the noise's streams are shared with no draw."""
-    images = (
-        sanitize(trusted, sigma, denoiser, PUBLIC_ENTROPY, copy, role="public-noise", denoise=denoise, batch=batch)
-        if sigma
-        else trusted.images
-    )
+    images = sanitize(trusted, sigma, denoiser, PUBLIC_ENTROPY, copy, role="public-noise", denoise=denoise, batch=batch)
     return features(extractor, images, device).half().float().numpy()
 
 

@@ -93,7 +93,8 @@ def make_copy(
     """
     check_sigma(sigma)
     _check_classes(source)
-    require_reachable(sigma, denoiser.facts.largest_sigma if denoiser else math.inf)
+    if sigma:
+        require_reachable(sigma, denoiser.facts.largest_sigma if denoiser else math.inf)
     fitting = fitting_for(source.sizes, source.channels, denoiser.facts, fit) if denoiser else None
     fast = accelerate(denoiser, sigma, NETWORK_BATCH, images=len(source)) if denoiser else None
     facts = {

@@ -13,7 +13,12 @@ from sanitize.sources import open_source
 
 def main() -> None:
     params = read_params("sanitize", SanitizeParams)
-    denoiser = load_denoiser(DENOISER) if params.denoise else None
+    denoiser = load_denoiser(DENOISER) if params.denoise and params.sigma else None
+    if not params.sigma:
+        errors.warn(
+            "sanitize.sigma=0: this copy is the raw set itself, and an ordinary model trained on it is not defended; "
+            "only the ensemble's certificates hold"
+        )
     raw = open_source(SETS["raw"])
     made = make_copy(
         raw, SANITIZED, params.sigma, denoiser, params.entropy, draw=0, progress=True, say=print, warn=errors.warn

@@ -43,8 +43,10 @@ def sanitize_batch(
     Returns uint8 (n, h, w, c). Without a denoiser (RAB's way) step 4 is left out and the noised images come back as
     they are: float32 in [0,1] units, whole 255ths, not clipped. `fitting` says how images of another size or depth
     meet the denoiser (default: they have its size); `denoise` is a faster way to the same answers than the denoiser's
-    own, for up to `batch` rows at once.
+    own, for up to `batch` rows at once. At sigma 0 nothing is added, and nothing is there to be removed.
     """
+    if not sigma:
+        return images if denoiser else images.astype(np.float32) / LEVELS
     if denoiser is not None and fitting is None:
         fitting = fitting_for(np.array([images.shape[1:3]]), images.shape[3], denoiser.facts, "exact")
     device = denoiser.device if denoiser else torch.device("cpu")
@@ -96,9 +98,8 @@ def sanitize(
     of this size.
     """
     check_sigma(sigma)
-    if not sigma:  # a copy without noise is the set itself
-        return raw.images if denoiser else raw.images.astype(np.float32) / LEVELS
-    require_reachable(sigma, denoiser.facts.largest_sigma if denoiser else math.inf)
+    if sigma:
+        require_reachable(sigma, denoiser.facts.largest_sigma if denoiser else math.inf)
     h, w, channels = raw.image_shape
     fitting = fitting_for(np.array([[h, w]]), channels, denoiser.facts, "exact") if denoiser else None
     done = np.empty(raw.images.shape, dtype=np.uint8 if denoiser else np.float32)

@@ -1,0 +1,263 @@
+"""A bounded-influence ensemble through the pipeline: planned, made, registered, certified, audited, judged, served."""
+
+import json
+import shutil
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from models_recipes import QUICK
+from registered import ROOT, Registered, in_this_process, make_ensemble, make_plan, registered, set_params
+
+from flows import planning, smooth, worker
+from flows.assembly import assemble
+from flows.audit import agreeing
+from flows.card import card, not_covered
+from flows.ensemble import open_ensemble, read_ensemble
+from flows.environment import state
+from flows.influences import counts_table, frontier_table
+from flows.instrument import planned_instrument, recall_instrument
+from flows.reach import require_reach
+from flows.store import SMOOTHED, TAG, log_files
+from models.answers import influenced_of, largest_radius
+from models.certificate import ABSTAIN
+from models.plan import noise_distance_of, recipe_of
+from models.sums import STEPS
+from models.training import architecture_of, train
+from models.votes import votes_hash, votes_to_bytes
+from models.weights import save_weights, trained_on
+from sanitize.errors import InputError
+from sanitize.files import file_digest
+from sanitize.imageset import load, save_npz
+from sanitize.ingest import digits
+from sanitize.paths import SETS
+
+EXTRACTOR = Path("data/pretrained/digits.safetensors")
+STATED = {"initial_weights": str(EXTRACTOR), "initial_provenance": "disjoint", "initial_origin": "the trusted digits"}
+RECIPE = QUICK.model_copy(update={"mode": "transfer", "head": "bounded-influence", **STATED})
+
+
+@pytest.fixture
+def sets(store):
+    """Digits in three sets, and an extractor trained on the trusted ones."""
+    found = digits(500, 400, 0)
+    for name in ("trusted", "raw"):
+        save_npz(found[name], SETS[name])
+    save_npz(found["test"].take(np.arange(40)), SETS["test"])
+    shutil.copy(ROOT / "params.yaml", "params.yaml")
+    EXTRACTOR.parent.mkdir(parents=True)
+    own = QUICK.model_copy(update={"width": 48, "epochs": 30})
+    trusted = found["trusted"]
+    model = train(trusted.images, trusted.labels, 10, own, 0)
+    save_weights(model, EXTRACTOR, architecture_of(own, trusted.image_shape, 10), trained_on(trusted))
+    worker.extractor_of.cache_clear()
+    return store
+
+
+def planned(**changes: object) -> dict[str, object]:
+    """What the plan of such an ensemble says beyond the usual one."""
+    recipe = changes.pop("recipe", RECIPE)
+    sigma = changes.setdefault("sigma", 0.5)
+    raw = load(SETS["raw"])
+    return {
+        "m": 8,
+        "recipe": recipe_of(recipe),
+        "initial_digest": file_digest(EXTRACTOR),
+        "initial_state": "disjoint",
+        "instrument_digest": planned_instrument(recipe, raw, sigma, None),
+        "class_sizes": tuple(np.bincount(raw.labels).tolist()),
+        "noise_distance": noise_distance_of(len(raw), raw.image_shape, sigma),
+        **changes,
+    }
+
+
+def made(store, keep: int | str = "all", **changes: object) -> Registered:
+    return make_ensemble(store, keep, **planned(**changes))
+
+
+def test_it_is_certified_audited_and_served(sets):
+    one = made(sets)
+    certified = one.certify()
+    sums = assemble(sets, one.ensemble).votes
+    assert all(row.shape == (40, 10) for row in sums.values())
+    found = influenced_of(one.ensemble.plan, 0, 8, sums, 40)
+    np.testing.assert_array_equal(certified.radius, found.radius())
+    held = certified.label != ABSTAIN
+    assert held.sum() > 10
+    assert (certified.radius[held] > 0).all()
+
+    section, truth = certified.certificate["influence"], load(SETS["test"]).labels
+    for row in section["counts"]:
+        enough = found.counts("rewritten") >= row["images"]
+        assert row["rewritten"] == round(float(np.mean(enough & (found.label == truth))), 4)
+    first = section["frontier"][0]
+    assert (first["rewritten"], first["certified"]) == (0, held.sum())
+    assert certified.certificate["largest_certifiable_radius"] >= certified.radius.max().round(6)
+
+    checks = {check.name: check for check in one.audit(replay=2)}
+    assert all(check.passed for check in checks.values()), checks
+    replays = [check for name, check in checks.items() if name.startswith("replay")]
+    assert all(check.found.startswith("100.0% of the sums repeated") for check in replays)
+
+    served = mlflow.pyfunc.load_model(f"models:/{SMOOTHED}/{one.number}").predict(load(SETS["test"]).images[..., 0])
+    np.testing.assert_array_equal(served["label"], certified.label)
+    np.testing.assert_array_equal(served["radius"], certified.radius)
+    for way in ("rewritten", "relabelled", "inserted"):
+        np.testing.assert_array_equal(served[way], found.counts(way))
+
+
+def test_the_gate_asks_for_counts_of_images(sets):
+    one = made(sets)
+    certified = one.certify()
+    row = certified.certificate["influence"]["counts"][0]
+    passed = one.gate(certified, rewritten=[{"images": row["images"], "at_least": row["rewritten"]}])
+    assert passed.passed, passed.reasons
+    failed = one.gate(certified, relabelled=[{"images": 400, "at_least": 0.5}])
+    assert "certified accuracy against 400 images relabelled: 0.0000, at least 0.5 asked" in failed.reasons
+    words = card(certified.certificate, passed, one.number, 0.1)
+    assert counts_table(certified.certificate["influence"]) in words
+    assert frontier_table(certified.certificate["influence"]) in words
+    assert not_covered(certified.certificate)[0] == "more images changed at will than stated"
+
+
+def test_votes_have_no_counts_for_the_gate(tmp_path, monkeypatch, store):
+    from registered import make_sets
+
+    make_sets()
+    verdict = make_ensemble(store).gate(rewritten=[{"images": 1, "at_least": 0.1}])
+    assert "votes certify none; set train.head: bounded-influence" in verdict.reasons
+
+
+def test_a_lost_batch_is_made_again_and_the_sums_are_those_of_an_undisturbed_run(sets):
+    ensemble = open_ensemble(sets, make_plan(**planned(entropy_spec="fixed:1f")))
+    with in_this_process(lose=1):
+        smooth.make_ensemble(sets, ensemble, "none", "processes")
+    disturbed = assemble(sets, ensemble).votes
+    again = assemble(sets, made(sets, "none", entropy_spec="fixed:01f").ensemble).votes
+    assert disturbed.keys() == again.keys() == set(range(8))
+    for draw, row in disturbed.items():
+        np.testing.assert_array_equal(row, again[draw])
+
+
+def test_edited_sums_are_found(sets):
+    one = made(sets)
+    one.certify()
+    run = one.run_of(3)
+    sums = assemble(sets, one.ensemble).votes[3]
+    sums[0] = sums[0][::-1].copy()
+    log_files(sets, run, {"votes.npy": votes_to_bytes(sums)})
+    assert f"the votes of run {run} (draw 3) do not match the hash it recorded" in one.failures()[0]
+    sets.client.set_tag(run, f"{TAG}votes_sha256", votes_hash(sums))
+    assert "the votes of draw 3 are not the ones registered" in one.failures()[0]
+
+
+def test_another_machine_takes_the_instrument_from_the_store(sets):
+    one = made(sets)
+    one.certify()
+    shutil.rmtree(state() / "instruments")
+    assert all(check.passed for check in one.audit(replay=1))
+    digest = one.ensemble.plan.instrument_digest
+    shutil.rmtree(state() / "instruments")
+    log_files(sets, one.ensemble.run_id, {"ensemble/data/networks/instrument.safetensors": b"another"})
+    with pytest.raises(InputError, match="is not the planned one; it was edited"):
+        recall_instrument(digest, sets, one.ensemble.run_id)
+
+
+def test_without_noise_counts_are_certain_and_no_radius_is_claimed(sets):
+    one = made(sets, m=1, sigma=0.0, noise_distance=0.0)
+    certified = one.certify()
+    assert (certified.radius == 0).all()
+    assert certified.certificate["influence"]["frontier"] == []
+    assert certified.certificate["influence"]["counts"][0]["rewritten"] > 0.3
+    assert "any radius, for there is no noise" in not_covered(certified.certificate)[0]
+    assert certified.certificate["covers"].startswith("training images rewritten, relabelled, added or removed at will")
+    with pytest.raises(InputError, match="without noise .sanitize.sigma=0. no radius is certified"):
+        require_reach(one.ensemble.plan, 0, 0.25)
+    assert largest_radius(one.ensemble.plan, 0, 1) == 0
+
+
+def test_the_cosine_form_needs_no_trusted_images(sets):
+    cosine = RECIPE.model_copy(update={"influence_form": "cosine"})
+    SETS["trusted"].unlink()
+    save_npz(load(SETS["raw"]).take(np.arange(0)), SETS["trusted"])
+    with pytest.raises(InputError, match="has 0; add some, or set train.influence_form: cosine"):
+        planned()
+    assert made(sets, recipe=cosine).certify().certificate["vote_accuracy"] > 0.2
+
+
+def test_trusted_images_among_the_raw_ones_are_refused(sets):
+    raw = load(SETS["raw"])
+    save_npz(raw.take(np.arange(30)), SETS["trusted"])
+    with pytest.raises(InputError, match="30 of 400 raw images are among those that the bounded-influence head"):
+        planned()
+
+
+def test_the_plan_is_made_from_params_and_made_once(sets):
+    set_params(
+        sanitize={"sigma": 0.5, "denoise": False},
+        train={"mode": "transfer", "head": "bounded-influence", **STATED},
+        smooth={"m": 8},
+    )
+    plan = planning.make_plan()
+    assert plan.bounded_influence
+    assert plan == planning.make_plan()
+    ensemble = open_ensemble(sets, plan)
+    assert read_ensemble(sets, sets.client.get_run(ensemble.run_id)).plan == plan
+    set_params(train={"influence_clip": 0.9})
+    assert planning.make_plan().instrument_digest != plan.instrument_digest
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"certify": {"method": "margin"}}, "certify.method=margin do not go together"),
+        ({"smooth": {"partitions": 4}}, "smooth.partitions=4 do not go together"),
+        ({"smooth": {"stopping": "sequence"}}, "smooth.stopping=sequence do not go together"),
+        ({"smooth": {"test_sigma": 0.5}}, "smooth.test_sigma=0.5 do not go together"),
+        ({"train": {"mode": "scratch", "initial_weights": None}}, "set train.mode: transfer"),
+        ({"train": {"head": "lda"}, "sanitize": {"sigma": 0.0}}, "votes certify nothing then; give a sigma above 0"),
+    ],
+)
+def test_params_that_do_not_go_together_are_refused(sets, sections, words):
+    set_params(
+        sanitize={"sigma": 0.5, "denoise": False},
+        train={"mode": "transfer", "head": "bounded-influence", **STATED},
+        smooth={"m": 8},
+    )
+    set_params(**sections)
+    with pytest.raises(InputError, match=words):
+        planning.make_plan()
+
+
+def test_a_class_without_images_is_named(sets):
+    raw = load(SETS["raw"])
+    save_npz(raw.take(np.flatnonzero(raw.labels != 4)), SETS["raw"])
+    set_params(sanitize={"denoise": False}, train={"mode": "transfer", "head": "bounded-influence", **STATED})
+    with pytest.raises(InputError, match="has no image of the class '4'"):
+        planning.make_plan()
+
+
+def test_a_replay_elsewhere_may_differ_in_last_bits(sets):
+    plan = make_plan(**planned())
+    sums = np.full((40, 10), 20 * STEPS)
+    near, far = sums + 30, sums + 2 * STEPS
+    assert agreeing(plan, near, sums, exactly=False) == 1
+    assert agreeing(plan, near, sums, exactly=True) == 0
+    assert agreeing(plan, far, sums, exactly=False) == 0
+
+
+def test_a_version_s_features_are_held_to_their_digests(sets):
+    one = made(sets)
+    root = Path(mlflow.artifacts.download_artifacts(f"models:/{SMOOTHED}/{one.number}", dst_path="served"))
+    description = json.loads(next(root.rglob("smoothed.json")).read_text())
+    assert description["labels"] == load(SETS["raw"]).labels.tolist()
+    path = next(root.rglob("draw-00002.safetensors"))
+    path.write_bytes(next(root.rglob("draw-00001.safetensors")).read_bytes())
+    with pytest.raises(InputError, match="is not the network that draw 2 recorded"):
+        mlflow.pyfunc.load_model(str(root))
+
+
+def test_registering_twice_gives_one_plan_one_ensemble(sets):
+    one = made(sets)
+    assert registered(sets, open_ensemble(sets, one.ensemble.plan)).ensemble == one.ensemble
