@@ -3,6 +3,7 @@
     python -m flows.choose --images 800 --models 100 --radius 0.5
     python -m flows.choose --images 5000 --models 100 --radius 0.3 --rewritten 2 --sigmas 0.25 0.5 --partitions 5 10 20
 
+Where train.head is bounded-influence it suggests sigma, lambda, the clip and the sides instead (`--models`: draws).
 Reads params.yaml (train, sanitize.denoise, certify), the denoiser and data/trusted.npz, and nothing else: never the raw
 set. So sanitize.sigma and smooth.partitions may be set to what it suggests, and the ensemble stays certifiable; the
 record, reports/chooser.json, says `"looked_at": "trusted"` and names the trusted set's digest. That holds where
@@ -13,6 +14,7 @@ at what the raw set gives. Its figures are forecasts, certify nothing, and spend
 import argparse
 import math
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +23,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from flows import choose_influence
 from flows.planning import check_initial
 from models.chooser import Outlook, Target, best_of, largest_radius, not_told_apart, outlook
 from models.draw import Materials
@@ -52,8 +55,9 @@ def main() -> None:
     torch.set_num_threads(int(os.environ.get("CLEANLABEL_THREADS", "1")))
     record = choose(arguments)
     write_json(CHOOSER, record)
-    print(table(record))
-    print(f"\n{verdict(record)}\n\nwritten to {CHOOSER}")
+    of = choose_influence if "pilot_draws" in record else sys.modules[__name__]
+    print(of.table(record))
+    print(f"\n{of.verdict(record)}\n\nwritten to {CHOOSER}")
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -103,6 +107,9 @@ def choose(asked: argparse.Namespace) -> dict[str, Any]:
     check_recipe(recipe)
     check_initial(recipe, trusted)
     level = certify.alpha / smooth.ensembles / (_points(asked) if certify.simultaneous else 1)
+    if recipe.bounded_influence:
+        prepared = _materials(trusted, recipe, asked.draws, max(asked.sigmas), denoised=denoised)
+        return choose_influence.choose_influence(asked, prepared, level, trusted, denoised=denoised)
     target = Target(asked.radius, asked.rewritten, asked.models, level)
     sizes = {k: asked.images // k for k in sorted(set(asked.partitions))}
     found: list[Outlook] = []

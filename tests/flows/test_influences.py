@@ -10,7 +10,7 @@ import pytest
 from models_recipes import QUICK
 from registered import ROOT, Registered, in_this_process, make_ensemble, make_plan, registered, set_params
 
-from flows import planning, smooth, worker
+from flows import choose, choose_influence, planning, smooth, worker
 from flows.assembly import assemble
 from flows.audit import agreeing
 from flows.card import card, not_covered
@@ -261,3 +261,18 @@ def test_a_version_s_features_are_held_to_their_digests(sets):
 def test_registering_twice_gives_one_plan_one_ensemble(sets):
     one = made(sets)
     assert registered(sets, open_ensemble(sets, one.ensemble.plan)).ensemble == one.ensemble
+
+
+def test_the_chooser_suggests_noise_and_clip_from_trusted_images_alone(sets):
+    set_params(
+        sanitize={"denoise": False},
+        train={"mode": "transfer", "head": "bounded-influence", **STATED},
+    )
+    SETS["raw"].unlink()  # which nobody may look at
+    words = ["--images", "4000", "--models", "20", "--radius", "0", "--rewritten", "5", "--draws", "2"]
+    record = choose.choose(choose.parse([*words, "--sigmas", "0.5", "4"]))
+    assert record["best"]["sigma"] == 0.5
+    assert record["best"]["accuracy"] > 0.5
+    assert record["candidates"] == sorted(record["candidates"], key=lambda row: -row["accuracy"])
+    assert "train.influence_clip: " in choose_influence.verdict(record)
+    assert f"| {record['best']['accuracy']:.3f} ± " in choose_influence.table(record)

@@ -1,0 +1,82 @@
+"""`flows.choose` where the head is bounded-influence: sigma, lambda, clip and sides, from trusted images alone."""
+
+import argparse
+from dataclasses import asdict
+from typing import Any
+
+from tqdm import tqdm
+
+from models.draw import Materials
+from models.influence_pilot import Choice, forecasts
+from models.plan import recipe_of
+from sanitize.imageset import ImageSet
+
+ROWS = 12
+"""Candidates shown, best first."""
+
+
+def choose_influence(
+    asked: argparse.Namespace, prepared: dict[str, Any], level: float, trusted: ImageSet, *, denoised: bool
+) -> dict[str, Any]:
+    """Forecast every candidate, best first, as a record."""
+    found: list[Choice] = []
+    sigmas = sorted(set(asked.sigmas))
+    with tqdm(total=len(sigmas) * (1 + asked.draws), desc="pilot", unit="copy", mininterval=1) as bar:
+        for sigma in sigmas:
+            materials = Materials(sigma=sigma, **prepared)
+            found += forecasts(
+                materials, asked.images, asked.models, level, asked.radius, asked.rewritten, asked.draws, bar.update
+            )
+    found.sort(key=lambda one: -one.accuracy)
+    best = found[0]
+    return {
+        "looked_at": "trusted",
+        "trusted_digest": trusted.digest,
+        "trusted_images": len(trusted),
+        "images": asked.images,
+        "draws": asked.models,
+        "pilot_draws": asked.draws,
+        "target": {"radius": asked.radius, "rewritten": asked.rewritten},
+        "level": level,
+        "recipe": recipe_of(prepared["recipe"]),
+        "denoised": denoised,
+        "candidates": [_rounded(one) for one in found],
+        "best": _rounded(best) if best.accuracy > 0 else None,
+        "not_told_apart": sum(best.accuracy - one.accuracy < 2 * best.deviation for one in found[1:]),
+    }
+
+
+def table(record: dict[str, Any]) -> str:
+    """The best candidates, in Markdown."""
+    target = record["target"]
+    lines = [
+        f"Certified accuracy to expect at R = {target['radius']:g} beside {target['rewritten']} images rewritten; "
+        f"{record['images']} images, {record['draws']} draws",
+        "",
+        "| sigma | influence_ridge | influence_clip | influence_sides | expected | accuracy of the sums |",
+        "|--:|--:|--:|---|--:|--:|",
+    ]
+    for row in record["candidates"][:ROWS]:
+        chosen = f"{row['sigma']:g} | {row['ridge']:g} | {row['clip']:g} | {row['sides']}"
+        lines.append(f"| {chosen} | {row['accuracy']:.3f} ± {row['deviation']:.3f} | {row['sums']:.3f} |")
+    return "\n".join(lines)
+
+
+def verdict(record: dict[str, Any]) -> str:
+    """What to set, and what it rests on."""
+    best = record["best"]
+    looked = (
+        f"Looked at {record['trusted_images']} trusted images and at no untrusted one: the suggestion voids no "
+        "certificate."
+    )
+    if best is None:
+        return f"Nothing is expected to be certified at this target; ask for less, or add images.\n{looked}"
+    return (
+        f"Suggested: sanitize.sigma: {best['sigma']:g}, train.influence_ridge: {best['ridge']:g}, "
+        f"train.influence_clip: {best['clip']:g}, train.influence_sides: {best['sides']}, expected "
+        f"{best['accuracy']:.3f}. This pilot does not tell {record['not_told_apart']} others apart from it.\n{looked}"
+    )
+
+
+def _rounded(one: Choice) -> dict[str, Any]:
+    return {key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(one).items()}

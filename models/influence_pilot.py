@@ -1,0 +1,108 @@
+"""Which noise, clip and sides: what a bounded-influence head would certify, forecast from trusted images alone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+from typing import get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.certificate import certified_accuracy
+from models.draw import Materials
+from models.extractors import features
+from models.influence import counts_left
+from models.influenced import Influenced, influenced
+from models.instrument import Features, make_instrument, sanitized_features
+from models.sums import STEPS, Sides
+from sanitize.errors import InputError
+from sanitize.imageset import ImageSet
+
+RIDGES = (0.05, 0.5, 2.0)
+CLIPS = (0.6, 0.8, 0.95)
+PARTS = {"fitted": 0.5, "summed": 0.3}
+"""Shares of the trusted images that the instrument is fitted to, and that play the raw set; the rest is asked about."""
+LEAST = 60
+"""Trusted images below which a pilot says too little."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Params of a bounded-influence head, and what is to be expected of them at the target."""
+
+    sigma: float
+    ridge: float
+    clip: float
+    sides: Sides
+    accuracy: float
+    deviation: float
+    """Of the accuracy, by the number of images asked about alone."""
+    sums: float
+    """Accuracy of the sums, certified or not."""
+
+
+def forecasts(
+    materials: Materials,
+    images: int,
+    m: int,
+    level: float,
+    radius: float,
+    rewritten: int,
+    draws: int,
+    said: Callable[[int], object] = lambda _: None,
+) -> list[Choice]:
+    """What each ridge, clip and side would certify at `materials.sigma`, beside `rewritten` images, from its raw set.
+
+    `materials.raw` are the trusted images, of which a part plays the raw set: its sums are scaled to `images` of the
+    same classes' shares, its bounds taken for m draws. InputError for too few images, or a class without any.
+    """
+    extractor = materials.extractor
+    if extractor is None or len(materials.raw) < LEAST:
+        raise InputError(f"{len(materials.raw)} trusted images are too few for a forecast; give {LEAST} or more")
+    fitted, summed, asked = _parts(materials.raw)
+    classes = len(summed.classes)
+    have = np.bincount(summed.labels, minlength=classes)
+    if not have.all():
+        raise InputError(f"too few trusted images of the class {summed.classes[int(have.argmin())]!r} for a forecast")
+    sizes = np.rint(images * have / len(summed)).astype(np.int64)
+    draws = draws if materials.sigma else 1
+
+    def psi(part: ImageSet, copy: int) -> NDArray[np.float32]:
+        said(1)
+        own = materials.fast(materials.sigma)
+        args = (extractor, part, materials.sigma, materials.denoiser, copy)
+        return sanitized_features(*args, denoise=own, batch=materials.batch, device=materials.device)
+
+    known = psi(fitted, 0)
+    phi = features(extractor, fitted.images, materials.device).numpy()
+    copies = [Features(torch.from_numpy(psi(summed, copy))) for copy in range(draws)]
+    seen = features(extractor, asked.images, materials.device)
+    found = []
+    for ridge, clip, sides in product(RIDGES, CLIPS, get_args(Sides)):
+        instrument = make_instrument(known, phi, ridge=ridge, quantile=clip, sides=sides)
+        total = sum(instrument.class_sums(copy, summed.labels, classes, seen) for copy in copies)
+        mean = total / draws / have * sizes
+        held = np.clip(np.rint(mean).astype(np.int64), sizes * instrument.low, sizes * STEPS)
+        of_m = dict.fromkeys(range(m), held)
+        answer = influenced(of_m, m, len(asked), sizes.tolist(), sides, materials.sigma, level)
+        share = reached(answer, asked.labels, radius, rewritten)
+        spread = float(np.sqrt(max(share * (1 - share), 0.25 / len(asked)) / len(asked)))
+        sums = float(np.mean(answer.vote == asked.labels))
+        found.append(Choice(materials.sigma, ridge, clip, sides, share, spread, sums))
+    return found
+
+
+def reached(answer: Influenced, truth: NDArray[np.int64], radius: float, rewritten: int) -> float:
+    """Certified accuracy at a joint radius beside so many rewritten images; of the images alone where radius is 0."""
+    if radius:
+        return float(certified_accuracy(answer.label, answer.radius(rewritten=rewritten), truth, [radius])[0])
+    enough = counts_left(answer.label, answer.margin, answer.cost("rewritten")) >= rewritten
+    return float(np.mean(enough & (answer.label == truth)))
+
+
+def _parts(trusted: ImageSet) -> tuple[ImageSet, ImageSet, ImageSet]:
+    order = np.random.default_rng(0).permutation(len(trusted))
+    first = round(PARTS["fitted"] * len(trusted))
+    second = first + round(PARTS["summed"] * len(trusted))
+    return trusted.take(order[:first]), trusted.take(order[first:second]), trusted.take(order[second:])
