@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from mutate import ROOT, Mutation, mutations
 
-BUILT = range(15)
+BUILT = range(16)
 """The design's rules (section 5) that the code keeps today."""
 LEAST = 14
 """Mutations of each room."""

@@ -10,8 +10,9 @@ from tiny import FIXED
 from torch import nn
 
 from models.draw import Materials, make_batch, make_draw
-from models.extractors import Extractor
+from models.extractors import Extractor, features
 from models.instrument import (
+    PUBLIC_ENTROPY,
     Features,
     cosine,
     load_features,
@@ -26,6 +27,7 @@ from models.sums import STEPS
 from sanitize.errors import InputError
 from sanitize.ingest import digits
 from sanitize.noise import pixel_noise
+from sanitize.sanitizer import sanitize
 
 SETS = digits(300, 200, 0)
 RECIPE = QUICK.model_copy(update={"mode": "transfer", "head": "bounded-influence", "initial_weights": "elsewhere"})
@@ -127,6 +129,8 @@ def test_the_noise_on_trusted_images_is_of_a_role_of_its_own(extractor):
     trusted = SETS["trusted"]
     public = sanitized_features(extractor, trusted, 0.5, None, 0)
     assert not np.array_equal(public, sanitized_features(extractor, trusted, 0.5, None, 1))
+    of_draws = sanitize(trusted, 0.5, None, PUBLIC_ENTROPY, 0)
+    assert not np.array_equal(public, features(extractor, of_draws).half().float().numpy())
     ids, shape = trusted.ids[:4], (8, 8, 1)
     roles = [pixel_noise(FIXED, role, 0, ids, shape, 0.5).tobytes() for role in ("noise", "test-noise", "public-noise")]
     assert len(set(roles)) == 3
