@@ -24,20 +24,19 @@ import numpy as np
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.record import flags, record, results
 from models.certificate import certified_accuracy, certify
+from models.distil import distilled
 from models.extractors import Extractor, accelerated, features, load_extractor, require_fits
 from models.heads import HeadKind, fit_head
-from models.training import as_tensor
 from models.votes import count_votes
 from sanitize import errors
 from sanitize.denoiser import Denoiser, load_denoiser
 from sanitize.errors import InputError
-from sanitize.fast import FastDenoiser, accelerate, has_fast_bfloat16
+from sanitize.fast import FastDenoiser, accelerate
 from sanitize.files import replacing, write_json
 from sanitize.imageset import ImageSet, read_all
 from sanitize.noise import draw_entropy
@@ -108,42 +107,6 @@ class Sanitizer:
             denoise=None if noise_only else self.fast,
             batch=BATCH,
         )
-
-
-def distilled(
-    extractor: Extractor, copied: NDArray[Any], wanted: Tensor, epochs: int, device: str, name: str
-) -> nn.Module:
-    """A twin of the extractor's network that answers on sanitized trusted images what it answers on the clean ones.
-
-    copied (n, h, w, c), wanted (n, d). By least squares it becomes the mean of the clean features given the sanitized
-    image, so means over classes stay where they are. All layers learn, BatchNorm on the copies.
-    """
-    network = copy.deepcopy(extractor.network).to(device, memory_format=torch.channels_last)
-    network.requires_grad_(requires_grad=True).train()
-    inputs, generator = as_tensor(copied), torch.Generator().manual_seed(0)
-    steps = epochs * -(-len(inputs) // BATCH)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=DISTILL_RATE, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)
-    with tqdm(total=steps, desc=f"distil {name}", unit="batch", mininterval=5) as bar:
-        for _ in range(epochs):
-            for rows in torch.randperm(len(inputs), generator=generator).split(BATCH):
-                batch = inputs[rows].flip(3) if torch.rand((), generator=generator) < 0.5 else inputs[rows]
-                batch = batch.to(device).contiguous(memory_format=torch.channels_last)
-                with fast_arithmetic(device):
-                    answers = network(batch)
-                loss = functional.mse_loss(answers.float(), wanted[rows].to(device))
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-                schedule.step()
-                bar.update()
-    return network.requires_grad_(requires_grad=False).eval()
-
-
-def fast_arithmetic(device: torch.device | str) -> torch.autocast:
-    """bfloat16 where the device multiplies it in hardware, float32 elsewhere: emulated it would take minutes."""
-    device = torch.device(device)
-    return torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device))
 
 
 def twins(

@@ -27,6 +27,8 @@ Votes = dict[int, NDArray[np.int64]]
 """The votes of each finished draw, `votes_shape` each."""
 
 CERTIFICATE_ARTIFACT = "ensemble/certificate/certificate.json"
+LATER_PARAMS = ("raw_content", "ensembles", "ledger", "instrument_digest", "twin_digest")
+"""Params that the run of an ensemble has where its plan says something of them."""
 NETWORKS = "ensemble/data/networks"
 """Where the ensemble's run keeps the draws' networks: where MLflow looks for a pyfunc's data."""
 
@@ -184,7 +186,7 @@ def _ensemble_params(ensemble: Ensemble) -> dict[str, Any]:
     )
     if ensemble.plan.partitions > 1:
         named += ("partitions", "partition_rule")
-    named += tuple(key for key in ("raw_content", "ensembles", "ledger", "instrument_digest") if key in description)
+    named += tuple(key for key in LATER_PARAMS if key in description)
     recipe = {f"recipe.{key}": value for key, value in ensemble.plan.recipe.items()}
     return {key: description[key] for key in named} | recipe
 

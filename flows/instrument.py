@@ -61,7 +61,7 @@ def planned_instrument(recipe: TrainParams, raw: ImageSet, sigma: float, denoise
 
 
 def _made(recipe: TrainParams, trusted: ImageSet, sigma: float, *, denoise: bool) -> Instrument:
-    from flows.worker import device, extractor_of  # imported late: the worker knows this module
+    from flows.worker import device, extractor_of, twin_at  # imported late: the worker knows this module
 
     path = Path(str(recipe.initial_weights))
     extractor: Extractor = extractor_of(path, file_digest(path))
@@ -78,6 +78,7 @@ def _made(recipe: TrainParams, trusted: ImageSet, sigma: float, *, denoise: bool
         denoise=materials.fast(sigma),
         batch=materials.batch,
         device=device(),
+        twin=twin_at(path, Path(recipe.twin)) if recipe.twin else None,
     )
     torch.set_num_threads(threads)
     return make_instrument(
@@ -121,6 +122,7 @@ def _path(digest: str) -> Path:
 def _key(recipe: TrainParams, trusted: ImageSet, sigma: float, denoiser_digest: str | None) -> str:
     own = {name for name in TrainParams.model_fields if "influence_" in name}
     content = {
+        "twin": file_digest(Path(recipe.twin)) if recipe.twin else None,
         "trusted": trusted.digest,
         "sigma": sigma,
         "denoiser": denoiser_digest,

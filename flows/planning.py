@@ -2,11 +2,11 @@
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flows.provenance import of_denoiser, of_initial_weights
+from flows.provenance import compared, of_denoiser, of_initial_weights
 from models.anytime import look_shares
 from models.blocks import RULE, block_of, ids_are_names
 from models.params import CertifyParams, SmoothParams, TrainParams, check_recipe
@@ -21,6 +21,9 @@ from sanitize.noise import NOISE_STREAM
 from sanitize.params import SanitizeParams, read_params
 from sanitize.paths import DENOISER, SETS
 from sanitize.timestep import require_reachable
+
+if TYPE_CHECKING:
+    from models.extractors import Extractor
 
 
 def make_plan(denoiser: dict[str, Any] | None = None) -> Plan:
@@ -88,6 +91,7 @@ def make_plan(denoiser: dict[str, Any] | None = None) -> Plan:
         ensembles=smooth_params.ensembles,
         **of_denoiser(denoiser, raw).fields("denoiser"),
         **of_initial_weights(recipe, raw).fields("initial"),
+        twin_digest=file_digest(Path(recipe.twin)) if recipe.twin else None,
         **blocks,
         **influence,
     )
@@ -192,6 +196,8 @@ def check_initial(recipe: TrainParams, raw: ImageSet) -> None:
     if recipe.mode == "transfer":
         extractor = load_extractor(path)
         require_fits(extractor, raw.image_shape)
+        if recipe.twin:
+            check_twin(extractor, Path(recipe.twin), raw)
         if recipe.head_prior and extractor.head.out_features != len(raw.classes):
             raise InputError(
                 f"param train.head_prior=true: the head in {path} has {extractor.head.out_features} classes, the raw "
@@ -201,6 +207,25 @@ def check_initial(recipe: TrainParams, raw: ImageSet) -> None:
     found, wanted = read_weights(path)[0], architecture_of(recipe, raw.image_shape, len(raw.classes))
     if found != wanted:
         raise InputError(f"{path} holds a {found}, train.mode='fine-tune' needs a {wanted}; correct params.yaml")
+
+
+def check_twin(extractor: "Extractor", path: Path, raw: ImageSet) -> None:
+    """InputError unless the twin is this extractor's, for this sigma, and was trained on none of the raw images."""
+    from models.distil import load_twin, read_twin
+    from sanitize.overlap import HASH, hashes_alone
+
+    if not path.is_file():
+        raise InputError(f"param train.twin={str(path)!r} does not exist; make it with `python -m flows.distil`")
+    load_twin(extractor, path)
+    facts, sigma = read_twin(path), read_params("sanitize", SanitizeParams).sigma
+    if facts["sigma"] != sigma:
+        raise InputError(
+            f"the twin in {path} was distilled at sigma {facts['sigma']:g}, and sanitize.sigma={sigma:g}; make one for "
+            "this sigma with `python -m flows.distil`"
+        )
+    if facts["images"]:
+        seen = hashes_alone(np.frombuffer(bytes.fromhex(facts["images"]), dtype=np.uint8).reshape(-1, HASH))
+        compared(raw, seen, "disjoint", f"the twin in {path}", "data/trusted.npz")
 
 
 def denoiser_facts(raw: ImageSet, sigma: float) -> dict[str, Any]:

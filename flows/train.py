@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from flows.store import SANITIZED, answering, connect, create_run, finish, log_files, log_metrics, register
+from models.distil import twin_of
 from models.draw import Materials, learn
 from models.extractors import load_extractor
 from models.params import TrainParams, check_recipe
@@ -39,6 +40,7 @@ def main() -> None:
 
     raw = load(SETS["raw"]) if reads_raw_images(recipe) else sanitized  # un-noised images only where they are asked for
     weights = Path(recipe.initial_weights) if recipe.initial_weights else None
+    twin = twin_of(weights, Path(recipe.twin)) if weights and recipe.twin else None
     materials = Materials(
         raw,
         test,
@@ -48,6 +50,7 @@ def main() -> None:
         draws=1,
         initial=read_weights(weights)[1] if weights and recipe.mode == "fine-tune" else None,
         extractor=load_extractor(weights) if weights and recipe.mode == "transfer" else None,
+        twin=twin,
     )
     model = learn(materials, sanitized.images, training_seed(bytes.fromhex(manifest["entropy"]), manifest["draw"]))
     accuracy = float(np.mean(predict_inputs(model, materials.test_inputs) == test.labels))

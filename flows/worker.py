@@ -26,6 +26,7 @@ from flows.environment import Engine, state
 from flows.instrument import recall_instrument
 from flows.log import note
 from flows.store import Store, answering, connect, create_run, finish, log_directory
+from models.distil import twin_of
 from models.draw import Materials, Smoothed, make_batch
 from models.extractors import Extractor, accelerated, load_extractor
 from models.instrument import Features, Instrument, save_features
@@ -87,12 +88,13 @@ def prepare(plan: Plan, instrument: Instrument | None = None) -> Materials:
     """
     torch.set_num_threads(int(os.environ.get("CLEANLABEL_THREADS", "1")))
     raw, test, denoiser = _inputs(denoise=plan.denoiser_digest is not None)
-    weights = plan.recipe["initial_weights"]
+    weights, twin = plan.recipe["initial_weights"], plan.recipe.get("twin")
     for name, found, planned in (
         ("raw set", raw.digest, plan.raw_digest),
         ("test set", test.digest, plan.test_digest),
         ("denoiser", denoiser.digest if denoiser else None, plan.denoiser_digest),
         ("file of initial weights", file_digest(Path(weights)) if weights else None, plan.initial_digest),
+        ("twin of the extractor", file_digest(Path(twin)) if twin else None, plan.twin_digest),
         ("code", code_digest(), plan.code_digest),
     ):
         if found != planned:
@@ -111,6 +113,7 @@ def prepare(plan: Plan, instrument: Instrument | None = None) -> Materials:
         else None,
         device(),
         plan.partitions,
+        twin=twin_at(Path(weights), Path(twin)) if weights and twin else None,
         instrument=instrument or (recall_instrument(plan.instrument_digest) if plan.instrument_digest else None),
     )
 
@@ -123,6 +126,14 @@ def extractor_of(path: Path, digest: str) -> Extractor:
         raise InputError(f"{path} changed while it was read; restore it")
     extractor.network.to(device())
     return accelerated(extractor)
+
+
+@cache
+def twin_at(extractor: Path, path: Path) -> Extractor:
+    """The twin of the extractor in a file, on this machine's device, as fast as that runs it."""
+    twin = twin_of(extractor, path)
+    twin.network.to(device())
+    return accelerated(twin)
 
 
 def device() -> torch.device:

@@ -58,7 +58,7 @@ class Materials:
     the last bits. `initial` are the weights that fine-tuning starts from, `extractor` what transfer's heads stand on;
     `device` is where the networks train. With `partitions` a draw is a model of every one of `blocks`; `block` is the
     number of the one that these are the materials of, `asked` the test inputs where somebody has them. `instrument` is
-    the public part of a bounded-influence head.
+    the public part of a bounded-influence head, `twin` the extractor's twin for sanitized images.
     """
 
     raw: ImageSet
@@ -75,6 +75,7 @@ class Materials:
     block: int | None = None
     asked: Tensor | None = None
     instrument: Instrument | None = None
+    twin: Extractor | None = None
 
     @cached_property
     def blocks(self) -> list["Materials"]:
@@ -110,6 +111,12 @@ class Materials:
     def inputs_of(self, images: NDArray[Any]) -> Tensor:
         """What the networks take of these images."""
         return features(self.extractor, images, self.device) if self.extractor else as_tensor(images)
+
+    def features_of(self, copy: NDArray[Any]) -> Tensor:
+        """A sanitized copy's features, by the twin where there is one."""
+        if self.extractor is None:
+            raise ValueError("there is no extractor; only transfer has features")
+        return features(self.twin or self.extractor, copy, self.device)
 
     def fast(self, sigma: float) -> FastDenoiser | None:
         """The fast denoiser of all draws at this sigma, None where nothing is denoised.
@@ -252,11 +259,11 @@ def learn(materials: Materials, copy: NDArray[Any], seed: int) -> nn.Module:
     """What the recipe makes of one sanitized copy: a trained network, a head on its features, or these features."""
     raw, recipe, extractor = materials.raw, materials.recipe, materials.extractor
     if materials.instrument:
-        return Features(materials.inputs_of(copy))
+        return Features(materials.features_of(copy))
     if extractor:
         prior = extractor.head if recipe.head_prior else None
         labels = torch.from_numpy(raw.labels)
-        found = materials.inputs_of(copy)
+        found = materials.features_of(copy)
         fit = fit_head if materials.whole else fit_head_of_some  # a block may lack classes
         head = fit(found, labels, len(raw.classes), recipe.head, recipe.head_l2, prior)
         return nn.Sequential(nn.Flatten(), head).to(materials.device)

@@ -177,11 +177,17 @@ def trusted_features(
     denoise: Denoise | None = None,
     batch: int = BATCH,
     device: torch.device | str = "cpu",
+    twin: Extractor | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(psi, phi), float32 (copies * n, d) each: of so many sanitized copies of trusted images, and of clean ones."""
+    """(psi, phi), float32 (copies * n, d) each: of so many sanitized copies of trusted images, and of clean ones.
+
+    twin: what takes the sanitized ones, where it is not the extractor itself.
+    """
     phi = features(extractor, trusted.images, device).numpy()
     psi = [
-        sanitized_features(extractor, trusted, sigma, denoiser, copy, denoise=denoise, batch=batch, device=device)
+        sanitized_features(
+            twin or extractor, trusted, sigma, denoiser, copy, denoise=denoise, batch=batch, device=device
+        )
         for copy in range(copies)
     ]
     return np.concatenate(psi), np.tile(phi, (copies, 1))

@@ -47,6 +47,8 @@ class TrainParams(Section):
     """How firmly lda, ridge and logistic hold it down, in units of the features' mean variance."""
     head_prior: bool
     """Whether ridge and logistic draw it towards the head that the initial weights came with."""
+    twin: str | None = None
+    """Of transfer: the extractor's twin for sanitized images (`flows.distil`). null: they go through the extractor."""
     influence_form: Literal["instrumental", "cosine"] = "instrumental"
     """Of a bounded-influence head: fitted to trusted images, or the cosine of features, which needs none."""
     influence_ridge: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.5
@@ -77,6 +79,11 @@ def check_recipe(recipe: TrainParams) -> None:
         raise InputError(
             f"param train.mode='transfer' fits one linear head: train.warm_epochs={recipe.warm_epochs} and "
             f"train.normalise={recipe.normalise!r} do not apply; set them to 0 and constants"
+        )
+    if recipe.twin and recipe.mode != "transfer":
+        raise InputError(
+            f"param train.twin={recipe.twin!r} stands in for a frozen extractor, and train.mode={recipe.mode!r} has "
+            "none; set train.mode: transfer, or train.twin: null"
         )
     if recipe.head == "bounded-influence" and recipe.mode != "transfer":
         raise InputError(

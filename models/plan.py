@@ -32,6 +32,7 @@ LATER: dict[str, Any] = {
     "raw_content": None,
     "ensembles": 1,
     "instrument_digest": None,
+    "twin_digest": None,
     "class_sizes": (),
 }
 """Fields that came after the first ensembles: where they say the usual, a plan is silent, and keeps its old digest."""
@@ -94,6 +95,8 @@ class Plan:
     """How many ensembles on this raw set were to share alpha, declared before the first of them."""
     instrument_digest: str | None = None
     """Of a bounded-influence head's public part (`models.instrument`). None of any other."""
+    twin_digest: str | None = None
+    """Of the extractor's twin for sanitized images. None where they go through the extractor itself."""
     class_sizes: tuple[int, ...] = ()
     """n_c: raw images of each class, where the certificate depends on them. Empty otherwise."""
 
@@ -312,7 +315,9 @@ def code_digest() -> str:
 def recipe_of(params: TrainParams) -> dict[str, Any]:
     """The recipe as plain values; the words about where the initial weights come from stand in the plan itself."""
     content = params.model_dump(mode="json", exclude={"initial_origin"})
-    return {key: value for key, value in content.items() if params.bounded_influence or "influence_" not in key}
+    silent = [] if params.twin else ["twin"]
+    silent += [] if params.bounded_influence else [key for key in content if "influence_" in key]
+    return {key: value for key, value in content.items() if key not in silent}
 
 
 def _digest(content: Any) -> str:

@@ -10,7 +10,7 @@ import pytest
 from models_recipes import QUICK
 from registered import ROOT, Registered, in_this_process, make_ensemble, make_plan, registered, set_params
 
-from flows import choose, choose_influence, planning, smooth, worker
+from flows import choose, choose_influence, distil, planning, smooth, worker
 from flows.assembly import assemble
 from flows.audit import agreeing
 from flows.card import card, not_covered
@@ -276,3 +276,54 @@ def test_the_chooser_suggests_noise_and_clip_from_trusted_images_alone(sets):
     assert record["candidates"] == sorted(record["candidates"], key=lambda row: -row["accuracy"])
     assert "train.influence_clip: " in choose_influence.verdict(record)
     assert f"| {record['best']['accuracy']:.3f} ± " in choose_influence.table(record)
+
+
+def test_a_twin_takes_the_sanitized_copies_and_the_extractor_the_test_images(sets):
+    set_params(sanitize={"sigma": 0.5, "denoise": False}, train={"mode": "transfer", "head": "lda", **STATED})
+    distil.distil(Path("data/pretrained/twin.safetensors"), epochs=1, copies=1)
+    recipe = RECIPE.model_copy(update={"twin": "data/pretrained/twin.safetensors"})
+    twin = file_digest(Path("data/pretrained/twin.safetensors"))
+    one, plain = made(sets, recipe=recipe, twin_digest=twin), made(sets)
+    assert (assemble(sets, one.ensemble).votes[0] != assemble(sets, plain.ensemble).votes[0]).any()
+    one.certify()
+    assert all(check.passed for check in one.audit(replay=1))
+    served = mlflow.pyfunc.load_model(f"models:/{SMOOTHED}/{one.number}").predict(load(SETS["test"]).images[..., 0])
+    np.testing.assert_array_equal(served["label"], one.certify().label)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"sanitize": {"sigma": 0.25}}, "was distilled at sigma 0.5, and sanitize.sigma=0.25"),
+        (
+            {"train": {"twin": "data/pretrained/none.safetensors"}},
+            "does not exist; make it with `python -m flows.distil`",
+        ),
+        ({"train": {"twin": str(EXTRACTOR)}}, "is no twin of an extractor"),
+        (
+            {"train": {"mode": "scratch", "initial_weights": None, "head": "lda"}},
+            "set train.mode: transfer, or train.twin",
+        ),
+    ],
+)
+def test_a_twin_that_does_not_fit_is_refused(sets, change, words):
+    twin = "data/pretrained/twin.safetensors"
+    set_params(
+        sanitize={"sigma": 0.5, "denoise": False},
+        train={"mode": "transfer", "head": "bounded-influence", "twin": twin, **STATED},
+    )
+    distil.distil(Path(twin), epochs=1, copies=1)
+    set_params(**change)
+    with pytest.raises(InputError, match=words):
+        planning.make_plan()
+
+
+def test_a_twin_that_was_trained_on_raw_images_is_found(sets):
+    trusted = load(SETS["trusted"])
+    set_params(sanitize={"sigma": 0.5, "denoise": False}, train={"mode": "transfer", "head": "lda", **STATED})
+    distil.distil(Path("data/pretrained/twin.safetensors"), epochs=1, copies=1)
+    set_params(train={"twin": "data/pretrained/twin.safetensors"})
+    save_npz(trusted, SETS["raw"])
+    set_params(train={"initial_provenance": "fixed-before"})
+    with pytest.raises(InputError, match="500 of 500 raw images are among those that the twin in"):
+        planning.make_plan()

@@ -277,4 +277,4 @@ def is_a_choice(field: str) -> bool:
 def test_everything_that_a_draw_is_made_from_passes_the_wall():
     """A new field of `Materials` is a new way for something to reach training: run it in a `Way`, then name it here."""
     known = {"raw", "test", "sigma", "denoiser", "recipe", "draws", "test_sigma", "initial", "extractor", "device"}
-    assert {field.name for field in fields(Materials)} == known | {"partitions", "block", "asked", "instrument"}
+    assert {field.name for field in fields(Materials)} == known | {"partitions", "block", "asked", "instrument", "twin"}

@@ -1,0 +1,87 @@
+"""Distil a twin of the extractor for one noise level.
+
+    python -m flows.distil --output data/pretrained/twin.safetensors
+
+Reads params.yaml (train.initial_weights, sanitize), the denoiser and data/trusted.npz. The twin learns, on sanitized
+copies of trusted images and without their labels, to answer as the extractor does on the clean ones. Name it by
+train.twin: the ensemble's copies then go through it, test images through the extractor itself.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models.distil import distilled, save_twin
+from models.draw import Materials
+from models.extractors import features, load_extractor, require_fits
+from models.instrument import PUBLIC_ENTROPY
+from models.params import TrainParams
+from models.weights import trained_on
+from sanitize import errors
+from sanitize.denoiser import load_denoiser
+from sanitize.errors import InputError
+from sanitize.imageset import load
+from sanitize.params import SanitizeParams, read_params
+from sanitize.paths import DENOISER, SETS
+from sanitize.sanitizer import sanitize
+
+FIRST_COPY = 1_000
+"""Of the public noise on trusted images: other copies than an instrument is fitted to."""
+
+
+def distil(output: Path, epochs: int, copies: int) -> None:
+    """Make the twin that params.yaml asks for."""
+    recipe, params = read_params("train", TrainParams), read_params("sanitize", SanitizeParams)
+    if recipe.mode != "transfer" or recipe.initial_weights is None:
+        raise InputError(
+            f"param train.mode={recipe.mode!r} has no frozen extractor to distil; set train.mode: transfer and "
+            "train.initial_weights"
+        )
+    if not params.sigma:
+        raise InputError("param sanitize.sigma=0 leaves images as they are; the extractor needs no twin")
+    trusted = load(SETS["trusted"])
+    if len(trusted) < 2:
+        raise InputError(f"{SETS['trusted']} has {len(trusted)} images; a twin learns from trusted images, so add some")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    extractor = load_extractor(Path(recipe.initial_weights))
+    require_fits(extractor, trusted.image_shape)
+    extractor.network.to(device)
+    denoiser = load_denoiser(DENOISER, device) if params.denoise else None
+    materials = Materials(trusted, trusted, params.sigma, denoiser, recipe, copies, device=device)
+    fast = materials.fast(params.sigma)
+    copied = [
+        sanitize(
+            trusted,
+            params.sigma,
+            denoiser,
+            PUBLIC_ENTROPY,
+            FIRST_COPY + copy,
+            role="public-noise",
+            denoise=fast,
+            batch=materials.batch,
+            progress=True,
+        )
+        for copy in range(copies)
+    ]
+    wanted = features(extractor, trusted.images, device).repeat(copies, 1)
+    network = distilled(extractor, np.concatenate(copied), wanted, epochs, device, f"σ={params.sigma:g}")
+    save_twin(network, output, extractor.digest, params.sigma, trained_on(trusted))
+    print(f"{output}: a twin for sigma {params.sigma:g}, from {len(trusted)} trusted images; name it by train.twin")
+
+
+def main() -> None:
+    flags = argparse.ArgumentParser(prog="python -m flows.distil", description=__doc__.splitlines()[0])
+    flags.add_argument("--output", type=Path, required=True, help="the twin's .safetensors file")
+    flags.add_argument("--epochs", type=int, default=2, help="passes over the copies")
+    flags.add_argument("--copies", type=int, default=2, help="sanitized copies of the trusted images")
+    args = flags.parse_args()
+    for name in ("epochs", "copies"):
+        if getattr(args, name) < 1:
+            raise InputError(f"--{name} {getattr(args, name)} makes no twin; give 1 or more")
+    distil(args.output, args.epochs, args.copies)
+
+
+if __name__ == "__main__":
+    errors.run(main)
