@@ -7,6 +7,7 @@ nothing: what a later stage will refuse is said here, and refused there.
 """
 
 import os
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -38,7 +39,7 @@ BUDGET = 1.2
 """Seconds that each measurement may take, beyond one step of it."""
 AT_ONCE = 25
 """Draws that are trained at once in the measurement, at most."""
-START = {"denoiser": 8, "sanitize": 8, "train": 12, "smooth": 30, "certify": 30}
+START = {"denoiser": 20, "sanitize": 20, "train": 25, "smooth": 60, "certify": 60}
 """Seconds a stage takes beside its work on 2 cores: libraries, the store, its services, pictures."""
 WORTH = 60.0
 """Seconds of the denoiser's training from which a smaller one is offered."""
@@ -97,13 +98,18 @@ def estimate() -> str:
 
 
 def _each(step: Callable[[], object]) -> float:
-    """Seconds a call takes: of at least one after a first that warms up, as many as the budget holds."""
+    """Seconds a call takes: the median of at least three after a first that warms up, as many as the budget holds.
+
+    The median, because on a busy machine a single call may take ten times as long as the next.
+    """
     step()
-    count, started = 0, time.perf_counter()
-    while time.perf_counter() < started + BUDGET:
+    spent: list[float] = []
+    started = time.perf_counter()
+    while len(spent) < 3 or time.perf_counter() < started + BUDGET:
+        before = time.perf_counter()
         step()
-        count += 1
-    return (time.perf_counter() - started) / count
+        spent.append(time.perf_counter() - before)
+    return statistics.median(spent)
 
 
 def _sanitizing(raw: ImageSet, noise: SanitizeParams, training: Training | None, wanted: DenoiserParams) -> float:
