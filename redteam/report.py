@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 from scipy.stats import beta
 
 from models.certificate import certify
+from redteam import covered_report
+from redteam.covered import Coverage, draws_at
 from redteam.drill import Cell, Drill
 from sanitize.errors import InputError
 from sanitize.files import replacing, write_json
 
+BOUNDED = "bounded-influence"
 LEVEL = 0.95
 CERTIFYING_MODELS = 100
 """The ensemble whose largest possible radius stands beside the poisons where none was trained."""
@@ -38,6 +41,10 @@ class Row:
     success with `low` and `high`, its 95 % interval; control: the same without poisons. joint_l2: the median over
     targets, `joint_l2_least` the least. radius_limit: the largest joint radius that an ensemble of `models` can certify
     at this sigma, all of them agreeing; radius: the median that it did certify for the targets, if it was made.
+
+    Of a bounded-influence head alone: covered: the share of targets whose attack is within the clean ensemble's
+    certificate; smoothed_success: of the attack against that ensemble on the poisoned set; undefended: against a
+    logistic head without noise; rewritten: the median number of images that may be rewritten. `models` are then draws.
     """
 
     sigma: float
@@ -57,6 +64,10 @@ class Row:
     craft_seconds: float
     sanitize_seconds: float
     train_seconds: float
+    covered: float | None = None
+    smoothed_success: float | None = None
+    undefended: float | None = None
+    rewritten: float | None = None
 
 
 def interval(rates: Sequence[float], level: float = LEVEL) -> tuple[float, float]:
@@ -80,17 +91,25 @@ def radius_limit(models: int, sigma: float, alpha: float) -> float:
     return float(radius[0])
 
 
-def rows_of(drill: Drill, cells: list[Cell], radii: dict[float, NDArray[np.float64]]) -> list[Row]:
-    """A row a sigma. radii: by sigma, what an ensemble on the clean set certifies for each attacked test image."""
-    models = drill.params.ensemble or CERTIFYING_MODELS
+def rows_of(
+    drill: Drill, cells: list[Cell], radii: dict[float, NDArray[np.float64]], coverage: Sequence[Coverage] = ()
+) -> list[Row]:
+    """A row a sigma. radii: by sigma, what an ensemble on the clean set certifies for each attacked test image.
+
+    coverage: of a bounded-influence head, of every target at every sigma.
+    """
     found = []
     for sigma in drill.params.sigma:
         own = [cell for cell in cells if cell.sigma == sigma]
         rates = [cell.success for cell in own]
         low, high = interval(rates)
-        radius = None
-        if sigma in radii:
-            radius = float(np.median(radii[sigma]))
+        models = drill.params.ensemble or CERTIFYING_MODELS
+        limit = radius_limit(models, sigma, drill.params.alpha)
+        radius = float(np.median(radii[sigma])) if sigma in radii else None
+        beside = [one for one in coverage if one.sigma == sigma]
+        if beside:
+            models, limit = draws_at(drill, sigma), beside[0].radius_limit
+            radius = float(np.median([one.radius for one in beside]))
         found.append(
             Row(
                 sigma=sigma,
@@ -105,11 +124,12 @@ def rows_of(drill: Drill, cells: list[Cell], radii: dict[float, NDArray[np.float
                 joint_l2=float(np.median([cell.joint_l2 for cell in own])),
                 joint_l2_least=min(cell.joint_l2 for cell in own),
                 models=models,
-                radius_limit=radius_limit(models, sigma, drill.params.alpha),
+                radius_limit=limit,
                 radius=radius,
                 craft_seconds=float(np.mean([cell.craft_seconds for cell in own])),
                 sanitize_seconds=float(np.mean([cell.sanitize_seconds for cell in own])),
                 train_seconds=float(np.mean([cell.train_seconds for cell in own])),
+                **(covered_report.figures(beside) if beside else {}),
             )
         )
     return found
@@ -119,14 +139,17 @@ def name_of(drill: Drill) -> str:
     """What the drill's reports are called: attack, scenario, data, and what is not the ordinary case."""
     p = drill.params
     parts = [p.attack, drill.victim.scenario, p.data, "" if drill.white_box else "black-box", "adaptive" * p.adaptive]
-    return "-".join(part for part in [*parts, "l2" if p.norm == "l2" else ""] if part)
+    parts += ["l2" if p.norm == "l2" else "", BOUNDED if drill.victim.summed else "", "" if p.denoise else "noise-only"]
+    return "-".join(part for part in parts if part)
 
 
-def summary(drill: Drill, rows: list[Row], cells: list[Cell], images: int) -> dict[str, Any]:
+def summary(
+    drill: Drill, rows: list[Row], cells: list[Cell], images: int, coverage: Sequence[Coverage] = ()
+) -> dict[str, Any]:
     """The drill as JSON: what was done, and what came of it."""
     p = drill.params
     bound = f"{p.epsilon_255:g}/255 l_inf" if p.norm == "linf" else f"{p.epsilon:g} l2"
-    return {
+    content = {
         "attack": p.attack,
         "scenario": drill.victim.scenario,
         "knowledge": "white-box" if drill.white_box else "black-box",
@@ -140,6 +163,10 @@ def summary(drill: Drill, rows: list[Row], cells: list[Cell], images: int) -> di
         "rows": [asdict(row) for row in rows],
         "cells": [asdict(cell) for cell in cells],
     }
+    if not drill.victim.summed:
+        return content
+    beside = {"alpha": p.alpha, "denoise": p.denoise, "coverage": [asdict(one) for one in coverage]}
+    return content | beside
 
 
 def write_summary(output: Path, name: str, content: dict[str, Any]) -> None:
@@ -183,6 +210,8 @@ def tables(drills: list[dict[str, Any]]) -> str:
 
 def drill_lines(drill: dict[str, Any]) -> list[str]:
     """One drill's table: two claims side by side, what was measured and what can be certified."""
+    if "coverage" in drill:
+        return covered_report.lines(drill)
     lines = [
         f"{drill['poisons']} poisons in {drill['images']} training images; `{drill['settings']}`.",
         "",
@@ -238,7 +267,7 @@ def as_csv(drills: list[dict[str, Any]]) -> str:
     writer.writerow([*keys, *names])
     for drill in drills:
         for row in drill["rows"]:
-            writer.writerow([*(drill[key] for key in keys), *(_rounded(row[name]) for name in names)])
+            writer.writerow([*(drill[key] for key in keys), *(_rounded(row.get(name)) for name in names)])
     return stream.getvalue()
 
 
@@ -251,7 +280,8 @@ def _certified(row: dict[str, Any]) -> str:
 
 def _heading(drill: dict[str, Any]) -> list[str]:
     knowledge = f"{drill['knowledge']}{', adaptive' if drill['adaptive'] else ''}"
-    return [NAMES[drill["attack"]], drill["scenario"], drill["data"], knowledge, drill["bound"]]
+    scenario = f"{drill['scenario']}, {BOUNDED}" if "coverage" in drill else drill["scenario"]
+    return [NAMES[drill["attack"]], scenario, drill["data"], knowledge, drill["bound"]]
 
 
 def _line(cells: list[str]) -> str:
