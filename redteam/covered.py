@@ -139,7 +139,7 @@ def within(
     by_radius = certified & (_joint(norms) < certificate.radius())
     by_count = certified & (len(norms) <= certificate.counts("rewritten"))
     either = by_radius | by_count
-    for a in range(1, len(norms)):
+    for a in range(1, min(len(norms), int(certificate.counts("rewritten").max(initial=0)) + 1)):
         if either[certified].all():
             break
         either |= certified & (_joint(norms[a:]) < certificate.radius(rewritten=a))

@@ -20,8 +20,9 @@ COVERED = (
     "Covered: the clean set's ensemble certifies the target's true class, and these poisons are within its "
     "certificate, by their joint ℓ2 (R), by their number (images that may be rewritten at will under their own "
     "labels), or by some of each. No poisons within it, however they are made, can change a covered answer. "
-    "Success is *measured*: undefended by a logistic head on the poisoned images as they are; of this head by the mean over the same draws. "
-    "Each certificate is false with probability at most α = {alpha:g} by itself; at σ = 0 it is certain."
+    "Success is *measured*: undefended by a logistic head on the poisoned images as they are; of this head by the mean "
+    "over the same draws. Each certificate is false with probability at most α = {alpha:g} by itself; at σ = 0 it is "
+    "certain."
 )
 
 

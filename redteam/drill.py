@@ -17,6 +17,7 @@ from models.extractors import Extractor, features
 from models.instrument import Instrument
 from redteam.copies import BATCH, Copies
 from redteam.instruments import kept_instrument
+from redteam.kept import read_poisons, write_poisons
 from redteam.params import HEAD, DrillParams
 from redteam.setups import Setup
 from redteam.threat import Attack, Backdoor, Budget, Goal, Knowledge, Poisons, View, as_it_is
@@ -158,7 +159,7 @@ class Drill:
         through = sigma if self.params.adaptive else 0.0
         path = self.state / setup.name / (f"poisons-through-{self._noise(through)}.npz" if through else "poisons.npz")
         if path.is_file():
-            return _read_poisons(path)
+            return read_poisons(path)
         started = time.perf_counter()
         view: View = ThroughSanitizer(self.denoiser, through, self.params.chances) if through else as_it_is
         networks = self._networks(setup, through)
@@ -176,7 +177,7 @@ class Drill:
         if not made.within(self.budget):
             raise RuntimeError(f"{self.params.attack} left its budget at {setup.name}: l_inf {made.linf}, l2 {made.l2}")
         seconds = time.perf_counter() - started
-        _write_poisons(path, made, seconds)
+        write_poisons(path, made, seconds)
         return made, seconds
 
     def sanitized(self, images: ImageSet, sigma: float, draw: int) -> NDArray[Any]:
@@ -279,24 +280,3 @@ class Drill:
         if self.victim.scenario == "transfer":  # the features are the same for every head
             return answers_to_features(network, self.test_features)
         return self._answers(network, self.test.images)
-
-
-def _write_poisons(path: Path, poisons: Poisons, seconds: float) -> None:
-    nothing = np.zeros((0, 0), dtype=bool)
-    with replacing(path) as scratch, scratch.open("wb") as stream:
-        np.savez(
-            stream,
-            images=poisons.images,
-            rows=poisons.rows,
-            base=poisons.base,
-            history=np.array(poisons.history),
-            trigger=nothing if poisons.trigger is None else poisons.trigger,
-            seconds=np.array(seconds),
-        )
-
-
-def _read_poisons(path: Path) -> tuple[Poisons, float]:
-    with np.load(path, allow_pickle=False) as kept:
-        trigger = kept["trigger"] if kept["trigger"].size else None
-        history = tuple(float(v) for v in kept["history"])
-        return Poisons(kept["images"], kept["rows"], kept["base"], history, trigger), float(kept["seconds"])

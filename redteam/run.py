@@ -14,7 +14,8 @@ from models.plan import noise_distance_of
 from models.votes import count_votes
 from redteam.covered import coverages, draws_at
 from redteam.drill import Cell, Drill
-from redteam.report import Row, name_of, rows_of, summary, write_summary
+from redteam.report import name_of, summary, write_summary
+from redteam.rows import Row, rows_of
 from redteam.setups import Setup
 from redteam.sheet import draw_poisons
 from redteam.threat import Backdoor
