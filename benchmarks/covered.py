@@ -5,7 +5,7 @@
 CIFAR-10, the public benchmark's transfer targets and bases: 25 poisons in 2,500 training images at epsilon 8/255, a
 ResNet-20 trained elsewhere as frozen extractor. For each target: whether the clean set's ensemble certifies it against
 these very poisons, beside what they do to a logistic head without defence and to the bounded-influence head. The head's
-public part is made from 3,000 training images outside every raw set. All attacks meet the same noise, so the clean
+public part is made from 2,000 training images outside every raw set. All attacks meet the same noise, so the clean
 ensembles are made once. Drills go on where they were cut off (data/redteam/); tables go to benchmarks/results/covered/.
 """
 
@@ -23,7 +23,7 @@ from sanitize import errors
 
 ATTACKS = ("bullseye", "frogs")
 SIGMAS = [0.0, 0.1, 0.25]
-DRAWS = 10
+DRAWS = 5
 LITTLE = {"draws": 2, "trusted": 200}
 """What `--quick` changes beside what it changes of every drill."""
 
@@ -42,6 +42,7 @@ def settings(args: argparse.Namespace, attack: str, entropy: str) -> DrillParams
         "extractor": str(args.extractor),
         "targets": args.targets,
         "sigma": SIGMAS,
+        "trusted": 2000,
         "draws": DRAWS,
         "entropy": entropy,
     }

@@ -145,7 +145,8 @@ class Drill:
     def run(self, number: int, setup: Setup, tick: Tick = lambda *_: None) -> Iterator[Cell]:
         """The cells of one target, in the order of the sigmas; those on disk are read."""
         for sigma in self.params.sigma:
-            path = self.state / setup.name / f"sigma-{self._noise(sigma)}.json"
+            draws = f"-of-{self.params.draws}" if self.victim.summed else ""
+            path = self.state / setup.name / f"sigma-{self._noise(sigma)}{draws}.json"
             if path.is_file():
                 yield Cell(**json.loads(path.read_text()))
                 continue
@@ -206,9 +207,10 @@ class Drill:
         raw = poisons.injected(setup.clean)
         started = time.perf_counter()
         if self.victim.summed:
-            control = self.summed(setup.clean, sigma, number)
+            draw = number % self.params.draws  # one of the clean ensembles', whose copies it shares
+            control = self.summed(setup.clean, sigma, draw)
             sanitized = time.perf_counter()
-            network = self.summed(raw, sigma, number)
+            network = self.summed(raw, sigma, draw)
             trained = time.perf_counter()
         else:
             copy = self.sanitized(raw, sigma, number)
