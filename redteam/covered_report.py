@@ -24,11 +24,16 @@ COVERED = (
     "over the same draws. Each certificate is false with probability at most α = {alpha:g} by itself; at σ = 0 it is "
     "certain."
 )
+FIXED = (
+    "This drill was given its noise (`entropy: fixed:…`): its certificates at σ > 0 hold against attackers who do not "
+    "know it, as these attacks do not."
+)
 
 
 def lines(drill: dict[str, Any]) -> list[str]:
     """One drill's tables, from its JSON."""
     how = "" if drill["denoise"] else " The noise is left in (no denoiser)."
+    fixed = [] if drill["entropy"] == "os" or not any(row["sigma"] for row in drill["rows"]) else ["", FIXED]
     draws = sorted({entry["draws"] for entry in drill["coverage"] if entry["sigma"]})
     made = f" Clean ensembles of {draws[0]} draws at σ > 0." if draws else ""
     return [
@@ -39,6 +44,7 @@ def lines(drill: dict[str, Any]) -> list[str]:
         *(_line(_sigma(row)) for row in drill["rows"]),
         "",
         COVERED.format(alpha=drill["alpha"]),
+        *fixed,
         "",
         _line(TARGET),
         _line(["---"] * len(TARGET)),

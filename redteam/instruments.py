@@ -12,6 +12,7 @@ from sanitize.denoiser import Denoiser
 from sanitize.errors import InputError
 from sanitize.fast import accelerate
 from sanitize.imageset import ImageSet
+from sanitize.overlap import record_of, shared
 
 
 def require_trusted(victim: Victim, trusted: ImageSet | None) -> None:
@@ -21,6 +22,17 @@ def require_trusted(victim: Victim, trusted: ImageSet | None) -> None:
             f"recipe.influence_form='instrumental' is fitted to trusted images, and this drill has "
             f"{len(trusted) if trusted else 0}; bring data/trusted.npz, hold some out with --held-out, or take "
             "--recipe influence_form=cosine, which needs none"
+        )
+
+
+def require_apart(raw: ImageSet, trusted: ImageSet) -> None:
+    """InputError where raw images are among the trusted ones, to the bit or as near copies."""
+    own, theirs = (record_of(images.images, images.ids) for images in (raw, trusted))
+    found = shared(own, theirs)
+    if len(found):
+        raise InputError(
+            f"{len(found)} of {len(raw)} raw images are among the trusted ones ({found.in_words(own, theirs)}), and a "
+            "bounded-influence head must depend on none of them; remove them from one side"
         )
 
 

@@ -15,7 +15,7 @@ from models.params import TrainParams
 from models.plan import recipe_of
 from redteam.attacks import attack_named
 from redteam.drill import Drill
-from redteam.instruments import require_trusted
+from redteam.instruments import require_apart, require_trusted
 from redteam.params import DrillParams, recipe_for
 from redteam.setups import (
     Setup,
@@ -76,6 +76,8 @@ def prepared(params: DrillParams, device: torch.device | str = "cpu", state: Pat
     victim = Victim(scenario, recipe, len(clean.classes), clean.image_shape, extractor, device)
     if victim.summed:
         require_trusted(victim, trusted)
+        if trusted is not None and params.data == "pipeline":  # published splits are apart by their indices
+            require_apart(clean, trusted)
         if params.ensemble:
             raise InputError(
                 f"ensemble={params.ensemble} counts votes, and a bounded-influence head gives sums; set draws instead"
@@ -104,6 +106,7 @@ def prepared(params: DrillParams, device: torch.device | str = "cpu", state: Pat
             "raw": clean.digest,
             "test": test.digest,
             "extractor": extractor.digest if extractor else None,
+            "trusted": trusted.digest if victim.summed and trusted is not None else None,
             "known": [net.digest for net in known] if known else params.known,
             "setups": file_digest(Path(params.setups)) if params.setups else None,
             "code": code_digest(type(attack).__module__, "redteam.drill"),
@@ -137,12 +140,8 @@ def _sets(params: DrillParams) -> tuple[ImageSet, ImageSet, ImageSet | None, Ima
         train, test = published_sets(params.data, Path(params.root))
         if params.recipe.get("head") != "bounded-influence":
             return train, test, None, train
-        return (
-            train,
-            test,
-            trusted_beside(read_setups(Path(params.setups)), train, params.images, params.trusted),
-            train,
-        )
+        beside = trusted_beside(read_setups(Path(params.setups)), train, params.images, params.trusted)
+        return train, test, beside, train
     if params.images < 1:
         raise InputError("--images 0 takes a published set whole, which only --setups does; say how many raw images")
     sets = published(params.data, Path(params.root), params.held_out, params.images, params.split_seed)

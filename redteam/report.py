@@ -57,8 +57,8 @@ def summary(
     }
     if not drill.victim.summed:
         return content
-    beside = {"alpha": p.alpha, "denoise": p.denoise, "coverage": [asdict(one) for one in coverage]}
-    return content | beside
+    how = {"alpha": p.alpha, "denoise": p.denoise, "entropy": drill.entropy.source}
+    return content | how | {"coverage": [asdict(one) for one in coverage]}
 
 
 def write_summary(output: Path, name: str, content: dict[str, Any]) -> None:

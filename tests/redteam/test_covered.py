@@ -25,7 +25,7 @@ from redteam.setups import Published, trusted_beside
 from redteam.threat import Target
 from redteam.victims import answers_to_features
 from sanitize.errors import InputError
-from sanitize.imageset import ImageSet
+from sanitize.imageset import ImageSet, save_npz
 
 HEAD = {"head": "bounded-influence", "architecture": "mlp", "width": 64, "epochs": 8}
 FEW = {
@@ -211,6 +211,7 @@ def test_the_report_has_a_line_a_target_and_a_line_a_sigma(project):
         assert row.radius <= row.radius_limit
     table = Path("out/table.md").read_text()
     assert "transfer, bounded-influence" in table
+    assert "This drill was given its noise" in table
     assert all(f"| {entry['setup']} | {entry['sigma']:g} | 6 |" in table for entry in content["coverage"])
     lines = list(csv.DictReader(Path("out/table.csv").read_text().splitlines()))
     assert [float(line["covered"]) for line in lines] == pytest.approx([row.covered for row in found.rows])
@@ -277,6 +278,16 @@ def test_the_instrumental_form_without_trusted_images_is_refused_with_a_way_out(
     Path("data/trusted.npz").unlink()
     with pytest.raises(InputError, match="this drill has 0; bring data/trusted.npz, hold some out .* influence_form"):
         drill(extractor="own.safetensors")
+
+
+def test_raw_images_among_the_trusted_ones_are_named(project):
+    sets = digit_sets()
+    both = np.concatenate([sets["trusted"].images[:200], sets["raw"].images[:2]])
+    labels = np.concatenate([sets["trusted"].labels[:200], sets["raw"].labels[:2]])
+    ids = (*sets["trusted"].ids[:200], *sets["raw"].ids[:2])
+    save_npz(ImageSet(both, labels, ids, sets["raw"].classes), Path("data/trusted.npz"))
+    with pytest.raises(InputError, match="raw images are among the trusted ones .* remove them from one side"):
+        drill()
 
 
 def test_a_comparison_of_defences_refuses_the_head(project):
