@@ -1,6 +1,7 @@
 """The certificate beside the attack: which published poisons the bounded-influence head's certificate covers.
 
-    python -m benchmarks.covered --root DIR --setups FILE --denoiser DIR --extractor FILE [--only NAME ..] [--quick]
+    python -m benchmarks.covered --root DIR --setups FILE --denoiser DIR --extractor FILE [--noise-only]
+                                 [--targets N] [--draws N] [--only NAME ..] [--note WORDS] [--quick]
 
 CIFAR-10, the public benchmark's transfer targets and bases: 25 poisons in 2,500 training images at epsilon 8/255, a
 ResNet-20 trained elsewhere as frozen extractor. For each target: whether the clean set's ensemble certifies it against
@@ -23,7 +24,6 @@ from sanitize import errors
 
 ATTACKS = ("bullseye", "frogs")
 SIGMAS = [0.0, 0.1, 0.25]
-DRAWS = 5
 LITTLE = {"draws": 2, "trusted": 200}
 """What `--quick` changes beside what it changes of every drill."""
 
@@ -43,7 +43,8 @@ def settings(args: argparse.Namespace, attack: str, entropy: str) -> DrillParams
         "targets": args.targets,
         "sigma": SIGMAS,
         "trusted": 2000,
-        "draws": DRAWS,
+        "draws": args.draws,
+        "denoise": not args.noise_only,
         "entropy": entropy,
     }
     small = quick(content) | LITTLE if args.quick else content
@@ -57,6 +58,8 @@ def main() -> None:
     parser.add_argument("--denoiser", type=Path, required=True, help="for CIFAR-10")
     parser.add_argument("--extractor", type=Path, required=True, help="a ResNet-20 for CIFAR-10")
     parser.add_argument("--targets", type=int, default=10, help="default: %(default)s")
+    parser.add_argument("--draws", type=int, default=20, help="of the clean ensembles (default: %(default)s)")
+    parser.add_argument("--noise-only", action="store_true", help="leave the noise in: many times faster on a CPU")
     parser.add_argument("--only", nargs="+", default=ATTACKS, choices=ATTACKS, help="these attacks alone")
     parser.add_argument("--note", help="of the machine while it measured, such as 'beside other work'")
     args = parser.parse_args()
@@ -68,7 +71,8 @@ def main() -> None:
         found = run_drill(drill, results(args) / "covered", say=lambda words: print(words, flush=True))
         print("\n".join(["", f"## {NAMES[attack]}", "", *drill_lines(found.summary)]), flush=True)
         figures[attack] = {key: value for key, value in found.summary.items() if key not in ("cells", "recipe")}
-        record("covered", {"drills": figures, "note": args.note}, results(args))
+        name = "covered_noise-only" if args.noise_only else "covered"
+        record(name, {"drills": figures, "note": args.note}, results(args))
 
 
 if __name__ == "__main__":
