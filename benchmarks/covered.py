@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--denoiser", type=Path, required=True, help="for CIFAR-10")
     parser.add_argument("--extractor", type=Path, required=True, help="a ResNet-20 for CIFAR-10")
     parser.add_argument("--targets", type=int, default=10, help="default: %(default)s")
-    parser.add_argument("--draws", type=int, default=20, help="of the clean ensembles (default: %(default)s)")
+    parser.add_argument("--draws", type=int, default=10, help="of the clean ensembles (default: %(default)s)")
     parser.add_argument("--noise-only", action="store_true", help="leave the noise in: many times faster on a CPU")
     parser.add_argument("--only", nargs="+", default=ATTACKS, choices=ATTACKS, help="these attacks alone")
     parser.add_argument("--note", help="of the machine while it measured, such as 'beside other work'")
