@@ -112,6 +112,8 @@ bench: setup ## the claims in the README, measured again (hours); says what it l
 	$(call claim,EXTRACTOR,crafting --extractor $(EXTRACTOR))
 	$(call claim,PUBLISHED CIFAR_DENOISER EXTRACTOR DEEPER SETUPS FASHION_DENOISER,redteam $(CIFAR) --deeper $(DEEPER) --setups $(SETUPS) --fashion-denoiser $(FASHION_DENOISER))
 	$(call claim,PUBLISHED CIFAR_DENOISER EXTRACTOR SETUPS,compare $(CIFAR) --setups $(SETUPS))
+	$(call claim,PUBLISHED CIFAR_DENOISER EXTRACTOR SETUPS,covered $(CIFAR) --setups $(SETUPS))
+	$(call claim,PUBLISHED CIFAR_DENOISER EXTRACTOR SETUPS,covered $(CIFAR) --setups $(SETUPS) --noise-only)
 	$(call claim,PUBLISHED CIFAR_DENOISER EXTRACTOR SETUPS,surviving --denoiser $(CIFAR_DENOISER) --drill data/redteam/witches-brew-scratch-* data/redteam/bullseye-transfer-* --draws 1)
 	python -m benchmarks.paper page
 	@echo "left out: image_sets on Fashion-MNIST and noise_only without label smoothing, which need another params.yaml;" \

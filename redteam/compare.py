@@ -55,6 +55,10 @@ def comparison(drill: Drill, entries: list[Entry], output: Path) -> dict[str, An
     """Run or finish one attack's comparison and write its tables. What was done before is read, cell by cell."""
     if drill.params.adaptive:
         raise InputError("a comparison gives every defence the same poisons; leave --adaptive to `python -m redteam`")
+    if drill.victim.summed:
+        raise InputError(
+            "a comparison trains linear heads, and recipe.head='bounded-influence' is none; choose another head"
+        )
     first = next(drill.candidates, None)
     if first is None:
         raise InputError("there is no target to attack; bring test images")

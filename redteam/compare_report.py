@@ -11,7 +11,8 @@ import numpy as np
 
 from redteam.bench import Entry, Outcome
 from redteam.drill import Drill
-from redteam.report import NAMES, interval, name_of
+from redteam.report import NAMES, name_of
+from redteam.rows import interval
 from sanitize.errors import InputError
 from sanitize.files import replacing, write_json
 

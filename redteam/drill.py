@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.extractors import Extractor, features
-from redteam.params import DrillParams
+from models.instrument import Instrument
+from redteam.copies import BATCH, Copies
+from redteam.instruments import kept_instrument
+from redteam.kept import read_poisons, write_poisons
+from redteam.params import HEAD, DrillParams
 from redteam.setups import Setup
 from redteam.threat import Attack, Backdoor, Budget, Goal, Knowledge, Poisons, View, as_it_is
-from redteam.victims import Victim, answers, answers_to_features
+from redteam.victims import Victim, answers, answers_to_features, required_extractor
 from redteam.views import ThroughSanitizer
 from sanitize.denoiser import Denoiser
 from sanitize.errors import InputError
@@ -27,7 +31,6 @@ from sanitize.imageset import ImageSet
 from sanitize.noise import Entropy, training_seed
 from sanitize.sanitizer import sanitize
 
-BATCH = 64
 CONTROL_DRAW, ENSEMBLE_DRAW, ATTACKERS_DRAW = 1_000_000, 2_000_000, 3_000_000
 """Draws of the noise from here on: controls', the ensemble's, the attacker's own networks'. Below: the targets'."""
 Tick = Callable[[str, float], None]
@@ -75,6 +78,7 @@ class Drill:
     budget: Budget
     entropy: Entropy
     state: Path
+    trusted: ImageSet | None = None
     trained: dict[Any, Any] = field(default_factory=dict)
     """Networks that several targets share, by what they were trained on."""
 
@@ -86,6 +90,30 @@ class Drill:
     def test_features(self) -> Tensor:
         """What the frozen extractor makes of the test images."""
         return features(self.victim.extractor, self.test.images, self.victim.device)
+
+    @cached_property
+    def copies(self) -> Copies:
+        """Features of sanitized copies; drills on the same noise, denoiser and extractor share them."""
+        extractor, device = required_extractor(self.victim), self.victim.device
+        return Copies(extractor, self.denoiser, self.entropy.value, self.state.parent, device)
+
+    def instrument(self, sigma: float) -> Instrument:
+        """The public part of a bounded-influence head at this sigma; the same for all targets."""
+        if ("instrument", sigma) not in self.trained:
+            root = self.state.parent / "instruments"
+            self.trained["instrument", sigma] = kept_instrument(self.victim, self.trusted, sigma, self.denoiser, root)
+        made: Instrument = self.trained["instrument", sigma]
+        return made
+
+    def summed(self, images: ImageSet, sigma: float, draw: int) -> Extractor:
+        """A victim with a bounded-influence head, on these images in the noise of the clean ensembles' draw `draw`."""
+        ready = replace(self.victim, instrument=self.instrument(sigma))
+        return ready.fitted(self.copies.of(images, sigma, draw if sigma else 0), images.labels)
+
+    def undefended(self, images: ImageSet) -> Extractor:
+        """What the head of the published victims would be on these images, as they are."""
+        recipe = self.victim.recipe.model_copy(update=HEAD)
+        return replace(self.victim, recipe=recipe).fitted(self.copies.of(images, 0.0, 0), images.labels)
 
     def chosen(self, say: Callable[[str], None] = lambda _: None) -> list[Setup]:
         """The first so many candidates whose target the undefended victim gets right without any attack.
@@ -101,7 +129,7 @@ class Drill:
             if isinstance(goal, Backdoor):
                 found.append(setup)
                 continue
-            clean = self._control(setup, 0.0, None)
+            clean = self.summed(setup.clean, 0.0, 0) if self.victim.summed else self._control(setup, 0.0, None)
             answer = int(self._answers(clean, goal.image[None])[0])
             if answer == goal.label:
                 found.append(setup)
@@ -117,7 +145,8 @@ class Drill:
     def run(self, number: int, setup: Setup, tick: Tick = lambda *_: None) -> Iterator[Cell]:
         """The cells of one target, in the order of the sigmas; those on disk are read."""
         for sigma in self.params.sigma:
-            path = self.state / setup.name / f"sigma-{self._noise(sigma)}.json"
+            draws = f"-of-{self.params.draws}" if self.victim.summed else ""
+            path = self.state / setup.name / f"sigma-{self._noise(sigma)}{draws}.json"
             if path.is_file():
                 yield Cell(**json.loads(path.read_text()))
                 continue
@@ -131,7 +160,7 @@ class Drill:
         through = sigma if self.params.adaptive else 0.0
         path = self.state / setup.name / (f"poisons-through-{self._noise(through)}.npz" if through else "poisons.npz")
         if path.is_file():
-            return _read_poisons(path)
+            return read_poisons(path)
         started = time.perf_counter()
         view: View = ThroughSanitizer(self.denoiser, through, self.params.chances) if through else as_it_is
         networks = self._networks(setup, through)
@@ -141,7 +170,7 @@ class Drill:
             setup.clean,
             setup.bases,
             view,
-            attacker.trained,
+            None if attacker.summed else attacker.trained,  # sums have no gradient to craft on
             attacker.device,
             lambda value: tick(setup.name, value),
         )
@@ -149,14 +178,14 @@ class Drill:
         if not made.within(self.budget):
             raise RuntimeError(f"{self.params.attack} left its budget at {setup.name}: l_inf {made.linf}, l2 {made.l2}")
         seconds = time.perf_counter() - started
-        _write_poisons(path, made, seconds)
+        write_poisons(path, made, seconds)
         return made, seconds
 
-    def sanitized(self, images: ImageSet, sigma: float, draw: int) -> NDArray[np.uint8]:
+    def sanitized(self, images: ImageSet, sigma: float, draw: int) -> NDArray[Any]:
         """What the victim trains on: the images as they are at sigma 0, else one sanitized copy."""
         if not sigma:
             return images.images
-        fast = accelerate(self.denoiser, sigma, BATCH, len(images))
+        fast = accelerate(self.denoiser, sigma, BATCH, len(images)) if self.denoiser else None
         return sanitize(images, sigma, self.denoiser, self.entropy.value, draw, denoise=fast, batch=BATCH)
 
     def vote(self, clean: ImageSet, images: NDArray[np.uint8], sigma: float, draw: int) -> NDArray[np.int64]:
@@ -177,11 +206,18 @@ class Drill:
     def _measured(self, number: int, setup: Setup, poisons: Poisons, sigma: float, craft_seconds: float) -> Cell:
         raw = poisons.injected(setup.clean)
         started = time.perf_counter()
-        copy = self.sanitized(raw, sigma, number)
-        sanitized = time.perf_counter()
-        network = self.victim.trained(copy, raw.labels, training_seed(self.entropy.value, number))
-        trained = time.perf_counter()
-        control = self._control(setup, sigma, (number, poisons, copy))
+        if self.victim.summed:
+            draw = number % self.params.draws  # one of the clean ensembles', whose copies it shares
+            control = self.summed(setup.clean, sigma, draw)
+            sanitized = time.perf_counter()
+            network = self.summed(raw, sigma, draw)
+            trained = time.perf_counter()
+        else:
+            copy = self.sanitized(raw, sigma, number)
+            sanitized = time.perf_counter()
+            network = self.victim.trained(copy, raw.labels, training_seed(self.entropy.value, number))
+            trained = time.perf_counter()
+            control = self._control(setup, sigma, (number, poisons, copy))
         return Cell(
             setup=setup.name,
             sigma=sigma,
@@ -198,9 +234,7 @@ class Drill:
             train_seconds=round(trained - sanitized, 2),
         )
 
-    def _control(
-        self, setup: Setup, sigma: float, poisoned: tuple[int, Poisons, NDArray[np.uint8]] | None
-    ) -> Extractor:
+    def _control(self, setup: Setup, sigma: float, poisoned: tuple[int, Poisons, NDArray[Any]] | None) -> Extractor:
         """A victim of the clean set. With a new head alone, on the poisoned copy with clean bases, of the same noise;
         where training takes long, one for all targets of the same clean set."""
         if self.victim.scenario == "transfer" and poisoned is not None:
@@ -248,24 +282,3 @@ class Drill:
         if self.victim.scenario == "transfer":  # the features are the same for every head
             return answers_to_features(network, self.test_features)
         return self._answers(network, self.test.images)
-
-
-def _write_poisons(path: Path, poisons: Poisons, seconds: float) -> None:
-    nothing = np.zeros((0, 0), dtype=bool)
-    with replacing(path) as scratch, scratch.open("wb") as stream:
-        np.savez(
-            stream,
-            images=poisons.images,
-            rows=poisons.rows,
-            base=poisons.base,
-            history=np.array(poisons.history),
-            trigger=nothing if poisons.trigger is None else poisons.trigger,
-            seconds=np.array(seconds),
-        )
-
-
-def _read_poisons(path: Path) -> tuple[Poisons, float]:
-    with np.load(path, allow_pickle=False) as kept:
-        trigger = kept["trigger"] if kept["trigger"].size else None
-        history = tuple(float(v) for v in kept["history"])
-        return Poisons(kept["images"], kept["rows"], kept["base"], history, trigger), float(kept["seconds"])

@@ -48,8 +48,13 @@ class DrillParams(Section):
     held_out: Annotated[int, Field(ge=0, le=MOST)] = 0
     """Of a published set without `setups`: training images kept out, which the denoiser has seen: the trusted ones."""
     split_seed: Annotated[int, Field(ge=0, le=MOST)] = 20240611
+    trusted: Annotated[int, Field(ge=2, le=MOST)] = 3000
+    """With `setups`: training images outside every setup's raw set that a bounded-influence head's public part is made
+    from."""
     denoiser: str = "data/denoiser"
     """A diffusers directory or hub id."""
+    denoise: bool = True
+    """false: victims train on images with the noise left in (RAB's way)."""
     extractor: str | None = None
     """Weights trained elsewhere for transfer and fine-tune; null: the recipe, trained on the trusted images
     (data/trusted.npz, or those held out)."""
@@ -68,6 +73,9 @@ class DrillParams(Section):
     trigger_amplitude: Annotated[float, Field(gt=0, le=1)] | None = None
     ensemble: Annotated[int, Field(ge=0, le=MOST)] = 0
     """Models of an ensemble on the clean set, at every sigma, whose radii stand beside the poisons; 0: none."""
+    draws: Annotated[int, Field(ge=1, le=MOST)] = 20
+    """Of a bounded-influence head: draws at every sigma of the clean sets' ensembles, whose certificates stand beside
+    the attack."""
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.001
     entropy: str = "os"
     """Of the victim's noise: os, or fixed:HEX."""

@@ -15,6 +15,7 @@ from models.params import TrainParams
 from models.plan import recipe_of
 from redteam.attacks import attack_named
 from redteam.drill import Drill
+from redteam.instruments import require_apart, require_trusted
 from redteam.params import DrillParams, recipe_for
 from redteam.setups import (
     Setup,
@@ -23,6 +24,7 @@ from redteam.setups import (
     published_sets,
     published_setups,
     read_setups,
+    trusted_beside,
 )
 from redteam.sources import code_digest
 from redteam.threat import Budget, Knowledge
@@ -47,7 +49,7 @@ TRIGGERS = {
     "sleeper-agent": Trigger(8, "random", 0, "noise"),
 }
 """Backdoors, each with its authors' trigger at 32x32 pixels (hidden-trigger: the public benchmark's, in the corner)."""
-RESUMABLE = ("targets", "sigma", "ensemble", "alpha", "known", "extractor", "denoiser", "root", "setups")
+RESUMABLE = ("targets", "sigma", "ensemble", "draws", "alpha", "known", "extractor", "denoiser", "root", "setups")
 """Params that do not change what is done for one target at one sigma, or whose content is digested instead (the
 denoiser's stands in the names of what it had a part in)."""
 
@@ -72,6 +74,14 @@ def prepared(params: DrillParams, device: torch.device | str = "cpu", state: Pat
         if scenario == "transfer":
             extractor = accelerated(extractor)
     victim = Victim(scenario, recipe, len(clean.classes), clean.image_shape, extractor, device)
+    if victim.summed:
+        require_trusted(victim, trusted)
+        if trusted is not None and params.data == "pipeline":  # published splits are apart by their indices
+            require_apart(clean, trusted)
+        if params.ensemble:
+            raise InputError(
+                f"ensemble={params.ensemble} counts votes, and a bounded-influence head gives sums; set draws instead"
+            )
     known: tuple[Extractor, ...] = ()
     attackers: tuple[Victim, ...] = (victim,)
     if scenario != "scratch":
@@ -89,13 +99,14 @@ def prepared(params: DrillParams, device: torch.device | str = "cpu", state: Pat
     resumable = {*RESUMABLE, "entropy"} if params.entropy == "os" else {*RESUMABLE}
     own = params.model_dump(exclude=resumable) | {
         "scenario": scenario,
-        "recipe": recipe_of(recipe),
+        "recipe": recipe.model_dump(mode="json") if victim.summed else recipe_of(recipe),
         "attack": repr(attack),
         "trigger": repr(trigger_for(params)) if params.attack in TRIGGERS else None,
         "digests": {
             "raw": clean.digest,
             "test": test.digest,
             "extractor": extractor.digest if extractor else None,
+            "trusted": trusted.digest if victim.summed and trusted is not None else None,
             "known": [net.digest for net in known] if known else params.known,
             "setups": file_digest(Path(params.setups)) if params.setups else None,
             "code": code_digest(type(attack).__module__, "redteam.drill"),
@@ -104,7 +115,10 @@ def prepared(params: DrillParams, device: torch.device | str = "cpu", state: Pat
     digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:12]
     folder = state / f"{params.attack}-{scenario}-{digest}"
     entropy = _entropy(folder, own, params.entropy)
-    return Drill(params, attack, victim, attackers, known, candidates, test, denoiser, budget, entropy, folder)
+    own_trusted = trusted if victim.summed else None
+    return Drill(
+        params, attack, victim, attackers, known, candidates, test, denoiser, budget, entropy, folder, own_trusted
+    )
 
 
 def _sets(params: DrillParams) -> tuple[ImageSet, ImageSet, ImageSet | None, ImageSet | None]:
@@ -124,7 +138,10 @@ def _sets(params: DrillParams) -> tuple[ImageSet, ImageSet, ImageSet | None, Ima
         )
     if params.setups:
         train, test = published_sets(params.data, Path(params.root))
-        return train, test, None, train
+        if params.recipe.get("head") != "bounded-influence":
+            return train, test, None, train
+        beside = trusted_beside(read_setups(Path(params.setups)), train, params.images, params.trusted)
+        return train, test, beside, train
     if params.images < 1:
         raise InputError("--images 0 takes a published set whole, which only --setups does; say how many raw images")
     sets = published(params.data, Path(params.root), params.held_out, params.images, params.split_seed)
@@ -133,7 +150,9 @@ def _sets(params: DrillParams) -> tuple[ImageSet, ImageSet, ImageSet | None, Ima
 
 def _denoiser(params: DrillParams, clean: ImageSet, device: torch.device) -> Denoiser | None:
     """The denoiser where some sigma needs it; made for these images, its schedule reaching every sigma."""
-    if not any(params.sigma):
+    if not any(params.sigma) or not params.denoise:
+        if params.adaptive and not params.denoise:
+            raise InputError("the adaptive attacker crafts through the denoiser; leave --noise-only out")
         return None
     if Path(params.denoiser) == DENOISER and not DENOISER.is_dir():
         raise InputError(f"{DENOISER} does not exist; run `dvc repro denoiser` first, or name one with --denoiser")

@@ -1,25 +1,21 @@
-"""What a drill found: success with its interval, accuracy, and the poisons' size beside what can be certified."""
+"""What a drill found, as JSON and tables: success, accuracy, and the poisons' size beside what can be certified."""
 
 import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import beta
-
-from models.certificate import certify
+from redteam import covered_report
+from redteam.covered import Coverage
 from redteam.drill import Cell, Drill
+from redteam.rows import Row
 from sanitize.errors import InputError
 from sanitize.files import replacing, write_json
 
-LEVEL = 0.95
-CERTIFYING_MODELS = 100
-"""The ensemble whose largest possible radius stands beside the poisons where none was trained."""
+BOUNDED = "bounded-influence"
 NAMES = {
     "frogs": "Poison Frogs",
     "convex": "Convex Polytope",
@@ -31,102 +27,21 @@ NAMES = {
 }
 
 
-@dataclass(frozen=True)
-class Row:
-    """One sigma of a drill, over its targets. Rates in [0, 1]; norms and radii in [0,1] pixel units.
-
-    success with `low` and `high`, its 95 % interval; control: the same without poisons. joint_l2: the median over
-    targets, `joint_l2_least` the least. radius_limit: the largest joint radius that an ensemble of `models` can certify
-    at this sigma, all of them agreeing; radius: the median that it did certify for the targets, if it was made.
-    """
-
-    sigma: float
-    targets: int
-    success: float
-    low: float
-    high: float
-    control: float
-    accuracy: float
-    linf: float
-    l2: float
-    joint_l2: float
-    joint_l2_least: float
-    models: int
-    radius_limit: float
-    radius: float | None
-    craft_seconds: float
-    sanitize_seconds: float
-    train_seconds: float
-
-
-def interval(rates: Sequence[float], level: float = LEVEL) -> tuple[float, float]:
-    """Clopper-Pearson's two-sided interval for the mean of n rates in [0, 1].
-
-    Exact where every rate is 0 or 1 (one image a target). A backdoor's rate is a mean over many images of one poisoned
-    training; trainings are what is independent, so each counts as one trial, and k = sum of rates need not be whole.
-    """
-    n, k = len(rates), float(np.sum(rates))
-    tail = (1 - level) / 2
-    low = float(beta.ppf(tail, k, n - k + 1)) if k > 0 else 0.0
-    high = float(beta.ppf(1 - tail, k + 1, n - k)) if k < n else 1.0
-    return low, high
-
-
-def radius_limit(models: int, sigma: float, alpha: float) -> float:
-    """The joint radius that so many models certify where all agree; 0 at sigma 0, where nothing is certified."""
-    if not sigma:
-        return 0.0
-    _, radius = certify(np.array([[models, 0]]), models, sigma, alpha)
-    return float(radius[0])
-
-
-def rows_of(drill: Drill, cells: list[Cell], radii: dict[float, NDArray[np.float64]]) -> list[Row]:
-    """A row a sigma. radii: by sigma, what an ensemble on the clean set certifies for each attacked test image."""
-    models = drill.params.ensemble or CERTIFYING_MODELS
-    found = []
-    for sigma in drill.params.sigma:
-        own = [cell for cell in cells if cell.sigma == sigma]
-        rates = [cell.success for cell in own]
-        low, high = interval(rates)
-        radius = None
-        if sigma in radii:
-            radius = float(np.median(radii[sigma]))
-        found.append(
-            Row(
-                sigma=sigma,
-                targets=len(own),
-                success=float(np.mean(rates)),
-                low=low,
-                high=high,
-                control=float(np.mean([cell.control for cell in own])),
-                accuracy=float(np.mean([cell.accuracy for cell in own])),
-                linf=max(cell.linf for cell in own),
-                l2=max(cell.l2 for cell in own),
-                joint_l2=float(np.median([cell.joint_l2 for cell in own])),
-                joint_l2_least=min(cell.joint_l2 for cell in own),
-                models=models,
-                radius_limit=radius_limit(models, sigma, drill.params.alpha),
-                radius=radius,
-                craft_seconds=float(np.mean([cell.craft_seconds for cell in own])),
-                sanitize_seconds=float(np.mean([cell.sanitize_seconds for cell in own])),
-                train_seconds=float(np.mean([cell.train_seconds for cell in own])),
-            )
-        )
-    return found
-
-
 def name_of(drill: Drill) -> str:
     """What the drill's reports are called: attack, scenario, data, and what is not the ordinary case."""
     p = drill.params
     parts = [p.attack, drill.victim.scenario, p.data, "" if drill.white_box else "black-box", "adaptive" * p.adaptive]
-    return "-".join(part for part in [*parts, "l2" if p.norm == "l2" else ""] if part)
+    parts += ["l2" if p.norm == "l2" else "", BOUNDED if drill.victim.summed else "", "" if p.denoise else "noise-only"]
+    return "-".join(part for part in parts if part)
 
 
-def summary(drill: Drill, rows: list[Row], cells: list[Cell], images: int) -> dict[str, Any]:
+def summary(
+    drill: Drill, rows: list[Row], cells: list[Cell], images: int, coverage: Sequence[Coverage] = ()
+) -> dict[str, Any]:
     """The drill as JSON: what was done, and what came of it."""
     p = drill.params
     bound = f"{p.epsilon_255:g}/255 l_inf" if p.norm == "linf" else f"{p.epsilon:g} l2"
-    return {
+    content = {
         "attack": p.attack,
         "scenario": drill.victim.scenario,
         "knowledge": "white-box" if drill.white_box else "black-box",
@@ -140,6 +55,10 @@ def summary(drill: Drill, rows: list[Row], cells: list[Cell], images: int) -> di
         "rows": [asdict(row) for row in rows],
         "cells": [asdict(cell) for cell in cells],
     }
+    if not drill.victim.summed:
+        return content
+    how = {"alpha": p.alpha, "denoise": p.denoise, "entropy": drill.entropy.source}
+    return content | how | {"coverage": [asdict(one) for one in coverage]}
 
 
 def write_summary(output: Path, name: str, content: dict[str, Any]) -> None:
@@ -183,6 +102,8 @@ def tables(drills: list[dict[str, Any]]) -> str:
 
 def drill_lines(drill: dict[str, Any]) -> list[str]:
     """One drill's table: two claims side by side, what was measured and what can be certified."""
+    if "coverage" in drill:
+        return covered_report.lines(drill)
     lines = [
         f"{drill['poisons']} poisons in {drill['images']} training images; `{drill['settings']}`.",
         "",
@@ -238,7 +159,7 @@ def as_csv(drills: list[dict[str, Any]]) -> str:
     writer.writerow([*keys, *names])
     for drill in drills:
         for row in drill["rows"]:
-            writer.writerow([*(drill[key] for key in keys), *(_rounded(row[name]) for name in names)])
+            writer.writerow([*(drill[key] for key in keys), *(_rounded(row.get(name)) for name in names)])
     return stream.getvalue()
 
 
@@ -251,7 +172,8 @@ def _certified(row: dict[str, Any]) -> str:
 
 def _heading(drill: dict[str, Any]) -> list[str]:
     knowledge = f"{drill['knowledge']}{', adaptive' if drill['adaptive'] else ''}"
-    return [NAMES[drill["attack"]], drill["scenario"], drill["data"], knowledge, drill["bound"]]
+    scenario = f"{drill['scenario']}, {BOUNDED}" if "coverage" in drill else drill["scenario"]
+    return [NAMES[drill["attack"]], scenario, drill["data"], knowledge, drill["bound"]]
 
 
 def _line(cells: list[str]) -> str:

@@ -12,8 +12,10 @@ from tqdm import tqdm
 from models.certificate import certify
 from models.plan import noise_distance_of
 from models.votes import count_votes
+from redteam.covered import coverages, draws_at
 from redteam.drill import Cell, Drill
-from redteam.report import Row, name_of, rows_of, summary, write_summary
+from redteam.report import name_of, summary, write_summary
+from redteam.rows import Row, rows_of
 from redteam.setups import Setup
 from redteam.sheet import draw_poisons
 from redteam.threat import Backdoor
@@ -79,11 +81,14 @@ def ensembles(drill: Drill, setups: list[Setup]) -> dict[float, NDArray[np.float
 def reported(
     drill: Drill, setups: list[Setup], cells: list[Cell], radii: dict[float, NDArray[np.float64]], output: Path
 ) -> Found:
-    """Tables and pictures of what was found."""
+    """Tables and pictures of what was found; of a bounded-influence head with the certificates beside the attack."""
     if not cells:
         raise InputError("the drill has no target and shows nothing; raise --targets")
-    name, rows = name_of(drill), rows_of(drill, cells, radii)
-    content = summary(drill, rows, cells, len(setups[0].clean))
+    draws = len(setups) * sum(draws_at(drill, sigma) for sigma in drill.params.sigma)
+    with tqdm(total=draws, unit="draw", desc="certificates", disable=not drill.victim.summed) as bar:
+        coverage = coverages(drill, setups, bar.update) if drill.victim.summed else []
+    name, rows = name_of(drill), rows_of(drill, cells, radii, coverage)
+    content = summary(drill, rows, cells, len(setups[0].clean), coverage)
     write_summary(output, name, content)
     picture = output / f"{name}.png"
     draw_poisons(drill, setups, picture)

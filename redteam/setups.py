@@ -96,6 +96,21 @@ def _published_setup(i: int, setup: Published, train: ImageSet, test: ImageSet, 
     return Setup(f"setup-{i:03d}", target, train.take(rows), np.searchsorted(rows, bases))
 
 
+def trusted_beside(setups: list[Published], train: ImageSet, images: int, count: int) -> ImageSet | None:
+    """The last `count` training images that are in no setup's raw set of `images` images; None where none is left.
+
+    A raw set holds of every class images among the first images / K, and bases.
+    """
+    free = np.ones(len(train), dtype=bool)
+    for label in range(len(train.classes)):
+        own = np.flatnonzero(train.labels == label)
+        free[own[: images // len(train.classes) if images else None]] = False
+    for setup in setups:
+        free[[row for row in setup.base_indices if row < len(train)]] = False
+    rows = np.flatnonzero(free)[-count:]
+    return train.take(rows) if len(rows) else None
+
+
 def drawn_targets(clean: ImageSet, test: ImageSet, seed: int) -> list[Setup]:
     """Every test image as a target, in an order that the seed draws, each with a random other class as the intended."""
     generator = np.random.default_rng(seed)

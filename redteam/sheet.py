@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from redteam.drill import Drill
 from redteam.setups import Setup
 from sanitize.preview import AMPLIFIED, draw_sheet
+from sanitize.sanitizer import as_pixels
 
 COLUMNS = 8
 
@@ -33,5 +34,6 @@ def draw_poisons(drill: Drill, setups: list[Setup], path: Path) -> None:
                 lines.setdefault(f"difference ×{AMPLIFIED}", []).append(shown[:each])
             if sigma:
                 raw = poisons.injected(setup.clean).take(poisons.rows[:each])
-                lines.setdefault(f"sanitized\nσ = {sigma:g}", []).append(drill.sanitized(raw, sigma, number))
+                copy = as_pixels(drill.sanitized(raw, sigma, number))
+                lines.setdefault(f"sanitized\nσ = {sigma:g}", []).append(copy)
     draw_sheet([("", [(name, np.concatenate(parts)[:COLUMNS]) for name, parts in lines.items()])], path)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from models.extractors import Extractor, features
 from models.heads import fit_head_of_some
 from models.training import as_tensor, predict_inputs
-from redteam.victims import Victim
+from redteam.victims import Victim, required_extractor
 from sanitize.denoiser import Denoiser
 from sanitize.errors import InputError
 from sanitize.imageset import ImageSet
@@ -81,13 +81,6 @@ def features_of_images(images: Images, victim: Victim, context: Context) -> Tens
     if context.features is not None:
         return context.features(images)
     return features(required_extractor(victim), images, victim.device)
-
-
-def required_extractor(victim: Victim) -> Extractor:
-    """The victim's extractor. InputError if it has none."""
-    if victim.extractor is None:
-        raise InputError(f"scenario {victim.scenario} has no extractor; choose transfer or fine-tune")
-    return victim.extractor
 
 
 def logits_of(network: Extractor, victim: Victim, context: Context) -> Callable[[Images], Tensor]:

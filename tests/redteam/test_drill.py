@@ -17,7 +17,8 @@ from redteam import __main__ as command
 from redteam.drill import Drill
 from redteam.params import checked
 from redteam.prepare import prepared
-from redteam.report import interval, radius_limit, read_summaries
+from redteam.report import read_summaries
+from redteam.rows import interval, radius_limit
 from redteam.run import run_drill
 from sanitize.errors import InputError
 from sanitize.imageset import save_npz

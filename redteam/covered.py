@@ -1,0 +1,180 @@
+"""The certificate beside the attack: whether what the clean set's ensemble certifies for a target covers these poisons.
+
+The clean ensemble's draws give for each attacked test image a label, a radius and a number of images that may be
+rewritten under their own labels (`models.influence`). Poisons are within it if, for some a, the a largest changes are
+among the images that may be rewritten and the rest have a joint norm below the radius that is left beside them: a = 0
+is the radius alone, a = all of them the number alone. Poisons that keep their labels cannot change a covered answer.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.certificate import ABSTAIN
+from models.extractors import features
+from models.influenced import Influenced, influenced
+from models.plan import noise_distance_of
+from models.sums import STEPS, Sides, Sums
+from redteam.drill import Drill
+from redteam.setups import Setup
+from redteam.sources import code_digest
+from redteam.victims import SumsHead, answers_to_features, required_extractor
+from sanitize.files import write_json
+from sanitize.imageset import ImageSet
+
+Tick = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """One target at one sigma, or one backdoor over its asked test images, of which shares and medians are given.
+
+    right: the clean ensemble of `draws` draws certifies the true class, with R alone `radius` ([0,1] pixel units) and
+    `rewritten` images alone. poisons: images that differ from the clean set's, of joint l2 norm `joint_l2`. Covered,
+    the class being true: by_radius (R alone), by_count (the number alone), covered (either, or some of each). success:
+    taken for the intended class by the ensemble on the poisoned set, in the same noise; undefended: by a logistic head
+    on that set as it is. radius_limit: the largest radius that any answer of such an ensemble can have.
+    """
+
+    setup: str
+    sigma: float
+    draws: int
+    poisons: int
+    joint_l2: float
+    right: float
+    radius: float
+    rewritten: float
+    by_radius: float
+    by_count: float
+    covered: float
+    success: float
+    undefended: float
+    radius_limit: float
+
+
+def draws_at(drill: Drill, sigma: float) -> int:
+    """How many draws a clean ensemble has: without noise one says all."""
+    return drill.params.draws if sigma else 1
+
+
+def coverage(drill: Drill, number: int, setup: Setup, sigma: float, tick: Tick = lambda: None) -> Coverage:
+    """What the drill's poisons for this target meet; kept. `tick`: told after every draw."""
+    m, alpha = draws_at(drill, sigma), drill.params.alpha
+    path = drill.state / setup.name / f"covered-{_named(drill, sigma)}.json"
+    if path.is_file():
+        return Coverage(**json.loads(path.read_text()))
+    poisons, _ = drill.poisons(number, setup, sigma)
+    raw = poisons.injected(setup.clean)
+    asked, truth = drill.asked(setup.goal)
+    phi = features(required_extractor(drill.victim), asked, drill.victim.device)
+    before: dict[int, Sums] = {}
+    after: dict[int, Sums] = {}
+    for draw in range(m):
+        for images, sums in ((setup.clean, before), (raw, after)):
+            head = cast(SumsHead, drill.summed(images, sigma, draw).head)
+            sums[draw] = head(phi).numpy().astype(np.int64)
+        tick()
+    certificate, poisoned = (ensemble_of(drill, setup.clean, sums, sigma, m, alpha) for sums in (before, after))
+    norms = changes(setup.clean, raw)
+    right = certificate.label == truth
+    radius, count, either = (right & part for part in within(certificate, norms))
+    undefended = answers_to_features(drill.undefended(raw), phi)
+    intended = setup.goal.intended
+    found = Coverage(
+        setup=setup.name,
+        sigma=sigma,
+        draws=m,
+        poisons=len(norms),
+        joint_l2=_joint(norms),
+        right=float(right.mean()),
+        radius=float(np.median(np.where(right, certificate.radius(), 0.0))),
+        rewritten=float(np.median(np.where(right, certificate.counts("rewritten"), 0))),
+        by_radius=float(radius.mean()),
+        by_count=float(count.mean()),
+        covered=float(either.mean()),
+        success=float(np.mean(poisoned.vote == intended)),
+        undefended=float(np.mean(undefended == intended)),
+        radius_limit=largest_radius(drill, setup.clean, sigma),
+    )
+    write_json(path, asdict(found))
+    return found
+
+
+def ensemble_of(
+    drill: Drill, images: ImageSet, sums: Mapping[int, Sums], sigma: float, m: int, alpha: float
+) -> Influenced:
+    """What m draws of the victim on these images certify; each answer by itself holds with probability 1 - alpha."""
+    sizes = np.bincount(images.labels, minlength=drill.victim.classes).tolist()
+    n = len(next(iter(sums.values())))
+    distance = noise_distance_of(len(images), images.image_shape, sigma)
+    return influenced(sums, m, n, sizes, _sides(drill), sigma, alpha, distance=distance)
+
+
+def changes(clean: ImageSet, poisoned: ImageSet) -> NDArray[np.float64]:
+    """The l2 norm, in [0,1] units, of every changed image's change, the largest first: (k,).
+
+    ValueError unless the sets differ in pixels alone: a label that changed is no rewritten image.
+    """
+    if clean.ids != poisoned.ids or (clean.labels != poisoned.labels).any():
+        raise ValueError("the sets have other ids or labels; only pixels may differ")
+    rows = np.flatnonzero((clean.images != poisoned.images).any(axis=(1, 2, 3)))
+    difference = poisoned.images[rows].astype(np.float64) - clean.images[rows]
+    return np.sort(np.sqrt((difference**2).sum(axis=(1, 2, 3))) / 255)[::-1]
+
+
+def within(
+    certificate: Influenced, norms: NDArray[np.float64]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Whether changes of these norms, the largest first, are within the certificate, (n,) each.
+
+    By the radius alone; by the number of images rewritten alone; by some a of them rewritten and the rest moved.
+    False where nothing is certified.
+    """
+    certified = certificate.label != ABSTAIN
+    by_radius = certified & (_joint(norms) < certificate.radius())
+    by_count = certified & (len(norms) <= certificate.counts("rewritten"))
+    either = by_radius | by_count
+    for a in range(1, min(len(norms), int(certificate.counts("rewritten").max(initial=0)) + 1)):
+        if either[certified].all():
+            break
+        either |= certified & (_joint(norms[a:]) < certificate.radius(rewritten=a))
+    return by_radius, by_count, either
+
+
+def largest_radius(drill: Drill, images: ImageSet, sigma: float) -> float:
+    """The radius where every image of one class has the most influence and all others the least: none is larger."""
+    sizes = np.bincount(images.labels, minlength=drill.victim.classes)
+    most = STEPS * sizes.astype(np.int64)
+    best = np.tile(-most if _sides(drill) == "two" else 0 * most, (len(sizes), 1))
+    np.fill_diagonal(best, most)
+    m = draws_at(drill, sigma)
+    return float(ensemble_of(drill, images, dict.fromkeys(range(m), best), sigma, m, drill.params.alpha).radius().max())
+
+
+def coverages(drill: Drill, setups: Sequence[Setup], tick: Tick = lambda: None) -> list[Coverage]:
+    """Of every target at every sigma, in the order of the cells."""
+    return [
+        coverage(drill, number, setup, sigma, tick)
+        for number, setup in enumerate(setups)
+        for sigma in drill.params.sigma
+    ]
+
+
+def _joint(norms: NDArray[np.float64]) -> float:
+    return float(np.sqrt((norms**2).sum()))
+
+
+def _sides(drill: Drill) -> Sides:
+    return drill.victim.recipe.influence_sides
+
+
+def _named(drill: Drill, sigma: float) -> str:
+    """Sigma, and a digest of what else the certificate depends on."""
+    denoiser = drill.denoiser.digest if drill.denoiser and sigma else ""
+    rest = f"{draws_at(drill, sigma)} {drill.params.alpha} {denoiser} {code_digest('redteam.covered')}"
+    return f"{sigma:g}-{hashlib.sha256(rest.encode()).hexdigest()[:8]}"

@@ -1,0 +1,74 @@
+"""The public part of a bounded-influence head in a drill: made from its trusted images, kept by what made it."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from models.instrument import Instrument, cosine, load_instrument, make_instrument, save_instrument, trusted_features
+from redteam.copies import BATCH
+from redteam.sources import code_digest
+from redteam.victims import Victim, required_extractor
+from sanitize.denoiser import Denoiser
+from sanitize.errors import InputError
+from sanitize.fast import accelerate
+from sanitize.imageset import ImageSet
+from sanitize.overlap import record_of, shared
+
+
+def require_trusted(victim: Victim, trusted: ImageSet | None) -> None:
+    """InputError where the head's form is fitted to trusted images and there are none."""
+    if victim.summed and victim.recipe.influence_form == "instrumental" and (trusted is None or len(trusted) < 2):
+        raise InputError(
+            f"recipe.influence_form='instrumental' is fitted to trusted images, and this drill has "
+            f"{len(trusted) if trusted else 0}; bring data/trusted.npz, hold some out with --held-out, or take "
+            "--recipe influence_form=cosine, which needs none"
+        )
+
+
+def require_apart(raw: ImageSet, trusted: ImageSet) -> None:
+    """InputError where raw images are among the trusted ones, to the bit or as near copies."""
+    own, theirs = (record_of(images.images, images.ids) for images in (raw, trusted))
+    found = shared(own, theirs)
+    if len(found):
+        raise InputError(
+            f"{len(found)} of {len(raw)} raw images are among the trusted ones ({found.in_words(own, theirs)}), and a "
+            "bounded-influence head must depend on none of them; remove them from one side"
+        )
+
+
+def kept_instrument(
+    victim: Victim, trusted: ImageSet | None, sigma: float, denoiser: Denoiser | None, root: Path
+) -> Instrument:
+    """The victim's instrument at this sigma, from trusted images alone, under public noise; made once below `root`."""
+    recipe, extractor = victim.recipe, required_extractor(victim)
+    require_trusted(victim, trusted)
+    if recipe.influence_form == "cosine" or trusted is None:
+        return cosine(recipe.influence_sides)
+    content = {
+        "trusted": trusted.digest,
+        "extractor": extractor.digest,
+        "denoiser": denoiser.digest if sigma and denoiser else None,
+        "sigma": sigma,
+        "recipe": recipe.model_dump(mode="json", include={f for f in type(recipe).model_fields if "influence_" in f}),
+        "code": code_digest("redteam.instruments"),
+    }
+    folder = root / hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+    for path in folder.glob("*.safetensors"):
+        return load_instrument(path, path.stem)
+    fast = accelerate(denoiser, sigma, BATCH, len(trusted) * recipe.influence_copies) if sigma and denoiser else None
+    psi, phi = trusted_features(
+        extractor,
+        trusted,
+        sigma,
+        denoiser,
+        recipe.influence_copies,
+        denoise=fast,
+        batch=BATCH,
+        device=victim.device,
+    )
+    made = make_instrument(
+        psi, phi, ridge=recipe.influence_ridge, quantile=recipe.influence_clip, sides=recipe.influence_sides
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    save_instrument(made, folder / f"{made.digest}.safetensors")
+    return made
