@@ -9,8 +9,8 @@ votes see each sanitized copy through a twin of the extractor that was distilled
 
 A bound takes the draws that there are, --m of them and --denoised-m, at alpha = .001 per test image, less the distance
 of the noise that was drawn from the ideal one. `page`: the radius by Hoeffding's inequality and the largest slope,
-`sharper`: by a Chernoff bound a class and the isoperimetric bound (`models.influence`). Lambda and the clip's quantile
-are chosen, for each sigma and one- and two-sided clips apart, by the mean certified accuracy over the table's columns
+`sharper`: by a Chernoff bound a class and the isoperimetric bound (`models.influence`). Lambda and the clip
+are chosen, for each sigma and each form of clip apart, by the mean certified accuracy over the table's columns
 on images that are in neither raw nor test. The features of every draw are kept in --scratch (10 GB at most): a run that
 was interrupted goes on there.
 """
@@ -25,12 +25,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.frontier_votes import kept
 from benchmarks.influence_picture import draw_picture
 from benchmarks.influence_rivals import ALPHA, neighbour_rows, partition_rows, rounded, share, vote_row
 from benchmarks.influence_sets import FULL, QUICK, Copies, Sets, cifar_sets, fashion_sets
+from benchmarks.influence_threshold import Thresholded
 from benchmarks.record import flags, record, results
 from benchmarks.transfer import resumed
 from models.certificate import Ints, certified_accuracy
@@ -45,16 +47,24 @@ from sanitize.denoiser import Denoiser, load_denoiser
 RADII = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 12.4, 17.4)
 COUNTS = (1, 5, 12, 25, 50, 100)
 RIDGES = (0.05, 0.25, 1.0, 4.0)
-QUANTILES = (0.6, 0.8, 0.95)
-SIDES: tuple[Sides, ...] = ("one", "two")
+FORMS: dict[str, tuple[tuple[float | None, float], ...]] = {
+    "one-sided": ((None, 0.6), (None, 0.8), (None, 0.95)),
+    "two-sided": ((None, 0.6), (None, 0.8), (None, 0.95)),
+    "threshold": ((0.7, 0.95), (0.85, 0.97), (0.9, 0.97), (0.93, 0.99)),
+}
+"""The clips: from 0 or minus the quantile up to the quantile that is named; from one quantile to another."""
 PUBLIC_COPIES = 3
 
 
-def answers(sums: Mapping[int, Sums], sets: Sets, sizes: Ints, sides: Sides, sigma: float) -> Influenced:
+def sides_of(form: str) -> Sides:
+    return "two" if form == "two-sided" else "one"
+
+
+def answers(sums: Mapping[int, Sums], sets: Sets, form: str, sigma: float) -> Influenced:
     """What the sums of all their draws come to."""
     distance = noise_distance_of(len(sets.raw), sets.raw.image_shape, sigma) if sigma else 0.0
     n = len(next(iter(sums.values())))
-    return influenced(sums, len(sums), n, sizes.tolist(), sides, sigma, ALPHA, distance=distance)
+    return influenced(sums, len(sums), n, sets.sizes.tolist(), sides_of(form), sigma, ALPHA, distance=distance)
 
 
 def figures(found: Influenced, truth: Ints) -> dict[str, Any]:
@@ -70,48 +80,49 @@ def figures(found: Influenced, truth: Ints) -> dict[str, Any]:
 
 def by_the_page(found: Influenced, m: int, truth: Ints) -> list[float]:
     """Certified accuracy at RADII by `score_margins` and `radius_left`."""
-    distance = 0.0  # as on the page
-    label, margin = score_margins(
-        found.scores, found.class_sizes, found.width, m, ALPHA, low=found.low, distance=distance
-    )
+    label, margin = score_margins(found.scores, found.class_sizes, found.width, m, ALPHA, low=found.low)
     radius = radius_left(label, margin, found.class_sizes, found.width, 1.0, found.sigma)
     return rounded(certified_accuracy(label, radius, truth, RADII))
 
 
-def chosen(sets: Sets, copies: Copies, m: int, sides: Sides, copied: int) -> tuple[Instrument, dict[str, Any]]:
-    """The instrument whose lambda and quantile serve the tuning images best, and their figures there.
+def instrument_of(
+    psi: NDArray[np.float32], phi: NDArray[np.float32], form: str, ridge: float, clip: tuple[float | None, float]
+) -> Instrument:
+    """From the moments' features of several copies (psi) and clean (phi)."""
+    threshold, quantile = clip
+    every = np.tile(phi, (len(psi) // len(phi), 1))
+    made = make_instrument(psi, every, ridge=ridge, quantile=quantile, sides=sides_of(form))
+    return made if threshold is None else Thresholded(**vars(made), threshold=threshold)
+
+
+def chosen(sets: Sets, copies: Copies, m: int, form: str, copied: int) -> tuple[Instrument, dict[str, Any]]:
+    """The instrument whose lambda and clip serve the tuning images best, and what was tried.
 
     The tuning images' sums are scaled to the raw set's class sizes, and taken for those of m draws.
     """
     public = copies.public(copied)
-    phi = features(sets.extractor, sets.moments.images).numpy()
-    asked = features(sets.extractor, sets.tuned_test.images)
-    times = len(public["tuned"]) // len(sets.tuned_raw)
-    labels = np.tile(sets.tuned_raw.labels, times)
-    own = np.bincount(labels, minlength=len(sets.sizes))
+    phi, asked = (features(sets.extractor, i.images) for i in (sets.moments, sets.tuned_test))
+    labels = np.tile(sets.tuned_raw.labels, len(public["tuned"]) // len(sets.tuned_raw))
+    own = np.maximum(np.bincount(labels, minlength=len(sets.sizes)), 1)
     tried = []
-    for ridge, quantile in product(RIDGES, QUANTILES):
-        psi = public["moments"].astype(np.float32)
-        made = make_instrument(
-            psi, np.tile(phi, (len(psi) // len(phi), 1)), ridge=ridge, quantile=quantile, sides=sides
-        )
+    for ridge, clip in product(RIDGES, FORMS[form]):
+        made = instrument_of(public["moments"].astype(np.float32), phi.numpy(), form, ridge, clip)
         sums = made.class_sums(Features(torch.from_numpy(public["tuned"])), labels, len(own), asked)
-        scaled = np.rint(sums * (sets.sizes / np.maximum(own, 1))).astype(np.int64)
-        found = answers(dict.fromkeys(range(m), scaled), sets, sets.sizes, sides, copies.sigma)
-        of = figures(found, sets.tuned_test.labels)
+        scaled = np.rint(sums * (sets.sizes / own)).astype(np.int64)
+        of = figures(answers(dict.fromkeys(range(m), scaled), sets, form, copies.sigma), sets.tuned_test.labels)
         columns = of["certified"][1:] if copies.sigma else [*of["rewritten"], *of["relabelled"]]
-        facts = {"ridge": ridge, "quantile": quantile, "mean": round(float(np.mean(columns)), 4)}
-        tried.append((facts["mean"], made, facts))
-    _, made, facts = max(tried, key=lambda one: one[0])
-    return made, {"ridge": facts["ridge"], "quantile": facts["quantile"], "tried": [of for _, _, of in tried]}
+        tried.append((float(np.mean(columns)), made, ridge, clip))
+    _, made, ridge, clip = max(tried, key=lambda one: one[0])
+    seen = [{"lambda": r, "clip": c, "mean": round(mean, 4)} for mean, _, r, c in tried]
+    return made, {"lambda": ridge, "clip": clip, "tried": seen}
 
 
 def influence_rows(sets: Sets, copies: Copies, entropy: bytes, m: int, copied: int, bar: tqdm) -> list[dict[str, Any]]:
-    """One- and two-sided, at one sigma."""
+    """Every form of clip, at one sigma."""
     m = m if copies.sigma else 1
     rows = []
-    for sides in SIDES:
-        instrument, facts = chosen(sets, copies, m, sides, copied)
+    for form in FORMS:
+        instrument, facts = chosen(sets, copies, m, form, copied)
         sums, seconds = {}, []
         for draw in range(m):
             psi, took = copies.draw(entropy, draw)
@@ -121,8 +132,8 @@ def influence_rows(sets: Sets, copies: Copies, entropy: bytes, m: int, copied: i
             seconds.append(took)
             bar.update()
         started = perf_counter()
-        found = answers(sums, sets, sets.sizes, sides, copies.sigma)
-        row = {"head": "influence", "sigma": copies.sigma, "sides": sides, "m": m, **facts}
+        found = answers(sums, sets, form, copies.sigma)
+        row = {"head": "influence", "sigma": copies.sigma, "form": form, "m": m, **facts}
         row |= figures(found, sets.test.labels)
         if copies.sigma:
             row["page"] = by_the_page(found, m, sets.test.labels)
@@ -142,12 +153,12 @@ def measured(args: argparse.Namespace, sets: Sets, denoiser: Denoiser | None, en
         ways.append(("denoised", denoiser, args.denoised_sigma, args.denoised_m, lambda _: 0, 1))
     rows = []
     for way, removing, sigmas, m, votes, copied in ways:
-        total = sum(len(SIDES) * (m if s else 1) + votes(s) for s in sigmas)
+        total = sum(len(FORMS) * (m if s else 1) + votes(s) for s in sigmas)
         with tqdm(total=total, desc=f"draws, {way}", unit="draw", mininterval=5) as bar:
             for sigma in sigmas:
                 folder = scratch / f"{way.replace(' ', '-')}-{sigma:g}"
                 folder.mkdir(parents=True, exist_ok=True)
-                copies = Copies(sets, sigma, removing, args.set == "cifar10" and sigma in args.pooled, folder)
+                copies = Copies(sets, sigma, removing, args.set == "cifar10", folder)
                 found = influence_rows(sets, copies, entropy, m, copied, bar)
                 if votes(sigma):
                     drawn = []
@@ -181,8 +192,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def words(row: dict[str, Any]) -> str:
     """What a row is of."""
-    named = ("k = {k}", "σ = {sigma:g}", "{way}", "{sides}-sided", "m = {m}", "{share:.1%} near")
-    keys = ("k", "sigma", "way", "sides", "m", "share")
+    named = ("k = {k}", "σ = {sigma:g}", "{way}", "{form}", "m = {m}", "{share:.1%} near")
+    keys = ("k", "sigma", "way", "form", "m", "share")
     return ", ".join([row["head"], *(form.format(**row) for form, key in zip(named, keys, strict=True) if key in row)])
 
 
@@ -199,13 +210,6 @@ def main() -> None:
     parser.add_argument("--denoised-m", type=int, default=5, help="denoised draws at each sigma (default 5)")
     parser.add_argument("--votes-sigma", type=float, nargs="+", default=[0.5, 2.0])
     parser.add_argument("--votes-m", type=int, default=100, help="votes at each of them (default 100)")
-    parser.add_argument(
-        "--pooled",
-        type=float,
-        nargs="*",
-        default=[0.5, 1.0, 2.0],
-        help="cifar10: sigmas at which the twin sees 16 x 16 pixels",
-    )
     parser.add_argument("--scratch", type=Path, default=Path(".cache/influence"), help="keeps every draw's features")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -225,7 +229,6 @@ def main() -> None:
         "set": args.set, "unseen": args.unseen, "alpha": ALPHA, "raw_digest": sets.raw.digest,
         "test_digest": sets.test.digest, "extractor_digest": sets.extractor.digest, "sizes": vars(size),
         "raw_images": len(sets.raw), "test_images": len(sets.test), "class_sizes": sets.sizes.tolist(),
-        "pooled": args.pooled,
     }  # fmt: skip
     entropy = resumed(scratch, settings)
     clean = sets.asked

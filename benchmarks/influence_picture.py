@@ -25,7 +25,7 @@ def draw_picture(
     colour = {sigma: f"C{i}" for i, sigma in enumerate(sorted({row["sigma"] for row in rows}))}
     radii = np.geomspace(0.05, REACH, 400)
     for row in rows:
-        if "curve" not in row or row.get("sides") == "two":
+        if "curve" not in row or row.get("form", "threshold") != "threshold":
             continue
         heights = certified_accuracy(*row["curve"], truth, radii)
         votes = row["head"] == "votes"
@@ -39,10 +39,10 @@ def draw_picture(
     by_radius.set_ylabel("certified accuracy")
     images = np.arange(MOST + 1)
     for row in rows:
-        if row.get("sides") != "two" or row["way"] == "denoised":
+        if row.get("form") != "threshold" or row["way"] == "denoised":
             continue
         heights = certified_accuracy(*row["counts"]["relabelled"], truth, images - 0.5)
-        label = f"influence, two-sided, σ = {row['sigma']:g}"
+        label = f"influence, σ = {row['sigma']:g}"
         by_count.plot(images, heights, color=colour[row["sigma"]], label=label)
     marks = {"DPA": "s", "ROE": "o", "kNN": "^", "rNN": "v"}
     for head, mark in marks.items():
