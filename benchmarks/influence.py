@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.frontier_votes import kept
-from benchmarks.influence_picture import draw_picture
 from benchmarks.influence_rivals import ALPHA, neighbour_rows, partition_rows, rounded, share, vote_row
 from benchmarks.influence_sets import FULL, QUICK, Copies, Sets, cifar_sets, fashion_sets
+from benchmarks.influence_shown import COUNTS, RADII, draw_picture, table
 from benchmarks.influence_threshold import Thresholded
 from benchmarks.record import flags, record, results
 from benchmarks.transfer import resumed
@@ -44,8 +44,6 @@ from models.plan import noise_distance_of
 from sanitize import errors
 from sanitize.denoiser import Denoiser, load_denoiser
 
-RADII = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 12.4, 17.4)
-COUNTS = (1, 5, 12, 25, 50, 100)
 RIDGES = (0.05, 0.25, 1.0, 4.0)
 FORMS: dict[str, tuple[tuple[float | None, float], ...]] = {
     "one-sided": ((None, 0.6), (None, 0.8), (None, 0.95)),
@@ -144,7 +142,9 @@ def influence_rows(sets: Sets, copies: Copies, entropy: bytes, m: int, copied: i
     return rows
 
 
-def measured(args: argparse.Namespace, sets: Sets, denoiser: Denoiser | None, entropy: bytes, scratch: Path):
+def measured(
+    args: argparse.Namespace, sets: Sets, denoiser: Denoiser | None, entropy: bytes, scratch: Path
+) -> list[dict[str, Any]]:
     """The rows of votes and influences: the noise left in, then denoised."""
     ways: list[tuple[str, Denoiser | None, Sequence[float], int, Callable[[float], int], int]] = [
         ("noise only", None, args.sigma, args.m, lambda s: args.votes_m if s in args.votes_sigma else 0, PUBLIC_COPIES)
@@ -169,32 +169,6 @@ def measured(args: argparse.Namespace, sets: Sets, denoiser: Denoiser | None, en
                 rows += [{"way": way if sigma else "clean"} | row for row in found]
                 print(table(rows[-len(found) :]), flush=True)
     return rows
-
-
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown: by radius where there is one, and by images changed at will where these are known."""
-    lines = []
-    for title, names, known in (
-        ("certified at R, sharper bound (page's)", [f"{r:g}" for r in RADII], "certified"),
-        ("certified at images rewritten / relabelled", [f"{a}" for a in COUNTS], "rewritten"),
-    ):
-        shown = [row for row in rows if known in row]
-        if not shown:
-            continue
-        lines += [f"\n| {title} | accuracy | {' | '.join(names)} | seconds |", "|---" * (len(names) + 3) + "|"]
-        for row in shown:
-            other = row.get("page" if known == "certified" else "relabelled", [None] * len(names))
-            cells = [f"{a:.3f}" + ("" if b is None else f" ({b:.3f})") for a, b in zip(row[known], other, strict=True)]
-            seconds = f"{row.get('draw_seconds', 0) * row.get('m', 0) + row['certify_seconds']:.0f}"
-            lines.append(f"| {words(row)} | {row['accuracy']:.3f} | {' | '.join(cells)} | {seconds} |")
-    return "\n".join(lines)
-
-
-def words(row: dict[str, Any]) -> str:
-    """What a row is of."""
-    named = ("k = {k}", "σ = {sigma:g}", "{way}", "{form}", "m = {m}", "{share:.1%} near")
-    keys = ("k", "sigma", "way", "form", "m", "share")
-    return ", ".join([row["head"], *(form.format(**row) for form, key in zip(named, keys, strict=True) if key in row)])
 
 
 def main() -> None:
@@ -236,7 +210,7 @@ def main() -> None:
     rows = measured(args, sets, denoiser, entropy, scratch)
     rivals = partition_rows(sets, COUNTS) + neighbour_rows(sets, COUNTS)
     print(table(rivals))
-    draw_picture(args.set, rows, rivals, COUNTS, sets.test.labels, results(args) / f"{name}.png")
+    draw_picture(args.set, rows, rivals, sets.test.labels, results(args) / f"{name}.png")
     hidden = ("curve", "counts")
     record(
         name,
