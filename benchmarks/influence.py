@@ -7,7 +7,7 @@ The same raw and test images and the same features for all of them (`benchmarks.
 votes see each sanitized copy through a twin of the extractor that was distilled on noised trusted images, and with
 --denoiser also through the extractor itself, on copies that were denoised. Clean test images go through the extractor.
 
-A bound takes the draws that there are, --m of them and --denoised-m, at alpha = .001 per test image, less the distance
+A bound takes the draws that there are (--m, --denoised-m), at alpha = .001 per test image, less the distance
 of the noise that was drawn from the ideal one. `page`: the radius by Hoeffding's inequality and the largest slope,
 `sharper`: by a Chernoff bound a class and the isoperimetric bound (`models.influence`). Lambda and the clip
 are chosen, for each sigma and each form of clip apart, by the mean certified accuracy over the table's columns
@@ -16,7 +16,7 @@ was interrupted goes on there.
 """
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -43,6 +43,7 @@ from models.instrument import Features, Instrument, Sides, Sums, make_instrument
 from models.plan import noise_distance_of
 from sanitize import errors
 from sanitize.denoiser import Denoiser, load_denoiser
+from sanitize.errors import InputError
 
 RIDGES = (0.05, 0.25, 1.0, 4.0)
 FORMS: dict[str, tuple[tuple[float | None, float], ...]] = {
@@ -146,26 +147,28 @@ def measured(
     args: argparse.Namespace, sets: Sets, denoiser: Denoiser | None, entropy: bytes, scratch: Path
 ) -> list[dict[str, Any]]:
     """The rows of votes and influences: the noise left in, then denoised."""
-    ways: list[tuple[str, Denoiser | None, Sequence[float], int, Callable[[float], int], int]] = [
-        ("noise only", None, args.sigma, args.m, lambda s: args.votes_m if s in args.votes_sigma else 0, PUBLIC_COPIES)
+    drawn = dict(zip(args.sigma, args.m, strict=True))
+    votes = dict.fromkeys(args.votes_sigma, args.votes_m)
+    ways: list[tuple[str, Denoiser | None, dict[float, int], dict[float, int], int]] = [
+        ("noise only", None, drawn, votes, PUBLIC_COPIES)
     ]
     if denoiser:
-        ways.append(("denoised", denoiser, args.denoised_sigma, args.denoised_m, lambda _: 0, 1))
+        ways.append(("denoised", denoiser, dict.fromkeys(args.denoised_sigma, args.denoised_m), {}, 1))
     rows = []
-    for way, removing, sigmas, m, votes, copied in ways:
-        total = sum(len(FORMS) * (m if s else 1) + votes(s) for s in sigmas)
+    for way, removing, ms, cast, copied in ways:
+        total = sum(len(FORMS) * (m if s else 1) + cast.get(s, 0) for s, m in ms.items())
         with tqdm(total=total, desc=f"draws, {way}", unit="draw", mininterval=5) as bar:
-            for sigma in sigmas:
+            for sigma, m in ms.items():
                 folder = scratch / f"{way.replace(' ', '-')}-{sigma:g}"
                 folder.mkdir(parents=True, exist_ok=True)
                 copies = Copies(sets, sigma, removing, args.set == "cifar10", folder)
                 found = influence_rows(sets, copies, entropy, m, copied, bar)
-                if votes(sigma):
-                    drawn = []
-                    for draw in range(votes(sigma)):
-                        drawn.append(copies.draw(entropy, draw)[0])
+                if sigma in cast:
+                    every = []
+                    for draw in range(cast[sigma]):
+                        every.append(copies.draw(entropy, draw)[0])
                         bar.update()
-                    found.append(vote_row(sets, drawn, sigma, RADII))
+                    found.append(vote_row(sets, every, sigma, RADII))
                 rows += [{"way": way if sigma else "clean"} | row for row in found]
                 print(table(rows[-len(found) :]), flush=True)
     return rows
@@ -179,7 +182,7 @@ def main() -> None:
     parser.add_argument("--denoiser", type=Path, help="a diffusers directory; measures denoised copies as well")
     parser.add_argument("--unseen", action="store_true", help="fashion-mnist: an extractor of the five other classes")
     parser.add_argument("--sigma", type=float, nargs="+", default=[0.0, 0.1, 0.25, 0.5, 1.0, 2.0])
-    parser.add_argument("--m", type=int, default=20, help="draws at each sigma (default 20)")
+    parser.add_argument("--m", type=int, nargs="+", default=[20], help="draws, for all sigmas or each (default 20)")
     parser.add_argument("--denoised-sigma", type=float, nargs="+", default=[0.25, 1.0])
     parser.add_argument("--denoised-m", type=int, default=5, help="denoised draws at each sigma (default 5)")
     parser.add_argument("--votes-sigma", type=float, nargs="+", default=[0.5, 2.0])
@@ -189,8 +192,11 @@ def main() -> None:
     torch.set_num_threads(1)
     size = (QUICK if args.quick else FULL)[args.set]
     if args.quick:
-        args.sigma, args.votes_sigma, args.m, args.votes_m = [0.0, args.sigma[-1]], args.sigma[-1:], 2, 12
+        args.sigma, args.votes_sigma, args.m, args.votes_m = [0.0, args.sigma[-1]], args.sigma[-1:], [2], 12
         args.denoised_sigma, args.denoised_m = args.denoised_sigma[:1], 1
+    args.m = args.m * len(args.sigma) if len(args.m) == 1 else args.m
+    if len(args.m) != len(args.sigma):
+        raise InputError(f"--m has {len(args.m)} numbers for {len(args.sigma)} sigmas; give one, or one for each")
     sets = (
         cifar_sets(args.root, args.extractor, size)
         if args.set == "cifar10"
