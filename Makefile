@@ -109,7 +109,7 @@ bench: setup ## the claims in the README, measured again (hours); says what it l
 	$(call claim,PUBLISHED EXTRACTOR,frontiers --data cifar10 --root $(PUBLISHED) --extractor $(EXTRACTOR) --sigma .5 .75 1 1.5)
 	$(call claim,PUBLISHED,influence --set fashion-mnist --root $(PUBLISHED) --m 12 --votes-sigma 2)
 	$(call claim,PUBLISHED,influence --set fashion-mnist --root $(PUBLISHED) --unseen --m 12 --votes-sigma 2)
-	$(call claim,PUBLISHED CIFAR_DENOISER EXTRACTOR,influence --set cifar10 $(CIFAR))
+	$(call claim,PUBLISHED CIFAR_DENOISER EXTRACTOR,influence --set cifar10 $(CIFAR) --m 20 20 20 20 20 100 --votes-sigma 2)
 	$(call claim,PUBLISHED CIFAR_DENOISER EXTRACTOR,transfer $(CIFAR))
 	$(call claim,PUBLISHED CIFAR_DENOISER EXTRACTOR DEEPER,transfer_steps $(CIFAR) --deeper $(DEEPER))
 	$(call claim,EXTRACTOR,crafting --extractor $(EXTRACTOR))
