@@ -16,6 +16,7 @@ was interrupted goes on there.
 """
 
 import argparse
+import json
 from collections.abc import Mapping
 from functools import partial
 from itertools import product
@@ -44,6 +45,7 @@ from models.plan import noise_distance_of
 from sanitize import errors
 from sanitize.denoiser import Denoiser, load_denoiser
 from sanitize.errors import InputError
+from sanitize.files import write_json
 
 RIDGES = (0.05, 0.25, 1.0, 4.0)
 FORMS: dict[str, tuple[tuple[float | None, float], ...]] = {
@@ -101,19 +103,24 @@ def chosen(sets: Sets, copies: Copies, m: int, form: str, copied: int) -> tuple[
     """
     public = copies.public(copied)
     phi, asked = (features(sets.extractor, i.images) for i in (sets.moments, sets.tuned_test))
-    labels = np.tile(sets.tuned_raw.labels, len(public["tuned"]) // len(sets.tuned_raw))
+    make = partial(instrument_of, public["moments"].astype(np.float32), phi.numpy(), form)
+    tuned, truth = Features(torch.from_numpy(public["tuned"])), sets.tuned_test.labels
+    labels = np.tile(sets.tuned_raw.labels, len(tuned.rows) // len(sets.tuned_raw))
     own = np.maximum(np.bincount(labels, minlength=len(sets.sizes)), 1)
-    tried = []
-    for ridge, clip in product(RIDGES, FORMS[form]):
-        made = instrument_of(public["moments"].astype(np.float32), phi.numpy(), form, ridge, clip)
-        sums = made.class_sums(Features(torch.from_numpy(public["tuned"])), labels, len(own), asked)
+
+    def mean(ridge: float, clip: tuple[float | None, float]) -> float:
+        sums = make(ridge, clip).class_sums(tuned, labels, len(own), asked)
         scaled = np.rint(sums * (sets.sizes / own)).astype(np.int64)
-        of = figures(answers(dict.fromkeys(range(m), scaled), sets, form, copies.sigma), sets.tuned_test.labels)
-        columns = of["certified"][1:] if copies.sigma else [*of["rewritten"], *of["relabelled"]]
-        tried.append((float(np.mean(columns)), made, ridge, clip))
-    _, made, ridge, clip = max(tried, key=lambda one: one[0])
-    seen = [{"lambda": r, "clip": c, "mean": round(mean, 4)} for mean, _, r, c in tried]
-    return made, {"lambda": ridge, "clip": clip, "tried": seen}
+        of = figures(answers(dict.fromkeys(range(m), scaled), sets, form, copies.sigma), truth)
+        return float(np.mean(of["certified"][1:] if copies.sigma else [*of["rewritten"], *of["relabelled"]]))
+
+    grid, path = list(product(RIDGES, FORMS[form])), copies.folder / f"tried-{form}-{m}.json"
+    if not path.is_file():
+        write_json(path, [{"lambda": r, "clip": c, "mean": round(mean(r, c), 4)} for r, c in grid])
+    tried = json.loads(path.read_text())
+    best = max(range(len(grid)), key=lambda i: tried[i]["mean"])
+    ridge, clip = grid[best]
+    return make(ridge, clip), {"lambda": ridge, "clip": clip, "tried": tried}
 
 
 def influence_rows(sets: Sets, copies: Copies, entropy: bytes, m: int, copied: int, bar: tqdm) -> list[dict[str, Any]]:
@@ -206,7 +213,8 @@ def main() -> None:
     name = f"influence-{args.set}{'-unseen' if args.unseen else ''}"
     scratch = args.scratch / f"{name}{'-quick' if args.quick else ''}"
     settings = {
-        "set": args.set, "unseen": args.unseen, "alpha": ALPHA, "raw_digest": sets.raw.digest,
+        "set": args.set, "lambdas": list(RIDGES), "clips": {form: [list(c) for c in of] for form, of in FORMS.items()},
+        "unseen": args.unseen, "alpha": ALPHA, "raw_digest": sets.raw.digest,
         "test_digest": sets.test.digest, "extractor_digest": sets.extractor.digest, "sizes": vars(size),
         "raw_images": len(sets.raw), "test_images": len(sets.test), "class_sizes": sets.sizes.tolist(),
     }  # fmt: skip
