@@ -9,7 +9,7 @@ votes see each sanitized copy through a twin of the extractor that was distilled
 
 A bound takes the draws that there are (--m, --denoised-m), at alpha = .001 per test image, less the distance of the
 noise that was drawn from the ideal one. `page`: radii by Hoeffding's inequality and the largest slope; `certified`: by
-a Chernoff bound for each class and the isoperimetric bound (`models.influence`). Lambda and the clip are chosen, for each
+a Chernoff bound for each class and the isoperimetric bound (`models.influence`). Lambda and clip are chosen, for each
 sigma and each form of clip apart, by the mean certified accuracy over the table's columns on images that are in neither
 raw nor test. Which sigma is best at a radius is seen after the fact, on the test images: a guide, no certificate.
 
