@@ -1,5 +1,6 @@
 """What Deep Partition Aggregation and Run-Off Election certify on the same images, models and blocks, without noise."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ LEAST_IMAGES = 8
 """A block of fewer, on average, is not tried."""
 
 
-def rivals_of(task: Task, ks: list[int], seeds: int) -> list[dict[str, Any]]:
-    """A row a model, k and defence: the certified accuracy for each number of images rewritten at will (FREES).
+def rivals_of(task: Task, ks: list[int], seeds: int, frees: Sequence[int] = FREES) -> list[dict[str, Any]]:
+    """A row a model, k and defence: the certified accuracy for each number of images rewritten at will (frees).
 
     Blocks are by id, as ours: a rewritten image costs one. With blocks by content, as published, it costs two where it
     changes blocks. `cost` is in trainings of the whole raw set: 1 as published. Where models depend on a seed, a member
@@ -35,11 +36,11 @@ def rivals_of(task: Task, ks: list[int], seeds: int) -> list[dict[str, Any]]:
         for name, head in task.heads.items():
             found, asked = features[name]
             logits = block_logits(found, labels, blocks, k, asked, classes, head.kind, head.l2)
-            rows += levels(task, name, k, 1, logits)
+            rows += levels(task, name, k, 1, logits, frees)
         for name, recipe in task.recipes.items():
             every = trained_logits(task, [task.raw.images] * seeds, blocks, k, recipe, list(range(seeds)))
-            rows += levels(task, name, k, 1, every[0])
-            rows += levels(task, name, k, seeds, mean_probability(every))
+            rows += levels(task, name, k, 1, every[0], frees)
+            rows += levels(task, name, k, seeds, mean_probability(every), frees)
     return rows
 
 
@@ -50,13 +51,15 @@ def mean_probability(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return shares
 
 
-def levels(task: Task, model: str, k: int, cost: int, logits: NDArray[np.float32]) -> list[dict[str, Any]]:
+def levels(
+    task: Task, model: str, k: int, cost: int, logits: NDArray[np.float32], frees: Sequence[int] = FREES
+) -> list[dict[str, Any]]:
     """The rows of both defences, from their members' logits (k, n_test, K)."""
     votes = dict(enumerate(votes_of(logits).astype(np.int64)))
     counts = count_votes(votes, k, len(task.test), len(task.test.classes))
     rows = []
     for defence, (label, tolerated) in (("DPA", aggregated(counts)), ("ROE", run_off(logits))):
         right = label == task.test.labels
-        at = {str(a): round(float((right & (tolerated >= a)).mean()), 4) for a in FREES}
+        at = {str(a): round(float((right & (tolerated >= a)).mean()), 4) for a in frees}
         rows.append({"defence": defence, "model": model, "k": k, "cost": cost, "certified": at})
     return rows

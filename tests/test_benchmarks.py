@@ -24,6 +24,10 @@ ARGUMENTS = {
         "--data cifar10 --root published --extractor extractor",
     ],
     "image_sets": ["--set cifar10 --root published --denoiser cifar-denoiser"],
+    "influence": [
+        "--set cifar10 --root published --denoiser cifar-denoiser --extractor extractor",
+        "--set fashion-mnist --root published --unseen",
+    ],
     "memory": ["--denoiser denoiser"],
     "redteam": [
         "--root published --setups setups.json --denoiser cifar-denoiser --extractor extractor --deeper deeper "
