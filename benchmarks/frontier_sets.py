@@ -18,6 +18,7 @@ from torch import Tensor
 
 from benchmarks import fashion, transfer
 from models.classifiers import features_of
+from models.distil import distilled
 from models.extractors import Extractor, accelerated, features, load_extractor, require_fits
 from models.heads import HeadKind
 from models.params import TrainParams
@@ -85,7 +86,7 @@ def body_of(extractor: Extractor) -> Body:
 def twin(extractor: Extractor, trusted: ImageSet, epochs: int, sigma: float) -> Body:
     """The extractor's twin for images with noise of `sigma` left in."""
     copied, wanted = public_copy(trusted, sigma), features(extractor, trusted.images)
-    network = transfer.distilled(extractor, copied, wanted, epochs, "cpu", f"twin, σ={sigma:g}")
+    network = distilled(extractor, copied, wanted, epochs, "cpu", f"twin, σ={sigma:g}")
     return body_of(accelerated(Extractor(network, extractor.head, extractor.image_shape, extractor.digest)))
 
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from benchmarks.fashion import SPLIT_SEED
 from benchmarks.frontier_votes import kept
-from benchmarks.transfer import distilled
+from models.distil import distilled
 from models.extractors import Extractor, accelerated, features, load_extractor, require_fits
 from models.instrument import PUBLIC_ENTROPY
 from sanitize.denoiser import Denoiser

@@ -69,7 +69,6 @@ VARIANTS = (
 )
 WAYS = ("denoised", "noise only")
 TIMED = ("sanitize", "noise", "features", "heads")
-DISTILL_RATE = 2e-3
 
 
 @dataclass(frozen=True)

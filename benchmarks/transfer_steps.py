@@ -18,7 +18,8 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from benchmarks.record import flags, record, results
-from benchmarks.transfer import BATCH, WAYS, Sanitizer, fast_arithmetic
+from benchmarks.transfer import BATCH, WAYS, Sanitizer
+from models.distil import fast_arithmetic
 from models.extractors import CifarResNet, accelerated, features, load_extractor, require_fits
 from models.heads import fit_head
 from models.training import as_tensor
