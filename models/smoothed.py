@@ -106,9 +106,13 @@ class SmoothedClassifier:
         these networks. An ensemble that is not certifiable answers by plurality, with radius 0.
         """
         found = self.answers(images)
+        return *self._claims(found), found.counts
+
+    def _claims(self, found: Answers) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Labels and radii that may be claimed: of an ensemble that is not certifiable, answers without a radius."""
         if not self.plan.certifiable:
-            return found.vote, np.zeros(len(images)), found.counts
-        return found.label, found.radius, found.counts
+            return found.vote, np.zeros(len(found.vote))
+        return found.label, found.radius
 
     def answers(self, images: NDArray[np.uint8]) -> Answers:
         """All that the draws say of these images, as the certificate has it of the test images."""
@@ -125,13 +129,13 @@ class SmoothedClassifier:
         import pandas as pd  # imported late: MLflow brings it, a bare machine has none
 
         pixels = as_pixels(model_input, self.image_shape)
-        found, certified = self.answers(pixels), self.plan.certifiable
-        label = found.label if certified else found.vote
-        radius = found.radius if certified else np.zeros(len(label))
+        found = self.answers(pixels)
+        label, radius = self._claims(found)
         names = ["abstain" if y == ABSTAIN else self.classes[y] for y in label]
         columns = {"label": label, "class": names, "radius": radius, "votes": found.counts.tolist()}
         if found.influenced:
-            columns |= {way: found.influenced.counts(way) if certified else 0 * label for way in COSTS}
+            certified = int(self.plan.certifiable)
+            columns |= {way: certified * found.influenced.counts(way) for way in COSTS}
         return pd.DataFrame(columns)
 
 
