@@ -19,6 +19,12 @@ def test_a_bound_of_exactly_one_half_certifies_nothing():
     assert block_certificates(np.array([[[2, 0]]]), 2, 1.0, 0.5)[0].tolist() == [[ABSTAIN]]
 
 
+def test_a_bound_that_the_distance_brings_to_exactly_one_half_certifies_nothing():
+    bound = float(lower_confidence_bound(30, 30, 0.01 / 2))
+    assert certify([[30, 0]], 30, 1.0, 0.01, distance=bound - 0.5)[0].tolist() == [ABSTAIN]
+    assert certify([[30, 0]], 30, 1.0, 0.01, distance=bound - 0.5 - 1e-9)[0].tolist() == [0]
+
+
 def test_a_sequence_whose_bound_is_exactly_one_half_certifies_nothing(monkeypatch):
     monkeypatch.setattr(anytime, "sequence_lower_bound", lambda k, t, alpha: np.full(np.shape(k), 0.5))
     assert certify_anytime([[20, 0]], 20, 1.0, 0.001)[0].tolist() == [ABSTAIN]
