@@ -53,7 +53,7 @@ def vote_row(sets: Sets, copies: Sequence[torch.Tensor], sigma: float, radii: Se
 
 def partition_rows(sets: Sets, counts: Sequence[int]) -> list[dict[str, Any]]:
     """Deep Partition Aggregation and Run-Off Election, LDA on each part's clean features."""
-    body = lambda images: features(sets.extractor, images)  # noqa: E731
+    body = lambda images: sets.clean if images is sets.raw.images else sets.asked  # noqa: E731
     heads = {"clean features": Head("lda", sets.l2, body, lambda _: body)}
     task = Task(sets.raw, sets.test, (len(sets.raw),), heads, {}, noise_only(sets.raw), {})
     rows = []
@@ -70,7 +70,7 @@ def partition_rows(sets: Sets, counts: Sequence[int]) -> list[dict[str, Any]]:
 def neighbour_rows(sets: Sets, counts: Sequence[int]) -> list[dict[str, Any]]:
     """Certified nearest neighbours by the cosine of clean features: kNN for each k, rNN for each radius."""
     started = perf_counter()
-    phi = functional.normalize(features(sets.extractor, sets.raw.images), dim=1)
+    phi = functional.normalize(sets.clean, dim=1)
     near = (functional.normalize(sets.asked, dim=1) @ phi.T).numpy()
     own = functional.normalize(features(sets.extractor, sets.moments.images), dim=1)
     trusted = (functional.normalize(features(sets.extractor, sets.tuned_test.images), dim=1) @ own.T).numpy()

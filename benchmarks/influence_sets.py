@@ -90,6 +90,11 @@ class Sets:
         return features(self.extractor, self.test.images)
 
     @cached_property
+    def clean(self) -> Tensor:
+        """phi of the raw images: what the rivals see, who add no noise."""
+        return features(self.extractor, self.raw.images)
+
+    @cached_property
     def sizes(self) -> NDArray[np.int64]:
         """Raw images a class."""
         return np.bincount(self.raw.labels, minlength=len(self.raw.classes))
