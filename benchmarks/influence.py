@@ -34,7 +34,6 @@ from benchmarks.frontier_votes import kept
 from benchmarks.influence_rivals import ALPHA, neighbour_rows, partition_rows, rounded, share, vote_row
 from benchmarks.influence_sets import FULL, QUICK, Copies, Sets, cifar_sets, fashion_sets
 from benchmarks.influence_shown import COUNTS, RADII, draw_picture, table
-from benchmarks.influence_threshold import Thresholded
 from benchmarks.record import flags, record, results
 from benchmarks.transfer import resumed
 from models.certificate import Ints, certified_accuracy
@@ -93,8 +92,7 @@ def instrument_of(
     """From the moments' features of several copies (psi) and clean (phi)."""
     threshold, quantile = clip
     every = np.tile(phi, (len(psi) // len(phi), 1))
-    made = make_instrument(psi, every, ridge=ridge, quantile=quantile, sides=sides_of(form))
-    return made if threshold is None else Thresholded(**vars(made), threshold=threshold)
+    return make_instrument(psi, every, ridge=ridge, quantile=quantile, sides=sides_of(form), threshold=threshold)
 
 
 def chosen(sets: Sets, copies: Copies, m: int, form: str, copied: int) -> tuple[Instrument, dict[str, Any]]:

@@ -53,11 +53,11 @@ def table(record: dict[str, Any]) -> str:
         f"Certified accuracy to expect at R = {target['radius']:g} beside {target['rewritten']} images rewritten; "
         f"{record['images']} images, {record['draws']} draws",
         "",
-        "| sigma | influence_ridge | influence_clip | influence_sides | expected | accuracy of the sums |",
-        "|--:|--:|--:|---|--:|--:|",
+        "| sigma | influence_ridge | influence_threshold | influence_clip | influence_sides | expected | all answers |",
+        "|--:|--:|--:|--:|---|--:|--:|",
     ]
     for row in record["candidates"][:ROWS]:
-        chosen = f"{row['sigma']:g} | {row['ridge']:g} | {row['clip']:g} | {row['sides']}"
+        chosen = f"{row['sigma']:g} | {row['ridge']:g} | {_set(row)} | {row['clip']:g} | {row['sides']}"
         lines.append(f"| {chosen} | {row['accuracy']:.3f} ± {row['deviation']:.3f} | {row['sums']:.3f} |")
     return "\n".join(lines)
 
@@ -73,9 +73,14 @@ def verdict(record: dict[str, Any]) -> str:
         return f"Nothing is expected to be certified at this target; ask for less, or add images.\n{looked}"
     return (
         f"Suggested: sanitize.sigma: {best['sigma']:g}, train.influence_ridge: {best['ridge']:g}, "
-        f"train.influence_clip: {best['clip']:g}, train.influence_sides: {best['sides']}, expected "
-        f"{best['accuracy']:.3f}. This pilot does not tell {record['not_told_apart']} others apart from it.\n{looked}"
+        f"train.influence_threshold: {_set(best)}, train.influence_clip: {best['clip']:g}, "
+        f"train.influence_sides: {best['sides']}, expected {best['accuracy']:.3f}. This pilot does not tell {record['not_told_apart']} others apart from it.\n{looked}"
     )
+
+
+def _set(row: dict[str, Any]) -> str:
+    """A candidate's threshold as params.yaml has it."""
+    return "null" if row["threshold"] is None else f"{row['threshold']:g}"
 
 
 def _rounded(one: Choice) -> dict[str, Any]:

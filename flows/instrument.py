@@ -82,7 +82,12 @@ def _made(recipe: TrainParams, trusted: ImageSet, sigma: float, *, denoise: bool
     )
     torch.set_num_threads(threads)
     return make_instrument(
-        psi, phi, ridge=recipe.influence_ridge, quantile=recipe.influence_clip, sides=recipe.influence_sides
+        psi,
+        phi,
+        ridge=recipe.influence_ridge,
+        quantile=recipe.influence_clip,
+        sides=recipe.influence_sides,
+        threshold=recipe.influence_threshold,
     )
 
 

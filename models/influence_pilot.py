@@ -20,7 +20,8 @@ from sanitize.errors import InputError
 from sanitize.imageset import ImageSet
 
 RIDGES = (0.05, 0.5, 2.0)
-CLIPS = (0.6, 0.8, 0.95)
+CLIPS = ((None, 0.6), (None, 0.8), (None, 0.95), (0.8, 0.95), (0.9, 0.97))
+"""Thresholds, None without one, and clips."""
 PARTS = {"fitted": 0.5, "summed": 0.3}
 """Shares of the trusted images that the instrument is fitted to, and that play the raw set; the rest is asked about."""
 LEAST = 60
@@ -33,6 +34,7 @@ class Choice:
 
     sigma: float
     ridge: float
+    threshold: float | None
     clip: float
     sides: Sides
     accuracy: float
@@ -79,8 +81,10 @@ def forecasts(
     copies = [Features(torch.from_numpy(psi(summed, copy))) for copy in range(draws)]
     seen = features(extractor, asked.images, materials.device)
     found = []
-    for ridge, clip, sides in product(RIDGES, CLIPS, get_args(Sides)):
-        instrument = make_instrument(known, phi, ridge=ridge, quantile=clip, sides=sides)
+    for ridge, (threshold, clip), sides in product(RIDGES, CLIPS, get_args(Sides)):
+        if threshold is not None and sides == "two":
+            continue
+        instrument = make_instrument(known, phi, ridge=ridge, quantile=clip, sides=sides, threshold=threshold)
         total = sum(instrument.class_sums(copy, summed.labels, classes, seen) for copy in copies)
         mean = total / draws / have * sizes
         held = np.clip(np.rint(mean).astype(np.int64), sizes * instrument.low, sizes * STEPS)
@@ -89,7 +93,7 @@ def forecasts(
         share = reached(answer, asked.labels, radius, rewritten)
         spread = float(np.sqrt(max(share * (1 - share), 0.25 / len(asked)) / len(asked)))
         sums = float(np.mean(answer.vote == asked.labels))
-        found.append(Choice(materials.sigma, ridge, clip, sides, share, spread, sums))
+        found.append(Choice(materials.sigma, ridge, threshold, clip, sides, share, spread, sums))
     return found
 
 

@@ -2,10 +2,13 @@
 
     k_t = clip( u_t . (psi(image) - psi_0) / hi_t, lo, 1 ),   u_t = weight (phi(t) - phi_0),   lo = 0 or -1,
 
+or, with a threshold, k_t = clip( (u_t . (psi - psi_0) - low_t) / (hi_t - low_t), 0, 1 ): an image says something of an
+input only if it lies far out towards it. Most classes then stay near the mean 0, where moves change little. All is
 in whole steps of 1/STEPS, so that sums over images are exact whatever their order. psi: the frozen extractor's features
 of the sanitized image, in float16; phi: those of the clean test input; hi_t: a quantile of |u_t . (psi - psi_0)| over
-trusted images. Everything but psi(image) is *public*: fixed before the raw set, from trusted images and noise that
-anybody may know. `models.influence` certifies sums of such influences.
+trusted images; with a threshold, hi_t and low_t are quantiles of u_t . (psi - psi_0) itself. Everything but psi(image)
+is *public*: fixed before the raw set, from trusted images and noise that anybody may know. `models.influence` certifies
+sums of such influences.
 
 The weight is an instrumental-variables estimate (docs/bounded-influence.md): with C = E[psi psi'], X = E[psi phi'] over
 trusted images, centred,
@@ -64,7 +67,8 @@ class Instrument:
     """The public part of a bounded-influence head.
 
     weight float64 (d, d), psi_0 and phi_0 float64 (d,): as above; sample float32 (s, d): psi - psi_0 of trusted images;
-    quantile: of |u_t . sample|, what hi_t is. In the cosine form all but `sides` are None.
+    quantile: of |u_t . sample|, what hi_t is; threshold: the quantile of u_t . sample that low_t is, if there is one. In
+    the cosine form there are neither arrays nor a threshold.
     """
 
     form: Form
@@ -74,6 +78,7 @@ class Instrument:
     psi_0: NDArray[np.float64] | None = None
     phi_0: NDArray[np.float64] | None = None
     sample: NDArray[np.float32] | None = None
+    threshold: float | None = None
 
     @property
     def low(self) -> int:
@@ -81,20 +86,28 @@ class Instrument:
         return -STEPS if self.sides == "two" else 0
 
     def directions(self, asked: Tensor) -> NDArray[np.float32]:
-        """u_t / hi_t of test inputs whose clean features are `asked` (n, d): float32 (d, n)."""
+        """u_t / (hi_t - low_t) of test inputs with the clean features `asked` (n, d), then a row -low_t / (hi_t - low_t).
+
+        float32 (d + 1, n). Without a threshold low_t is 0.
+        """
         phi = asked.double().numpy()
         if self.weight is None or self.phi_0 is None or self.sample is None:
-            return np.ascontiguousarray(_unit(phi).T, dtype=np.float32)
+            return np.vstack([_unit(phi).T, np.zeros(len(phi))]).astype(np.float32)
         u = self.weight @ (phi - self.phi_0).T
-        high = np.quantile(np.abs(self.sample.astype(np.float64) @ u), self.quantile, axis=0)
-        return np.asarray(u / np.maximum(high, np.finfo(np.float32).tiny), dtype=np.float32)
+        along = self.sample.astype(np.float64) @ u
+        if self.threshold is None:
+            low, high = np.zeros(len(phi)), np.quantile(np.abs(along), self.quantile, axis=0)
+        else:
+            low, high = np.quantile(along, (self.threshold, self.quantile), axis=0)
+        span = np.maximum(high - low, np.finfo(np.float32).tiny)
+        return np.asarray(np.vstack([u, -low]) / span, dtype=np.float32)
 
     def influences(self, rows: Tensor, directions: NDArray[np.float32]) -> NDArray[np.float32]:
         """k_t of images with the features `rows` (n, d), in steps: whole numbers, (n, n_test)."""
         psi = rows.float().numpy()
         psi = _unit(psi) if self.psi_0 is None else (psi - self.psi_0).astype(np.float32)
         with np.errstate(invalid="ignore"):
-            raw = psi.astype(np.float32) @ directions * STEPS
+            raw = (psi.astype(np.float32) @ directions[:-1] + directions[-1]) * STEPS
         # features that are no numbers say nothing
         return np.rint(np.clip(np.nan_to_num(raw, nan=0.0, posinf=STEPS, neginf=self.low), self.low, STEPS))
 
@@ -112,7 +125,7 @@ class Instrument:
     def to_bytes(self) -> bytes:
         """The instrument as the bytes of a safetensors file; the same instrument gives the same bytes."""
         arrays = {name: value for name in ARRAYS if (value := getattr(self, name)) is not None}
-        facts = {"form": self.form, "sides": self.sides, "quantile": self.quantile}
+        facts = {"form": self.form, "sides": self.sides, "quantile": self.quantile, "threshold": self.threshold}
         return safetensors.numpy.save(
             {name: np.ascontiguousarray(value) for name, value in arrays.items()} or {"none": np.zeros(1)},
             metadata={FORMAT: json.dumps(facts, sort_keys=True)},
@@ -138,10 +151,12 @@ def make_instrument(
     ridge: float = 0.5,
     quantile: float = 0.8,
     sides: Sides = "one",
+    threshold: float | None = None,
 ) -> Instrument:
     """The instrument from trusted images' features: psi (s, d) of sanitized ones, phi (s, d) of the same ones clean.
 
-    ridge: lambda. Several copies of an image may stand below each other. InputError for less than two images.
+    ridge: lambda; threshold: below `quantile`, and of one side only. Several copies of an image may stand below each
+    other. InputError for less than two images.
     """
     if len(psi) < 2 or psi.shape != phi.shape:
         raise InputError(
@@ -159,7 +174,7 @@ def make_instrument(
     held = max(ridge * np.trace(explained) / d, np.finfo(np.float64).tiny)
     weight = np.linalg.solve(explained + held * np.eye(d), first.T).T
     sample = p[:: -(-len(p) // MOST_SAMPLED)].astype(np.float32)
-    return Instrument("instrumental", sides, quantile, weight, psi_0, phi_0, sample)
+    return Instrument("instrumental", sides, quantile, weight, psi_0, phi_0, sample, threshold)
 
 
 def cosine(sides: Sides = "one") -> Instrument:

@@ -55,6 +55,8 @@ class TrainParams(Section):
     """lambda: how firmly the instrumental form holds directions down of which the noise leaves little."""
     influence_clip: Annotated[float, Field(gt=0, le=1)] = 0.8
     """The quantile of trusted images' influences at which every influence is clipped."""
+    influence_threshold: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """The quantile below which an image says nothing of an input; below influence_clip. null: none."""
     influence_sides: Literal["one", "two"] = "one"
     """`one`: influences lie in [0, 1]; `two`: in [-1, 1], which tells more and lets a rewritten image do twice as
     much."""
@@ -85,6 +87,19 @@ def check_recipe(recipe: TrainParams) -> None:
             f"param train.twin={recipe.twin!r} stands in for a frozen extractor, and train.mode={recipe.mode!r} has "
             "none; set train.mode: transfer, or train.twin: null"
         )
+    threshold = recipe.influence_threshold
+    if recipe.bounded_influence and threshold is not None:
+        own = {
+            "influence_form": (recipe.influence_form, "instrumental", recipe.influence_form == "instrumental"),
+            "influence_sides": (recipe.influence_sides, "one", recipe.influence_sides == "one"),
+            "influence_clip": (recipe.influence_clip, "more than it", recipe.influence_clip > threshold),
+        }
+        for name, (value, wanted, holds) in own.items():
+            if not holds:
+                raise InputError(
+                    f"params train.influence_threshold={threshold:g} and train.{name}={value} do not go together; set "
+                    f"{name} to {wanted}, or influence_threshold to null"
+                )
     if recipe.head == "bounded-influence" and recipe.mode != "transfer":
         raise InputError(
             f"param train.head='bounded-influence' sums up features of a frozen extractor, and "

@@ -67,7 +67,12 @@ def kept_instrument(
         device=victim.device,
     )
     made = make_instrument(
-        psi, phi, ridge=recipe.influence_ridge, quantile=recipe.influence_clip, sides=recipe.influence_sides
+        psi,
+        phi,
+        ridge=recipe.influence_ridge,
+        quantile=recipe.influence_clip,
+        sides=recipe.influence_sides,
+        threshold=recipe.influence_threshold,
     )
     folder.mkdir(parents=True, exist_ok=True)
     save_instrument(made, folder / f"{made.digest}.safetensors")

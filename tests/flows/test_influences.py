@@ -204,7 +204,7 @@ def test_the_plan_is_made_from_params_and_made_once(sets):
     assert plan == planning.make_plan()
     ensemble = open_ensemble(sets, plan)
     assert read_ensemble(sets, sets.client.get_run(ensemble.run_id)).plan == plan
-    set_params(train={"influence_clip": 0.9})
+    set_params(train={"influence_clip": 0.95})
     assert planning.make_plan().instrument_digest != plan.instrument_digest
 
 
@@ -216,6 +216,11 @@ def test_the_plan_is_made_from_params_and_made_once(sets):
         ({"smooth": {"stopping": "sequence"}}, "smooth.stopping=sequence do not go together"),
         ({"smooth": {"test_sigma": 0.5}}, "smooth.test_sigma=0.5 do not go together"),
         ({"train": {"mode": "scratch", "initial_weights": None}}, "set train.mode: transfer"),
+        (
+            {"train": {"influence_sides": "two"}},
+            "influence_threshold=0.9 and train.influence_sides=two do not go together",
+        ),
+        ({"train": {"influence_clip": 0.8}}, "influence_threshold=0.9 and train.influence_clip=0.8 do not go together"),
         ({"train": {"head": "lda"}, "sanitize": {"sigma": 0.0}}, "votes certify nothing then; give a sigma above 0"),
     ],
 )

@@ -82,7 +82,21 @@ def test_the_clip_is_the_quantile_of_trusted_influences():
     instrument, psi, phi = made(quantile=0.7)
     u = instrument.weight @ (phi[:3] - phi.mean(axis=0)).T
     high = np.quantile(np.abs((psi - psi.mean(axis=0)).astype(np.float32) @ u), 0.7, axis=0)
-    np.testing.assert_allclose(instrument.directions(torch.tensor(phi[:3])), u / high, rtol=1e-5)
+    found = instrument.directions(torch.tensor(phi[:3]))
+    np.testing.assert_allclose(found[:-1], u / high, rtol=1e-5)
+    assert (found[-1] == 0).all()
+
+
+def test_below_the_threshold_an_image_says_nothing():
+    instrument, psi, phi = made(threshold=0.6, quantile=0.9)
+    along = (
+        (psi - psi.mean(axis=0)).astype(np.float32).astype(np.float64) @ instrument.weight @ (phi[3] - phi.mean(axis=0))
+    )
+    low, high = np.quantile(along, [0.6, 0.9])
+    rows = torch.tensor(psi)
+    found = instrument.influences(rows, instrument.directions(torch.tensor(phi[3:4])))[:, 0]
+    np.testing.assert_allclose(found, np.clip((along - low) / (high - low), 0, 1) * STEPS, atol=2)
+    assert np.mean(found == 0) == pytest.approx(0.6, abs=0.01)
 
 
 def test_sums_are_those_of_one_image_after_the_other_in_any_order():
@@ -101,7 +115,7 @@ def test_sums_are_those_of_one_image_after_the_other_in_any_order():
 
 
 def test_an_instrument_and_features_are_read_back_to_the_bit(tmp_path):
-    for name, instrument in (("a", made()[0]), ("b", cosine("two"))):
+    for name, instrument in (("a", made()[0]), ("b", cosine("two")), ("c", made(threshold=0.5)[0])):
         save_instrument(instrument, tmp_path / name)
         again = load_instrument(tmp_path / name, instrument.digest)
         assert again.to_bytes() == instrument.to_bytes()

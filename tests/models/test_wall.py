@@ -170,7 +170,8 @@ def materials(raw: ImageSet, one: TrainParams, way: Way, denoiser: Denoiser | No
     if one.bounded_influence and extractor:
         public = trusted(raw.image_shape)
         pair = trusted_features(extractor, public, SIGMA, denoiser)
-        fitted = make_instrument(*pair, sides=one.influence_sides)
+        threshold = 0.5 if one.influence_sides == "one" else None
+        fitted = make_instrument(*pair, sides=one.influence_sides, threshold=threshold)
         instrument = fitted if one.influence_form == "instrumental" else cosine(one.influence_sides)
     return Materials(
         raw,
