@@ -74,7 +74,8 @@ def verdict(record: dict[str, Any]) -> str:
     return (
         f"Suggested: sanitize.sigma: {best['sigma']:g}, train.influence_ridge: {best['ridge']:g}, "
         f"train.influence_threshold: {_set(best)}, train.influence_clip: {best['clip']:g}, "
-        f"train.influence_sides: {best['sides']}, expected {best['accuracy']:.3f}. This pilot does not tell {record['not_told_apart']} others apart from it.\n{looked}"
+        f"train.influence_sides: {best['sides']}, expected {best['accuracy']:.3f}. "
+        f"This pilot does not tell {record['not_told_apart']} others apart from it.\n{looked}"
     )
 
 

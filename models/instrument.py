@@ -67,8 +67,8 @@ class Instrument:
     """The public part of a bounded-influence head.
 
     weight float64 (d, d), psi_0 and phi_0 float64 (d,): as above; sample float32 (s, d): psi - psi_0 of trusted images;
-    quantile: of |u_t . sample|, what hi_t is; threshold: the quantile of u_t . sample that low_t is, if there is one. In
-    the cosine form there are neither arrays nor a threshold.
+    quantile: of |u_t . sample|, what hi_t is; threshold: the quantile of u_t . sample that low_t is, if any. In the cosine
+    form there are neither arrays nor a threshold.
     """
 
     form: Form
@@ -86,9 +86,9 @@ class Instrument:
         return -STEPS if self.sides == "two" else 0
 
     def directions(self, asked: Tensor) -> NDArray[np.float32]:
-        """u_t / (hi_t - low_t) of test inputs with the clean features `asked` (n, d), then a row -low_t / (hi_t - low_t).
+        """Of test inputs with the clean features `asked` (n, d): float32 (d + 1, n).
 
-        float32 (d + 1, n). Without a threshold low_t is 0.
+        u_t / (hi_t - low_t), and as the last row -low_t / (hi_t - low_t). Without a threshold low_t is 0.
         """
         phi = asked.double().numpy()
         if self.weight is None or self.phi_0 is None or self.sample is None:
