@@ -67,8 +67,8 @@ class Instrument:
     """The public part of a bounded-influence head.
 
     weight float64 (d, d), psi_0 and phi_0 float64 (d,): as above; sample float32 (s, d): psi - psi_0 of trusted images;
-    quantile: of |u_t . sample|, what hi_t is; threshold: the quantile of u_t . sample that low_t is, if any. In the cosine
-    form there are neither arrays nor a threshold.
+    quantile: of |u_t . sample|, what hi_t is; threshold: the quantile of u_t . sample that low_t is, if any. In the
+    cosine form there are neither arrays nor a threshold.
     """
 
     form: Form
