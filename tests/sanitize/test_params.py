@@ -46,7 +46,7 @@ GOOD = "sanitize: {sigma: 1.0, denoise: true, entropy: os}"
             GOOD.replace("os}", "os, sigmoid: 3}"),
             "unknown param sanitize.sigmoid; sanitize has sigma, denoise, entropy",
         ),
-        (GOOD.replace("1.0", "-1.0"), "param sanitize.sigma=-1.0: input should be greater than 0"),
+        (GOOD.replace("1.0", "-1.0"), "param sanitize.sigma=-1.0: input should be greater than or equal to 0"),
         (
             GOOD.replace("1.0", "25"),
             "param sanitize.sigma=25: sigma=25 is above 4, the largest noise accepted in [0,1] pixel units; "
