@@ -28,7 +28,7 @@ from benchmarks.fashion import SPLIT_SEED
 from benchmarks.frontier_votes import kept
 from models.distil import distilled
 from models.extractors import Extractor, accelerated, features, load_extractor, require_fits
-from models.instrument import PUBLIC_ENTROPY
+from models.public_part import PUBLIC_ENTROPY
 from sanitize.denoiser import Denoiser
 from sanitize.errors import InputError
 from sanitize.fast import FastDenoiser, accelerate

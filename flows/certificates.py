@@ -70,6 +70,12 @@ def certify_version(
             f"the plan of {SMOOTHED} version {version.version} names another content than that of {SETS['raw']}; "
             "its attempts were counted for another raw set, so it cannot be certified"
         )
+    sizes = tuple(np.bincount(raw.labels, minlength=ensemble.plan.classes).tolist())
+    if ensemble.plan.bounded_influence and ensemble.plan.class_sizes != sizes:
+        raise InputError(
+            f"the plan of {SMOOTHED} version {version.version} counts {list(ensemble.plan.class_sizes)} raw images by "
+            f"class, and {SETS['raw']} has {list(sizes)}; its bounds would be others, so it cannot be certified"
+        )
     assembly = assemble(store, ensemble)
     lost = check_registration(store, ensemble, version, assembly.votes)
     entropy = reveal_entropy(store, ensemble)

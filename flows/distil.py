@@ -16,8 +16,8 @@ import torch
 from models.distil import distilled, save_twin
 from models.draw import Materials
 from models.extractors import features, load_extractor, require_fits
-from models.instrument import PUBLIC_ENTROPY
 from models.params import TrainParams
+from models.public_part import PUBLIC_ENTROPY
 from models.weights import trained_on
 from sanitize import errors
 from sanitize.denoiser import load_denoiser

@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 
 from flows.environment import state
-from flows.provenance import compared
 from flows.store import Store, read_file
 from models.draw import Materials
 from models.extractors import Extractor
-from models.instrument import Instrument, cosine, load_instrument, make_instrument, save_instrument, trusted_features
+from models.instrument import Instrument, cosine, load_instrument, save_instrument
 from models.params import TrainParams
 from models.plan import code_digest
+from models.public_part import fitted, require_apart, trusted_features
 from sanitize.denoiser import load_denoiser
 from sanitize.errors import InputError
 from sanitize.files import file_digest, replacing
@@ -48,7 +48,7 @@ def planned_instrument(recipe: TrainParams, raw: ImageSet, sigma: float, denoise
             f"the trusted images have the shape {trusted.image_shape}, the raw ones {raw.image_shape}; a bounded-"
             "influence head is fitted to trusted images of the raw set's size"
         )
-    compared(raw, record_of(trusted.images, trusted.ids), "disjoint", "the bounded-influence head", "data/trusted.npz")
+    require_apart(raw, record_of(trusted.images, trusted.ids), "the trusted ones")
     pointer = _folder() / f"{_key(recipe, trusted, sigma, denoiser_digest)}.json"
     if pointer.is_file():
         digest = str(json.loads(pointer.read_text())["digest"])
@@ -81,14 +81,7 @@ def _made(recipe: TrainParams, trusted: ImageSet, sigma: float, *, denoise: bool
         twin=twin_at(path, Path(recipe.twin)) if recipe.twin else None,
     )
     torch.set_num_threads(threads)
-    return make_instrument(
-        psi,
-        phi,
-        ridge=recipe.influence_ridge,
-        quantile=recipe.influence_clip,
-        sides=recipe.influence_sides,
-        threshold=recipe.influence_threshold,
-    )
+    return fitted(recipe, psi, phi)
 
 
 def keep_with_run(digest: str) -> dict[str, bytes]:

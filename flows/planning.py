@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flows.provenance import compared, of_denoiser, of_initial_weights
+from flows.provenance import of_denoiser, of_initial_weights
 from models.anytime import look_shares
 from models.blocks import RULE, block_of, ids_are_names
 from models.params import CertifyParams, SmoothParams, TrainParams, check_recipe
@@ -212,6 +212,7 @@ def check_initial(recipe: TrainParams, raw: ImageSet) -> None:
 def check_twin(extractor: "Extractor", path: Path, raw: ImageSet) -> None:
     """InputError unless the twin is this extractor's, for this sigma, and was trained on none of the raw images."""
     from models.distil import load_twin, read_twin
+    from models.public_part import require_apart
     from sanitize.overlap import HASH, hashes_alone
 
     if not path.is_file():
@@ -225,7 +226,7 @@ def check_twin(extractor: "Extractor", path: Path, raw: ImageSet) -> None:
         )
     if facts["images"]:
         seen = hashes_alone(np.frombuffer(bytes.fromhex(facts["images"]), dtype=np.uint8).reshape(-1, HASH))
-        compared(raw, seen, "disjoint", f"the twin in {path}", "data/trusted.npz")
+        require_apart(raw, seen, f"those that the twin in {path} was trained on")
 
 
 def denoiser_facts(raw: ImageSet, sigma: float) -> dict[str, Any]:

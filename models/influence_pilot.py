@@ -14,7 +14,8 @@ from models.draw import Materials
 from models.extractors import features
 from models.influence import counts_left
 from models.influenced import Influenced, influenced
-from models.instrument import Features, make_instrument, sanitized_features
+from models.instrument import Features, make_instrument
+from models.public_part import sanitized_features
 from models.sums import STEPS, Sides
 from sanitize.errors import InputError
 from sanitize.imageset import ImageSet

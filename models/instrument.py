@@ -32,13 +32,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.extractors import Extractor, features
 from models.sums import STEPS, Sides, Sums
-from sanitize.denoiser import Denoiser
 from sanitize.errors import InputError
 from sanitize.files import replacing
-from sanitize.imageset import ImageSet
-from sanitize.sanitizer import BATCH, Denoise, sanitize
 
 Form = Literal["instrumental", "cosine"]
 FORMAT = "cleanlabel-instrument/1"
@@ -48,8 +44,6 @@ MOST_SAMPLED = 4096
 """Trusted features kept, from which hi_t is taken for each test input."""
 RIDGE = 1e-6
 """Of C's mean eigenvalue, added to C: features that never vary have no inverse."""
-PUBLIC_ENTROPY = hashlib.sha256(b"cleanlabel/instrument/1").digest()
-"""Of the noise on trusted images. It is no secret: no certificate needs it to be one."""
 
 
 class Features(nn.Module):
@@ -180,48 +174,6 @@ def make_instrument(
 def cosine(sides: Sides = "one") -> Instrument:
     """The form without trusted images."""
     return Instrument("cosine", sides, 1.0)
-
-
-def trusted_features(
-    extractor: Extractor,
-    trusted: ImageSet,
-    sigma: float,
-    denoiser: Denoiser | None,
-    copies: int = 1,
-    *,
-    denoise: Denoise | None = None,
-    batch: int = BATCH,
-    device: torch.device | str = "cpu",
-    twin: Extractor | None = None,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(psi, phi), float32 (copies * n, d) each: of so many sanitized copies of trusted images, and of clean ones.
-
-    twin: what takes the sanitized ones, where it is not the extractor itself.
-    """
-    phi = features(extractor, trusted.images, device).numpy()
-    psi = [
-        sanitized_features(
-            twin or extractor, trusted, sigma, denoiser, copy, denoise=denoise, batch=batch, device=device
-        )
-        for copy in range(copies)
-    ]
-    return np.concatenate(psi), np.tile(phi, (copies, 1))
-
-
-def sanitized_features(
-    extractor: Extractor,
-    trusted: ImageSet,
-    sigma: float,
-    denoiser: Denoiser | None,
-    copy: int,
-    *,
-    denoise: Denoise | None = None,
-    batch: int = BATCH,
-    device: torch.device | str = "cpu",
-) -> NDArray[np.float32]:
-    """psi, float32 (n, d), of one copy under public noise; the noise's streams are shared with no draw."""
-    images = sanitize(trusted, sigma, denoiser, PUBLIC_ENTROPY, copy, role="public-noise", denoise=denoise, batch=batch)
-    return features(extractor, images, device).half().float().numpy()
 
 
 def save_features(copy: Features, path: Path) -> None:

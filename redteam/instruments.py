@@ -4,7 +4,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from models.instrument import Instrument, cosine, load_instrument, make_instrument, save_instrument, trusted_features
+from models.instrument import Instrument, cosine, load_instrument, save_instrument
+from models.public_part import fitted, trusted_features
 from redteam.copies import BATCH
 from redteam.sources import code_digest
 from redteam.victims import Victim, required_extractor
@@ -12,7 +13,6 @@ from sanitize.denoiser import Denoiser
 from sanitize.errors import InputError
 from sanitize.fast import accelerate
 from sanitize.imageset import ImageSet
-from sanitize.overlap import record_of, shared
 
 
 def require_trusted(victim: Victim, trusted: ImageSet | None) -> None:
@@ -22,17 +22,6 @@ def require_trusted(victim: Victim, trusted: ImageSet | None) -> None:
             f"recipe.influence_form='instrumental' is fitted to trusted images, and this drill has "
             f"{len(trusted) if trusted else 0}; bring data/trusted.npz, hold some out with --held-out, or take "
             "--recipe influence_form=cosine, which needs none"
-        )
-
-
-def require_apart(raw: ImageSet, trusted: ImageSet) -> None:
-    """InputError where raw images are among the trusted ones, to the bit or as near copies."""
-    own, theirs = (record_of(images.images, images.ids) for images in (raw, trusted))
-    found = shared(own, theirs)
-    if len(found):
-        raise InputError(
-            f"{len(found)} of {len(raw)} raw images are among the trusted ones ({found.in_words(own, theirs)}), and a "
-            "bounded-influence head must depend on none of them; remove them from one side"
         )
 
 
@@ -66,14 +55,7 @@ def kept_instrument(
         batch=BATCH,
         device=victim.device,
     )
-    made = make_instrument(
-        psi,
-        phi,
-        ridge=recipe.influence_ridge,
-        quantile=recipe.influence_clip,
-        sides=recipe.influence_sides,
-        threshold=recipe.influence_threshold,
-    )
+    made = fitted(recipe, psi, phi)
     folder.mkdir(parents=True, exist_ok=True)
     save_instrument(made, folder / f"{made.digest}.safetensors")
     return made

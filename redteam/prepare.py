@@ -13,9 +13,10 @@ import torch
 from models.extractors import Extractor, accelerated, load_extractor, require_fits
 from models.params import TrainParams
 from models.plan import recipe_of
+from models.public_part import require_apart
 from redteam.attacks import attack_named
 from redteam.drill import Drill
-from redteam.instruments import require_apart, require_trusted
+from redteam.instruments import require_trusted
 from redteam.params import DrillParams, recipe_for
 from redteam.setups import (
     Setup,
@@ -37,6 +38,7 @@ from sanitize.files import file_digest, write_json
 from sanitize.imageset import ImageSet, load, require_trainable
 from sanitize.ingest import published
 from sanitize.noise import Entropy, draw_entropy
+from sanitize.overlap import record_of
 from sanitize.paths import DENOISER, SETS
 from sanitize.timestep import require_reachable
 
@@ -77,7 +79,7 @@ def prepared(params: DrillParams, device: torch.device | str = "cpu", state: Pat
     if victim.summed:
         require_trusted(victim, trusted)
         if trusted is not None and params.data == "pipeline":  # published splits are apart by their indices
-            require_apart(clean, trusted)
+            require_apart(clean, record_of(trusted.images, trusted.ids), "the trusted ones")
         if params.ensemble:
             raise InputError(
                 f"ensemble={params.ensemble} counts votes, and a bounded-influence head gives sums; set draws instead"

@@ -177,6 +177,13 @@ def test_without_noise_counts_are_certain_and_no_radius_is_claimed(sets):
     assert largest_radius(one.ensemble.plan, 0, 1) == 0
 
 
+def test_a_plan_that_counts_other_classes_is_not_certified(sets):
+    sizes = np.bincount(load(SETS["raw"]).labels)
+    one = made(sets, class_sizes=tuple((sizes + 100).tolist()))
+    with pytest.raises(InputError, match="its bounds would be others, so it cannot be certified"):
+        one.certify()
+
+
 def test_the_cosine_form_needs_no_trusted_images(sets):
     cosine = RECIPE.model_copy(update={"influence_form": "cosine"})
     SETS["trusted"].unlink()
@@ -189,7 +196,9 @@ def test_the_cosine_form_needs_no_trusted_images(sets):
 def test_trusted_images_among_the_raw_ones_are_refused(sets):
     raw = load(SETS["raw"])
     save_npz(raw.take(np.arange(30)), SETS["trusted"])
-    with pytest.raises(InputError, match="30 of 400 raw images are among those that the bounded-influence head"):
+    with pytest.raises(
+        InputError, match="30 of 400 raw images are among the trusted ones .* remove them from one side"
+    ):
         planned()
 
 

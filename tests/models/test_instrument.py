@@ -12,17 +12,15 @@ from torch import nn
 from models.draw import Materials, make_batch, make_draw
 from models.extractors import Extractor, features
 from models.instrument import (
-    PUBLIC_ENTROPY,
     Features,
     cosine,
     load_features,
     load_instrument,
     make_instrument,
-    sanitized_features,
     save_features,
     save_instrument,
-    trusted_features,
 )
+from models.public_part import PUBLIC_ENTROPY, fitted, sanitized_features, trusted_features
 from models.sums import STEPS
 from sanitize.errors import InputError
 from sanitize.ingest import digits
@@ -132,6 +130,14 @@ def test_another_instrument_or_a_damaged_file_is_refused(tmp_path):
     (tmp_path / "rows").write_bytes(b"nothing")
     with pytest.raises(InputError, match="holds no features of a draw"):
         load_features(tmp_path / "rows")
+
+
+def test_a_recipe_s_params_are_those_of_its_instrument():
+    _, psi, phi = made()
+    recipe = RECIPE.model_copy(
+        update={"influence_ridge": 2.0, "influence_clip": 0.9, "influence_sides": "two", "influence_threshold": None}
+    )
+    assert fitted(recipe, psi, phi).digest == make_instrument(psi, phi, ridge=2.0, quantile=0.9, sides="two").digest
 
 
 def test_the_instrumental_form_needs_trusted_images():

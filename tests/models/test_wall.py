@@ -21,8 +21,9 @@ from tiny import FIXED, save_tiny_denoiser
 from models.classifiers import LEAST_SIDE, PUBLISHED, Architecture, features_of
 from models.draw import Materials, Smoothed, make_batch, make_draw
 from models.extractors import Extractor
-from models.instrument import cosine, make_instrument, trusted_features
+from models.instrument import cosine, make_instrument
 from models.params import TrainParams, check_recipe
+from models.public_part import trusted_features
 from models.training import architecture_of, initialised
 from sanitize.copies import make_copy
 from sanitize.denoiser import Denoiser, load_denoiser
@@ -71,6 +72,8 @@ def recipes() -> Iterator[TrainParams]:
     for form, sides in product(choices("influence_form"), choices("influence_sides")):
         own = {"head": "bounded-influence", "influence_form": form, "influence_sides": sides}
         yield recipe(architecture="small-cnn", mode="transfer", **own)
+    for head in ("ridge", "bounded-influence"):
+        yield recipe(architecture="small-cnn", mode="transfer", head=head, twin="twin.safetensors")
 
 
 def recipe(**changes: Any) -> TrainParams:
@@ -96,6 +99,7 @@ def goes_together(one: TrainParams) -> bool:
 
 def name_of(one: TrainParams) -> str:
     words = [one.architecture, one.mode, one.normalise, *(["warm"] if one.warm_epochs else [])]
+    words += ["twin"] if one.twin else []
     if one.bounded_influence:
         return "-".join((*words, one.head, one.influence_form, one.influence_sides))
     return "-".join(words + ([one.head, *(["prior"] if one.head_prior else [])] if one.mode == "transfer" else []))
@@ -166,10 +170,13 @@ def materials(raw: ImageSet, one: TrainParams, way: Way, denoiser: Denoiser | No
     extractor = None
     if one.mode == "transfer":
         extractor = Extractor(features_of(elsewhere), elsewhere[-1], raw.image_shape, "elsewhere")
-    instrument = None
+    instrument = twin = None
+    if one.twin:
+        other = initialised(architecture_of(one, raw.image_shape, CLASSES), 2, None).eval()
+        twin = Extractor(features_of(other.requires_grad_(requires_grad=False)), other[-1], raw.image_shape, "twin")
     if one.bounded_influence and extractor:
         public = trusted(raw.image_shape)
-        pair = trusted_features(extractor, public, SIGMA, denoiser)
+        pair = trusted_features(extractor, public, SIGMA, denoiser, twin=twin)
         threshold = 0.5 if one.influence_sides == "one" else None
         fitted = make_instrument(*pair, sides=one.influence_sides, threshold=threshold)
         instrument = fitted if one.influence_form == "instrumental" else cosine(one.influence_sides)
@@ -185,6 +192,7 @@ def materials(raw: ImageSet, one: TrainParams, way: Way, denoiser: Denoiser | No
         extractor,
         partitions=way.partitions,
         instrument=instrument,
+        twin=twin,
     )
 
 

@@ -23,7 +23,7 @@ def test_an_images_noise_does_not_depend_on_its_companions_or_its_place(chosen):
 
 
 def test_no_two_images_draws_or_roles_share_a_block_of_randomness():
-    streams = itertools.product(("noise", "test-noise", "train"), range(8), ("", *map(str, range(60))))
+    streams = itertools.product(("noise", "test-noise", "train", "public-noise"), range(8), ("", *map(str, range(60))))
     words = [np.random.Philox(key=stream_key(FIXED, r, d, i)).random_raw(256) for r, d, i in streams]
     assert np.unique(np.concatenate(words)).size == len(words) * 256  # a shifted stream would repeat words
 
@@ -34,6 +34,7 @@ def test_no_two_images_draws_or_roles_share_a_block_of_randomness():
         ((FIXED, "noise", 0, "7"), (FIXED[::-1], "noise", 0, "7")),
         ((FIXED, "noise", 0, "7"), (FIXED, "test-noise", 0, "7")),
         ((FIXED, "noise", 0, "7"), (FIXED, "train", 0, "7")),
+        ((FIXED, "noise", 0, "7"), (FIXED, "public-noise", 0, "7")),
         ((FIXED, "noise", 0, "7"), (FIXED, "noise", 1, "7")),
         ((FIXED, "noise", 1, "1"), (FIXED, "noise", 11, "")),
         ((FIXED, "noise", 0, "a/b"), (FIXED, "noise", 0, "a/b ")),
