@@ -1,4 +1,4 @@
-"""A bounded-influence head's public part, as a recipe asks for it: from trusted images, under noise anybody may know."""
+"""A bounded-influence head's public part: made from trusted images under public noise, as its recipe asks for it."""
 
 import hashlib
 

@@ -26,10 +26,14 @@ import shutil  # noqa: E402  (the environment comes first)
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
 from tiny import save_tiny_denoiser  # noqa: E402
 
 from sanitize.denoiser import Denoiser, load_denoiser  # noqa: E402
 from sanitize.imageset import ImageSet  # noqa: E402
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+settings.load_profile("untimed")
 
 
 def pytest_unconfigure() -> None:
