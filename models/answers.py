@@ -8,9 +8,9 @@ import numpy as np
 from models import anytime
 from models.certificate import Floats, Ints
 from models.influenced import Influenced, influenced
+from models.influenced import largest_radius as influenced_radius
 from models.partition import block_certificates, partition_radius, plurality
 from models.plan import Plan
-from models.sums import STEPS
 from models.votes import NOBODY, count_block_votes, count_votes
 
 
@@ -80,11 +80,8 @@ def largest_radius(plan: Plan, attempt: int, m: int) -> float:
     Of a bounded-influence head: where every image of one class has the most influence, and of all others the least.
     """
     if plan.bounded_influence:
-        sizes = STEPS * np.array(plan.class_sizes, dtype=np.int64)
-        best = np.tile(-sizes if plan.sides == "two" else 0 * sizes, (plan.classes, 1))
-        np.fill_diagonal(best, sizes)
-        found = influenced_of(plan, attempt, m, dict.fromkeys(range(m), best), plan.classes)
-        return float(found.radius().max())
+        level, distance = plan.level_at(m, attempt), plan.noise_distance
+        return influenced_radius(m, plan.class_sizes, plan.sides, plan.sigma, level, distance=distance)
     if plan.partitions == 1:
         return anytime.largest_radius(plan.rule(attempt), m, plan.classes)
     counts = np.zeros((plan.partitions, 1, plan.classes), dtype=np.int64)

@@ -94,3 +94,14 @@ def influenced(
     bounds = class_bounds(scores, class_sizes, width, low, m, alpha, missing=missing, distance=distance)
     label, margin = margins(scores, bounds, class_sizes, width, low)
     return Influenced(label, scores.argmax(axis=1), scores, margin, bounds, tuple(class_sizes), sides, sigma)
+
+
+def largest_radius(
+    m: int, class_sizes: Sequence[int], sides: Sides, sigma: float, level: float, *, distance: float = 0.0
+) -> float:
+    """The radius where every image of one class has the most influence and all others the least: none is larger."""
+    most = STEPS * np.array(class_sizes, dtype=np.int64)
+    best = np.tile(-most if sides == "two" else 0 * most, (len(most), 1))
+    np.fill_diagonal(best, most)
+    draws = dict.fromkeys(range(m), best)
+    return float(influenced(draws, m, len(most), class_sizes, sides, sigma, level, distance=distance).radius().max())

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from models.certificate import ABSTAIN
 from models.extractors import features
-from models.influenced import Influenced, influenced
+from models.influenced import Influenced, influenced, largest_radius
 from models.plan import noise_distance_of
-from models.sums import STEPS, Sides, Sums
+from models.sums import Sides, Sums
 from redteam.drill import Drill
 from redteam.setups import Setup
 from redteam.sources import code_digest
@@ -99,7 +99,7 @@ def coverage(drill: Drill, number: int, setup: Setup, sigma: float, tick: Tick =
         covered=float(either.mean()),
         success=float(np.mean(poisoned.vote == intended)),
         undefended=float(np.mean(undefended == intended)),
-        radius_limit=largest_radius(drill, setup.clean, sigma),
+        radius_limit=radius_limit(drill, setup.clean, sigma),
     )
     write_json(path, asdict(found))
     return found
@@ -113,6 +113,14 @@ def ensemble_of(
     n = len(next(iter(sums.values())))
     distance = noise_distance_of(len(images), images.image_shape, sigma)
     return influenced(sums, m, n, sizes, _sides(drill), sigma, alpha, distance=distance)
+
+
+def radius_limit(drill: Drill, images: ImageSet, sigma: float) -> float:
+    """The largest radius that any answer of such an ensemble can have."""
+    sizes = np.bincount(images.labels, minlength=drill.victim.classes).tolist()
+    distance = noise_distance_of(len(images), images.image_shape, sigma)
+    m = draws_at(drill, sigma)
+    return largest_radius(m, sizes, _sides(drill), sigma, drill.params.alpha, distance=distance)
 
 
 def changes(clean: ImageSet, poisoned: ImageSet) -> NDArray[np.float64]:
@@ -144,16 +152,6 @@ def within(
             break
         either |= certified & (_joint(norms[a:]) < certificate.radius(rewritten=a))
     return by_radius, by_count, either
-
-
-def largest_radius(drill: Drill, images: ImageSet, sigma: float) -> float:
-    """The radius where every image of one class has the most influence and all others the least: none is larger."""
-    sizes = np.bincount(images.labels, minlength=drill.victim.classes)
-    most = STEPS * sizes.astype(np.int64)
-    best = np.tile(-most if _sides(drill) == "two" else 0 * most, (len(sizes), 1))
-    np.fill_diagonal(best, most)
-    m = draws_at(drill, sigma)
-    return float(ensemble_of(drill, images, dict.fromkeys(range(m), best), sigma, m, drill.params.alpha).radius().max())
 
 
 def coverages(drill: Drill, setups: Sequence[Setup], tick: Tick = lambda: None) -> list[Coverage]:
