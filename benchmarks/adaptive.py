@@ -18,14 +18,14 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.record import RESULTS, flags, record, results
-from models.anytime import Looks, Rule, Sequence, default_looks, look_levels
-from models.certificate import certified_accuracy, certify
-from models.decision import decide
-from models.plan import least_models
-from models.votes import NOBODY
-from sanitize import errors
-from sanitize.imageset import load
-from sanitize.paths import SETS
+from cleanlabel.models.anytime import Looks, Rule, Sequence, default_looks, look_levels
+from cleanlabel.models.certificate import certified_accuracy, certify
+from cleanlabel.models.decision import decide
+from cleanlabel.models.plan import least_models
+from cleanlabel.models.votes import NOBODY
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.imageset import load
+from cleanlabel.sanitize.paths import SETS
 
 SIGMA, ALPHA = 1.0, 0.001
 QUICK_M = 100

@@ -17,12 +17,12 @@ from ruamel.yaml import YAML
 from tqdm import trange
 
 from benchmarks.record import flags, record, results
-from models.certificate import certify
-from models.plan import Plan
-from models.votes import count_votes, votes_hash, votes_to_bytes
-from sanitize import errors
-from sanitize.imageset import ImageSet, save_npz
-from sanitize.paths import SETS
+from cleanlabel.models.certificate import certify
+from cleanlabel.models.plan import Plan
+from cleanlabel.models.votes import count_votes, votes_hash, votes_to_bytes
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.imageset import ImageSet, save_npz
+from cleanlabel.sanitize.paths import SETS
 
 ROOT = Path(__file__).resolve().parents[1]
 SIGMA, POINTS, CLASSES, FAILED = 1.0, 10_000, 10, 30
@@ -33,7 +33,7 @@ def planned(m: int) -> Plan:
 
     Noise only, so that no denoiser is needed.
     """
-    from flows.planning import make_plan
+    from cleanlabel.flows.planning import make_plan
 
     images = np.random.default_rng(0).integers(0, 256, (POINTS, 2, 2, 1), dtype=np.uint8)
     ids, labels, names = tuple(map(str, range(POINTS))), np.arange(POINTS) % CLASSES, tuple(map(str, range(CLASSES)))
@@ -51,8 +51,8 @@ def planned(m: int) -> Plan:
 
 def fill(store, ensemble, votes: np.ndarray) -> None:
     """Child runs as `smooth` leaves them: a finished one a draw, and some that failed."""
-    from flows.ensemble import draw_params, draw_tags
-    from flows.store import create_run, finish, log_files, log_metrics
+    from cleanlabel.flows.ensemble import draw_params, draw_tags
+    from cleanlabel.flows.store import create_run, finish, log_files, log_metrics
 
     for draw in trange(len(votes) + FAILED, desc="store", unit="run"):
         failed, number = draw >= len(votes), draw % len(votes)
@@ -67,9 +67,9 @@ def fill(store, ensemble, votes: np.ndarray) -> None:
 
 def seconds_to_assemble(plan: Plan, votes: np.ndarray) -> tuple[float, np.ndarray]:
     """Seconds from the parent run's id to the counts, in a store that no one has read yet."""
-    from flows.assembly import assemble
-    from flows.ensemble import open_ensemble, read_ensemble
-    from flows.store import connect
+    from cleanlabel.flows.assembly import assemble
+    from cleanlabel.flows.ensemble import open_ensemble, read_ensemble
+    from cleanlabel.flows.store import connect
 
     ensemble = open_ensemble(connect(), plan)
     fill(connect(), ensemble, votes)

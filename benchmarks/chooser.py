@@ -15,22 +15,22 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.record import flags, record, results
-from models.blocks import block_of
-from models.certificate import certified_accuracy
-from models.chooser import Outlook, Target, best_of, outlook
-from models.draw import Materials
-from models.params import TrainParams
-from models.partition import block_certificates, partition_radius
-from models.pilot import block_models, make_pilots
-from models.training import predict_inputs
-from models.votes import NOBODY
-from sanitize import errors
-from sanitize.denoiser import load_denoiser
-from sanitize.imageset import ImageSet, load
-from sanitize.noise import draw_entropy, training_seed
-from sanitize.params import read_params
-from sanitize.paths import DENOISER, SETS
-from sanitize.sanitizer import sanitize
+from cleanlabel.models.blocks import block_of
+from cleanlabel.models.certificate import certified_accuracy
+from cleanlabel.models.chooser import Outlook, Target, best_of, outlook
+from cleanlabel.models.draw import Materials
+from cleanlabel.models.params import TrainParams
+from cleanlabel.models.partition import block_certificates, partition_radius
+from cleanlabel.models.pilot import block_models, make_pilots
+from cleanlabel.models.training import predict_inputs
+from cleanlabel.models.votes import NOBODY
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.denoiser import load_denoiser
+from cleanlabel.sanitize.imageset import ImageSet, load
+from cleanlabel.sanitize.noise import draw_entropy, training_seed
+from cleanlabel.sanitize.params import read_params
+from cleanlabel.sanitize.paths import DENOISER, SETS
+from cleanlabel.sanitize.sanitizer import sanitize
 
 ALPHA, DRAWS = 0.001, 12
 TARGETS = ((0.25, 0), (0.5, 0), (0.25, 1), (0.25, 2))

@@ -17,14 +17,14 @@ from tqdm import tqdm
 from benchmarks.image_sets import RECIPE
 from benchmarks.record import flags, record, results
 from benchmarks.transfer import resumed
-from models.certificate import certified_accuracy, certify
-from models.draw import Materials, make_batch
-from models.votes import count_votes, votes_from_bytes, votes_to_bytes
-from sanitize import errors
-from sanitize.denoiser import load_denoiser
-from sanitize.files import replacing
-from sanitize.imageset import ImageSet, read_all
-from sanitize.sources import open_published
+from cleanlabel.models.certificate import certified_accuracy, certify
+from cleanlabel.models.draw import Materials, make_batch
+from cleanlabel.models.votes import count_votes, votes_from_bytes, votes_to_bytes
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.denoiser import load_denoiser
+from cleanlabel.sanitize.files import replacing
+from cleanlabel.sanitize.imageset import ImageSet, read_all
+from cleanlabel.sanitize.sources import open_published
 
 ALPHA = 0.001
 RADII = (0.0, 0.25, 0.5, 1.0)

@@ -15,13 +15,13 @@ from typing import Any
 
 from benchmarks.record import flags, record, results
 from benchmarks.redteam import quick
-from redteam.compare import comparison, entries_for
-from redteam.compare_report import comparison_lines
-from redteam.defences import DEFENCES
-from redteam.params import checked
-from redteam.prepare import prepared
-from sanitize import errors
-from sanitize.errors import InputError
+from cleanlabel.redteam.compare import comparison, entries_for
+from cleanlabel.redteam.compare_report import comparison_lines
+from cleanlabel.redteam.defences import DEFENCES
+from cleanlabel.redteam.params import checked
+from cleanlabel.redteam.prepare import prepared
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.errors import InputError
 
 SIGMAS = [0.1, 0.25]
 LITTLE = ["dpa.partitions=5", "roe.partitions=5", "friends.steps=1", "friends.begin=1", "adversarial-training.steps=1"]

@@ -16,11 +16,11 @@ from typing import Any
 
 from benchmarks.record import flags, record, results
 from benchmarks.redteam import quick
-from redteam.params import DrillParams, checked
-from redteam.prepare import prepared
-from redteam.report import NAMES, drill_lines
-from redteam.run import run_drill
-from sanitize import errors
+from cleanlabel.redteam.params import DrillParams, checked
+from cleanlabel.redteam.prepare import prepared
+from cleanlabel.redteam.report import NAMES, drill_lines
+from cleanlabel.redteam.run import run_drill
+from cleanlabel.sanitize import errors
 
 ATTACKS = ("bullseye", "frogs")
 SIGMAS = [0.0, 0.1, 0.25]

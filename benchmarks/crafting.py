@@ -15,23 +15,23 @@ import numpy as np
 import torch
 
 from benchmarks.record import flags, record, results
-from models.classifiers import Architecture, build, features_of
-from models.extractors import Extractor, accelerated, load_extractor
-from redteam.attacks import plain
-from redteam.attacks.bullseye_polytope import BullseyePolytope
-from redteam.attacks.convex_polytope import ConvexPolytope
-from redteam.attacks.crafting import pixels_of
-from redteam.attacks.gradient_matching import trainable
-from redteam.attacks.hidden_trigger import HiddenTrigger
-from redteam.attacks.label_consistent import LabelConsistent
-from redteam.attacks.plain_scratch import gradient_norms_one_by_one
-from redteam.attacks.poison_frogs import PoisonFrogs
-from redteam.attacks.sleeper_agent import SleeperAgent
-from redteam.attacks.witches_brew import WitchesBrew
-from redteam.threat import Attack, Backdoor, Budget, Goal, Knowledge, Target
-from redteam.triggers import Trigger
-from sanitize import errors
-from sanitize.imageset import ImageSet
+from cleanlabel.models.classifiers import Architecture, build, features_of
+from cleanlabel.models.extractors import Extractor, accelerated, load_extractor
+from cleanlabel.redteam.attacks import plain
+from cleanlabel.redteam.attacks.bullseye_polytope import BullseyePolytope
+from cleanlabel.redteam.attacks.convex_polytope import ConvexPolytope
+from cleanlabel.redteam.attacks.crafting import pixels_of
+from cleanlabel.redteam.attacks.gradient_matching import trainable
+from cleanlabel.redteam.attacks.hidden_trigger import HiddenTrigger
+from cleanlabel.redteam.attacks.label_consistent import LabelConsistent
+from cleanlabel.redteam.attacks.plain_scratch import gradient_norms_one_by_one
+from cleanlabel.redteam.attacks.poison_frogs import PoisonFrogs
+from cleanlabel.redteam.attacks.sleeper_agent import SleeperAgent
+from cleanlabel.redteam.attacks.witches_brew import WitchesBrew
+from cleanlabel.redteam.threat import Attack, Backdoor, Budget, Goal, Knowledge, Target
+from cleanlabel.redteam.triggers import Trigger
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.imageset import ImageSet
 
 CLASSES = 10
 Way = Callable[[], int]

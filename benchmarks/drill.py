@@ -31,9 +31,9 @@ from ruamel.yaml import YAML
 from tqdm import tqdm
 
 from benchmarks.record import flags, record, results
-from sanitize import errors
-from sanitize.errors import InputError
-from sanitize.paths import DENOISER, ENSEMBLE, SETS
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.paths import DENOISER, ENSEMBLE, SETS
 
 COMMAND = [sys.executable, "-m", "flows.smooth"]
 ROOT = Path(__file__).resolve().parents[1]

@@ -28,16 +28,16 @@ from ruamel.yaml import YAML
 from tqdm import tqdm
 
 from benchmarks.record import flags, record, results
-from models.certificate import certified_accuracy, certify
-from models.draw import Materials, make_draw
-from models.params import CertifyParams, TrainParams
-from models.votes import count_votes
-from sanitize import errors
-from sanitize.denoiser import load_denoiser
-from sanitize.imageset import ImageSet, load
-from sanitize.noise import draw_entropy
-from sanitize.params import SanitizeParams, read_params
-from sanitize.paths import DENOISER, ENSEMBLE, SETS
+from cleanlabel.models.certificate import certified_accuracy, certify
+from cleanlabel.models.draw import Materials, make_draw
+from cleanlabel.models.params import CertifyParams, TrainParams
+from cleanlabel.models.votes import count_votes
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.denoiser import load_denoiser
+from cleanlabel.sanitize.imageset import ImageSet, load
+from cleanlabel.sanitize.noise import draw_entropy
+from cleanlabel.sanitize.params import SanitizeParams, read_params
+from cleanlabel.sanitize.paths import DENOISER, ENSEMBLE, SETS
 
 ROOT = Path(__file__).resolve().parents[1]
 ROUNDS = 3
@@ -106,7 +106,7 @@ def spent() -> dict[str, float]:
 
 def books() -> None:
     """Print what the runs of the store in the working directory say they took."""
-    from flows.store import connect, find_runs
+    from cleanlabel.flows.store import connect, find_runs
 
     store = connect()
     newest = find_runs(store, "tags.`cleanlabel.kind` = 'ensemble'")[-1].info.run_id

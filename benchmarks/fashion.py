@@ -23,23 +23,23 @@ from scipy.special import ndtri
 from tqdm import tqdm
 
 from benchmarks.record import flags, record, results
-from models.certificate import ABSTAIN, certified_accuracy, certify, images_tolerated
-from models.params import TrainParams
-from models.training import predict, train
-from models.votes import count_votes
-from sanitize import errors
-from sanitize.copies import NETWORK_BATCH
-from sanitize.denoiser import Denoiser, load_denoiser
-from sanitize.denoiser_files import PROVENANCE, read_config
-from sanitize.errors import InputError
-from sanitize.fast import FastDenoiser, accelerate
-from sanitize.files import replacing, write_json
-from sanitize.imageset import ImageSet
-from sanitize.ingest import published
-from sanitize.noise import draw_entropy, training_seed
-from sanitize.params import DenoiserParams
-from sanitize.pretrain import train_denoiser
-from sanitize.sanitizer import sanitize
+from cleanlabel.models.certificate import ABSTAIN, certified_accuracy, certify, images_tolerated
+from cleanlabel.models.params import TrainParams
+from cleanlabel.models.training import predict, train
+from cleanlabel.models.votes import count_votes
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.copies import NETWORK_BATCH
+from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
+from cleanlabel.sanitize.denoiser_files import PROVENANCE, read_config
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.fast import FastDenoiser, accelerate
+from cleanlabel.sanitize.files import replacing, write_json
+from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.ingest import published
+from cleanlabel.sanitize.noise import draw_entropy, training_seed
+from cleanlabel.sanitize.params import DenoiserParams
+from cleanlabel.sanitize.pretrain import train_denoiser
+from cleanlabel.sanitize.sanitizer import sanitize
 
 ALPHA = 0.001
 RADII = (0.0, 0.25, 0.5, 1.0)

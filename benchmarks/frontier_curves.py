@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.certificate import certified_accuracy
-from models.partition import block_certificates, frontier
-from sanitize.imageset import ImageSet
+from cleanlabel.models.certificate import certified_accuracy
+from cleanlabel.models.partition import block_certificates, frontier
+from cleanlabel.sanitize.imageset import ImageSet
 
 FREES = [0, 1, 2, 5, 10]
 """a: images that may be rewritten at will, each in a block of its own at worst."""

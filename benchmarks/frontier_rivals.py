@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from benchmarks.frontier_curves import FREES
 from benchmarks.frontier_sets import Task
 from benchmarks.frontier_votes import block_logits, trained_logits, votes_of
-from models.blocks import block_of
-from models.votes import count_votes
-from redteam.defences.elections import aggregated, run_off
+from cleanlabel.models.blocks import block_of
+from cleanlabel.models.votes import count_votes
+from cleanlabel.redteam.defences.elections import aggregated, run_off
 
 MORE_KS = (50, 100, 250)
 SEEDS = 10

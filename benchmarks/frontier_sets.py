@@ -17,21 +17,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks import fashion, transfer
-from models.classifiers import features_of
-from models.distil import distilled
-from models.extractors import Extractor, accelerated, features, load_extractor, require_fits
-from models.heads import HeadKind
-from models.params import TrainParams
-from models.training import as_tensor, train
-from sanitize.denoiser import load_denoiser
-from sanitize.errors import InputError
-from sanitize.fast import accelerate
-from sanitize.imageset import ImageSet, read_all
-from sanitize.ingest import digits, published
-from sanitize.noise import draw_entropy
-from sanitize.params import IngestParams, read_params
-from sanitize.sanitizer import sanitize, sanitize_batch
-from sanitize.sources import open_published
+from cleanlabel.models.classifiers import features_of
+from cleanlabel.models.distil import distilled
+from cleanlabel.models.extractors import Extractor, accelerated, features, load_extractor, require_fits
+from cleanlabel.models.heads import HeadKind
+from cleanlabel.models.params import TrainParams
+from cleanlabel.models.training import as_tensor, train
+from cleanlabel.sanitize.denoiser import load_denoiser
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.fast import accelerate
+from cleanlabel.sanitize.imageset import ImageSet, read_all
+from cleanlabel.sanitize.ingest import digits, published
+from cleanlabel.sanitize.noise import draw_entropy
+from cleanlabel.sanitize.params import IngestParams, read_params
+from cleanlabel.sanitize.sanitizer import sanitize, sanitize_batch
+from cleanlabel.sanitize.sources import open_published
 
 Body = Callable[[NDArray[Any]], Tensor]
 """Images (n, h, w, c), uint8 or float32 in [0,1] units -> features (n, d)."""

@@ -13,14 +13,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.frontier_sets import Task
-from models.blocks import block_of
-from models.heads import HeadKind, fit_head_of_some
-from models.params import TrainParams
-from models.stacked import train_stack
-from models.training import as_tensor
-from models.votes import NOBODY
-from sanitize.files import replacing
-from sanitize.noise import training_seed
+from cleanlabel.models.blocks import block_of
+from cleanlabel.models.heads import HeadKind, fit_head_of_some
+from cleanlabel.models.params import TrainParams
+from cleanlabel.models.stacked import train_stack
+from cleanlabel.models.training import as_tensor
+from cleanlabel.models.votes import NOBODY
+from cleanlabel.sanitize.files import replacing
+from cleanlabel.sanitize.noise import training_seed
 
 Key = tuple[str, int, int]
 """What a block's models are, of how many raw images, in how many blocks."""

@@ -31,11 +31,11 @@ from benchmarks.frontier_sets import Task, cifar_task, digits_task, fashion_task
 from benchmarks.frontier_votes import ensemble_votes
 from benchmarks.record import flags, record, results
 from benchmarks.transfer import resumed
-from models.params import TrainParams
-from sanitize import errors
-from sanitize.errors import InputError
-from sanitize.params import read_params
-from sanitize.paths import DENOISER
+from cleanlabel.models.params import TrainParams
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.params import read_params
+from cleanlabel.sanitize.paths import DENOISER
 
 ALPHA = 0.001
 M, QUICK_M = 100, 12

@@ -21,15 +21,15 @@ import numpy as np
 import torch
 
 from benchmarks.record import flags, record, results
-from models.params import TrainParams
-from models.training import predict, train
-from sanitize import errors
-from sanitize.copies import make_copy
-from sanitize.denoiser import load_denoiser
-from sanitize.imageset import ImageSet, load, read_all, save_npz
-from sanitize.noise import draw_entropy
-from sanitize.sanitizer import as_pixels, sanitize
-from sanitize.sources import open_published, open_source
+from cleanlabel.models.params import TrainParams
+from cleanlabel.models.training import predict, train
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.copies import make_copy
+from cleanlabel.sanitize.denoiser import load_denoiser
+from cleanlabel.sanitize.imageset import ImageSet, load, read_all, save_npz
+from cleanlabel.sanitize.noise import draw_entropy
+from cleanlabel.sanitize.sanitizer import as_pixels, sanitize
+from cleanlabel.sanitize.sources import open_published, open_source
 
 RECIPE = TrainParams(
     architecture="small-cnn",

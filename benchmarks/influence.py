@@ -36,16 +36,16 @@ from benchmarks.influence_sets import FULL, QUICK, Copies, Sets, cifar_sets, fas
 from benchmarks.influence_shown import COUNTS, RADII, draw_picture, table
 from benchmarks.record import flags, record, results
 from benchmarks.transfer import resumed
-from models.certificate import Ints, certified_accuracy
-from models.extractors import features
-from models.influence import radius_left, score_margins
-from models.influenced import Influenced, influenced
-from models.instrument import Features, Instrument, Sides, Sums, make_instrument
-from models.plan import noise_distance_of
-from sanitize import errors
-from sanitize.denoiser import Denoiser, load_denoiser
-from sanitize.errors import InputError
-from sanitize.files import write_json
+from cleanlabel.models.certificate import Ints, certified_accuracy
+from cleanlabel.models.extractors import features
+from cleanlabel.models.influence import radius_left, score_margins
+from cleanlabel.models.influenced import Influenced, influenced
+from cleanlabel.models.instrument import Features, Instrument, Sides, Sums, make_instrument
+from cleanlabel.models.plan import noise_distance_of
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.files import write_json
 
 RIDGES = (0.05, 0.25, 1.0, 4.0)
 FORMS: dict[str, tuple[tuple[float | None, float], ...]] = {

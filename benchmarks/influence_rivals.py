@@ -17,12 +17,12 @@ from torch.nn import functional
 from benchmarks.frontier_rivals import rivals_of
 from benchmarks.frontier_sets import Head, Task, noise_only
 from benchmarks.influence_sets import Sets
-from models.certificate import Floats, Ints, certified_accuracy, certify
-from models.extractors import features
-from models.heads import fit_head
-from models.plan import noise_distance_of
-from models.votes import count_votes
-from redteam.defences.elections import aggregated, gaps_to
+from cleanlabel.models.certificate import Floats, Ints, certified_accuracy, certify
+from cleanlabel.models.extractors import features
+from cleanlabel.models.heads import fit_head
+from cleanlabel.models.plan import noise_distance_of
+from cleanlabel.models.votes import count_votes
+from cleanlabel.redteam.defences.elections import aggregated, gaps_to
 
 PARTS = (50, 100, 250, 500, 1000)
 NEIGHBOURS = (50, 100, 200, 500, 1000, 2000, 4000)

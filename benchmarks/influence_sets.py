@@ -26,18 +26,18 @@ from torch import Tensor, nn
 
 from benchmarks.fashion import SPLIT_SEED
 from benchmarks.frontier_votes import kept
-from models.distil import distilled
-from models.extractors import Extractor, accelerated, features, load_extractor, require_fits
-from models.public_part import PUBLIC_ENTROPY
-from sanitize.denoiser import Denoiser
-from sanitize.errors import InputError
-from sanitize.fast import FastDenoiser, accelerate
-from sanitize.files import replacing
-from sanitize.imageset import ImageSet, read_all
-from sanitize.ingest import published
-from sanitize.noise import Role
-from sanitize.sanitizer import sanitize
-from sanitize.sources import open_published
+from cleanlabel.models.distil import distilled
+from cleanlabel.models.extractors import Extractor, accelerated, features, load_extractor, require_fits
+from cleanlabel.models.public_part import PUBLIC_ENTROPY
+from cleanlabel.sanitize.denoiser import Denoiser
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.fast import FastDenoiser, accelerate
+from cleanlabel.sanitize.files import replacing
+from cleanlabel.sanitize.imageset import ImageSet, read_all
+from cleanlabel.sanitize.ingest import published
+from cleanlabel.sanitize.noise import Role
+from cleanlabel.sanitize.sanitizer import sanitize
+from cleanlabel.sanitize.sources import open_published
 
 CHUNK, BATCH = 2048, 64
 """Images that are sanitized before their features are taken; images that a network takes at once."""

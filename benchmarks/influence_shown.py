@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from models.certificate import Ints, certified_accuracy
+from cleanlabel.models.certificate import Ints, certified_accuracy
 
 RADII = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 12.4, 17.4)
 COUNTS = (1, 5, 12, 25, 50, 100)

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.record import flags, record, results
-from sanitize import errors
-from sanitize.arrays import ArrayWriter
-from sanitize.denoiser import load_denoiser
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.arrays import ArrayWriter
+from cleanlabel.sanitize.denoiser import load_denoiser
 
 
 def peak_megabytes(command: list[str]) -> float:

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from benchmarks.record import flags, record, results
-from sanitize import errors
-from sanitize.denoiser import load_denoiser
-from sanitize.fast import accelerate
-from sanitize.noise import noise_words, pixel_noise
-from sanitize.rounded_gaussian import reference_draw
-from sanitize.sanitizer import BATCH, sanitize_batch
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.denoiser import load_denoiser
+from cleanlabel.sanitize.fast import accelerate
+from cleanlabel.sanitize.noise import noise_words, pixel_noise
+from cleanlabel.sanitize.rounded_gaussian import reference_draw
+from cleanlabel.sanitize.sanitizer import BATCH, sanitize_batch
 
 SIGMAS = (0.1, 0.25, 1.0, 4.0)
 ENTROPY = bytes(range(32))

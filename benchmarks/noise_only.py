@@ -15,16 +15,16 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.record import flags, record, results
-from models.certificate import ABSTAIN, certified_accuracy, certify
-from models.draw import Materials, make_draw
-from models.params import CertifyParams, TrainParams
-from models.votes import count_votes
-from sanitize import errors
-from sanitize.denoiser import Denoiser, load_denoiser
-from sanitize.imageset import load
-from sanitize.noise import draw_entropy
-from sanitize.params import SanitizeParams, read_params
-from sanitize.paths import DENOISER, SETS
+from cleanlabel.models.certificate import ABSTAIN, certified_accuracy, certify
+from cleanlabel.models.draw import Materials, make_draw
+from cleanlabel.models.params import CertifyParams, TrainParams
+from cleanlabel.models.votes import count_votes
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
+from cleanlabel.sanitize.imageset import load
+from cleanlabel.sanitize.noise import draw_entropy
+from cleanlabel.sanitize.params import SanitizeParams, read_params
+from cleanlabel.sanitize.paths import DENOISER, SETS
 
 
 @cache

@@ -11,10 +11,10 @@ import time
 import numpy as np
 
 from benchmarks.record import flags, record, results
-from models.blocks import block_of
-from models.certificate import ABSTAIN
-from models.partition import block_certificates, frontier, partition_radius
-from sanitize import errors
+from cleanlabel.models.blocks import block_of
+from cleanlabel.models.certificate import ABSTAIN
+from cleanlabel.models.partition import block_certificates, frontier, partition_radius
+from cleanlabel.sanitize import errors
 
 POINTS, CLASSES, M, ALPHA, IMAGES = 10_000, 10, 100, 0.001, 50_000
 FREES = range(0, 50, 5)

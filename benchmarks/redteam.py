@@ -14,12 +14,12 @@ from typing import Any
 
 from benchmarks.paper.tables import table
 from benchmarks.record import flags, record, results
-from redteam.params import DrillParams, checked
-from redteam.prepare import prepared
-from redteam.report import NAMES, drill_lines
-from redteam.run import Found, run_drill
-from sanitize import errors
-from sanitize.errors import InputError
+from cleanlabel.redteam.params import DrillParams, checked
+from cleanlabel.redteam.prepare import prepared
+from cleanlabel.redteam.report import NAMES, drill_lines
+from cleanlabel.redteam.run import Found, run_drill
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.errors import InputError
 
 SIGMAS = [0.0, 0.1, 0.25, 0.5, 1.0]
 

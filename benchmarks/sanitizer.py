@@ -25,10 +25,10 @@ from torch import Tensor
 from tqdm import trange
 
 from benchmarks.record import flags, record, results
-from sanitize import errors
-from sanitize.denoiser import Denoiser, clean_from, load_denoiser
-from sanitize.denoiser_files import layout, read_config
-from sanitize.fast import FastDenoiser, accelerate, flop_per_image, has_fast_bfloat16
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.denoiser import Denoiser, clean_from, load_denoiser
+from cleanlabel.sanitize.denoiser_files import layout, read_config
+from cleanlabel.sanitize.fast import FastDenoiser, accelerate, flop_per_image, has_fast_bfloat16
 
 SIGMA, SET = 0.5, 50_000
 WAYS = ("reference", "published", "scheduler", "ours")

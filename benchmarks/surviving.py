@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.record import flags, record, results
-from sanitize import errors
-from sanitize.denoiser import Denoiser, load_denoiser
-from sanitize.errors import InputError
-from sanitize.imageset import ImageSet
-from sanitize.noise import draw_entropy
-from sanitize.sanitizer import sanitize
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.noise import draw_entropy
+from cleanlabel.sanitize.sanitizer import sanitize
 
 
 def crafted(drill: Path) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:

@@ -28,20 +28,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.record import flags, record, results
-from models.certificate import certified_accuracy, certify
-from models.distil import distilled
-from models.extractors import Extractor, accelerated, features, load_extractor, require_fits
-from models.heads import HeadKind, fit_head
-from models.votes import count_votes
-from sanitize import errors
-from sanitize.denoiser import Denoiser, load_denoiser
-from sanitize.errors import InputError
-from sanitize.fast import FastDenoiser, accelerate
-from sanitize.files import replacing, write_json
-from sanitize.imageset import ImageSet, read_all
-from sanitize.noise import draw_entropy
-from sanitize.sanitizer import sanitize_batch
-from sanitize.sources import open_published
+from cleanlabel.models.certificate import certified_accuracy, certify
+from cleanlabel.models.distil import distilled
+from cleanlabel.models.extractors import Extractor, accelerated, features, load_extractor, require_fits
+from cleanlabel.models.heads import HeadKind, fit_head
+from cleanlabel.models.votes import count_votes
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.fast import FastDenoiser, accelerate
+from cleanlabel.sanitize.files import replacing, write_json
+from cleanlabel.sanitize.imageset import ImageSet, read_all
+from cleanlabel.sanitize.noise import draw_entropy
+from cleanlabel.sanitize.sanitizer import sanitize_batch
+from cleanlabel.sanitize.sources import open_published
 
 BATCH = 64
 ALPHA = 0.001

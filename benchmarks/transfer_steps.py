@@ -19,17 +19,17 @@ from tqdm import tqdm
 
 from benchmarks.record import flags, record, results
 from benchmarks.transfer import BATCH, WAYS, Sanitizer
-from models.distil import fast_arithmetic
-from models.extractors import CifarResNet, accelerated, features, load_extractor, require_fits
-from models.heads import fit_head
-from models.training import as_tensor
-from sanitize import errors
-from sanitize.denoiser import load_denoiser
-from sanitize.errors import InputError
-from sanitize.fast import accelerate
-from sanitize.imageset import read_all
-from sanitize.noise import draw_entropy
-from sanitize.sources import open_published
+from cleanlabel.models.distil import fast_arithmetic
+from cleanlabel.models.extractors import CifarResNet, accelerated, features, load_extractor, require_fits
+from cleanlabel.models.heads import fit_head
+from cleanlabel.models.training import as_tensor
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.denoiser import load_denoiser
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.fast import accelerate
+from cleanlabel.sanitize.imageset import read_all
+from cleanlabel.sanitize.noise import draw_entropy
+from cleanlabel.sanitize.sources import open_published
 
 RATES = (1e-4, 1e-3)
 EPOCHS = 3

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
-from flows.ensemble import Ensemble, Votes, check_labels, draw_params, draw_tags
-from flows.store import SMOOTHED, TAG, Store, find_runs, read_file, read_json
-from models.votes import merkle_root, votes_from_bytes, votes_hash
-from sanitize.errors import InputError
-from sanitize.noise import Entropy, seal
+from cleanlabel.flows.ensemble import Ensemble, Votes, check_labels, draw_params, draw_tags
+from cleanlabel.flows.store import SMOOTHED, TAG, Store, find_runs, read_file, read_json
+from cleanlabel.models.votes import merkle_root, votes_from_bytes, votes_hash
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.noise import Entropy, seal
 
 
 @dataclass(frozen=True)

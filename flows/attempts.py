@@ -15,11 +15,11 @@ from itertools import chain
 
 from mlflow.entities import Run
 
-from flows.ledger import Line, Past, Planned, certificates, past, read_lines
-from flows.store import TAG, Store, find_runs
-from models.plan import Plan
-from sanitize.errors import InputError
-from sanitize.noise import Entropy
+from cleanlabel.flows.ledger import Line, Past, Planned, certificates, past, read_lines
+from cleanlabel.flows.store import TAG, Store, find_runs
+from cleanlabel.models.plan import Plan
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.noise import Entropy
 
 UNKNOWN = {
     "kept": "attempts on this raw set where this project's ledger, store and git history do not look: on another "

@@ -20,18 +20,18 @@ import numpy as np
 from mlflow.entities.model_registry import ModelVersion
 from numpy.typing import NDArray
 
-from flows.assembly import Assembly, assemble, check_registration, check_seals
-from flows.certificates import compute, require_certifiable, tags_of
-from flows.ensemble import CERTIFICATE_ARTIFACT, Ensemble, read_ensemble, root_of, version_tags
-from flows.store import SMOOTHED, TAG, Store, answering, connect, get_version, read_json
-from models.params import CertifyParams
-from models.plan import Plan
-from models.sums import STEPS
-from sanitize import errors
-from sanitize.errors import InputError
-from sanitize.imageset import load
-from sanitize.noise import Entropy
-from sanitize.paths import REPORTS, SETS
+from cleanlabel.flows.assembly import Assembly, assemble, check_registration, check_seals
+from cleanlabel.flows.certificates import compute, require_certifiable, tags_of
+from cleanlabel.flows.ensemble import CERTIFICATE_ARTIFACT, Ensemble, read_ensemble, root_of, version_tags
+from cleanlabel.flows.store import SMOOTHED, TAG, Store, answering, connect, get_version, read_json
+from cleanlabel.models.params import CertifyParams
+from cleanlabel.models.plan import Plan
+from cleanlabel.models.sums import STEPS
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import load
+from cleanlabel.sanitize.noise import Entropy
+from cleanlabel.sanitize.paths import REPORTS, SETS
 
 CERTIFICATE = REPORTS / "certificate.json"
 TOLERANCE = 0.98
@@ -166,8 +166,8 @@ def _recomputed(
 
 def replayed(store: Store, ensemble: Ensemble, assembly: Assembly, entropy: Entropy, count: int) -> Iterator[Check]:
     """Retrain `count` draws, chosen at random. Bitwise where machine and libraries are the draw's own."""
-    from flows.worker import environment, instrument_of, prepare  # imported late: only a replay needs torch
-    from models.draw import make_again
+    from cleanlabel.flows.worker import environment, instrument_of, prepare  # imported late: only a replay needs torch
+    from cleanlabel.models.draw import make_again
 
     try:
         materials = prepare(ensemble.plan, instrument_of(store, ensemble))

@@ -3,11 +3,11 @@
 import re
 from typing import Any
 
-from flows import influences
-from flows.gate import Verdict
-from flows.influences import influence_of
-from flows.partitions import costs_in_words, partition_in_words, partitions_of, sentences
-from flows.report import grid_table, table, title, trigger_table
+from cleanlabel.flows import influences
+from cleanlabel.flows.gate import Verdict
+from cleanlabel.flows.influences import influence_of
+from cleanlabel.flows.partitions import costs_in_words, partition_in_words, partitions_of, sentences
+from cleanlabel.flows.report import grid_table, table, title, trigger_table
 
 STATES = {
     "disjoint": "trained on other data than the raw set",

@@ -8,23 +8,23 @@ import numpy as np
 from mlflow.entities.model_registry import ModelVersion
 from numpy.typing import NDArray
 
-from flows.assembly import assemble, check_registration, check_seals
-from flows.attempts import UNKNOWN
-from flows.ensemble import Ensemble, Votes, describe, read_ensemble, reveal_entropy, root_of
-from flows.influences import influence_record, reported_radii
-from flows.partitions import partition_record
-from flows.report import at_images, at_radii, at_triggers
-from flows.store import SMOOTHED, Store
-from models.answers import answers, largest_radius
-from models.certificate import ABSTAIN
-from models.influenced import Influenced
-from models.params import CertifyParams
-from models.plan import Plan, require_exact_noise
-from sanitize.content import content_digest
-from sanitize.errors import InputError
-from sanitize.imageset import ImageSet
-from sanitize.noise import Entropy
-from sanitize.paths import SETS
+from cleanlabel.flows.assembly import assemble, check_registration, check_seals
+from cleanlabel.flows.attempts import UNKNOWN
+from cleanlabel.flows.ensemble import Ensemble, Votes, describe, read_ensemble, reveal_entropy, root_of
+from cleanlabel.flows.influences import influence_record, reported_radii
+from cleanlabel.flows.partitions import partition_record
+from cleanlabel.flows.report import at_images, at_radii, at_triggers
+from cleanlabel.flows.store import SMOOTHED, Store
+from cleanlabel.models.answers import answers, largest_radius
+from cleanlabel.models.certificate import ABSTAIN
+from cleanlabel.models.influenced import Influenced
+from cleanlabel.models.params import CertifyParams
+from cleanlabel.models.plan import Plan, require_exact_noise
+from cleanlabel.sanitize.content import content_digest
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.noise import Entropy
+from cleanlabel.sanitize.paths import SETS
 
 
 @dataclass(frozen=True)

@@ -22,18 +22,18 @@ from prefect.artifacts import (
 )
 from prefect.cache_policies import NO_CACHE
 
-from flows.audit import CERTIFICATE
-from flows.card import card
-from flows.certificates import Certified, certify_version, metrics_of, tags_of
-from flows.comparison import previous_version
-from flows.ensemble import CERTIFICATE_ARTIFACT
-from flows.events import tell_verdict
-from flows.gate import Verdict, run_gate
-from flows.log import note
-from flows.page import PAGE, environments_of, render
-from flows.report import curve_radii, draw_curve, table, title, write_curve, write_points
-from flows.server import prefect_server
-from flows.store import (
+from cleanlabel.flows.audit import CERTIFICATE
+from cleanlabel.flows.card import card
+from cleanlabel.flows.certificates import Certified, certify_version, metrics_of, tags_of
+from cleanlabel.flows.comparison import previous_version
+from cleanlabel.flows.ensemble import CERTIFICATE_ARTIFACT
+from cleanlabel.flows.events import tell_verdict
+from cleanlabel.flows.gate import Verdict, run_gate
+from cleanlabel.flows.log import note
+from cleanlabel.flows.page import PAGE, environments_of, render
+from cleanlabel.flows.report import curve_radii, draw_curve, table, title, write_curve, write_points
+from cleanlabel.flows.server import prefect_server
+from cleanlabel.flows.store import (
     SMOOTHED,
     Store,
     aliases_of,
@@ -46,17 +46,17 @@ from flows.store import (
     tag_version,
     version_of_plan,
 )
-from models.certificate import certified_accuracy
-from models.params import CertifyParams, GateParams
-from sanitize import errors
-from sanitize.denoiser import load_denoiser
-from sanitize.errors import InputError
-from sanitize.files import replacing, write_json
-from sanitize.imageset import ImageSet, load
-from sanitize.noise import Entropy
-from sanitize.params import read_params
-from sanitize.paths import DENOISER, ENSEMBLE, POINTS, REPORTS, SETS
-from sanitize.preview import contact_sheet
+from cleanlabel.models.certificate import certified_accuracy
+from cleanlabel.models.params import CertifyParams, GateParams
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.denoiser import load_denoiser
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.files import replacing, write_json
+from cleanlabel.sanitize.imageset import ImageSet, load
+from cleanlabel.sanitize.noise import Entropy
+from cleanlabel.sanitize.params import read_params
+from cleanlabel.sanitize.paths import DENOISER, ENSEMBLE, POINTS, REPORTS, SETS
+from cleanlabel.sanitize.preview import contact_sheet
 
 CURVE = REPORTS / "certified_accuracy.csv"
 CURVE_PICTURE = REPORTS / "certified_accuracy.png"

@@ -23,25 +23,25 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from flows import choose_influence
-from flows.planning import check_initial
-from models.chooser import Outlook, Target, best_of, largest_radius, not_told_apart, outlook
-from models.draw import Materials
-from models.extractors import accelerated, load_extractor
-from models.params import CertifyParams, SmoothParams, TrainParams, check_recipe
-from models.pilot import LEAST_ASKED, blocks_of_size, make_pilots, steps
-from models.plan import recipe_of
-from models.weights import read_weights
-from sanitize import errors
-from sanitize.denoiser import load_denoiser
-from sanitize.denoiser_files import PROVENANCE, read_config
-from sanitize.errors import InputError
-from sanitize.files import write_json
-from sanitize.imageset import ImageSet, load, require_trainable
-from sanitize.noise import check_sigma
-from sanitize.params import SanitizeParams, read_params
-from sanitize.paths import DENOISER, REPORTS, SETS
-from sanitize.timestep import require_reachable
+from cleanlabel.flows import choose_influence
+from cleanlabel.flows.planning import check_initial
+from cleanlabel.models.chooser import Outlook, Target, best_of, largest_radius, not_told_apart, outlook
+from cleanlabel.models.draw import Materials
+from cleanlabel.models.extractors import accelerated, load_extractor
+from cleanlabel.models.params import CertifyParams, SmoothParams, TrainParams, check_recipe
+from cleanlabel.models.pilot import LEAST_ASKED, blocks_of_size, make_pilots, steps
+from cleanlabel.models.plan import recipe_of
+from cleanlabel.models.weights import read_weights
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.denoiser import load_denoiser
+from cleanlabel.sanitize.denoiser_files import PROVENANCE, read_config
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.files import write_json
+from cleanlabel.sanitize.imageset import ImageSet, load, require_trainable
+from cleanlabel.sanitize.noise import check_sigma
+from cleanlabel.sanitize.params import SanitizeParams, read_params
+from cleanlabel.sanitize.paths import DENOISER, REPORTS, SETS
+from cleanlabel.sanitize.timestep import require_reachable
 
 CHOOSER = REPORTS / "chooser.json"
 SIGMAS = (0.1, 0.25, 0.5, 1.0)

@@ -6,10 +6,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from models.draw import Materials
-from models.influence_pilot import Choice, forecasts
-from models.plan import recipe_of
-from sanitize.imageset import ImageSet
+from cleanlabel.models.draw import Materials
+from cleanlabel.models.influence_pilot import Choice, forecasts
+from cleanlabel.models.plan import recipe_of
+from cleanlabel.sanitize.imageset import ImageSet
 
 ROWS = 12
 """Candidates shown, best first."""

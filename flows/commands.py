@@ -11,10 +11,10 @@ from collections import deque
 from functools import cache
 from pathlib import Path
 
-from flows import leash
-from flows.log import logger
-from flows.server import end_with
-from sanitize.errors import AWAY_STATUS, Away, InputError
+from cleanlabel.flows import leash
+from cleanlabel.flows.log import logger
+from cleanlabel.flows.server import end_with
+from cleanlabel.sanitize.errors import AWAY_STATUS, Away, InputError
 
 BAR = re.compile(r"\d+%\|")
 """A line of a progress bar, which comes anew every second."""

@@ -10,14 +10,14 @@ import numpy as np
 from mlflow.entities.model_registry import ModelVersion
 from numpy.typing import NDArray
 
-from flows.certificates import Certified
-from flows.ensemble import CERTIFICATE_ARTIFACT
-from flows.partitions import blocks_of
-from flows.store import SMOOTHED, TAG, Store, all_versions, read_file
-from models.certificate import ABSTAIN
-from sanitize.errors import InputError
-from sanitize.imageset import ImageSet
-from sanitize.paths import POINTS, REPORTS
+from cleanlabel.flows.certificates import Certified
+from cleanlabel.flows.ensemble import CERTIFICATE_ARTIFACT
+from cleanlabel.flows.partitions import blocks_of
+from cleanlabel.flows.store import SMOOTHED, TAG, Store, all_versions, read_file
+from cleanlabel.models.certificate import ABSTAIN
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.paths import POINTS, REPORTS
 
 CURVE_NAME = (REPORTS / "certified_accuracy.csv").name
 PLANNED = (

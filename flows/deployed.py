@@ -12,16 +12,16 @@ from prefect.blocks.abstract import NotificationBlock
 from prefect.blocks.core import Block
 from pydantic import Field
 
-from flows.audit import audit
-from flows.commands import end_with_worker, run
-from flows.environment import Engine
-from flows.events import AUDIT_FAILED, tell
-from flows.gate import CANDIDATE, CERTIFIED
-from flows.log import logger
-from flows.store import SMOOTHED, Store, aliases_of, all_versions, answering, connect
-from sanitize.errors import InputError
-from sanitize.fitting import Fit
-from sanitize.params import Noise, Sigma
+from cleanlabel.flows.audit import audit
+from cleanlabel.flows.commands import end_with_worker, run
+from cleanlabel.flows.environment import Engine
+from cleanlabel.flows.events import AUDIT_FAILED, tell
+from cleanlabel.flows.gate import CANDIDATE, CERTIFIED
+from cleanlabel.flows.log import logger
+from cleanlabel.flows.store import SMOOTHED, Store, aliases_of, all_versions, answering, connect
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.fitting import Fit
+from cleanlabel.sanitize.params import Noise, Sigma
 
 Version = Annotated[int | None, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]

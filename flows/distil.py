@@ -13,19 +13,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.distil import distilled, save_twin
-from models.draw import Materials
-from models.extractors import features, load_extractor, require_fits
-from models.params import TrainParams
-from models.public_part import PUBLIC_ENTROPY
-from models.weights import trained_on
-from sanitize import errors
-from sanitize.denoiser import load_denoiser
-from sanitize.errors import InputError
-from sanitize.imageset import load
-from sanitize.params import SanitizeParams, read_params
-from sanitize.paths import DENOISER, SETS
-from sanitize.sanitizer import sanitize
+from cleanlabel.models.distil import distilled, save_twin
+from cleanlabel.models.draw import Materials
+from cleanlabel.models.extractors import features, load_extractor, require_fits
+from cleanlabel.models.params import TrainParams
+from cleanlabel.models.public_part import PUBLIC_ENTROPY
+from cleanlabel.models.weights import trained_on
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.denoiser import load_denoiser
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import load
+from cleanlabel.sanitize.params import SanitizeParams, read_params
+from cleanlabel.sanitize.paths import DENOISER, SETS
+from cleanlabel.sanitize.sanitizer import sanitize
 
 FIRST_COPY = 1_000
 """Of the public noise on trusted images: other copies than an instrument is fitted to."""

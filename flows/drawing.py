@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.certificate import ABSTAIN
+from cleanlabel.models.certificate import ABSTAIN
 
 THUMBNAIL = 64
 """Pixels of a thumbnail's longer side, at most."""

@@ -9,11 +9,11 @@ from typing import Any
 
 from mlflow.entities import Run
 
-from flows.store import TAG, Store, create_run, find_runs, finish, log_files, log_inputs
-from redteam.drill import Drill
-from redteam.report import as_csv, drill_lines, tables
-from redteam.run import Found
-from sanitize.files import replacing, write_json
+from cleanlabel.flows.store import TAG, Store, create_run, find_runs, finish, log_files, log_inputs
+from cleanlabel.redteam.drill import Drill
+from cleanlabel.redteam.report import as_csv, drill_lines, tables
+from cleanlabel.redteam.run import Found
+from cleanlabel.sanitize.files import replacing, write_json
 
 DRILL, CELL = "red-team", "red-team-cell"
 """The kinds of run: a drill, and one sigma of it over its targets."""

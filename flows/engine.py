@@ -11,10 +11,10 @@ from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 
-from flows.environment import Engine
-from flows.machine import gpus, workers
-from flows.server import end_with
-from sanitize.errors import InputError
+from cleanlabel.flows.environment import Engine
+from cleanlabel.flows.machine import gpus, workers
+from cleanlabel.flows.server import end_with
+from cleanlabel.sanitize.errors import InputError
 
 GPU_LIMIT = "cleanlabel-gpu"
 """Prefect's concurrency limit whose slots are GPUs: whoever trains on one holds a slot, in whatever flow."""

@@ -12,16 +12,16 @@ import numpy as np
 from mlflow.entities import Run
 from numpy.typing import NDArray
 
-from flows.attempts import least_attempt, standing
-from flows.environment import state
-from flows.ledger import Line, Past, only_planner, write_line
-from flows.reach import require_reach
-from flows.store import TAG, Store, create_run, find_runs, finish, log_files, log_inputs, read_json
-from models.plan import Plan, plan_from_dict
-from models.votes import NOBODY, merkle_root, votes_hash
-from sanitize.errors import InputError
-from sanitize.files import replacing, write_json
-from sanitize.noise import Entropy, draw_entropy
+from cleanlabel.flows.attempts import least_attempt, standing
+from cleanlabel.flows.environment import state
+from cleanlabel.flows.ledger import Line, Past, only_planner, write_line
+from cleanlabel.flows.reach import require_reach
+from cleanlabel.flows.store import TAG, Store, create_run, find_runs, finish, log_files, log_inputs, read_json
+from cleanlabel.models.plan import Plan, plan_from_dict
+from cleanlabel.models.votes import NOBODY, merkle_root, votes_hash
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.files import replacing, write_json
+from cleanlabel.sanitize.noise import Entropy, draw_entropy
 
 Votes = dict[int, NDArray[np.int64]]
 """The votes of each finished draw, `votes_shape` each."""
@@ -102,7 +102,7 @@ def _plan_ensemble(store: Store, plan: Plan, asked: float) -> Ensemble:
     )
     store.client.log_dict(run_id, describe(ensemble), "ensemble/plan.json")
     if plan.instrument_digest:
-        from flows.instrument import keep_with_run  # imported late: it needs torch
+        from cleanlabel.flows.instrument import keep_with_run  # imported late: it needs torch
 
         log_files(store, run_id, keep_with_run(plan.instrument_digest))
     log_inputs(store, run_id, _datasets(plan))

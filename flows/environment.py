@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from flows.home import project_home
-from sanitize.errors import InputError
+from cleanlabel.flows.home import project_home
+from cleanlabel.sanitize.errors import InputError
 
 Engine = Literal["processes", "ray"]
 """What runs the batches of an ensemble: this machine's processes, or a Ray cluster."""

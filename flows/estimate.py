@@ -17,23 +17,23 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from flows.machine import gpus, words, workers
-from flows.planning import make_plan
-from flows.provenance import compared
-from flows.reach import radius_asked, require_reach
-from models.draw import Materials, make_batch
-from models.extractors import accelerated, load_extractor
-from models.params import GateParams, SmoothParams, TrainParams
-from sanitize import errors
-from sanitize.denoiser import Denoiser, load_denoiser
-from sanitize.errors import InputError
-from sanitize.fast import accelerate
-from sanitize.imageset import ImageSet, load
-from sanitize.overlap import record_of
-from sanitize.params import DenoiserParams, SanitizeParams, read_params
-from sanitize.paths import SETS
-from sanitize.pretrain import Training, steps_for
-from sanitize.sanitizer import sanitize
+from cleanlabel.flows.machine import gpus, words, workers
+from cleanlabel.flows.planning import make_plan
+from cleanlabel.flows.provenance import compared
+from cleanlabel.flows.reach import radius_asked, require_reach
+from cleanlabel.models.draw import Materials, make_batch
+from cleanlabel.models.extractors import accelerated, load_extractor
+from cleanlabel.models.params import GateParams, SmoothParams, TrainParams
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.fast import accelerate
+from cleanlabel.sanitize.imageset import ImageSet, load
+from cleanlabel.sanitize.overlap import record_of
+from cleanlabel.sanitize.params import DenoiserParams, SanitizeParams, read_params
+from cleanlabel.sanitize.paths import SETS
+from cleanlabel.sanitize.pretrain import Training, steps_for
+from cleanlabel.sanitize.sanitizer import sanitize
 
 BUDGET = 1.2
 """Seconds that each measurement may take, beyond one step of it."""

@@ -3,9 +3,9 @@
 from prefect.events import emit_event
 from prefect.settings import get_current_settings
 
-from flows.gate import CANDIDATE, Verdict
-from flows.gate import CERTIFIED as IS_CERTIFIED
-from flows.store import SMOOTHED
+from cleanlabel.flows.gate import CANDIDATE, Verdict
+from cleanlabel.flows.gate import CERTIFIED as IS_CERTIFIED
+from cleanlabel.flows.store import SMOOTHED
 
 GATE_FAILED = "cleanlabel.gate.failed"
 AWAITING_REVIEW = "cleanlabel.version.awaiting-review"

@@ -3,15 +3,15 @@
 import time
 from dataclasses import replace
 
-from flows.ensemble import draw_params, draw_tags
-from flows.machine import gpus, words, workers
-from flows.worker import Keep, kept, prepare
-from models.answers import largest_radius
-from models.draw import Smoothed, make_batch
-from models.plan import Plan, least_models
-from models.votes import votes_to_bytes
-from sanitize.noise import draw_entropy
-from sanitize.overlap import HASH
+from cleanlabel.flows.ensemble import draw_params, draw_tags
+from cleanlabel.flows.machine import gpus, words, workers
+from cleanlabel.flows.worker import Keep, kept, prepare
+from cleanlabel.models.answers import largest_radius
+from cleanlabel.models.draw import Smoothed, make_batch
+from cleanlabel.models.plan import Plan, least_models
+from cleanlabel.models.votes import votes_to_bytes
+from cleanlabel.sanitize.noise import draw_entropy
+from cleanlabel.sanitize.overlap import HASH
 
 SIZES = (20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
 ROWS_BESIDE = 14

@@ -8,12 +8,12 @@ import numpy as np
 from mlflow.entities.model_registry import ModelVersion
 from numpy.typing import NDArray
 
-from flows.audit import Check, audit
-from flows.certificates import Certified
-from flows.report import accuracy_name
-from flows.store import TAG, Store, aliases_of, clear_alias, set_alias, tag_version
-from models.certificate import certified_accuracy
-from models.params import GateParams
+from cleanlabel.flows.audit import Check, audit
+from cleanlabel.flows.certificates import Certified
+from cleanlabel.flows.report import accuracy_name
+from cleanlabel.flows.store import TAG, Store, aliases_of, clear_alias, set_alias, tag_version
+from cleanlabel.models.certificate import certified_accuracy
+from cleanlabel.models.params import GateParams
 
 CANDIDATE, CERTIFIED = "candidate", "certified"
 

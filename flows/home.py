@@ -10,7 +10,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from sanitize.errors import InputError
+from cleanlabel.sanitize.errors import InputError
 
 HOME = "CLEANLABEL_HOME"
 """The environment variable that names the folder, where it is not the main checkout's."""

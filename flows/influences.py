@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.report import markdown, pivot
-from models.certificate import ABSTAIN, certified_accuracy
-from models.influenced import COSTS, Influenced
-from models.params import CertifyParams
+from cleanlabel.flows.report import markdown, pivot
+from cleanlabel.models.certificate import ABSTAIN, certified_accuracy
+from cleanlabel.models.influenced import COSTS, Influenced
+from cleanlabel.models.params import CertifyParams
 
 COUNTS = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)
 """Numbers of images that are reported, as far as anything is certified, beside `certify.images`."""

@@ -10,20 +10,20 @@ from pathlib import Path
 
 import torch
 
-from flows.environment import state
-from flows.store import Store, read_file
-from models.draw import Materials
-from models.extractors import Extractor
-from models.instrument import Instrument, cosine, load_instrument, save_instrument
-from models.params import TrainParams
-from models.plan import code_digest
-from models.public_part import fitted, require_apart, trusted_features
-from sanitize.denoiser import load_denoiser
-from sanitize.errors import InputError
-from sanitize.files import file_digest, replacing
-from sanitize.imageset import ImageSet, load
-from sanitize.overlap import record_of
-from sanitize.paths import DENOISER, SETS
+from cleanlabel.flows.environment import state
+from cleanlabel.flows.store import Store, read_file
+from cleanlabel.models.draw import Materials
+from cleanlabel.models.extractors import Extractor
+from cleanlabel.models.instrument import Instrument, cosine, load_instrument, save_instrument
+from cleanlabel.models.params import TrainParams
+from cleanlabel.models.plan import code_digest
+from cleanlabel.models.public_part import fitted, require_apart, trusted_features
+from cleanlabel.sanitize.denoiser import load_denoiser
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.files import file_digest, replacing
+from cleanlabel.sanitize.imageset import ImageSet, load
+from cleanlabel.sanitize.overlap import record_of
+from cleanlabel.sanitize.paths import DENOISER, SETS
 
 ARTIFACT = "ensemble/data/networks/instrument.safetensors"
 """Where the ensemble's run keeps it: beside the draws' features, which the registered version has too."""
@@ -61,7 +61,7 @@ def planned_instrument(recipe: TrainParams, raw: ImageSet, sigma: float, denoise
 
 
 def _made(recipe: TrainParams, trusted: ImageSet, sigma: float, *, denoise: bool) -> Instrument:
-    from flows.worker import device, extractor_of, twin_at  # imported late: the worker knows this module
+    from cleanlabel.flows.worker import device, extractor_of, twin_at  # imported late: the worker knows this module
 
     path = Path(str(recipe.initial_weights))
     extractor: Extractor = extractor_of(path, file_digest(path))

@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from flows.environment import state
-from flows.home import ask_git
-from models.plan import Plan
-from sanitize.paths import REPORTS
+from cleanlabel.flows.environment import state
+from cleanlabel.flows.home import ask_git
+from cleanlabel.models.plan import Plan
+from cleanlabel.sanitize.paths import REPORTS
 
 Past = Literal["kept", "new"]
 """Whether this project's ledger was there before an ensemble was planned, or began with it."""

@@ -12,9 +12,9 @@ from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
-from flows.environment import own_store
-from flows.home import HOME, project_home
-from sanitize.errors import InputError
+from cleanlabel.flows.environment import own_store
+from cleanlabel.flows.home import HOME, project_home
+from cleanlabel.sanitize.errors import InputError
 
 FOLDER = ".mlflow"
 ARTIFACTS = f"/{FOLDER}/artifacts"

@@ -24,7 +24,7 @@ from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.states import Crashed
 
-from flows.commands import FLOW_RUN
+from cleanlabel.flows.commands import FLOW_RUN
 
 TAGS = "prefect.tag.cleanlabel*"
 """Of the deployments of prefect.yaml: runs of other projects on the same server are not touched."""

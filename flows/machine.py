@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from sanitize.errors import InputError
+from cleanlabel.sanitize.errors import InputError
 
 
 def workers() -> int:

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from flows.assembly import Assembly
-from flows.ensemble import NETWORKS, Ensemble, network_file
-from flows.environment import state
-from flows.store import TAG, Store, log_directory, read_directory
-from models.influenced import COSTS
-from sanitize.denoiser_files import copy_denoiser
-from sanitize.errors import InputError
-from sanitize.files import file_digest, write_json
-from sanitize.imageset import ImageSet
-from sanitize.paths import DENOISER
+from cleanlabel.flows.assembly import Assembly
+from cleanlabel.flows.ensemble import NETWORKS, Ensemble, network_file
+from cleanlabel.flows.environment import state
+from cleanlabel.flows.store import TAG, Store, log_directory, read_directory
+from cleanlabel.models.influenced import COSTS
+from cleanlabel.sanitize.denoiser_files import copy_denoiser
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.files import file_digest, write_json
+from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.paths import DENOISER
 
 LIBRARIES = ("diffusers", "mlflow", "numpy", "pandas", "pydantic", "safetensors", "scipy", "torch")
 
@@ -31,7 +31,7 @@ def package(store: Store, ensemble: Ensemble, assembly: Assembly, raw: ImageSet)
         return
     from mlflow.pyfunc import save_model  # imported late: it takes seconds
 
-    from models.smoothed import DESCRIPTION, EXTRACTOR
+    from cleanlabel.models.smoothed import DESCRIPTION, EXTRACTOR
 
     (state() / "packages").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=state() / "packages") as scratch:

@@ -12,8 +12,8 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 
-from flows import influences
-from flows.card import (
+from cleanlabel.flows import influences
+from cleanlabel.flows.card import (
     SOURCES,
     assumptions,
     audit_command,
@@ -25,18 +25,18 @@ from flows.card import (
     recipe_in_words,
     seen_in_words,
 )
-from flows.certificates import Certified
-from flows.comparison import Previous, answers_that_changed, changes, figures
-from flows.drawing import Line, bins_of, curve, data_uri, heat_map, histogram, thumbnail, votes_bar
-from flows.gate import Verdict
-from flows.influences import frontier_grid, influence_in_words, influence_of
-from flows.partitions import costs_in_words, median_of, most_in_words, partition_in_words, partitions_of
-from flows.provenance import shared_with_test
-from flows.report import accuracy_name, curve_radii, pivot, title, what_it_buys
-from flows.store import SMOOTHED, TAG, Store, find_runs
-from models.certificate import ABSTAIN, certified_accuracy
-from sanitize.imageset import ImageSet
-from sanitize.paths import REPORTS
+from cleanlabel.flows.certificates import Certified
+from cleanlabel.flows.comparison import Previous, answers_that_changed, changes, figures
+from cleanlabel.flows.drawing import Line, bins_of, curve, data_uri, heat_map, histogram, thumbnail, votes_bar
+from cleanlabel.flows.gate import Verdict
+from cleanlabel.flows.influences import frontier_grid, influence_in_words, influence_of
+from cleanlabel.flows.partitions import costs_in_words, median_of, most_in_words, partition_in_words, partitions_of
+from cleanlabel.flows.provenance import shared_with_test
+from cleanlabel.flows.report import accuracy_name, curve_radii, pivot, title, what_it_buys
+from cleanlabel.flows.store import SMOOTHED, TAG, Store, find_runs
+from cleanlabel.models.certificate import ABSTAIN, certified_accuracy
+from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.paths import REPORTS
 
 PAGE = REPORTS / "index.html"
 WEB = Path(__file__).parent / "web"

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flows.report import l2_of, markdown, pivot
-from models.blocks import RULE
-from models.certificate import ABSTAIN, certified_accuracy
-from models.params import CertifyParams
-from models.partition import frontier
+from cleanlabel.flows.report import l2_of, markdown, pivot
+from cleanlabel.models.blocks import RULE
+from cleanlabel.models.certificate import ABSTAIN, certified_accuracy
+from cleanlabel.models.params import CertifyParams
+from cleanlabel.models.partition import frontier
 
 MOST_ROWS = 10
 """Numbers of rewritten images that are reported, at most; 0 and the largest always are."""

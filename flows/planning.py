@@ -6,24 +6,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flows.provenance import of_denoiser, of_initial_weights
-from models.anytime import look_shares
-from models.blocks import RULE, block_of, ids_are_names
-from models.params import CertifyParams, SmoothParams, TrainParams, check_recipe
-from models.plan import Plan, chosen_looks, code_digest, least_models, noise_distance_of, recipe_of
-from sanitize.content import content_digest
-from sanitize.denoiser_files import PROVENANCE, Facts, digest_of, layout, read_config
-from sanitize.errors import InputError
-from sanitize.files import file_digest
-from sanitize.fitting import fitting_for
-from sanitize.imageset import ImageSet, load, require_trainable
-from sanitize.noise import NOISE_STREAM
-from sanitize.params import SanitizeParams, read_params
-from sanitize.paths import DENOISER, SETS
-from sanitize.timestep import require_reachable
+from cleanlabel.flows.provenance import of_denoiser, of_initial_weights
+from cleanlabel.models.anytime import look_shares
+from cleanlabel.models.blocks import RULE, block_of, ids_are_names
+from cleanlabel.models.params import CertifyParams, SmoothParams, TrainParams, check_recipe
+from cleanlabel.models.plan import Plan, chosen_looks, code_digest, least_models, noise_distance_of, recipe_of
+from cleanlabel.sanitize.content import content_digest
+from cleanlabel.sanitize.denoiser_files import PROVENANCE, Facts, digest_of, layout, read_config
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.files import file_digest
+from cleanlabel.sanitize.fitting import fitting_for
+from cleanlabel.sanitize.imageset import ImageSet, load, require_trainable
+from cleanlabel.sanitize.noise import NOISE_STREAM
+from cleanlabel.sanitize.params import SanitizeParams, read_params
+from cleanlabel.sanitize.paths import DENOISER, SETS
+from cleanlabel.sanitize.timestep import require_reachable
 
 if TYPE_CHECKING:
-    from models.extractors import Extractor
+    from cleanlabel.models.extractors import Extractor
 
 
 def make_plan(denoiser: dict[str, Any] | None = None) -> Plan:
@@ -58,7 +58,7 @@ def make_plan(denoiser: dict[str, Any] | None = None) -> Plan:
         denoiser = denoiser_facts(raw, max(sigma, test_sigma)) if denoise else {}
     influence: dict[str, Any] = {}
     if recipe.bounded_influence:
-        from flows.instrument import planned_instrument  # imported late: only here this process needs torch
+        from cleanlabel.flows.instrument import planned_instrument  # imported late: only here this process needs torch
 
         digest = planned_instrument(recipe, raw, sigma, denoiser.get("digest")) if made else "to be made"
         sizes = np.bincount(raw.labels, minlength=len(raw.classes))
@@ -189,9 +189,12 @@ def check_initial(recipe: TrainParams, raw: ImageSet) -> None:
             f"param train.initial_weights={recipe.initial_weights!r} does not exist; put the weights' safetensors "
             "file under data/pretrained/"
         )
-    from models.extractors import load_extractor, require_fits  # imported late: only here this process needs torch
-    from models.training import architecture_of
-    from models.weights import read_weights
+    from cleanlabel.models.extractors import (  # imported late: only here this process needs torch
+        load_extractor,
+        require_fits,
+    )
+    from cleanlabel.models.training import architecture_of
+    from cleanlabel.models.weights import read_weights
 
     if recipe.mode == "transfer":
         extractor = load_extractor(path)
@@ -211,9 +214,9 @@ def check_initial(recipe: TrainParams, raw: ImageSet) -> None:
 
 def check_twin(extractor: "Extractor", path: Path, raw: ImageSet) -> None:
     """InputError unless the twin is this extractor's, for this sigma, and was trained on none of the raw images."""
-    from models.distil import load_twin, read_twin
-    from models.public_part import require_apart
-    from sanitize.overlap import HASH, hashes_alone
+    from cleanlabel.models.distil import load_twin, read_twin
+    from cleanlabel.models.public_part import require_apart
+    from cleanlabel.sanitize.overlap import HASH, hashes_alone
 
     if not path.is_file():
         raise InputError(f"param train.twin={str(path)!r} does not exist; make it with `python -m flows.distil`")

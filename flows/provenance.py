@@ -4,15 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.params import TrainParams
-from models.weights import TrainedOn, read_trained_on
-from sanitize.denoiser_files import HERE, IMAGES
-from sanitize.errors import InputError
-from sanitize.files import file_digest
-from sanitize.imageset import ImageSet
-from sanitize.overlap import Record, read_record, record_of, shared
-from sanitize.params import require_stated
-from sanitize.paths import DENOISER
+from cleanlabel.models.params import TrainParams
+from cleanlabel.models.weights import TrainedOn, read_trained_on
+from cleanlabel.sanitize.denoiser_files import HERE, IMAGES
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.files import file_digest
+from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.overlap import Record, read_record, record_of, shared
+from cleanlabel.sanitize.params import require_stated
+from cleanlabel.sanitize.paths import DENOISER
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from models.answers import largest_radius
-from models.anytime import look_shares
-from models.params import GateParams
-from models.plan import Plan, chosen_looks, least_models
-from sanitize.errors import InputError
-from sanitize.noise import LARGEST_SIGMA
+from cleanlabel.models.answers import largest_radius
+from cleanlabel.models.anytime import look_shares
+from cleanlabel.models.params import GateParams
+from cleanlabel.models.plan import Plan, chosen_looks, least_models
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.noise import LARGEST_SIGMA
 
 MOST_MODELS = 100_000
 """Above this no number of models is offered: it would be no way out."""

@@ -20,21 +20,21 @@ from prefect.states import State
 from prefect.utilities.annotations import quote
 from tqdm import tqdm
 
-from flows.drills import record, write_tracked
-from flows.engine import gpu_slot, resources
-from flows.log import logger, note
-from flows.server import prefect_server
-from flows.store import answering, connect
-from redteam.__main__ import params_from, parser
-from redteam.drill import Cell, Drill, Tick
-from redteam.params import PARAMS, DrillParams
-from redteam.prepare import prepared
-from redteam.report import drill_lines
-from redteam.run import Found, ensembles, reported
-from redteam.setups import Setup
-from sanitize import errors
-from sanitize.errors import Away, InputError
-from sanitize.params import read_params
+from cleanlabel.flows.drills import record, write_tracked
+from cleanlabel.flows.engine import gpu_slot, resources
+from cleanlabel.flows.log import logger, note
+from cleanlabel.flows.server import prefect_server
+from cleanlabel.flows.store import answering, connect
+from cleanlabel.redteam.__main__ import params_from, parser
+from cleanlabel.redteam.drill import Cell, Drill, Tick
+from cleanlabel.redteam.params import PARAMS, DrillParams
+from cleanlabel.redteam.prepare import prepared
+from cleanlabel.redteam.report import drill_lines
+from cleanlabel.redteam.run import Found, ensembles, reported
+from cleanlabel.redteam.setups import Setup
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.errors import Away, InputError
+from cleanlabel.sanitize.params import read_params
 
 PROG = "python -m flows.redteam"
 FULL_SECONDS = [30, 120]

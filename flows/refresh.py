@@ -19,15 +19,15 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 
-from flows.audit import CERTIFICATE
-from flows.certify import GATE
-from flows.commands import run, say_it_here
-from flows.log import logger
-from flows.report import table, title
-from flows.server import prefect_server
-from flows.store import SMOOTHED, aliases_of, answering, connect, version_of_plan
-from sanitize import errors
-from sanitize.errors import Away, InputError
+from cleanlabel.flows.audit import CERTIFICATE
+from cleanlabel.flows.certify import GATE
+from cleanlabel.flows.commands import run, say_it_here
+from cleanlabel.flows.log import logger
+from cleanlabel.flows.report import table, title
+from cleanlabel.flows.server import prefect_server
+from cleanlabel.flows.store import SMOOTHED, aliases_of, answering, connect, version_of_plan
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.errors import Away, InputError
 
 LOCK = Path("dvc.lock")
 BROUGHT = (Path("data/incoming"), Path("data/pretrained"))

@@ -12,7 +12,7 @@ import requests
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from sanitize.errors import Away, InputError
+from cleanlabel.sanitize.errors import Away, InputError
 
 UNKNOWN_USER, FORBIDDEN, NOT_FOUND = 401, 403, 404
 READING = ("get", "list", "search")

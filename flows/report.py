@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.certificate import (
+from cleanlabel.models.certificate import (
     certified_accuracy,
     certified_accuracy_grid,
     images_tolerated,
     radius_beside_a_trigger,
 )
-from sanitize.files import replacing
+from cleanlabel.sanitize.files import replacing
 
 CURVE_POINTS = 61
 

@@ -16,9 +16,9 @@ from dataclasses import replace
 
 from mlflow.entities.model_registry import ModelVersion
 
-from flows.certificates import certify_version
-from flows.gate import CERTIFIED, Verdict, assess, give_alias, record_verdict
-from flows.store import (
+from cleanlabel.flows.certificates import certify_version
+from cleanlabel.flows.gate import CERTIFIED, Verdict, assess, give_alias, record_verdict
+from cleanlabel.flows.store import (
     SMOOTHED,
     TAG,
     Store,
@@ -29,12 +29,12 @@ from flows.store import (
     get_version,
     tag_version,
 )
-from models.params import CertifyParams, GateParams
-from sanitize import errors
-from sanitize.errors import InputError
-from sanitize.imageset import load
-from sanitize.params import read_params
-from sanitize.paths import SETS
+from cleanlabel.models.params import CertifyParams, GateParams
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import load
+from cleanlabel.sanitize.params import read_params
+from cleanlabel.sanitize.paths import SETS
 
 COLUMNS = {
     "sigma": "sigma",

@@ -19,10 +19,10 @@ from pathlib import Path
 
 from prefect.settings import get_current_settings
 
-from flows.lost import end_lost_runs, end_runs_without_process
-from flows.server import LEASES, named, wait_for
-from sanitize import errors
-from sanitize.errors import InputError
+from cleanlabel.flows.lost import end_lost_runs, end_runs_without_process
+from cleanlabel.flows.server import LEASES, named, wait_for
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.errors import InputError
 
 POOL = "cleanlabel"
 PORT = 4200

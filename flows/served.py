@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow.exceptions import INVALID_PARAMETER_VALUE, MlflowException
 
-from models.pixels import as_pixels
-from models.smoothed import SmoothedClassifier
-from sanitize.errors import InputError
+from cleanlabel.models.pixels import as_pixels
+from cleanlabel.models.smoothed import SmoothedClassifier
+from cleanlabel.sanitize.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd

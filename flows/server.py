@@ -16,7 +16,7 @@ from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogHandler
 from prefect.settings import get_current_settings
 
-from sanitize.errors import InputError
+from cleanlabel.sanitize.errors import InputError
 
 LEASES = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
 """Who holds a limit stands in a file: a server that kept it in memory would after a restart never free the slots of
@@ -37,7 +37,7 @@ def prefect_server() -> Iterator[None]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "flows.server", str(port), str(os.getpid())]
+    command = [sys.executable, "-m", "cleanlabel.flows.server", str(port), str(os.getpid())]
     lean = {"PREFECT_SERVER_UI_ENABLED": "false", "PREFECT__SERVER_EPHEMERAL": "1"}  # no page, no scheduler
     quiet = subprocess.DEVNULL
     process = subprocess.Popen(command, stdout=quiet, stderr=quiet, env=os.environ | lean | LEASES)

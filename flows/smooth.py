@@ -18,34 +18,34 @@ from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Failed, State
 from tqdm import tqdm
 
-from flows.assembly import assemble, find_draws
-from flows.attempts import attempt_of
-from flows.engine import engine_asked, resources, task_runner
-from flows.ensemble import Ensemble, only_one, open_ensemble, save_ensemble, stop_at, version_tags
-from flows.environment import Engine, own_store
-from flows.home import project_home
-from flows.log import note
-from flows.package import package
-from flows.planning import make_plan
-from flows.reach import radius_asked, require_reach
-from flows.server import prefect_server
-from flows.store import SMOOTHED, Store, answering, connect, finish, register, system_metrics
-from models.decision import decide
-from models.params import GateParams, SmoothParams
-from models.plan import Plan
-from models.votes import count_votes
-from sanitize import errors
-from sanitize.errors import Away, InputError
-from sanitize.imageset import load
-from sanitize.params import read_params
-from sanitize.paths import ENSEMBLE, SETS
+from cleanlabel.flows.assembly import assemble, find_draws
+from cleanlabel.flows.attempts import attempt_of
+from cleanlabel.flows.engine import engine_asked, resources, task_runner
+from cleanlabel.flows.ensemble import Ensemble, only_one, open_ensemble, save_ensemble, stop_at, version_tags
+from cleanlabel.flows.environment import Engine, own_store
+from cleanlabel.flows.home import project_home
+from cleanlabel.flows.log import note
+from cleanlabel.flows.package import package
+from cleanlabel.flows.planning import make_plan
+from cleanlabel.flows.reach import radius_asked, require_reach
+from cleanlabel.flows.server import prefect_server
+from cleanlabel.flows.store import SMOOTHED, Store, answering, connect, finish, register, system_metrics
+from cleanlabel.models.decision import decide
+from cleanlabel.models.params import GateParams, SmoothParams
+from cleanlabel.models.plan import Plan
+from cleanlabel.models.votes import count_votes
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.errors import Away, InputError
+from cleanlabel.sanitize.imageset import load
+from cleanlabel.sanitize.params import read_params
+from cleanlabel.sanitize.paths import ENSEMBLE, SETS
 
 
 @task(name="make-draws", task_run_name="draws {wanted}", cache_policy=NO_CACHE, persist_result=False)
 def make_draws(root: str, run_id: str, batch: range, wanted: list[int], keep: int | str, engine: Engine) -> int:
     """Make a batch of draws in this worker process, wherever it is; how many were recorded."""
     os.chdir(root)
-    from flows.worker import train_batch  # imported late: only the workers need torch and its half gigabyte
+    from cleanlabel.flows.worker import train_batch  # imported late: only the workers need torch and its half gigabyte
 
     return train_batch(run_id, batch, wanted, keep, engine)
 
@@ -164,7 +164,7 @@ def main() -> None:
     plan = make_plan()
     params = read_params("smooth", SmoothParams)
     if args.plan:
-        from flows.forecast import forecast  # imported late: it trains
+        from cleanlabel.flows.forecast import forecast  # imported late: it trains
 
         attempt = attempt_so_far(plan)
         print(forecast(plan, params.keep_weights, attempt))

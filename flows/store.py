@@ -19,9 +19,9 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 
-from flows.local import prepare
-from flows.refusal import absent, answering, refused, without_password
-from sanitize.errors import InputError
+from cleanlabel.flows.local import prepare
+from cleanlabel.flows.refusal import absent, answering, refused, without_password
+from cleanlabel.sanitize.errors import InputError
 
 EXPERIMENT = "cleanlabel"
 SMOOTHED = "smoothed-classifier"

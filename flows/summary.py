@@ -6,15 +6,15 @@ python -m flows.summary
 import json
 import os
 
-from flows.audit import CERTIFICATE, Check
-from flows.certify import CURVE_PICTURE, EXAMPLES, GATE, seconds_a_model
-from flows.gate import Verdict
-from flows.page import PAGE
-from flows.report import table, title
-from flows.store import SMOOTHED, answering, connect, version_of_plan
-from flows.train import METRICS
-from sanitize import errors
-from sanitize.errors import InputError
+from cleanlabel.flows.audit import CERTIFICATE, Check
+from cleanlabel.flows.certify import CURVE_PICTURE, EXAMPLES, GATE, seconds_a_model
+from cleanlabel.flows.gate import Verdict
+from cleanlabel.flows.page import PAGE
+from cleanlabel.flows.report import table, title
+from cleanlabel.flows.store import SMOOTHED, answering, connect, version_of_plan
+from cleanlabel.flows.train import METRICS
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.errors import InputError
 
 
 def main() -> None:

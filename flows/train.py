@@ -8,22 +8,22 @@ from pathlib import Path
 
 import numpy as np
 
-from flows.store import SANITIZED, answering, connect, create_run, finish, log_files, log_metrics, register
-from models.distil import twin_of
-from models.draw import Materials, learn
-from models.extractors import load_extractor
-from models.params import TrainParams, check_recipe
-from models.plan import recipe_of
-from models.training import predict_inputs, reads_raw_images
-from models.weights import read_trained_on, read_weights, save_weights, trained_on
-from sanitize import errors
-from sanitize.copies import manifest_path
-from sanitize.files import write_json
-from sanitize.imageset import load, require_trainable
-from sanitize.noise import training_seed
-from sanitize.params import read_params
-from sanitize.paths import CLASSIFIER, REPORTS, SETS
-from sanitize.paths import SANITIZED as SANITIZED_SET
+from cleanlabel.flows.store import SANITIZED, answering, connect, create_run, finish, log_files, log_metrics, register
+from cleanlabel.models.distil import twin_of
+from cleanlabel.models.draw import Materials, learn
+from cleanlabel.models.extractors import load_extractor
+from cleanlabel.models.params import TrainParams, check_recipe
+from cleanlabel.models.plan import recipe_of
+from cleanlabel.models.training import predict_inputs, reads_raw_images
+from cleanlabel.models.weights import read_trained_on, read_weights, save_weights, trained_on
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.copies import manifest_path
+from cleanlabel.sanitize.files import write_json
+from cleanlabel.sanitize.imageset import load, require_trainable
+from cleanlabel.sanitize.noise import training_seed
+from cleanlabel.sanitize.params import read_params
+from cleanlabel.sanitize.paths import CLASSIFIER, REPORTS, SETS
+from cleanlabel.sanitize.paths import SANITIZED as SANITIZED_SET
 
 METRICS = REPORTS / "train.json"
 

@@ -12,8 +12,8 @@ import torch
 from mlflow.utils.time import get_current_time_millis
 from numpy.typing import NDArray
 
-from flows.engine import gpu_slot, unbroken
-from flows.ensemble import (
+from cleanlabel.flows.engine import gpu_slot, unbroken
+from cleanlabel.flows.ensemble import (
     NETWORKS,
     Ensemble,
     draw_params,
@@ -22,23 +22,23 @@ from flows.ensemble import (
     read_ensemble,
     recall_entropy,
 )
-from flows.environment import Engine, state
-from flows.instrument import recall_instrument
-from flows.log import note
-from flows.store import Store, answering, connect, create_run, finish, log_directory
-from models.distil import twin_of
-from models.draw import Materials, Smoothed, make_batch
-from models.extractors import Extractor, accelerated, load_extractor
-from models.instrument import Features, Instrument, save_features
-from models.params import TrainParams
-from models.plan import Plan, code_digest
-from models.votes import votes_hash, votes_to_bytes
-from models.weights import read_trained_on, read_weights, save_weights, trained_on
-from sanitize.denoiser import Denoiser, load_denoiser
-from sanitize.errors import InputError
-from sanitize.files import file_digest
-from sanitize.imageset import ImageSet, load
-from sanitize.paths import DENOISER, SETS
+from cleanlabel.flows.environment import Engine, state
+from cleanlabel.flows.instrument import recall_instrument
+from cleanlabel.flows.log import note
+from cleanlabel.flows.store import Store, answering, connect, create_run, finish, log_directory
+from cleanlabel.models.distil import twin_of
+from cleanlabel.models.draw import Materials, Smoothed, make_batch
+from cleanlabel.models.extractors import Extractor, accelerated, load_extractor
+from cleanlabel.models.instrument import Features, Instrument, save_features
+from cleanlabel.models.params import TrainParams
+from cleanlabel.models.plan import Plan, code_digest
+from cleanlabel.models.votes import votes_hash, votes_to_bytes
+from cleanlabel.models.weights import read_trained_on, read_weights, save_weights, trained_on
+from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.files import file_digest
+from cleanlabel.sanitize.imageset import ImageSet, load
+from cleanlabel.sanitize.paths import DENOISER, SETS
 
 Keep = int | str
 """Whose networks are kept: "all", "none", or the first so many draws'."""

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models import anytime
-from models.certificate import Floats, Ints
-from models.influenced import Influenced, influenced
-from models.influenced import largest_radius as influenced_radius
-from models.partition import block_certificates, partition_radius, plurality
-from models.plan import Plan
-from models.votes import NOBODY, count_block_votes, count_votes
+from cleanlabel.models import anytime
+from cleanlabel.models.certificate import Floats, Ints
+from cleanlabel.models.influenced import Influenced, influenced
+from cleanlabel.models.influenced import largest_radius as influenced_radius
+from cleanlabel.models.partition import block_certificates, partition_radius, plurality
+from cleanlabel.models.plan import Plan
+from cleanlabel.models.votes import NOBODY, count_block_votes, count_votes
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from scipy.special import betaincc, betaln
 from scipy.stats import norm
 
-from models.certificate import ABSTAIN, ROUNDING, Floats, Ints, certify
+from cleanlabel.models.certificate import ABSTAIN, ROUNDING, Floats, Ints, certify
 
 
 def look_levels(alpha: float, shares: Series[float]) -> tuple[float, ...]:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.certificate import Floats, Ints, certified_accuracy
-from models.decision import fitted_prior
-from models.partition import block_certificates, partition_radius
-from models.pilot import NO_VOTE, Pilot
+from cleanlabel.models.certificate import Floats, Ints, certified_accuracy
+from cleanlabel.models.decision import fitted_prior
+from cleanlabel.models.partition import block_certificates, partition_radius
+from cleanlabel.models.pilot import NO_VOTE, Pilot
 
 REPEATS = 24
 INTERVAL = (5, 95)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models import fast_cifar
-from sanitize.errors import InputError
+from cleanlabel.models import fast_cifar
+from cleanlabel.sanitize.errors import InputError
 
 
 @dataclass(frozen=True)

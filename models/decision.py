@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike
 from scipy.optimize import minimize
 from scipy.special import betaln, ndtr
 
-from models.anytime import Looks, Rule
-from models.certificate import Floats, Ints, certified_accuracy
+from cleanlabel.models.anytime import Looks, Rule
+from cleanlabel.models.certificate import Floats, Ints, certified_accuracy
 
 Verdict = Literal["passed", "failed", "open"]
 

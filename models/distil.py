@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from models.extractors import Extractor, load_extractor
-from models.training import as_tensor
-from models.weights import TrainedOn
-from sanitize.errors import InputError
-from sanitize.fast import has_fast_bfloat16
-from sanitize.files import file_digest, replacing
+from cleanlabel.models.extractors import Extractor, load_extractor
+from cleanlabel.models.training import as_tensor
+from cleanlabel.models.weights import TrainedOn
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.fast import has_fast_bfloat16
+from cleanlabel.sanitize.files import file_digest, replacing
 
 BATCH = 64
 RATE = 2e-3

@@ -14,19 +14,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.blocks import block_of
-from models.classifiers import Architecture
-from models.extractors import Extractor, features
-from models.heads import fit_head, fit_head_of_some, head_architecture
-from models.instrument import Features, Instrument
-from models.params import TrainParams
-from models.stacked import stackable, train_stack
-from models.training import architecture_of, as_tensor, initialised, predict_inputs, reads_raw_images, train
-from sanitize.denoiser import Denoiser
-from sanitize.fast import FastDenoiser, accelerate
-from sanitize.imageset import ImageSet
-from sanitize.noise import seal, training_seed
-from sanitize.sanitizer import BATCH, Denoise, sanitize
+from cleanlabel.models.blocks import block_of
+from cleanlabel.models.classifiers import Architecture
+from cleanlabel.models.extractors import Extractor, features
+from cleanlabel.models.heads import fit_head, fit_head_of_some, head_architecture
+from cleanlabel.models.instrument import Features, Instrument
+from cleanlabel.models.params import TrainParams
+from cleanlabel.models.stacked import stackable, train_stack
+from cleanlabel.models.training import architecture_of, as_tensor, initialised, predict_inputs, reads_raw_images, train
+from cleanlabel.sanitize.denoiser import Denoiser
+from cleanlabel.sanitize.fast import FastDenoiser, accelerate
+from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.noise import seal, training_seed
+from cleanlabel.sanitize.sanitizer import BATCH, Denoise, sanitize
 
 T = TypeVar("T")
 CPU = torch.device("cpu")

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from models.classifiers import features_of
-from models.training import as_tensor
-from models.weights import FORMAT, load_weights, read_weights
-from sanitize.errors import InputError
-from sanitize.fast import has_fast_bfloat16
-from sanitize.files import file_digest
+from cleanlabel.models.classifiers import features_of
+from cleanlabel.models.training import as_tensor
+from cleanlabel.models.weights import FORMAT, load_weights, read_weights
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.fast import has_fast_bfloat16
+from cleanlabel.sanitize.files import file_digest
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.params import TrainParams
+from cleanlabel.models.params import TrainParams
 
 LEAST_SIDE = 9
 """Pixels: what the whitening and three halvings of its output leave one pixel of."""

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.classifiers import Architecture
-from sanitize.errors import InputError
+from cleanlabel.models.classifiers import Architecture
+from cleanlabel.sanitize.errors import InputError
 
 HeadKind = Literal["mean", "direction", "lda", "ridge", "logistic"]
 TAKES_PRIOR = ("ridge", "logistic")

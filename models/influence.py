@@ -52,7 +52,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri, rel_entr
 
-from models.certificate import ABSTAIN, Floats, Ints
+from cleanlabel.models.certificate import ABSTAIN, Floats, Ints
 
 CELLS = 256
 """How finely the attacker's choices are cut; each cell counts as its cheapest corner, so a radius is only lowered."""

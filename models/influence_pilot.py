@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.certificate import certified_accuracy
-from models.draw import Materials
-from models.extractors import features
-from models.influence import counts_left
-from models.influenced import Influenced, influenced
-from models.instrument import Features, make_instrument
-from models.public_part import sanitized_features
-from models.sums import STEPS, Sides
-from sanitize.errors import InputError
-from sanitize.imageset import ImageSet
+from cleanlabel.models.certificate import certified_accuracy
+from cleanlabel.models.draw import Materials
+from cleanlabel.models.extractors import features
+from cleanlabel.models.influence import counts_left
+from cleanlabel.models.influenced import Influenced, influenced
+from cleanlabel.models.instrument import Features, make_instrument
+from cleanlabel.models.public_part import sanitized_features
+from cleanlabel.models.sums import STEPS, Sides
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import ImageSet
 
 RIDGES = (0.05, 0.5, 2.0)
 CLIPS = ((None, 0.6), (None, 0.8), (None, 0.95), (0.8, 0.95), (0.9, 0.97))

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.certificate import Floats, Ints
-from models.influence import class_bounds, counts_left, margins, radius_between
-from models.sums import STEPS, Sides, Sums
-from sanitize.errors import InputError
+from cleanlabel.models.certificate import Floats, Ints
+from cleanlabel.models.influence import class_bounds, counts_left, margins, radius_between
+from cleanlabel.models.sums import STEPS, Sides, Sums
+from cleanlabel.sanitize.errors import InputError
 
 COSTS = ("rewritten", "relabelled", "inserted")
 """Ways to change an image at will: under its own label; with its label; adding or removing it."""

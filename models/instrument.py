@@ -32,9 +32,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.sums import STEPS, Sides, Sums
-from sanitize.errors import InputError
-from sanitize.files import replacing
+from cleanlabel.models.sums import STEPS, Sides, Sums
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.files import replacing
 
 Form = Literal["instrumental", "cosine"]
 FORMAT = "cleanlabel-instrument/1"

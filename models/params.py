@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from sanitize.errors import InputError
-from sanitize.params import MOST, Origin, Provenance, Section, Sigma
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.params import MOST, Origin, Provenance, Section, Sigma
 
 
 class TrainParams(Section):

@@ -42,7 +42,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from models.certificate import ABSTAIN, Floats, Ints, certify
+from cleanlabel.models.certificate import ABSTAIN, Floats, Ints, certify
 
 
 def block_certificates(

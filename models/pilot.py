@@ -14,16 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, from_numpy, nn
 
-from models.blocks import block_of
-from models.draw import Materials
-from models.heads import fit_head_of_some
-from models.stacked import train_stack
-from models.training import predict_inputs, reads_raw_images, train
-from models.votes import NOBODY
-from sanitize.errors import InputError
-from sanitize.imageset import ImageSet
-from sanitize.noise import training_seed
-from sanitize.sanitizer import sanitize
+from cleanlabel.models.blocks import block_of
+from cleanlabel.models.draw import Materials
+from cleanlabel.models.heads import fit_head_of_some
+from cleanlabel.models.stacked import train_stack
+from cleanlabel.models.training import predict_inputs, reads_raw_images, train
+from cleanlabel.models.votes import NOBODY
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.noise import training_seed
+from cleanlabel.sanitize.sanitizer import sanitize
 
 ENTROPY = hashlib.sha256(b"cleanlabel/pilot/1").digest()
 """Of the pilot's noise and trainings. Known to everybody: nothing is certified by it, and the pilot can be repeated."""

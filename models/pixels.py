@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from torch import Tensor
 
-from sanitize.errors import InputError
+from cleanlabel.sanitize.errors import InputError
 
 UNITS = "multiply images in [0,1] by 255 and round them"
 

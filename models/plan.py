@@ -8,11 +8,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
-from models.anytime import Looks, Rule, Sequence, default_looks, largest_radius, look_levels
-from models.params import TrainParams
-from sanitize.errors import InputError
-from sanitize.noise import NOISE_STREAM
-from sanitize.rounded_gaussian import rounded_gaussian
+from cleanlabel.models.anytime import Looks, Rule, Sequence, default_looks, largest_radius, look_levels
+from cleanlabel.models.params import TrainParams
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.noise import NOISE_STREAM
+from cleanlabel.sanitize.rounded_gaussian import rounded_gaussian
 
 OLD_STREAM = "cleanlabel/noise/1"
 """Gaussian noise in float32, which the theorem does not cover: plans that name no stream were made with it."""

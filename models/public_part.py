@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.extractors import Extractor, features
-from models.instrument import Instrument, make_instrument
-from models.params import TrainParams
-from sanitize.denoiser import Denoiser
-from sanitize.errors import InputError
-from sanitize.imageset import ImageSet
-from sanitize.overlap import Record, record_of, shared
-from sanitize.sanitizer import BATCH, Denoise, sanitize
+from cleanlabel.models.extractors import Extractor, features
+from cleanlabel.models.instrument import Instrument, make_instrument
+from cleanlabel.models.params import TrainParams
+from cleanlabel.sanitize.denoiser import Denoiser
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.overlap import Record, record_of, shared
+from cleanlabel.sanitize.sanitizer import BATCH, Denoise, sanitize
 
 PUBLIC_ENTROPY = hashlib.sha256(b"cleanlabel/instrument/1").digest()
 """Of the noise on trusted images. It is no secret: no certificate needs it to be one."""

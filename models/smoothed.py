@@ -9,21 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.answers import Answers, answers
-from models.certificate import ABSTAIN
-from models.extractors import Extractor, accelerated, features, load_extractor
-from models.influenced import COSTS
-from models.instrument import Features, Instrument, load_features, load_instrument
-from models.pixels import as_pixels
-from models.plan import plan_from_dict, require_exact_noise
-from models.training import as_tensor, predict_inputs
-from models.weights import load_weights
-from sanitize.denoiser import Denoiser, load_denoiser
-from sanitize.errors import InputError
-from sanitize.files import file_digest
-from sanitize.imageset import ImageSet
-from sanitize.noise import draw_entropy
-from sanitize.sanitizer import sanitize
+from cleanlabel.models.answers import Answers, answers
+from cleanlabel.models.certificate import ABSTAIN
+from cleanlabel.models.extractors import Extractor, accelerated, features, load_extractor
+from cleanlabel.models.influenced import COSTS
+from cleanlabel.models.instrument import Features, Instrument, load_features, load_instrument
+from cleanlabel.models.pixels import as_pixels
+from cleanlabel.models.plan import plan_from_dict, require_exact_noise
+from cleanlabel.models.training import as_tensor, predict_inputs
+from cleanlabel.models.weights import load_weights
+from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.files import file_digest
+from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.noise import draw_entropy
+from cleanlabel.sanitize.sanitizer import sanitize
 
 if TYPE_CHECKING:
     import pandas as pd

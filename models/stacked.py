@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional
 
-from models.classifiers import Standardise
-from models.params import TrainParams
-from models.training import architecture_of, as_tensor, initialised
+from cleanlabel.models.classifiers import Standardise
+from cleanlabel.models.params import TrainParams
+from cleanlabel.models.training import architecture_of, as_tensor, initialised
 
 STACKED = {"cpu": ("linear", "mlp"), "cuda": ("linear", "mlp", "small-cnn")}
 """What is stacked where. On a CPU the small CNN is no faster for it: grouped convolutions, measured .8 to 1.1 of one at

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.classifiers import Architecture, Standardise, build
-from models.fast_cifar import train_fast_cifar
-from models.params import TrainParams
-from sanitize.errors import InputError
+from cleanlabel.models.classifiers import Architecture, Standardise, build
+from cleanlabel.models.fast_cifar import train_fast_cifar
+from cleanlabel.models.params import TrainParams
+from cleanlabel.sanitize.errors import InputError
 
 PREDICT_BATCH = 1024
 BATCH_NORMALISED = ("resnet18", "vgg11", "mobilenet-v2")

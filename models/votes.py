@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from sanitize.errors import InputError
+from cleanlabel.sanitize.errors import InputError
 
 NOBODY = -1
 """A vote for nobody: a missing draw, or a model whose output was not a number."""

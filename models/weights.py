@@ -11,11 +11,11 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
-from models.classifiers import Architecture, build
-from sanitize.errors import InputError
-from sanitize.files import replacing
-from sanitize.imageset import ImageSet
-from sanitize.overlap import HASH, Record, hashes, hashes_alone
+from cleanlabel.models.classifiers import Architecture, build
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.files import replacing
+from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.overlap import HASH, Record, hashes, hashes_alone
 
 FORMAT = "cleanlabel-classifier/1"
 

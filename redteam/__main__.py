@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 
-from redteam.attacks import ATTACKS
-from redteam.params import DrillParams, checked
-from redteam.prepare import prepared
-from redteam.report import drill_lines
-from redteam.run import run_drill
-from redteam.triggers import Pattern, Place
-from redteam.victims import SCENARIOS
-from sanitize import errors
-from sanitize.errors import InputError
+from cleanlabel.redteam.attacks import ATTACKS
+from cleanlabel.redteam.params import DrillParams, checked
+from cleanlabel.redteam.prepare import prepared
+from cleanlabel.redteam.report import drill_lines
+from cleanlabel.redteam.run import run_drill
+from cleanlabel.redteam.triggers import Pattern, Place
+from cleanlabel.redteam.victims import SCENARIOS
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.errors import InputError
 
 OUTPUT = Path("reports/redteam")
 

@@ -13,21 +13,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.extractors import features
-from redteam.defences.interface import Certified, Context, Defence, Defended, Images, required_extractor
-from redteam.defences.plain import Nothing
-from redteam.drill import Drill
-from redteam.setups import Setup
-from redteam.sources import code_digest
-from redteam.threat import Poisons
-from sanitize.errors import InputError
-from sanitize.files import write_json
-from sanitize.noise import training_seed
+from cleanlabel.models.extractors import features
+from cleanlabel.redteam.defences.interface import Certified, Context, Defence, Defended, Images, required_extractor
+from cleanlabel.redteam.defences.plain import Nothing
+from cleanlabel.redteam.drill import Drill
+from cleanlabel.redteam.setups import Setup
+from cleanlabel.redteam.sources import code_digest
+from cleanlabel.redteam.threat import Poisons
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.files import write_json
+from cleanlabel.sanitize.noise import training_seed
 
 
 @cache
 def _code(defence: str) -> str:
-    return code_digest(defence, "redteam.bench")
+    return code_digest(defence, "cleanlabel.redteam.bench")
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,17 +11,17 @@ from typing import Any
 
 from tqdm import tqdm
 
-from redteam.__main__ import OUTPUT, params_from, parser
-from redteam.attacks import ATTACKS
-from redteam.bench import Entry, Outcome, compared, require_all
-from redteam.compare_report import QUESTIONS, comparison_lines, summary, write_comparison
-from redteam.defences import DEFENCES, defence_named
-from redteam.drill import Drill
-from redteam.params import DrillParams
-from redteam.prepare import prepared
-from sanitize import errors
-from sanitize.errors import InputError
-from sanitize.noise import check_sigma
+from cleanlabel.redteam.__main__ import OUTPUT, params_from, parser
+from cleanlabel.redteam.attacks import ATTACKS
+from cleanlabel.redteam.bench import Entry, Outcome, compared, require_all
+from cleanlabel.redteam.compare_report import QUESTIONS, comparison_lines, summary, write_comparison
+from cleanlabel.redteam.defences import DEFENCES, defence_named
+from cleanlabel.redteam.drill import Drill
+from cleanlabel.redteam.params import DrillParams
+from cleanlabel.redteam.prepare import prepared
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.noise import check_sigma
 
 NOISED = ("sanitize", "noise-only")
 """Defences that are tried at every sigma."""

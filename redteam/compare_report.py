@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from redteam.bench import Entry, Outcome
-from redteam.drill import Drill
-from redteam.report import NAMES, name_of
-from redteam.rows import interval
-from sanitize.errors import InputError
-from sanitize.files import replacing, write_json
+from cleanlabel.redteam.bench import Entry, Outcome
+from cleanlabel.redteam.drill import Drill
+from cleanlabel.redteam.report import NAMES, name_of
+from cleanlabel.redteam.rows import interval
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.files import replacing, write_json
 
 PAPER: dict[tuple[str, str], tuple[float, float]] = {
     ("witches-brew", "deep-knn"): (86.3, 3.0),

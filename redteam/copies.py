@@ -15,14 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.extractors import Extractor, features
-from redteam.sources import code_digest
-from sanitize.denoiser import Denoiser
-from sanitize.errors import InputError
-from sanitize.fast import accelerate
-from sanitize.files import replacing
-from sanitize.imageset import ImageSet
-from sanitize.sanitizer import sanitize
+from cleanlabel.models.extractors import Extractor, features
+from cleanlabel.redteam.sources import code_digest
+from cleanlabel.sanitize.denoiser import Denoiser
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.fast import accelerate
+from cleanlabel.sanitize.files import replacing
+from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.sanitizer import sanitize
 
 BATCH = 64
 Kept = dict[bytes, NDArray[np.float16]]
@@ -73,7 +73,9 @@ class Copies:
     @cached_property
     def _folder(self) -> Path:
         denoiser = self.denoiser.digest if self.denoiser else ""
-        made_by = " ".join((self.entropy.hex(), self.extractor.digest, denoiser, code_digest("redteam.copies")))
+        made_by = " ".join(
+            (self.entropy.hex(), self.extractor.digest, denoiser, code_digest("cleanlabel.redteam.copies"))
+        )
         return self.root / f"copies-{hashlib.sha256(made_by.encode()).hexdigest()[:12]}"
 
     def _path(self, sigma: float, draw: int) -> Path:

@@ -13,23 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.extractors import Extractor, features
-from models.instrument import Instrument
-from redteam.copies import BATCH, Copies
-from redteam.instruments import kept_instrument
-from redteam.kept import read_poisons, write_poisons
-from redteam.params import HEAD, DrillParams
-from redteam.setups import Setup
-from redteam.threat import Attack, Backdoor, Budget, Goal, Knowledge, Poisons, View, as_it_is
-from redteam.victims import Victim, answers, answers_to_features, required_extractor
-from redteam.views import ThroughSanitizer
-from sanitize.denoiser import Denoiser
-from sanitize.errors import InputError
-from sanitize.fast import accelerate
-from sanitize.files import replacing, write_json
-from sanitize.imageset import ImageSet
-from sanitize.noise import Entropy, training_seed
-from sanitize.sanitizer import sanitize
+from cleanlabel.models.extractors import Extractor, features
+from cleanlabel.models.instrument import Instrument
+from cleanlabel.redteam.copies import BATCH, Copies
+from cleanlabel.redteam.instruments import kept_instrument
+from cleanlabel.redteam.kept import read_poisons, write_poisons
+from cleanlabel.redteam.params import HEAD, DrillParams
+from cleanlabel.redteam.setups import Setup
+from cleanlabel.redteam.threat import Attack, Backdoor, Budget, Goal, Knowledge, Poisons, View, as_it_is
+from cleanlabel.redteam.victims import Victim, answers, answers_to_features, required_extractor
+from cleanlabel.redteam.views import ThroughSanitizer
+from cleanlabel.sanitize.denoiser import Denoiser
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.fast import accelerate
+from cleanlabel.sanitize.files import replacing, write_json
+from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.noise import Entropy, training_seed
+from cleanlabel.sanitize.sanitizer import sanitize
 
 CONTROL_DRAW, ENSEMBLE_DRAW, ATTACKERS_DRAW = 1_000_000, 2_000_000, 3_000_000
 """Draws of the noise from here on: controls', the ensemble's, the attacker's own networks'. Below: the targets'."""

@@ -4,15 +4,15 @@ import hashlib
 import json
 from pathlib import Path
 
-from models.instrument import Instrument, cosine, load_instrument, save_instrument
-from models.public_part import fitted, trusted_features
-from redteam.copies import BATCH
-from redteam.sources import code_digest
-from redteam.victims import Victim, required_extractor
-from sanitize.denoiser import Denoiser
-from sanitize.errors import InputError
-from sanitize.fast import accelerate
-from sanitize.imageset import ImageSet
+from cleanlabel.models.instrument import Instrument, cosine, load_instrument, save_instrument
+from cleanlabel.models.public_part import fitted, trusted_features
+from cleanlabel.redteam.copies import BATCH
+from cleanlabel.redteam.sources import code_digest
+from cleanlabel.redteam.victims import Victim, required_extractor
+from cleanlabel.sanitize.denoiser import Denoiser
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.fast import accelerate
+from cleanlabel.sanitize.imageset import ImageSet
 
 
 def require_trusted(victim: Victim, trusted: ImageSet | None) -> None:
@@ -39,7 +39,7 @@ def kept_instrument(
         "denoiser": denoiser.digest if sigma and denoiser else None,
         "sigma": sigma,
         "recipe": recipe.model_dump(mode="json", include={f for f in type(recipe).model_fields if "influence_" in f}),
-        "code": code_digest("redteam.instruments"),
+        "code": code_digest("cleanlabel.redteam.instruments"),
     }
     folder = root / hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
     for path in folder.glob("*.safetensors"):

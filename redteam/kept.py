@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from redteam.threat import Poisons
-from sanitize.files import replacing
+from cleanlabel.redteam.threat import Poisons
+from cleanlabel.sanitize.files import replacing
 
 
 def write_poisons(path: Path, poisons: Poisons, seconds: float) -> None:

@@ -5,12 +5,12 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from models.params import TrainParams
-from redteam.threat import Norm
-from redteam.triggers import Pattern, Place
-from redteam.victims import Scenario
-from sanitize.errors import InputError
-from sanitize.params import MOST, Section, Sigma, read_params, reason
+from cleanlabel.models.params import TrainParams
+from cleanlabel.redteam.threat import Norm
+from cleanlabel.redteam.triggers import Pattern, Place
+from cleanlabel.redteam.victims import Scenario
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.params import MOST, Section, Sigma, read_params, reason
 
 PARAMS = Path("redteam/params.yaml")
 

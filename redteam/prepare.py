@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from models.extractors import Extractor, accelerated, load_extractor, require_fits
-from models.params import TrainParams
-from models.plan import recipe_of
-from models.public_part import require_apart
-from redteam.attacks import attack_named
-from redteam.drill import Drill
-from redteam.instruments import require_trusted
-from redteam.params import DrillParams, recipe_for
-from redteam.setups import (
+from cleanlabel.models.extractors import Extractor, accelerated, load_extractor, require_fits
+from cleanlabel.models.params import TrainParams
+from cleanlabel.models.plan import recipe_of
+from cleanlabel.models.public_part import require_apart
+from cleanlabel.redteam.attacks import attack_named
+from cleanlabel.redteam.drill import Drill
+from cleanlabel.redteam.instruments import require_trusted
+from cleanlabel.redteam.params import DrillParams, recipe_for
+from cleanlabel.redteam.setups import (
     Setup,
     drawn_backdoors,
     drawn_targets,
@@ -27,20 +27,20 @@ from redteam.setups import (
     read_setups,
     trusted_beside,
 )
-from redteam.sources import code_digest
-from redteam.threat import Budget, Knowledge
-from redteam.triggers import Trigger
-from redteam.victims import Scenario, Victim
-from sanitize.denoiser import Denoiser, load_denoiser
-from sanitize.denoiser_files import find_denoiser
-from sanitize.errors import InputError
-from sanitize.files import file_digest, write_json
-from sanitize.imageset import ImageSet, load, require_trainable
-from sanitize.ingest import published
-from sanitize.noise import Entropy, draw_entropy
-from sanitize.overlap import record_of
-from sanitize.paths import DENOISER, SETS
-from sanitize.timestep import require_reachable
+from cleanlabel.redteam.sources import code_digest
+from cleanlabel.redteam.threat import Budget, Knowledge
+from cleanlabel.redteam.triggers import Trigger
+from cleanlabel.redteam.victims import Scenario, Victim
+from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
+from cleanlabel.sanitize.denoiser_files import find_denoiser
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.files import file_digest, write_json
+from cleanlabel.sanitize.imageset import ImageSet, load, require_trainable
+from cleanlabel.sanitize.ingest import published
+from cleanlabel.sanitize.noise import Entropy, draw_entropy
+from cleanlabel.sanitize.overlap import record_of
+from cleanlabel.sanitize.paths import DENOISER, SETS
+from cleanlabel.sanitize.timestep import require_reachable
 
 STATE = Path("data/redteam")
 COLLIDE = ("frogs", "convex", "bullseye", "hidden-trigger")

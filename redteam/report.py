@@ -8,12 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from redteam import covered_report
-from redteam.covered import Coverage
-from redteam.drill import Cell, Drill
-from redteam.rows import Row
-from sanitize.errors import InputError
-from sanitize.files import replacing, write_json
+from cleanlabel.redteam import covered_report
+from cleanlabel.redteam.covered import Coverage
+from cleanlabel.redteam.drill import Cell, Drill
+from cleanlabel.redteam.rows import Row
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.files import replacing, write_json
 
 BOUNDED = "bounded-influence"
 NAMES = {

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
-from models.certificate import certify
-from redteam import covered_report
-from redteam.covered import Coverage, draws_at
-from redteam.drill import Cell, Drill
+from cleanlabel.models.certificate import certify
+from cleanlabel.redteam import covered_report
+from cleanlabel.redteam.covered import Coverage, draws_at
+from cleanlabel.redteam.drill import Cell, Drill
 
 LEVEL = 0.95
 CERTIFYING_MODELS = 100

@@ -9,17 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from models.certificate import certify
-from models.plan import noise_distance_of
-from models.votes import count_votes
-from redteam.covered import coverages, draws_at
-from redteam.drill import Cell, Drill
-from redteam.report import name_of, summary, write_summary
-from redteam.rows import Row, rows_of
-from redteam.setups import Setup
-from redteam.sheet import draw_poisons
-from redteam.threat import Backdoor
-from sanitize.errors import InputError
+from cleanlabel.models.certificate import certify
+from cleanlabel.models.plan import noise_distance_of
+from cleanlabel.models.votes import count_votes
+from cleanlabel.redteam.covered import coverages, draws_at
+from cleanlabel.redteam.drill import Cell, Drill
+from cleanlabel.redteam.report import name_of, summary, write_summary
+from cleanlabel.redteam.rows import Row, rows_of
+from cleanlabel.redteam.setups import Setup
+from cleanlabel.redteam.sheet import draw_poisons
+from cleanlabel.redteam.threat import Backdoor
+from cleanlabel.sanitize.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from sanitize.errors import InputError
+from cleanlabel.sanitize.errors import InputError
 
 WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from redteam.threat import Backdoor, Goal, Target
-from redteam.triggers import Trigger
-from sanitize.errors import InputError
-from sanitize.imageset import ImageSet, read_all
-from sanitize.sources import open_published
+from cleanlabel.redteam.threat import Backdoor, Goal, Target
+from cleanlabel.redteam.triggers import Trigger
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import ImageSet, read_all
+from cleanlabel.sanitize.sources import open_published
 
 KEYS = ("target_class", "target_index", "base_class", "base_indices")
 

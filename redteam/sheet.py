@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from redteam.drill import Drill
-from redteam.setups import Setup
-from sanitize.preview import AMPLIFIED, draw_sheet
-from sanitize.sanitizer import as_pixels
+from cleanlabel.redteam.drill import Drill
+from cleanlabel.redteam.setups import Setup
+from cleanlabel.sanitize.preview import AMPLIFIED, draw_sheet
+from cleanlabel.sanitize.sanitizer import as_pixels
 
 COLUMNS = 8
 

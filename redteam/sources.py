@@ -5,9 +5,11 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-from sanitize.files import file_digest
+from cleanlabel.sanitize.files import file_digest
 
+PACKAGE = "cleanlabel"
 ROOT = Path(__file__).resolve().parents[1]
+"""The folder that holds the rooms: the checkout's, or the installed package's."""
 ROOMS = ("sanitize", "models", "redteam")
 
 
@@ -35,9 +37,10 @@ def sources_of(*modules: str) -> list[Path]:
 
 def _file_of(name: str) -> Path | None:
     """The module's file; None where the name is no module of the rooms."""
-    if name.partition(".")[0] not in ROOMS:
+    package, _, rest = name.partition(".")
+    if package != PACKAGE or rest.partition(".")[0] not in ROOMS:
         return None
-    stem = ROOT.joinpath(*name.split("."))
+    stem = ROOT.joinpath(*rest.split("."))
     return next((path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.is_file()), None)
 
 

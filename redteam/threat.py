@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.extractors import Extractor
-from redteam.triggers import Trigger
-from sanitize.errors import InputError
-from sanitize.imageset import ImageSet
+from cleanlabel.models.extractors import Extractor
+from cleanlabel.redteam.triggers import Trigger
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import ImageSet
 
 Norm = Literal["linf", "l2"]
 CPU = torch.device("cpu")

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sanitize.errors import InputError
+from cleanlabel.sanitize.errors import InputError
 
 Pattern = Literal["checkerboard", "noise", "white"]
 Place = Literal["bottom-right", "bottom-left", "top-right", "top-left", "corners", "random"]

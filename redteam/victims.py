@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.classifiers import features_of
-from models.extractors import Extractor, features, require_fits
-from models.heads import fit_head
-from models.instrument import Features, Instrument
-from models.params import TrainParams
-from models.training import as_tensor, fit, predict_inputs, train
-from sanitize.errors import InputError
+from cleanlabel.models.classifiers import features_of
+from cleanlabel.models.extractors import Extractor, features, require_fits
+from cleanlabel.models.heads import fit_head
+from cleanlabel.models.instrument import Features, Instrument
+from cleanlabel.models.params import TrainParams
+from cleanlabel.models.training import as_tensor, fit, predict_inputs, train
+from cleanlabel.sanitize.errors import InputError
 
 Scenario = Literal["transfer", "fine-tune", "scratch"]
 CPU = torch.device("cpu")

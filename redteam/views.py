@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sanitize.denoiser import Denoiser, clean_from, scaled
-from sanitize.errors import InputError
-from sanitize.fast import has_fast_bfloat16
-from sanitize.timestep import require_reachable
+from cleanlabel.sanitize.denoiser import Denoiser, clean_from, scaled
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.fast import has_fast_bfloat16
+from cleanlabel.sanitize.timestep import require_reachable
 
 
 @dataclass(frozen=True, eq=False)

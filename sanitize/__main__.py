@@ -11,20 +11,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sanitize import errors
-from sanitize.copies import NETWORK_BATCH, check_output, make_copy, manifest_path
-from sanitize.denoiser import Denoiser, load_denoiser
-from sanitize.denoiser_files import find_denoiser
-from sanitize.errors import InputError
-from sanitize.fast import accelerate
-from sanitize.fitting import FITS, Fit, fitting_for
-from sanitize.folders import Reading, reading_flags, reading_of
-from sanitize.names import is_text, shown
-from sanitize.noise import check_sigma, draw_entropy
-from sanitize.published import PUBLISHED
-from sanitize.sanitizer import sanitize_batch
-from sanitize.sources import Source, open_published, open_source
-from sanitize.stream import parse_shard
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.copies import NETWORK_BATCH, check_output, make_copy, manifest_path
+from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
+from cleanlabel.sanitize.denoiser_files import find_denoiser
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.fast import accelerate
+from cleanlabel.sanitize.fitting import FITS, Fit, fitting_for
+from cleanlabel.sanitize.folders import Reading, reading_flags, reading_of
+from cleanlabel.sanitize.names import is_text, shown
+from cleanlabel.sanitize.noise import check_sigma, draw_entropy
+from cleanlabel.sanitize.published import PUBLISHED
+from cleanlabel.sanitize.sanitizer import sanitize_batch
+from cleanlabel.sanitize.sources import Source, open_published, open_source
+from cleanlabel.sanitize.stream import parse_shard
 
 
 def parser() -> argparse.ArgumentParser:

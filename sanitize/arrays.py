@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from sanitize.errors import InputError
+from cleanlabel.sanitize.errors import InputError
 
 CHUNK = 1 << 22
 PLAIN = "biufSU"

@@ -3,7 +3,7 @@
 import hashlib
 from collections import defaultdict
 
-from sanitize.imageset import ImageSet
+from cleanlabel.sanitize.imageset import ImageSet
 
 
 def content_digest(images: ImageSet) -> str:

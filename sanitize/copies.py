@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sanitize.denoiser import Denoiser
-from sanitize.errors import InputError
-from sanitize.fast import accelerate
-from sanitize.fitting import Fit, fitting_for
-from sanitize.noise import Entropy, check_sigma
-from sanitize.quality import LOOKED_AT, worse_than_noise
-from sanitize.sanitizer import as_pixels, sanitize_batch
-from sanitize.sources import Source
-from sanitize.stream import Copy, Shard, is_work_folder, work_folder
-from sanitize.timestep import require_reachable
+from cleanlabel.sanitize.denoiser import Denoiser
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.fast import accelerate
+from cleanlabel.sanitize.fitting import Fit, fitting_for
+from cleanlabel.sanitize.noise import Entropy, check_sigma
+from cleanlabel.sanitize.quality import LOOKED_AT, worse_than_noise
+from cleanlabel.sanitize.sanitizer import as_pixels, sanitize_batch
+from cleanlabel.sanitize.sources import Source
+from cleanlabel.sanitize.stream import Copy, Shard, is_work_folder, work_folder
+from cleanlabel.sanitize.timestep import require_reachable
 
 NETWORK_BATCH = 64
 """Rows that meet the network at once: one shape for the whole run, so that an image's bytes depend on no other."""

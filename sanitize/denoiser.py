@@ -7,10 +7,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from sanitize.denoiser_files import Facts, digest_of, layout, read_config
-from sanitize.denoiser_parts import alphas_cumprod_of, load_unet
-from sanitize.errors import InputError
-from sanitize.timestep import largest_sigma, timestep_for
+from cleanlabel.sanitize.denoiser_files import Facts, digest_of, layout, read_config
+from cleanlabel.sanitize.denoiser_parts import alphas_cumprod_of, load_unet
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.timestep import largest_sigma, timestep_for
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 """What the network estimates: the noise, the velocity, or the clean image itself."""

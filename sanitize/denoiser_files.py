@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sanitize.errors import InputError
-from sanitize.files import file_digest
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.files import file_digest
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 VARIANTS = (None, "fp16")

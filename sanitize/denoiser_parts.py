@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sanitize.denoiser_files import Files, first_line, read_config
-from sanitize.errors import InputError
+from cleanlabel.sanitize.denoiser_files import Files, first_line, read_config
+from cleanlabel.sanitize.errors import InputError
 
 OTHER_KINDS = ("KarrasVe", "ScoreSdeVe", "EDM", "FlowMatch", "CMStochastic", "ConsistencyDecoder", "VQDiffusion")
 """Schedulers of diffusers whose noise is not a discrete-time DDPM's, whatever keys their files hold."""

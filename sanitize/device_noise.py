@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sanitize.noise import Role, noise_words, pixel_noise
-from sanitize.rounded_gaussian import SEARCH, rounded_gaussian
+from cleanlabel.sanitize.noise import Role, noise_words, pixel_noise
+from cleanlabel.sanitize.rounded_gaussian import SEARCH, rounded_gaussian
 
 
 def pixel_noise_on(

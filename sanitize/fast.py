@@ -11,9 +11,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from sanitize.denoiser import Denoiser, Prediction, clean_from, scaled
-from sanitize.denoiser_files import first_line
-from sanitize.errors import InputError
+from cleanlabel.sanitize.denoiser import Denoiser, Prediction, clean_from, scaled
+from cleanlabel.sanitize.denoiser_files import first_line
+from cleanlabel.sanitize.errors import InputError
 
 Mode = Literal["float32", "bfloat16", "float32, compiled", "bfloat16, compiled"]
 COMPILE_FROM = 5e13

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sanitize.errors import fullest, is_full
+from cleanlabel.sanitize.errors import fullest, is_full
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sanitize.denoiser_files import Facts
-from sanitize.errors import InputError
+from cleanlabel.sanitize.denoiser_files import Facts
+from cleanlabel.sanitize.errors import InputError
 
 if TYPE_CHECKING:  # torch takes seconds, and whether images fit can be said without it
     from torch import Tensor

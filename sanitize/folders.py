@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sanitize.errors import InputError
-from sanitize.names import normal, shown, twins
-from sanitize.pictures import Seen, Unreadable, hush, look_at, read_picture
-from sanitize.trees import Refused, Tree, walk
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.names import normal, shown, twins
+from cleanlabel.sanitize.pictures import Seen, Unreadable, hush, look_at, read_picture
+from cleanlabel.sanitize.trees import Refused, Tree, walk
 
 READERS = 4
 """Threads that decode image files at once; decoding lets the others run."""

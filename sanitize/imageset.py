@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sanitize.errors import InputError
-from sanitize.files import replacing
-from sanitize.pictures import write_picture
-from sanitize.sources import Source, check_members, open_source, set_digest
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.files import replacing
+from cleanlabel.sanitize.pictures import write_picture
+from cleanlabel.sanitize.sources import Source, check_members, open_source, set_digest
 
 
 @dataclass(frozen=True, eq=False)

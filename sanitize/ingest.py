@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from sanitize import errors
-from sanitize.errors import InputError
-from sanitize.imageset import ImageSet, read_all, require_trainable, save_npz
-from sanitize.overlap import record_of, shared
-from sanitize.params import IngestParams, read_params
-from sanitize.paths import INCOMING, SETS
-from sanitize.sources import Source, open_published, open_source
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import ImageSet, read_all, require_trainable, save_npz
+from cleanlabel.sanitize.overlap import record_of, shared
+from cleanlabel.sanitize.params import IngestParams, read_params
+from cleanlabel.sanitize.paths import INCOMING, SETS
+from cleanlabel.sanitize.sources import Source, open_published, open_source
 
 
 def digits(trusted: int, raw: int, seed: int, test: int = 0) -> dict[str, ImageSet]:

@@ -16,8 +16,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from sanitize.errors import InputError
-from sanitize.rounded_gaussian import require_drawable, rounded_gaussian
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.rounded_gaussian import require_drawable, rounded_gaussian
 
 DrawRole = Literal["noise", "test-noise", "train"]
 """The streams that make a draw; its seal names them."""

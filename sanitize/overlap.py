@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sanitize.errors import InputError
+from cleanlabel.sanitize.errors import InputError
 
 SIDE = 8
 """A thumbnail is SIDE x SIDE, grey."""

@@ -8,8 +8,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from sanitize.errors import InputError
-from sanitize.noise import check_sigma, draw_entropy
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.noise import check_sigma, draw_entropy
 
 PARAMS = Path("params.yaml")
 MOST = 2**31 - 1

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from sanitize.errors import InputError
-from sanitize.names import shown
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.names import shown
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "PPM", "TIFF", "AVIF", "JPEG2000", "QOI")
 """Pillow's names of what is read: still images that it decodes by itself. EPS and PDF, for example, run a program."""

@@ -16,15 +16,15 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import trange
 
-from sanitize import errors
-from sanitize.denoiser import load_denoiser
-from sanitize.denoiser_files import HERE, IMAGES, PROVENANCE, copy_denoiser, copy_record, find_denoiser
-from sanitize.errors import InputError
-from sanitize.files import file_digest, replacing, write_json
-from sanitize.imageset import ImageSet, load
-from sanitize.overlap import record_of, to_bytes
-from sanitize.params import DenoiserParams, read_params, require_stated
-from sanitize.paths import DENOISER, SETS
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.denoiser import load_denoiser
+from cleanlabel.sanitize.denoiser_files import HERE, IMAGES, PROVENANCE, copy_denoiser, copy_record, find_denoiser
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.files import file_digest, replacing, write_json
+from cleanlabel.sanitize.imageset import ImageSet, load
+from cleanlabel.sanitize.overlap import record_of, to_bytes
+from cleanlabel.sanitize.params import DenoiserParams, read_params, require_stated
+from cleanlabel.sanitize.paths import DENOISER, SETS
 
 LARGEST_TIMESTEP = 600
 """Training draws timesteps below this (of 1,000): sigma up to 2.6, more than any image survives."""

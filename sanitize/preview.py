@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sanitize import errors
-from sanitize.denoiser import Denoiser, load_denoiser
-from sanitize.denoiser_files import find_denoiser
-from sanitize.errors import InputError
-from sanitize.files import replacing
-from sanitize.fitting import FITS, Fit, fitting_for
-from sanitize.folders import reading_flags, reading_of
-from sanitize.imageset import ImageSet, read_all
-from sanitize.noise import check_sigma, draw_entropy
-from sanitize.quality import harm_of, psnr
-from sanitize.sanitizer import as_pixels, sanitize_batch
-from sanitize.sources import Source, open_source
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
+from cleanlabel.sanitize.denoiser_files import find_denoiser
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.files import replacing
+from cleanlabel.sanitize.fitting import FITS, Fit, fitting_for
+from cleanlabel.sanitize.folders import reading_flags, reading_of
+from cleanlabel.sanitize.imageset import ImageSet, read_all
+from cleanlabel.sanitize.noise import check_sigma, draw_entropy
+from cleanlabel.sanitize.quality import harm_of, psnr
+from cleanlabel.sanitize.sanitizer import as_pixels, sanitize_batch
+from cleanlabel.sanitize.sources import Source, open_source
 
 POOL = 256
 """Images among which the worst are looked for."""

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sanitize.denoiser import Denoiser
-from sanitize.fitting import Fitting
-from sanitize.noise import draw_entropy
-from sanitize.sanitizer import BATCH, Denoise, as_pixels, sanitize_batch
+from cleanlabel.sanitize.denoiser import Denoiser
+from cleanlabel.sanitize.fitting import Fitting
+from cleanlabel.sanitize.noise import draw_entropy
+from cleanlabel.sanitize.sanitizer import BATCH, Denoise, as_pixels, sanitize_batch
 
 LOOKED_AT = 32
 """Images that are enough to tell."""

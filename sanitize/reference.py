@@ -3,12 +3,12 @@
 python -m sanitize.reference
 """
 
-from sanitize import errors
-from sanitize.copies import make_copy
-from sanitize.denoiser import load_denoiser
-from sanitize.params import SanitizeParams, read_params
-from sanitize.paths import DENOISER, SANITIZED, SETS
-from sanitize.sources import open_source
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.copies import make_copy
+from cleanlabel.sanitize.denoiser import load_denoiser
+from cleanlabel.sanitize.params import SanitizeParams, read_params
+from cleanlabel.sanitize.paths import DENOISER, SANITIZED, SETS
+from cleanlabel.sanitize.sources import open_source
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ import mpmath
 import numpy as np
 from numpy.typing import NDArray
 
-from sanitize.errors import InputError
+from cleanlabel.sanitize.errors import InputError
 
 LEVELS = 255
 """A pixel's whole values are 0..255; the noise comes in the same units."""

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from sanitize.denoiser import Denoiser
-from sanitize.device_noise import pixel_noise_on
-from sanitize.errors import InputError
-from sanitize.fitting import Fitting, fitting_for
-from sanitize.imageset import ImageSet
-from sanitize.noise import Role, check_sigma
-from sanitize.rounded_gaussian import LEVELS
-from sanitize.timestep import require_reachable
+from cleanlabel.sanitize.denoiser import Denoiser
+from cleanlabel.sanitize.device_noise import pixel_noise_on
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.fitting import Fitting, fitting_for
+from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.noise import Role, check_sigma
+from cleanlabel.sanitize.rounded_gaussian import LEVELS
+from cleanlabel.sanitize.timestep import require_reachable
 
 BATCH = 256
 

@@ -12,13 +12,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sanitize.arrays import DiskArray, open_arrays
-from sanitize.errors import InputError
-from sanitize.folders import NAMED, READERS, Reading, open_folder
-from sanitize.names import is_text, normal
-from sanitize.pictures import Unreadable
-from sanitize.published import read_published
-from sanitize.trees import Refused
+from cleanlabel.sanitize.arrays import DiskArray, open_arrays
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.folders import NAMED, READERS, Reading, open_folder
+from cleanlabel.sanitize.names import is_text, normal
+from cleanlabel.sanitize.pictures import Unreadable
+from cleanlabel.sanitize.published import read_published
+from cleanlabel.sanitize.trees import Refused
 
 MOST_CLASSES = 1 << 20
 """A label above it is no class but a number of another kind."""

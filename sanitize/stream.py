@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from sanitize.arrays import ArrayWriter
-from sanitize.errors import InputError
-from sanitize.files import replacing, write_json
-from sanitize.folders import Reading
-from sanitize.noise import Entropy, draw_entropy
-from sanitize.pictures import write_picture
-from sanitize.sources import Source, open_source
+from cleanlabel.sanitize.arrays import ArrayWriter
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.files import replacing, write_json
+from cleanlabel.sanitize.folders import Reading
+from cleanlabel.sanitize.noise import Entropy, draw_entropy
+from cleanlabel.sanitize.pictures import write_picture
+from cleanlabel.sanitize.sources import Source, open_source
 
 BLOCK_BYTES = 1 << 22
 """Raw pixels of a block: what a killed run loses at most, and what memory holds a few times."""

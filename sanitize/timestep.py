@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sanitize.errors import InputError
+from cleanlabel.sanitize.errors import InputError
 
 
 def timestep_for(sigma: float, alphas_cumprod: ArrayLike) -> int:

@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-from sanitize.names import is_text, shown
+from cleanlabel.sanitize.names import is_text, shown
 
 JUNK_FOLDERS = {
     *("__macosx", ".appledouble", ".documentrevisions-v100", ".fseventsd", ".spotlight-v100", ".temporaryitems"),

@@ -12,8 +12,8 @@ from ruamel.yaml import YAML
 from tiny import save_tiny_denoiser
 from torch import nn
 
-from models.extractors import CifarResNet
-from sanitize import ingest, pretrain
+from cleanlabel.models.extractors import CifarResNet
+from cleanlabel.sanitize import ingest, pretrain
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = {

@@ -29,8 +29,8 @@ import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from tiny import save_tiny_denoiser  # noqa: E402
 
-from sanitize.denoiser import Denoiser, load_denoiser  # noqa: E402
-from sanitize.imageset import ImageSet  # noqa: E402
+from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser  # noqa: E402
+from cleanlabel.sanitize.imageset import ImageSet  # noqa: E402
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
@@ -71,7 +71,7 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def store(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A real MLflow store of its own, on SQLite, in the working directory."""
-    from flows.store import connect
+    from cleanlabel.flows.store import connect
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".mlflow").mkdir()
@@ -85,7 +85,7 @@ def snapshot(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """A working directory with two certified versions, of M and of M + 1 models; `reports/` is the first one's."""
     from registered import M, make_ensemble, make_sets
 
-    from flows.store import connect
+    from cleanlabel.flows.store import connect
 
     root = tmp_path_factory.mktemp("snapshot")
     with pytest.MonkeyPatch.context() as patch:

@@ -4,14 +4,25 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = "cleanlabel"
 ROOMS = ("sanitize", "models", "redteam", "flows", "benchmarks")
+
+OUTSIDE = ("benchmarks",)
+"""Rooms that are no part of the package."""
+
+
+def room_of(name: str) -> str:
+    """The room that a dotted name belongs to; the top package of anything else."""
+    top, _, rest = name.partition(".")
+    return rest.partition(".")[0] if top == PACKAGE and rest else top
 
 
 def modules(room: str) -> dict[str, Path]:
-    """Every module of a room by its dotted name."""
+    """Every module of a room by the name it is imported by."""
     found = {}
     for path in sorted((ROOT / room).rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
+        parts = parts if room in OUTSIDE else (PACKAGE, *parts)
         found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
 
@@ -36,5 +47,5 @@ def needed(start: str) -> set[Path]:
         if name in seen or name not in known:
             continue
         seen.add(name)
-        todo += [name.partition(".")[0], *imported(known[name])]
+        todo += [".".join(name.split(".")[:2]), *imported(known[name])]
     return {known[name] for name in seen}

@@ -1,8 +1,8 @@
 """Recipes that train in a blink."""
 
-from models.params import TrainParams
-from models.plan import Plan, noise_distance_of, recipe_of
-from sanitize.noise import NOISE_STREAM
+from cleanlabel.models.params import TrainParams
+from cleanlabel.models.plan import Plan, noise_distance_of, recipe_of
+from cleanlabel.sanitize.noise import NOISE_STREAM
 
 QUICK = TrainParams(
     architecture="mlp",

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sanitize import sanitizer
-from sanitize.device_noise import pixel_noise_on
+from cleanlabel.sanitize import sanitizer
+from cleanlabel.sanitize.device_noise import pixel_noise_on
 
 SOURCE = "pixel_noise_on"
 """Of `sanitize.sanitizer`: (device, entropy, role, draw, ids, shape, sigma) -> int32 noise in whole pixel values."""

@@ -24,9 +24,9 @@ def copy_checkout(target: Path, without: tuple[str, ...] = ()) -> None:
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     names = subprocess.run(listed, cwd=ROOT, capture_output=True, check=True).stdout.decode()
     for name in filter(None, names.split("\0")):
-        if (ROOT / name).is_file() and not (without and name.startswith(without)):
+        if (ROOT / name).exists() and not (without and name.startswith(without)):
             (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, target / name)
+            shutil.copy(ROOT / name, target / name, follow_symlinks=False)
 
 
 class Project:

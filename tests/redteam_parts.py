@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from models.classifiers import features_of
-from models.extractors import Extractor
-from models.params import TrainParams
-from models.training import predict, train
-from redteam.threat import Backdoor, Poisons, Target
-from redteam.triggers import Trigger
-from sanitize.imageset import ImageSet
+from cleanlabel.models.classifiers import features_of
+from cleanlabel.models.extractors import Extractor
+from cleanlabel.models.params import TrainParams
+from cleanlabel.models.training import predict, train
+from cleanlabel.redteam.threat import Backdoor, Poisons, Target
+from cleanlabel.redteam.triggers import Trigger
+from cleanlabel.sanitize.imageset import ImageSet
 
 CLASSES = 10
 TRIGGER = Trigger(size=3)

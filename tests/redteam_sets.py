@@ -4,13 +4,13 @@ from functools import cache
 
 from models_recipes import QUICK
 
-from models.extractors import Extractor
-from models.params import TrainParams
-from redteam.params import HEAD
-from redteam.threat import Target
-from redteam.victims import Victim
-from sanitize.imageset import ImageSet
-from sanitize.ingest import digits
+from cleanlabel.models.extractors import Extractor
+from cleanlabel.models.params import TrainParams
+from cleanlabel.redteam.params import HEAD
+from cleanlabel.redteam.threat import Target
+from cleanlabel.redteam.victims import Victim
+from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.ingest import digits
 
 RECIPE = TrainParams.model_validate(
     QUICK.model_dump() | HEAD | {"architecture": "mlp", "width": 64, "epochs": 10, "label_smoothing": 0.0}

@@ -14,22 +14,22 @@ from models_recipes import PLAN, QUICK
 from prefect.states import Completed, Failed, State
 from ruamel.yaml import YAML
 
-from flows import smooth, worker
-from flows.assembly import assemble
-from flows.audit import Check, audit
-from flows.certificates import Certified, certify_version
-from flows.certify import publish, write_reports
-from flows.ensemble import Ensemble, open_ensemble, read_ensemble, save_ensemble, version_tags
-from flows.gate import Verdict, run_gate
-from flows.package import package
-from flows.store import SMOOTHED, Store, connect, finish, get_version, register
-from models.params import CertifyParams, GateParams
-from models.plan import Plan, code_digest, recipe_of
-from sanitize.content import content_digest
-from sanitize.imageset import load, save_npz
-from sanitize.ingest import digits
-from sanitize.params import read_params
-from sanitize.paths import ENSEMBLE, SETS
+from cleanlabel.flows import smooth, worker
+from cleanlabel.flows.assembly import assemble
+from cleanlabel.flows.audit import Check, audit
+from cleanlabel.flows.certificates import Certified, certify_version
+from cleanlabel.flows.certify import publish, write_reports
+from cleanlabel.flows.ensemble import Ensemble, open_ensemble, read_ensemble, save_ensemble, version_tags
+from cleanlabel.flows.gate import Verdict, run_gate
+from cleanlabel.flows.package import package
+from cleanlabel.flows.store import SMOOTHED, Store, connect, finish, get_version, register
+from cleanlabel.models.params import CertifyParams, GateParams
+from cleanlabel.models.plan import Plan, code_digest, recipe_of
+from cleanlabel.sanitize.content import content_digest
+from cleanlabel.sanitize.imageset import load, save_npz
+from cleanlabel.sanitize.ingest import digits
+from cleanlabel.sanitize.params import read_params
+from cleanlabel.sanitize.paths import ENSEMBLE, SETS
 
 ROOT = Path(__file__).resolve().parents[1]
 M = 14

@@ -7,10 +7,10 @@ from benchmarks.frontier_curves import FREES, Curve, pair
 from benchmarks.frontier_rivals import mean_probability
 from benchmarks.frontier_sets import noise_only, sizes_up_to
 from benchmarks.frontier_votes import block_logits, votes_of
-from models.heads import fit_head_of_some
-from models.votes import NOBODY
-from sanitize.imageset import ImageSet
-from sanitize.sanitizer import sanitize_batch
+from cleanlabel.models.heads import fit_head_of_some
+from cleanlabel.models.votes import NOBODY
+from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.sanitizer import sanitize_batch
 
 
 def some_features() -> tuple[torch.Tensor, np.ndarray, np.ndarray, torch.Tensor]:

@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks.influence_rivals import certified_neighbours, nearest
 from benchmarks.influence_sets import of_classes, parts
-from sanitize.errors import InputError
-from sanitize.imageset import ImageSet
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import ImageSet
 
 CLASSES, MEMBERS, MOST = 3, 3, 2
 NEAR, FAR = 2.0, -2.0

@@ -10,11 +10,11 @@ from benchmarks.paper.commands import NAMES, PLACES, arguments, measuring
 from benchmarks.paper.ours import SCALES, filled
 from benchmarks.paper.page import PAGE, page
 from benchmarks.paper.tables import NUMBERS, missing_from, statements, table
-from redteam import compare
-from redteam.__main__ import params_from, parser
-from redteam.attacks import ATTACKS
-from redteam.compare_report import PAPER
-from sanitize.errors import InputError
+from cleanlabel.redteam import compare
+from cleanlabel.redteam.__main__ import params_from, parser
+from cleanlabel.redteam.attacks import ATTACKS
+from cleanlabel.redteam.compare_report import PAPER
+from cleanlabel.sanitize.errors import InputError
 
 ROWS = {  # as the paper prints them
     (1, 0): "(93.6)68.8 (93.3)0.0 (92.7)0.0 (90.8)0.0 (87.4)0.0",

@@ -3,10 +3,10 @@
 import re
 
 import pytest
-from imports import ROOMS, ROOT, imported, modules, needed
+from imports import PACKAGE, ROOMS, ROOT, imported, modules, needed, room_of
 from ruamel.yaml import YAML
 
-from models.plan import DRAW_SOURCES
+from cleanlabel.models.plan import DRAW_SOURCES
 
 MAY_KNOW = {
     "sanitize": {"sanitize"},
@@ -19,7 +19,7 @@ SERVICES = {"prefect", "mlflow", "dvc", "ray", "sqlalchemy"}
 @pytest.mark.parametrize("room", MAY_KNOW)
 def test_data_flows_one_way(room):
     for name, path in modules(room).items():
-        tops = {dotted.partition(".")[0] for dotted in imported(path)}
+        tops = {room_of(dotted) for dotted in imported(path)}
         assert not tops & SERVICES, f"{name} runs on a bare GPU machine and may not need {tops & SERVICES}"
         assert not (tops & set(ROOMS)) - MAY_KNOW[room], f"{name} may not know {tops & set(ROOMS)}"
 
@@ -48,7 +48,7 @@ def test_dvc_knows_all_the_code_a_stage_runs(stage):
     listed = {ROOT / dep for dep in definition["deps"]}
     commands = [definition["cmd"]] if isinstance(definition["cmd"], str) else definition["cmd"]
     (module,) = {command.removeprefix("python -m ") for command in commands} - {"flows.estimate"}
-    for path in needed(module):
+    for path in needed(module if module.startswith(PACKAGE) else f"{PACKAGE}.{module}"):
         known = path in listed or any(parent in listed for parent in path.parents) or not path.read_text().strip()
         assert known, f"stage {stage} runs {path.relative_to(ROOT)}, which is not among its deps"
 
@@ -69,7 +69,7 @@ def test_no_stage_depends_on_the_folder_of_its_own_lock_file(stage):
 
 def test_the_plan_names_all_the_code_that_determines_a_draw():
     rest = {"errors", "files", "params"}  # sentences, files, and validation change no draw
-    run = {path for path in needed("models.draw") if path.stem not in rest and path.read_text().strip()}
+    run = {path for path in needed("cleanlabel.models.draw") if path.stem not in rest and path.read_text().strip()}
     assert {str(path.relative_to(ROOT)) for path in run} == set(DRAW_SOURCES)
 
 

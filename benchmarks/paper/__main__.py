@@ -15,9 +15,9 @@ from benchmarks.paper.commands import NAMES, PLACES, arguments, measuring
 from benchmarks.paper.ours import SCALES, filled
 from benchmarks.paper.page import PAGE, figure_section, grid, page, verdict
 from benchmarks.paper.tables import missing_from, table
-from sanitize import errors
-from sanitize.errors import InputError
-from sanitize.files import replacing
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.files import replacing
 
 
 def fill(name: str, scale: str, places: dict[str, str | None], *, run: bool) -> list[str]:

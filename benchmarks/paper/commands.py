@@ -3,7 +3,7 @@
 import shlex
 from dataclasses import dataclass
 
-from sanitize.errors import InputError
+from cleanlabel.sanitize.errors import InputError
 
 PLACES = {
     "ROOT": "where torchvision put CIFAR-10 (and Fashion-MNIST)",

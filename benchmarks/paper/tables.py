@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sanitize.errors import InputError
+from cleanlabel.sanitize.errors import InputError
 
 FOLDER = Path(__file__).parent
 NUMBERS = (1, 2, 3, 4, 5, 6, 7)

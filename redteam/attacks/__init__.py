@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from redteam.attacks.bullseye_polytope import BullseyePolytope
-from redteam.attacks.convex_polytope import ConvexPolytope
-from redteam.attacks.hidden_trigger import HiddenTrigger
-from redteam.attacks.label_consistent import LabelConsistent
-from redteam.attacks.poison_frogs import PoisonFrogs
-from redteam.attacks.sleeper_agent import SleeperAgent
-from redteam.attacks.witches_brew import WitchesBrew
-from redteam.settings import named
-from redteam.threat import Attack
+from cleanlabel.redteam.attacks.bullseye_polytope import BullseyePolytope
+from cleanlabel.redteam.attacks.convex_polytope import ConvexPolytope
+from cleanlabel.redteam.attacks.hidden_trigger import HiddenTrigger
+from cleanlabel.redteam.attacks.label_consistent import LabelConsistent
+from cleanlabel.redteam.attacks.poison_frogs import PoisonFrogs
+from cleanlabel.redteam.attacks.sleeper_agent import SleeperAgent
+from cleanlabel.redteam.attacks.witches_brew import WitchesBrew
+from cleanlabel.redteam.settings import named
+from cleanlabel.redteam.threat import Attack
 
 ATTACKS: dict[str, type[Any]] = {
     "frogs": PoisonFrogs,

@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from redteam.attacks.crafting import adam_on_pixels, features, handed_over, pixels_of, seen_features
-from redteam.threat import Budget, Knowledge, Poisons, Target
+from cleanlabel.redteam.attacks.crafting import adam_on_pixels, features, handed_over, pixels_of, seen_features
+from cleanlabel.redteam.threat import Budget, Knowledge, Poisons, Target
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.extractors import Extractor
-from redteam.threat import Backdoor, Budget, Knowledge, Poisons
-from sanitize.errors import InputError
+from cleanlabel.models.extractors import Extractor
+from cleanlabel.redteam.threat import Backdoor, Budget, Knowledge, Poisons
+from cleanlabel.sanitize.errors import InputError
 
 
 def pixels_of(images: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:

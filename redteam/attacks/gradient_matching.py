@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
-from models.extractors import Extractor
-from models.training import mirrored, shifted
-from redteam.attacks.crafting import adam_on_pixels, pixels_of
-from redteam.threat import Budget, Knowledge
+from cleanlabel.models.extractors import Extractor
+from cleanlabel.models.training import mirrored, shifted
+from cleanlabel.redteam.attacks.crafting import adam_on_pixels, pixels_of
+from cleanlabel.redteam.threat import Budget, Knowledge
 
 DECAYS = (2.667, 1.6, 1.142)
 """The rate falls to a tenth at steps / each of these (Geiping et al. 2021)."""

@@ -5,8 +5,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from redteam.attacks.crafting import adam_on_pixels, features, handed_over, marked_sources, pixels_of, seen_features
-from redteam.threat import Backdoor, Budget, Knowledge, Poisons
+from cleanlabel.redteam.attacks.crafting import (
+    adam_on_pixels,
+    features,
+    handed_over,
+    marked_sources,
+    pixels_of,
+    seen_features,
+)
+from cleanlabel.redteam.threat import Backdoor, Budget, Knowledge, Poisons
 
 BATCH = 512
 

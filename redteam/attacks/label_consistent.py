@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from redteam.attacks.crafting import handed_over, logits, pixels_of
-from redteam.threat import Backdoor, Budget, Knowledge, Poisons
-from sanitize.errors import InputError
+from cleanlabel.redteam.attacks.crafting import handed_over, logits, pixels_of
+from cleanlabel.redteam.threat import Backdoor, Budget, Knowledge, Poisons
+from cleanlabel.sanitize.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.extractors import Extractor
-from redteam.attacks.bullseye_polytope import BullseyePolytope
-from redteam.attacks.convex_polytope import ConvexPolytope, on_simplex
-from redteam.attacks.crafting import features, logits
-from redteam.attacks.hidden_trigger import HiddenTrigger
-from redteam.attacks.label_consistent import LabelConsistent
-from redteam.attacks.plain_scratch import closest_pairs_one_by_one
-from redteam.attacks.poison_frogs import PoisonFrogs
-from redteam.attacks.witches_brew import WitchesBrew
-from redteam.threat import Budget
+from cleanlabel.models.extractors import Extractor
+from cleanlabel.redteam.attacks.bullseye_polytope import BullseyePolytope
+from cleanlabel.redteam.attacks.convex_polytope import ConvexPolytope, on_simplex
+from cleanlabel.redteam.attacks.crafting import features, logits
+from cleanlabel.redteam.attacks.hidden_trigger import HiddenTrigger
+from cleanlabel.redteam.attacks.label_consistent import LabelConsistent
+from cleanlabel.redteam.attacks.plain_scratch import closest_pairs_one_by_one
+from cleanlabel.redteam.attacks.poison_frogs import PoisonFrogs
+from cleanlabel.redteam.attacks.witches_brew import WitchesBrew
+from cleanlabel.redteam.threat import Budget
 
 Crafted = tuple[Tensor, list[float]]
 

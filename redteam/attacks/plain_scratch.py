@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from redteam.attacks.gradient_matching import loss_gradient
+from cleanlabel.redteam.attacks.gradient_matching import loss_gradient
 
 
 def gradient_norms_one_by_one(model: nn.Module, pixels: Tensor, label: int) -> Tensor:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from redteam.attacks.crafting import features, handed_over, pixels_of, seen_features
-from redteam.threat import Budget, Knowledge, Poisons, Target
+from cleanlabel.redteam.attacks.crafting import features, handed_over, pixels_of, seen_features
+from cleanlabel.redteam.threat import Budget, Knowledge, Poisons, Target
 
 
 @dataclass(frozen=True)

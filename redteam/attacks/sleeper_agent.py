@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from redteam.attacks.crafting import handed_over, marked_sources, pixels_of
-from redteam.attacks.gradient_matching import Mismatch, adversarial_gradient, hardest, signed_adam, trainable
-from redteam.threat import Backdoor, Budget, Knowledge, Poisons
+from cleanlabel.redteam.attacks.crafting import handed_over, marked_sources, pixels_of
+from cleanlabel.redteam.attacks.gradient_matching import Mismatch, adversarial_gradient, hardest, signed_adam, trainable
+from cleanlabel.redteam.threat import Backdoor, Budget, Knowledge, Poisons
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from redteam.attacks.crafting import handed_over, pixels_of
-from redteam.attacks.gradient_matching import Mismatch, adversarial_gradient, hardest, signed_adam, trainable
-from redteam.threat import Budget, Knowledge, Poisons, Target
+from cleanlabel.redteam.attacks.crafting import handed_over, pixels_of
+from cleanlabel.redteam.attacks.gradient_matching import Mismatch, adversarial_gradient, hardest, signed_adam, trainable
+from cleanlabel.redteam.threat import Budget, Knowledge, Poisons, Target
 
 
 @dataclass(frozen=True)

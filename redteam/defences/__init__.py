@@ -2,21 +2,21 @@
 
 from typing import Any
 
-from redteam.defences.activation_clustering import ActivationClustering
-from redteam.defences.adversarial_poisoning import AdversarialPoisoning
-from redteam.defences.adversarial_training import AdversarialTraining
-from redteam.defences.deep_knn import DeepKnn
-from redteam.defences.deep_partition import DeepPartition
-from redteam.defences.dp_sgd import DpSgd
-from redteam.defences.friends import Friends
-from redteam.defences.gradient_noise import GradientNoise
-from redteam.defences.interface import Defence
-from redteam.defences.noise_only import NoiseOnly
-from redteam.defences.plain import Nothing
-from redteam.defences.run_off_election import RunOffElection
-from redteam.defences.sanitized import Sanitized
-from redteam.defences.spectral_signatures import SpectralSignatures
-from redteam.settings import named
+from cleanlabel.redteam.defences.activation_clustering import ActivationClustering
+from cleanlabel.redteam.defences.adversarial_poisoning import AdversarialPoisoning
+from cleanlabel.redteam.defences.adversarial_training import AdversarialTraining
+from cleanlabel.redteam.defences.deep_knn import DeepKnn
+from cleanlabel.redteam.defences.deep_partition import DeepPartition
+from cleanlabel.redteam.defences.dp_sgd import DpSgd
+from cleanlabel.redteam.defences.friends import Friends
+from cleanlabel.redteam.defences.gradient_noise import GradientNoise
+from cleanlabel.redteam.defences.interface import Defence
+from cleanlabel.redteam.defences.noise_only import NoiseOnly
+from cleanlabel.redteam.defences.plain import Nothing
+from cleanlabel.redteam.defences.run_off_election import RunOffElection
+from cleanlabel.redteam.defences.sanitized import Sanitized
+from cleanlabel.redteam.defences.spectral_signatures import SpectralSignatures
+from cleanlabel.redteam.settings import named
 
 DEFENCES: dict[str, type[Any]] = {
     "none": Nothing,

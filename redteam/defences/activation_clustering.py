@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from redteam.defences.interface import Context, Defended, Ints, trained_without, training_features
-from redteam.victims import Victim
-from sanitize.errors import InputError
-from sanitize.imageset import ImageSet
+from cleanlabel.redteam.defences.interface import Context, Defended, Ints, trained_without, training_features
+from cleanlabel.redteam.victims import Victim
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import ImageSet
 
 SMALLEST = 20
 """Images of a class below which its clusters mean nothing."""

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.votes import count_votes
-from redteam.defences.elections import aggregated, votes_of
-from redteam.defences.interface import Context, Defended, Images, Ints
-from redteam.defences.partitions import members_of, require_partitions
-from redteam.victims import Victim
-from sanitize.imageset import ImageSet
+from cleanlabel.models.votes import count_votes
+from cleanlabel.redteam.defences.elections import aggregated, votes_of
+from cleanlabel.redteam.defences.interface import Context, Defended, Images, Ints
+from cleanlabel.redteam.defences.partitions import members_of, require_partitions
+from cleanlabel.redteam.victims import Victim
+from cleanlabel.sanitize.imageset import ImageSet
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from redteam.defences.interface import Context, Defended, answers_of, required_extractor
-from redteam.defences.loop import Trainee, augmented, new_head, on_features, require_loop, trainee
-from redteam.victims import Victim
-from sanitize.errors import InputError
-from sanitize.imageset import ImageSet
+from cleanlabel.redteam.defences.interface import Context, Defended, answers_of, required_extractor
+from cleanlabel.redteam.defences.loop import Trainee, augmented, new_head, on_features, require_loop, trainee
+from cleanlabel.redteam.victims import Victim
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import ImageSet
 
 
 @dataclass(frozen=True)

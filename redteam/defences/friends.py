@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from redteam.defences.interface import Context, Defended, answers_of
-from redteam.defences.loop import evaluating, fitted, require_255, require_loop, trainee
-from redteam.victims import Victim
-from sanitize.errors import InputError
-from sanitize.imageset import ImageSet
+from cleanlabel.redteam.defences.interface import Context, Defended, answers_of
+from cleanlabel.redteam.defences.loop import evaluating, fitted, require_255, require_loop, trainee
+from cleanlabel.redteam.victims import Victim
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import ImageSet
 
 START_255 = 8.0
 BATCH = 128

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from redteam.defences.interface import Context, Defended, answers_of
-from redteam.defences.loop import fitted, on_features, require_loop, trainee
-from redteam.victims import Victim
-from sanitize.errors import InputError
-from sanitize.imageset import ImageSet
+from cleanlabel.redteam.defences.interface import Context, Defended, answers_of
+from cleanlabel.redteam.defences.loop import fitted, on_features, require_loop, trainee
+from cleanlabel.redteam.victims import Victim
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import ImageSet
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.extractors import Extractor, features
-from models.heads import fit_head_of_some
-from models.training import as_tensor, predict_inputs
-from redteam.victims import Victim, required_extractor
-from sanitize.denoiser import Denoiser
-from sanitize.errors import InputError
-from sanitize.imageset import ImageSet
-from sanitize.noise import draw_entropy
+from cleanlabel.models.extractors import Extractor, features
+from cleanlabel.models.heads import fit_head_of_some
+from cleanlabel.models.training import as_tensor, predict_inputs
+from cleanlabel.redteam.victims import Victim, required_extractor
+from cleanlabel.sanitize.denoiser import Denoiser
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.noise import draw_entropy
 
 Images = NDArray[np.uint8]
 Ints = NDArray[np.int64]

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.classifiers import Standardise, features_of
-from models.extractors import Extractor
-from models.heads import fit_head
-from models.params import TrainParams
-from models.training import BATCH_NORMALISED, architecture_of, as_tensor, initialised, mirrored, shifted
-from redteam.defences.interface import Context, features_of_images, required_extractor
-from redteam.victims import Victim
-from sanitize.errors import InputError
-from sanitize.imageset import ImageSet
+from cleanlabel.models.classifiers import Standardise, features_of
+from cleanlabel.models.extractors import Extractor
+from cleanlabel.models.heads import fit_head
+from cleanlabel.models.params import TrainParams
+from cleanlabel.models.training import BATCH_NORMALISED, architecture_of, as_tensor, initialised, mirrored, shifted
+from cleanlabel.redteam.defences.interface import Context, features_of_images, required_extractor
+from cleanlabel.redteam.victims import Victim
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import ImageSet
 
 HEAD_RATE = 0.1
 """Adam's learning rate of a new head on a frozen extractor (published victims': Zhu et al. 2019, also Aghakhani et al.

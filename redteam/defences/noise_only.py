@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from redteam.defences.interface import Context, Defended
-from redteam.defences.smoothing import require_smoothing, smoothed
-from redteam.victims import Victim
-from sanitize.imageset import ImageSet
+from cleanlabel.redteam.defences.interface import Context, Defended
+from cleanlabel.redteam.defences.smoothing import require_smoothing, smoothed
+from cleanlabel.redteam.victims import Victim
+from cleanlabel.sanitize.imageset import ImageSet
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 import time
 from dataclasses import dataclass
 
-from redteam.defences.interface import Context, Defended, answers_of
-from redteam.victims import Victim
-from sanitize.imageset import ImageSet
+from cleanlabel.redteam.defences.interface import Context, Defended, answers_of
+from cleanlabel.redteam.victims import Victim
+from cleanlabel.sanitize.imageset import ImageSet
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from redteam.defences.elections import run_off, votes_of
-from redteam.defences.interface import Context, Defended, Images, Ints
-from redteam.defences.partitions import members_of, require_partitions
-from redteam.victims import Victim
-from sanitize.errors import InputError
-from sanitize.imageset import ImageSet
+from cleanlabel.redteam.defences.elections import run_off, votes_of
+from cleanlabel.redteam.defences.interface import Context, Defended, Images, Ints
+from cleanlabel.redteam.defences.partitions import members_of, require_partitions
+from cleanlabel.redteam.victims import Victim
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import ImageSet
 
 
 @dataclass(frozen=True)

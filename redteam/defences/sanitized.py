@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from redteam.defences.interface import Context, Defended
-from redteam.defences.smoothing import require_smoothing, smoothed
-from redteam.victims import Victim
-from sanitize.denoiser import Denoiser
-from sanitize.errors import InputError
-from sanitize.imageset import ImageSet
-from sanitize.timestep import require_reachable
+from cleanlabel.redteam.defences.interface import Context, Defended
+from cleanlabel.redteam.defences.smoothing import require_smoothing, smoothed
+from cleanlabel.redteam.victims import Victim
+from cleanlabel.sanitize.denoiser import Denoiser
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.timestep import require_reachable
 
 
 @dataclass(frozen=True)

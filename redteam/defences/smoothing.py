@@ -5,17 +5,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from models.certificate import Floats, certify
-from models.plan import noise_distance_of
-from models.votes import count_votes
-from redteam.defences.interface import Context, Defended, Images, Ints, answers_of
-from redteam.victims import Victim
-from sanitize.denoiser import Denoiser
-from sanitize.errors import InputError
-from sanitize.fast import accelerate
-from sanitize.imageset import ImageSet
-from sanitize.noise import check_sigma, training_seed
-from sanitize.sanitizer import sanitize
+from cleanlabel.models.certificate import Floats, certify
+from cleanlabel.models.plan import noise_distance_of
+from cleanlabel.models.votes import count_votes
+from cleanlabel.redteam.defences.interface import Context, Defended, Images, Ints, answers_of
+from cleanlabel.redteam.victims import Victim
+from cleanlabel.sanitize.denoiser import Denoiser
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.fast import accelerate
+from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.noise import check_sigma, training_seed
+from cleanlabel.sanitize.sanitizer import sanitize
 
 BATCH = 64
 MEMBERS_DRAW, MEMBERS_MOST = 4_000_000, 10_000

@@ -13,19 +13,19 @@ import pytest
 from models_recipes import PLAN
 from registered import make_sets, set_params
 
-from flows import planning
-from flows.attempts import attempt_of
-from flows.card import assumptions, level_in_words
-from flows.ensemble import Ensemble, describe, open_ensemble
-from flows.environment import own_store
-from flows.ledger import CERTIFICATE
-from flows.store import Store, connect, find_runs
-from models.plan import Plan
-from sanitize.content import content_digest
-from sanitize.errors import InputError
-from sanitize.files import write_json
-from sanitize.imageset import load, save_npz
-from sanitize.paths import SETS
+from cleanlabel.flows import planning
+from cleanlabel.flows.attempts import attempt_of
+from cleanlabel.flows.card import assumptions, level_in_words
+from cleanlabel.flows.ensemble import Ensemble, describe, open_ensemble
+from cleanlabel.flows.environment import own_store
+from cleanlabel.flows.ledger import CERTIFICATE
+from cleanlabel.flows.store import Store, connect, find_runs
+from cleanlabel.models.plan import Plan
+from cleanlabel.sanitize.content import content_digest
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.files import write_json
+from cleanlabel.sanitize.imageset import load, save_npz
+from cleanlabel.sanitize.paths import SETS
 
 ROOT = Path(__file__).resolve().parents[2]
 LEDGER = Path(".state/attempts/content.jsonl")
@@ -242,8 +242,8 @@ PLANNER = """
 import sys
 from dataclasses import replace
 from models_recipes import PLAN
-from flows.ensemble import open_ensemble
-from flows.store import connect
+from cleanlabel.flows.ensemble import open_ensemble
+from cleanlabel.flows.store import connect
 store = connect()
 print("ready", flush=True)
 sys.stdin.readline()

@@ -10,20 +10,20 @@ import pytest
 from models_recipes import PLAN
 from registered import make_sets, set_params
 
-from flows import smooth
-from flows.certificates import Certified, compute
-from flows.ensemble import Ensemble
-from flows.environment import state
-from flows.planning import make_plan
-from flows.store import TAG, find_runs
-from models.answers import answers, largest_radius
-from models.certificate import certify
-from models.params import CertifyParams
-from models.partition import block_certificates, partition_radius
-from models.plan import Plan
-from sanitize.errors import InputError
-from sanitize.imageset import ImageSet
-from sanitize.noise import Entropy
+from cleanlabel.flows import smooth
+from cleanlabel.flows.certificates import Certified, compute
+from cleanlabel.flows.ensemble import Ensemble
+from cleanlabel.flows.environment import state
+from cleanlabel.flows.planning import make_plan
+from cleanlabel.flows.store import TAG, find_runs
+from cleanlabel.models.answers import answers, largest_radius
+from cleanlabel.models.certificate import certify
+from cleanlabel.models.params import CertifyParams
+from cleanlabel.models.partition import block_certificates, partition_radius
+from cleanlabel.models.plan import Plan
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.noise import Entropy
 
 M, N = 40, 3
 PLANS = {

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 from registered import RECIPE, M, Registered, make_ensemble, make_plan, registered
 
-from flows import worker
-from flows.audit import CERTIFICATE
-from flows.ensemble import CERTIFICATE_ARTIFACT, draw_params, draw_tags, open_ensemble, recall_entropy
-from flows.store import SMOOTHED, TAG, Store, create_run, finish, get_version, log_files
-from models.draw import make_again, make_batch
-from models.votes import merkle_root
-from sanitize.errors import InputError
-from sanitize.imageset import load, save_npz
-from sanitize.noise import draw_entropy
-from sanitize.paths import SETS
+from cleanlabel.flows import worker
+from cleanlabel.flows.audit import CERTIFICATE
+from cleanlabel.flows.ensemble import CERTIFICATE_ARTIFACT, draw_params, draw_tags, open_ensemble, recall_entropy
+from cleanlabel.flows.store import SMOOTHED, TAG, Store, create_run, finish, get_version, log_files
+from cleanlabel.models.draw import make_again, make_batch
+from cleanlabel.models.votes import merkle_root
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import load, save_npz
+from cleanlabel.sanitize.noise import draw_entropy
+from cleanlabel.sanitize.paths import SETS
 
 
 def sql(statement: str, *values: object) -> None:
@@ -336,7 +336,7 @@ def test_a_replay_that_differs_fails_by_the_environment_it_was_made_in(version, 
     def strange(materials, entropy, batch, draw):
         return make_again(materials, draw_entropy("os").value, batch, draw)
 
-    monkeypatch.setattr("models.draw.make_again", strange)
+    monkeypatch.setattr("cleanlabel.models.draw.make_again", strange)
     same = [check for check in version.audit(replay=1) if check.name.startswith("replay")]
     assert not same[0].passed
     assert "all must, on the same machine and libraries" in same[0].found

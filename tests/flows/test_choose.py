@@ -9,17 +9,17 @@ import pytest
 from imports import ROOT
 from registered import RECIPE, set_params
 
-from flows.choose import CHOOSER, choose, parse, table, verdict
-from models.chooser import Target, forecast, largest_radius
-from models.classifiers import Architecture
-from models.pilot import LEAST_ASKED, NO_VOTE, Pilot, blocks_of_size
-from models.training import initialised
-from models.weights import save_weights
-from sanitize.errors import InputError
-from sanitize.files import write_json
-from sanitize.imageset import ImageSet, save_npz
-from sanitize.ingest import digits
-from sanitize.paths import SETS
+from cleanlabel.flows.choose import CHOOSER, choose, parse, table, verdict
+from cleanlabel.models.chooser import Target, forecast, largest_radius
+from cleanlabel.models.classifiers import Architecture
+from cleanlabel.models.pilot import LEAST_ASKED, NO_VOTE, Pilot, blocks_of_size
+from cleanlabel.models.training import initialised
+from cleanlabel.models.weights import save_weights
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.files import write_json
+from cleanlabel.sanitize.imageset import ImageSet, save_npz
+from cleanlabel.sanitize.ingest import digits
+from cleanlabel.sanitize.paths import SETS
 
 ASKED = ["--images", "150", "--models", "30", "--radius", "0.1", "--draws", "4"]
 

@@ -12,19 +12,19 @@ from prefect import Flow
 from prefect.exceptions import ParameterTypeError
 from ruamel.yaml import YAML
 
-from flows import deployed, refresh
-from flows.deployed import red_team_drill, relied_on, sanitize_images
-from flows.events import AUDIT_FAILED, AWAITING_REVIEW, GATE_FAILED
-from flows.gate import CANDIDATE, CERTIFIED
-from flows.lost import SILENT, TAGS
-from flows.serve import POOL
-from flows.store import set_alias
-from redteam.__main__ import params_from, parser
-from redteam.attacks import ATTACKS
-from redteam.params import DrillParams
-from redteam.report import NAMES
-from redteam.victims import SCENARIOS
-from sanitize.errors import InputError
+from cleanlabel.flows import deployed, refresh
+from cleanlabel.flows.deployed import red_team_drill, relied_on, sanitize_images
+from cleanlabel.flows.events import AUDIT_FAILED, AWAITING_REVIEW, GATE_FAILED
+from cleanlabel.flows.gate import CANDIDATE, CERTIFIED
+from cleanlabel.flows.lost import SILENT, TAGS
+from cleanlabel.flows.serve import POOL
+from cleanlabel.flows.store import set_alias
+from cleanlabel.redteam.__main__ import params_from, parser
+from cleanlabel.redteam.attacks import ATTACKS
+from cleanlabel.redteam.params import DrillParams
+from cleanlabel.redteam.report import NAMES
+from cleanlabel.redteam.victims import SCENARIOS
+from cleanlabel.sanitize.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 DECLARED = YAML(typ="safe", pure=True).load(ROOT / "prefect.yaml")
@@ -33,7 +33,7 @@ DEPLOYMENTS = {deployment["name"]: deployment for deployment in DECLARED["deploy
 
 def flow_of(deployment: dict) -> Flow:
     path, _, name = deployment["entrypoint"].partition(":")
-    return getattr(import_module(path.removesuffix(".py").replace("/", ".")), name)
+    return getattr(import_module("cleanlabel." + path.removesuffix(".py").replace("/", ".")), name)
 
 
 def test_everything_the_schedule_and_people_need_is_deployed():

@@ -14,15 +14,15 @@ from registered import in_this_process, make_plan, make_sets
 from test_pipeline import Project
 from tiny import FIXED
 
-from flows import engine, worker
-from flows import smooth as smooth_module
-from flows.assembly import assemble, find_draws
-from flows.ensemble import Ensemble, open_ensemble
-from flows.store import Store, finish
-from models.draw import make_batch
-from sanitize.errors import InputError
-from sanitize.imageset import save_npz
-from sanitize.ingest import digits
+from cleanlabel.flows import engine, worker
+from cleanlabel.flows import smooth as smooth_module
+from cleanlabel.flows.assembly import assemble, find_draws
+from cleanlabel.flows.ensemble import Ensemble, open_ensemble
+from cleanlabel.flows.store import Store, finish
+from cleanlabel.models.draw import make_batch
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import save_npz
+from cleanlabel.sanitize.ingest import digits
 
 ENTROPY = f"fixed:{FIXED.hex()}"
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from models_recipes import PLAN as BASE
 
-from flows import store as store_module
-from flows.assembly import assemble, find_draws
-from flows.ensemble import (
+from cleanlabel.flows import store as store_module
+from cleanlabel.flows.assembly import assemble, find_draws
+from cleanlabel.flows.ensemble import (
     describe,
     draw_params,
     draw_tags,
@@ -20,10 +20,10 @@ from flows.ensemble import (
     root_of,
     save_ensemble,
 )
-from flows.store import SMOOTHED, Store, create_run, find_runs, finish, log_files, log_metrics, register
-from models.plan import Plan, plan_from_dict
-from models.votes import count_votes, votes_hash, votes_to_bytes
-from sanitize.errors import InputError
+from cleanlabel.flows.store import SMOOTHED, Store, create_run, find_runs, finish, log_files, log_metrics, register
+from cleanlabel.models.plan import Plan, plan_from_dict
+from cleanlabel.models.votes import count_votes, votes_hash, votes_to_bytes
+from cleanlabel.sanitize.errors import InputError
 
 PLAN = replace(BASE, m=20, n_test=5, sigma=0.5)
 
@@ -80,8 +80,8 @@ def test_deleting_an_ensemble_does_not_undo_the_attempt(store):
 
 
 def test_a_worker_refuses_data_that_are_not_the_planned_ones(store, small_set, monkeypatch):
-    from flows import worker
-    from models.plan import code_digest
+    from cleanlabel.flows import worker
+    from cleanlabel.models.plan import code_digest
 
     monkeypatch.setattr(worker, "_inputs", lambda *, denoise: (small_set, small_set, None))
     planned = replace(

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from registered import make_sets, set_params
 
-from flows import estimate as module
-from sanitize.imageset import save_npz
-from sanitize.ingest import digits
-from sanitize.params import DenoiserParams, read_params
-from sanitize.paths import SETS
-from sanitize.pretrain import steps_for, train_denoiser
+from cleanlabel.flows import estimate as module
+from cleanlabel.sanitize.imageset import save_npz
+from cleanlabel.sanitize.ingest import digits
+from cleanlabel.sanitize.params import DenoiserParams, read_params
+from cleanlabel.sanitize.paths import SETS
+from cleanlabel.sanitize.pretrain import steps_for, train_denoiser
 
 QUICK = {"channels": [8, 16], "steps": 30, "batch": 16}
 
@@ -69,7 +69,7 @@ def test_the_steps_follow_from_the_images_size_alone():
 
 
 def test_steps_that_are_chosen_give_the_network_of_the_same_number_written_out(project, monkeypatch):
-    monkeypatch.setattr("sanitize.pretrain.STEPS_8X8", 12)
+    monkeypatch.setattr("cleanlabel.sanitize.pretrain.STEPS_8X8", 12)
     trusted = digits(40, 150, 0)["trusted"]
     made = []
     for steps in (None, 12):

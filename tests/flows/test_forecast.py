@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from registered import M, make_plan
 
-from flows.forecast import forecast
-from flows.store import find_runs
-from models.certificate import certify
+from cleanlabel.flows.forecast import forecast
+from cleanlabel.flows.store import find_runs
+from cleanlabel.models.certificate import certify
 
 
 def numbers(pattern: str, text: str) -> list[float]:

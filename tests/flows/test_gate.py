@@ -7,15 +7,15 @@ import sys
 import pytest
 from registered import M, make_ensemble, set_params, the_version
 
-from flows import review
-from flows.audit import CERTIFICATE
-from flows.card import card
-from flows.gate import earned
-from flows.review import approve, reject, reviewer, side_by_side
-from flows.store import SMOOTHED, TAG, aliases_of
-from models.params import Threshold
-from sanitize.errors import InputError
-from sanitize.paths import POINTS
+from cleanlabel.flows import review
+from cleanlabel.flows.audit import CERTIFICATE
+from cleanlabel.flows.card import card
+from cleanlabel.flows.gate import earned
+from cleanlabel.flows.review import approve, reject, reviewer, side_by_side
+from cleanlabel.flows.store import SMOOTHED, TAG, aliases_of
+from cleanlabel.models.params import Threshold
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.paths import POINTS
 
 
 def lower_the_gate() -> None:

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from registered import M, connect_here, make_plan, make_sets
 
-from flows.ensemble import open_ensemble
-from flows.environment import own_store, state
-from flows.home import project_home
-from flows.store import connect
-from sanitize.errors import InputError
+from cleanlabel.flows.ensemble import open_ensemble
+from cleanlabel.flows.environment import own_store, state
+from cleanlabel.flows.home import project_home
+from cleanlabel.flows.store import connect
+from cleanlabel.sanitize.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
-LOOK = "python -c 'from os import environ as e; from flows.environment import state; {}' >> $SEEN"
+LOOK = "python -c 'from os import environ as e; from cleanlabel.flows.environment import state; {}' >> $SEEN"
 WHERE = LOOK.format('print(state(), e["MLFLOW_TRACKING_URI"], e["PREFECT_HOME"], sep="\\n")')
 
 

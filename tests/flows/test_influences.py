@@ -10,28 +10,28 @@ import pytest
 from models_recipes import QUICK
 from registered import ROOT, Registered, in_this_process, make_ensemble, make_plan, registered, set_params
 
-from flows import choose, choose_influence, distil, planning, smooth, worker
-from flows.assembly import assemble
-from flows.audit import agreeing
-from flows.card import card, not_covered
-from flows.ensemble import open_ensemble, read_ensemble
-from flows.environment import state
-from flows.influences import counts_table, frontier_table
-from flows.instrument import planned_instrument, recall_instrument
-from flows.reach import require_reach
-from flows.store import SMOOTHED, TAG, log_files
-from models.answers import influenced_of, largest_radius
-from models.certificate import ABSTAIN
-from models.plan import noise_distance_of, recipe_of
-from models.sums import STEPS
-from models.training import architecture_of, train
-from models.votes import votes_hash, votes_to_bytes
-from models.weights import save_weights, trained_on
-from sanitize.errors import InputError
-from sanitize.files import file_digest
-from sanitize.imageset import load, save_npz
-from sanitize.ingest import digits
-from sanitize.paths import SETS
+from cleanlabel.flows import choose, choose_influence, distil, planning, smooth, worker
+from cleanlabel.flows.assembly import assemble
+from cleanlabel.flows.audit import agreeing
+from cleanlabel.flows.card import card, not_covered
+from cleanlabel.flows.ensemble import open_ensemble, read_ensemble
+from cleanlabel.flows.environment import state
+from cleanlabel.flows.influences import counts_table, frontier_table
+from cleanlabel.flows.instrument import planned_instrument, recall_instrument
+from cleanlabel.flows.reach import require_reach
+from cleanlabel.flows.store import SMOOTHED, TAG, log_files
+from cleanlabel.models.answers import influenced_of, largest_radius
+from cleanlabel.models.certificate import ABSTAIN
+from cleanlabel.models.plan import noise_distance_of, recipe_of
+from cleanlabel.models.sums import STEPS
+from cleanlabel.models.training import architecture_of, train
+from cleanlabel.models.votes import votes_hash, votes_to_bytes
+from cleanlabel.models.weights import save_weights, trained_on
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.files import file_digest
+from cleanlabel.sanitize.imageset import load, save_npz
+from cleanlabel.sanitize.ingest import digits
+from cleanlabel.sanitize.paths import SETS
 
 EXTRACTOR = Path("data/pretrained/digits.safetensors")
 STATED = {"initial_weights": str(EXTRACTOR), "initial_provenance": "disjoint", "initial_origin": "the trusted digits"}

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from registered import M, Registered, make_ensemble, make_plan
 
-from flows.assembly import assemble
-from flows.store import SMOOTHED, TAG, create_run, find_runs, system_metrics
-from models.classifiers import Architecture, build
-from models.weights import save_weights
-from sanitize.files import file_digest
-from sanitize.imageset import load
-from sanitize.paths import SETS
+from cleanlabel.flows.assembly import assemble
+from cleanlabel.flows.store import SMOOTHED, TAG, create_run, find_runs, system_metrics
+from cleanlabel.models.classifiers import Architecture, build
+from cleanlabel.models.weights import save_weights
+from cleanlabel.sanitize.files import file_digest
+from cleanlabel.sanitize.imageset import load
+from cleanlabel.sanitize.paths import SETS
 
 
 def kept_by(version: Registered) -> list[str]:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from registered import M, Registered, connect_here, make_ensemble, the_version
 
-from flows import local
-from flows.audit import audit
-from flows.environment import own_store
-from flows.store import SMOOTHED, Store, connect, set_alias
-from sanitize.errors import Away, InputError
-from sanitize.imageset import load
-from sanitize.paths import SETS
+from cleanlabel.flows import local
+from cleanlabel.flows.audit import audit
+from cleanlabel.flows.environment import own_store
+from cleanlabel.flows.store import SMOOTHED, Store, connect, set_alias
+from cleanlabel.sanitize.errors import Away, InputError
+from cleanlabel.sanitize.imageset import load
+from cleanlabel.sanitize.paths import SETS
 
 
 def files_of(folder: Path) -> dict[str, str]:
@@ -158,6 +158,7 @@ def test_a_store_of_another_mlflow_is_one_sentence(store, tmp_path, schema, sent
 
 
 def test_a_store_that_cannot_be_written_is_one_sentence(empty_database, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)  # SQLAlchemy address or not, MLflow makes the folder it seems to name
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///file:{tmp_path}/mlflow.db?mode=ro&uri=true")
     with pytest.raises(

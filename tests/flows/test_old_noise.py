@@ -7,12 +7,12 @@ import pytest
 from models_recipes import PLAN
 from registered import make_ensemble, make_sets, set_params
 
-from flows.ensemble import NETWORKS
-from flows.planning import make_plan
-from models.plan import OLD_STREAM, noise_distance_of, plan_from_dict, require_exact_noise
-from models.smoothed import SmoothedClassifier
-from sanitize.errors import InputError
-from sanitize.noise import NOISE_STREAM
+from cleanlabel.flows.ensemble import NETWORKS
+from cleanlabel.flows.planning import make_plan
+from cleanlabel.models.plan import OLD_STREAM, noise_distance_of, plan_from_dict, require_exact_noise
+from cleanlabel.models.smoothed import SmoothedClassifier
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.noise import NOISE_STREAM
 
 SENTENCE = r"drawn the way cleanlabel/noise/1.*make the ensemble anew with `dvc repro`"
 

@@ -17,24 +17,24 @@ from imports import ROOT
 from registered import M, Registered, copy_of, make_ensemble, the_version
 from ruamel.yaml import YAML
 
-from flows.audit import Check
-from flows.card import card, not_covered, promise
-from flows.certificates import Certified
-from flows.certify import EXAMPLES, write_page
-from flows.comparison import Change, answers_that_changed, changes, figures, previous_version
-from flows.drawing import bins_of, thumbnail
-from flows.ensemble import CERTIFICATE_ARTIFACT
-from flows.gate import Verdict
-from flows.page import AT_ONCE, PAGE, SHOWN, WEB, environments_of, notices, render
-from flows.partitions import partition_record, partitions_of, sentences
-from flows.report import at_images, at_radii, curve_radii
-from flows.store import SMOOTHED, TAG, log_files, read_file
-from models.certificate import ABSTAIN, certified_accuracy, certify
-from models.params import CertifyParams
-from models.partition import partition_radius
-from sanitize.imageset import ImageSet, load
-from sanitize.params import read_params
-from sanitize.paths import SETS
+from cleanlabel.flows.audit import Check
+from cleanlabel.flows.card import card, not_covered, promise
+from cleanlabel.flows.certificates import Certified
+from cleanlabel.flows.certify import EXAMPLES, write_page
+from cleanlabel.flows.comparison import Change, answers_that_changed, changes, figures, previous_version
+from cleanlabel.flows.drawing import bins_of, thumbnail
+from cleanlabel.flows.ensemble import CERTIFICATE_ARTIFACT
+from cleanlabel.flows.gate import Verdict
+from cleanlabel.flows.page import AT_ONCE, PAGE, SHOWN, WEB, environments_of, notices, render
+from cleanlabel.flows.partitions import partition_record, partitions_of, sentences
+from cleanlabel.flows.report import at_images, at_radii, curve_radii
+from cleanlabel.flows.store import SMOOTHED, TAG, log_files, read_file
+from cleanlabel.models.certificate import ABSTAIN, certified_accuracy, certify
+from cleanlabel.models.params import CertifyParams
+from cleanlabel.models.partition import partition_radius
+from cleanlabel.sanitize.imageset import ImageSet, load
+from cleanlabel.sanitize.params import read_params
+from cleanlabel.sanitize.paths import SETS
 
 HOSTILE = "<script>alert(1)</script>\"&'<img src=x onerror=alert(2)>"
 PASSED = Verdict([Check("accuracy of the vote", passed=True, found="0.9000, at least 0.5 asked")])

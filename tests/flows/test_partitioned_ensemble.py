@@ -5,19 +5,19 @@ import numpy as np
 import pytest
 from registered import M, in_this_process, make_ensemble, make_plan, make_sets, registered, set_params
 
-from flows import planning, smooth
-from flows.assembly import assemble
-from flows.ensemble import open_ensemble
-from flows.store import SMOOTHED, TAG, log_files
-from models.answers import answers
-from models.blocks import RULE, block_of
-from models.certificate import ABSTAIN
-from models.params import CertifyParams, SmoothParams
-from models.votes import votes_hash, votes_to_bytes
-from sanitize.errors import InputError
-from sanitize.imageset import load
-from sanitize.params import read_params
-from sanitize.paths import SETS
+from cleanlabel.flows import planning, smooth
+from cleanlabel.flows.assembly import assemble
+from cleanlabel.flows.ensemble import open_ensemble
+from cleanlabel.flows.store import SMOOTHED, TAG, log_files
+from cleanlabel.models.answers import answers
+from cleanlabel.models.blocks import RULE, block_of
+from cleanlabel.models.certificate import ABSTAIN
+from cleanlabel.models.params import CertifyParams, SmoothParams
+from cleanlabel.models.votes import votes_hash, votes_to_bytes
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import load
+from cleanlabel.sanitize.params import read_params
+from cleanlabel.sanitize.paths import SETS
 
 K = 3
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from imports import ROOT
 
-from flows.drawing import heat_map
-from flows.partitions import partition_record, sentences
-from flows.report import l2_of, pivot
-from models.blocks import ids_are_names
-from models.certificate import ABSTAIN
-from models.params import CertifyParams
-from models.partition import partition_radius
-from sanitize.params import read_params
+from cleanlabel.flows.drawing import heat_map
+from cleanlabel.flows.partitions import partition_record, sentences
+from cleanlabel.flows.report import l2_of, pivot
+from cleanlabel.models.blocks import ids_are_names
+from cleanlabel.models.certificate import ABSTAIN
+from cleanlabel.models.params import CertifyParams
+from cleanlabel.models.partition import partition_radius
+from cleanlabel.sanitize.params import read_params
 
 PARAMS = read_params("certify", CertifyParams, ROOT / "params.yaml")
 LABELS = np.array([[0, 0, 0, 0], [0, 0, 0, 1], [1, 1, ABSTAIN, 0], [2, 2, 2, 2]])

@@ -24,7 +24,7 @@ from PIL import Image
 from project import Project
 from services import s3_store
 
-from sanitize.imageset import load, save_npz
+from cleanlabel.sanitize.imageset import load, save_npz
 
 pytestmark = pytest.mark.slow
 
@@ -80,8 +80,8 @@ def test_the_defended_model_has_no_radius(project, made):
 
 
 def test_the_certificate_can_be_computed_again_from_the_tracked_votes(project, made):
-    from models.certificate import certify
-    from models.votes import count_votes
+    from cleanlabel.models.certificate import certify
+    from cleanlabel.models.votes import count_votes
 
     certificate = json.loads((project.root / "reports" / "certificate.json").read_text())
     votes = np.load(project.root / "data" / "ensemble" / "votes.npy", allow_pickle=False)

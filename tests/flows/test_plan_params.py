@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 from registered import make_sets, set_params
 
-from flows.planning import make_plan
-from models.classifiers import Architecture, build
-from models.weights import save_weights
-from sanitize.denoiser import load_denoiser
-from sanitize.denoiser_files import PROVENANCE, copy_denoiser
-from sanitize.errors import InputError
-from sanitize.files import file_digest, write_json
-from sanitize.imageset import load
-from sanitize.paths import DENOISER, SETS
+from cleanlabel.flows.planning import make_plan
+from cleanlabel.models.classifiers import Architecture, build
+from cleanlabel.models.weights import save_weights
+from cleanlabel.sanitize.denoiser import load_denoiser
+from cleanlabel.sanitize.denoiser_files import PROVENANCE, copy_denoiser
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.files import file_digest, write_json
+from cleanlabel.sanitize.imageset import load
+from cleanlabel.sanitize.paths import DENOISER, SETS
 
 
 @pytest.fixture

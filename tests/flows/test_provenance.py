@@ -9,23 +9,23 @@ import pytest
 from models_recipes import PLAN
 from registered import make_sets, set_params
 
-from flows.card import provenance_notices, seen_in_words
-from flows.ensemble import network_file
-from flows.planning import make_plan
-from flows.train import main as train_stage
-from models.classifiers import Architecture, build
-from models.plan import Plan, plan_from_dict
-from models.weights import load_weights, read_trained_on, save_weights
-from sanitize.copies import make_copy
-from sanitize.denoiser_files import IMAGES, PROVENANCE
-from sanitize.errors import InputError
-from sanitize.files import file_digest
-from sanitize.imageset import ImageSet, load, save_npz
-from sanitize.ingest import digits
-from sanitize.overlap import record_of, shared
-from sanitize.paths import CLASSIFIER, DENOISER, SANITIZED, SETS
-from sanitize.pretrain import main as denoiser_stage
-from sanitize.sources import open_source
+from cleanlabel.flows.card import provenance_notices, seen_in_words
+from cleanlabel.flows.ensemble import network_file
+from cleanlabel.flows.planning import make_plan
+from cleanlabel.flows.train import main as train_stage
+from cleanlabel.models.classifiers import Architecture, build
+from cleanlabel.models.plan import Plan, plan_from_dict
+from cleanlabel.models.weights import load_weights, read_trained_on, save_weights
+from cleanlabel.sanitize.copies import make_copy
+from cleanlabel.sanitize.denoiser_files import IMAGES, PROVENANCE
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.files import file_digest
+from cleanlabel.sanitize.imageset import ImageSet, load, save_npz
+from cleanlabel.sanitize.ingest import digits
+from cleanlabel.sanitize.overlap import record_of, shared
+from cleanlabel.sanitize.paths import CLASSIFIER, DENOISER, SANITIZED, SETS
+from cleanlabel.sanitize.pretrain import main as denoiser_stage
+from cleanlabel.sanitize.sources import open_source
 
 BROUGHT = Path("data/pretrained/brought")
 STATED = {"source": str(BROUGHT), "provenance": "disjoint", "origin": "a colleague's, trained on his own digits"}

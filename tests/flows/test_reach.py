@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from models_recipes import PLAN
 
-from flows.attempts import attempt_of
-from flows.ensemble import open_ensemble
-from flows.reach import radius_asked, reach, require_reach, with_models
-from flows.store import find_runs
-from models.answers import answers
-from models.anytime import look_shares
-from models.params import GateParams
-from models.plan import Plan
-from sanitize.errors import InputError
+from cleanlabel.flows.attempts import attempt_of
+from cleanlabel.flows.ensemble import open_ensemble
+from cleanlabel.flows.reach import radius_asked, reach, require_reach, with_models
+from cleanlabel.flows.store import find_runs
+from cleanlabel.models.answers import answers
+from cleanlabel.models.anytime import look_shares
+from cleanlabel.models.params import GateParams
+from cleanlabel.models.plan import Plan
+from cleanlabel.sanitize.errors import InputError
 
 HALF = replace(PLAN, m=20, sigma=0.5)
 LOOKS = (20, 40)

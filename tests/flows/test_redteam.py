@@ -12,21 +12,21 @@ from project import Project
 from ruamel.yaml import YAML
 from tiny import save_tiny_denoiser
 
-from flows import redteam as command
-from flows.drills import digest_of, record, write_tracked
-from flows.redteam import red_team
-from flows.server import prefect_server
-from flows.store import TAG, find_runs
-from redteam.__main__ import parser
-from redteam.drill import Drill
-from redteam.params import DrillParams
-from redteam.prepare import prepared
-from redteam.run import Found, ensembles, reported
-from sanitize.errors import AWAY_STATUS, InputError
-from sanitize.imageset import load
-from sanitize.ingest import main as ingest
-from sanitize.params import read_params
-from sanitize.paths import SETS
+from cleanlabel.flows import redteam as command
+from cleanlabel.flows.drills import digest_of, record, write_tracked
+from cleanlabel.flows.redteam import red_team
+from cleanlabel.flows.server import prefect_server
+from cleanlabel.flows.store import TAG, find_runs
+from cleanlabel.redteam.__main__ import parser
+from cleanlabel.redteam.drill import Drill
+from cleanlabel.redteam.params import DrillParams
+from cleanlabel.redteam.prepare import prepared
+from cleanlabel.redteam.run import Found, ensembles, reported
+from cleanlabel.sanitize.errors import AWAY_STATUS, InputError
+from cleanlabel.sanitize.imageset import load
+from cleanlabel.sanitize.ingest import main as ingest
+from cleanlabel.sanitize.params import read_params
+from cleanlabel.sanitize.paths import SETS
 
 ROOT = Path(__file__).resolve().parents[2]
 FEW = {

@@ -11,10 +11,10 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UN
 from prefect.states import Failed
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from flows.refresh import _service_away
-from flows.refusal import absent, answering
-from flows.store import page_of
-from sanitize.errors import AWAY_STATUS, Away, InputError
+from cleanlabel.flows.refresh import _service_away
+from cleanlabel.flows.refusal import absent, answering
+from cleanlabel.flows.store import page_of
+from cleanlabel.sanitize.errors import AWAY_STATUS, Away, InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -21,11 +21,11 @@ from PIL import Image
 from registered import ROOT, M
 from services import Service, answers_http, free_port
 
-from flows.served import Refused
-from flows.store import SMOOTHED
-from models.smoothed import SmoothedClassifier
-from sanitize.errors import InputError
-from sanitize.imageset import load
+from cleanlabel.flows.served import Refused
+from cleanlabel.flows.store import SMOOTHED
+from cleanlabel.models.smoothed import SmoothedClassifier
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import load
 
 TAKES = "this model takes images of shape (n, 8, 8) or (n, 8, 8, 1), whole numbers 0..255 (uint8)"
 
@@ -195,7 +195,7 @@ def test_the_server_refuses_csv(server, images):
 def test_a_version_that_names_the_earlier_loader_still_loads_and_says_what_to_send(version, images, expected):
     path = Path(f".mlflow/artifacts/{version.version.run_id}/artifacts/ensemble/MLmodel")
     described = Model.load(path)
-    described.flavors["python_function"]["loader_module"] = "models.smoothed"
+    described.flavors["python_function"]["loader_module"] = "cleanlabel.models.smoothed"
     described.signature._is_signature_from_type_hint = False
     described.save(path)
     with pytest.warns(UserWarning, match="send it whole numbers 0..255 only, or serve a version registered since"):

@@ -19,9 +19,9 @@ import requests
 from registered import Registered, make_ensemble, make_sets, set_params, the_version
 from services import PASSWORDS, Service, account, dump, mlflow_server, postgresql, prefect_server, query
 
-from flows.refusal import answering
-from flows.store import SMOOTHED, aliases_of, connect, get_version, log_files
-from sanitize.errors import InputError
+from cleanlabel.flows.refusal import answering
+from cleanlabel.flows.store import SMOOTHED, aliases_of, connect, get_version, log_files
+from cleanlabel.sanitize.errors import InputError
 
 pytestmark = pytest.mark.slow
 

@@ -6,15 +6,15 @@ import sqlite3
 import pytest
 from registered import Registered, grow, make_plan, make_prefix, make_sets, registered, set_params, the_version
 
-from flows import planning
-from flows.assembly import find_draws
-from flows.ensemble import Ensemble, open_ensemble, read_ensemble
-from flows.planning import make_plan as plan_of_params
-from flows.store import TAG, Store
-from models.params import CertifyParams, SmoothParams
-from models.plan import Plan, least_models
-from sanitize.errors import InputError
-from sanitize.params import read_params
+from cleanlabel.flows import planning
+from cleanlabel.flows.assembly import find_draws
+from cleanlabel.flows.ensemble import Ensemble, open_ensemble, read_ensemble
+from cleanlabel.flows.planning import make_plan as plan_of_params
+from cleanlabel.flows.store import TAG, Store
+from cleanlabel.models.params import CertifyParams, SmoothParams
+from cleanlabel.models.plan import Plan, least_models
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.params import read_params
 
 LOOKS = {"stopping": "looks", "looks": (20, 25, 30), "shares": (0.4, 0.3, 0.3), "m": 30}
 SEQUENCE = {"stopping": "sequence", "looks": (20, 25, 30), "shares": (), "m": 30}

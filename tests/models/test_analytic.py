@@ -10,10 +10,10 @@ import pytest
 from scipy import stats
 from tiny import FIXED
 
-from models.certificate import certify, radius_beside_a_trigger
-from models.votes import count_votes
-from sanitize.imageset import ImageSet
-from sanitize.sanitizer import sanitize
+from cleanlabel.models.certificate import certify, radius_beside_a_trigger
+from cleanlabel.models.votes import count_votes
+from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.sanitizer import sanitize
 
 N, M, ALPHA = 9, 3000, 0.001
 PIXELS = np.array([120, 150, 170, 140, 155, 160, 135, 165, 145], np.uint8)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, optimize, stats
 
-from models.anytime import (
+from cleanlabel.models.anytime import (
     Looks,
     Sequence,
     certify_anytime,
@@ -17,9 +17,9 @@ from models.anytime import (
     look_levels,
     sequence_lower_bound,
 )
-from models.certificate import ABSTAIN, certified_accuracy, certify, lower_confidence_bound
-from models.decision import decide
-from models.plan import least_models
+from cleanlabel.models.certificate import ABSTAIN, certified_accuracy, certify, lower_confidence_bound
+from cleanlabel.models.decision import decide
+from cleanlabel.models.plan import least_models
 
 
 @cache

@@ -9,18 +9,18 @@ import torch
 from models_recipes import PLAN, QUICK
 from tiny import FIXED
 
-from models.answers import answers, largest_radius
-from models.blocks import block_of
-from models.certificate import ABSTAIN
-from models.draw import Materials, Smoothed, make_again, make_batch, make_draw
-from models.extractors import Extractor
-from models.params import TrainParams
-from models.partition import block_certificates, partition_radius
-from models.plan import plan_from_dict
-from models.weights import load_weights, read_weights, save_weights
-from sanitize.errors import InputError
-from sanitize.imageset import ImageSet
-from sanitize.noise import training_seed
+from cleanlabel.models.answers import answers, largest_radius
+from cleanlabel.models.blocks import block_of
+from cleanlabel.models.certificate import ABSTAIN
+from cleanlabel.models.draw import Materials, Smoothed, make_again, make_batch, make_draw
+from cleanlabel.models.extractors import Extractor
+from cleanlabel.models.params import TrainParams
+from cleanlabel.models.partition import block_certificates, partition_radius
+from cleanlabel.models.plan import plan_from_dict
+from cleanlabel.models.weights import load_weights, read_weights, save_weights
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.noise import training_seed
 
 K = 4
 DRAWS = range(3)

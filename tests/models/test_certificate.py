@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from models.certificate import (
+from cleanlabel.models.certificate import (
     ABSTAIN,
     ROUNDING,
     certified_accuracy,
@@ -19,7 +19,7 @@ from models.certificate import (
     radius_beside_a_trigger,
     upper_confidence_bound,
 )
-from models.plan import least_models
+from cleanlabel.models.plan import least_models
 
 
 def split_all_for_one(k: int, m: int, sigma: float, alpha: float) -> float:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from models.classifiers import Architecture, build, features_of
-from models.weights import load_weights, save_weights
-from sanitize.errors import InputError
+from cleanlabel.models.classifiers import Architecture, build, features_of
+from cleanlabel.models.weights import load_weights, save_weights
+from cleanlabel.sanitize.errors import InputError
 
 WIDTHS = {"linear": 1, "mlp": 4, "small-cnn": 4, "fast-cifar": 4, "resnet18": 64, "vgg11": 8, "mobilenet-v2": 8}
 LEAST_SIDES = {"fast-cifar": 9, "resnet18": 8, "vgg11": 32, "mobilenet-v2": 8}

@@ -8,14 +8,14 @@ import torch
 from models_recipes import QUICK
 from tiny import FIXED
 
-from models.draw import Materials, Smoothed, ahead, make_again, make_batch
-from models.draw import make_draw as make
-from models.params import TrainParams
-from models.training import predict, train
-from sanitize.denoiser import Denoiser
-from sanitize.imageset import ImageSet
-from sanitize.noise import seal, training_seed
-from sanitize.sanitizer import sanitize
+from cleanlabel.models.draw import Materials, Smoothed, ahead, make_again, make_batch
+from cleanlabel.models.draw import make_draw as make
+from cleanlabel.models.params import TrainParams
+from cleanlabel.models.training import predict, train
+from cleanlabel.sanitize.denoiser import Denoiser
+from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.noise import seal, training_seed
+from cleanlabel.sanitize.sanitizer import sanitize
 
 
 def materials(raw: ImageSet, sigma: float, denoiser: Denoiser | None, recipe: TrainParams, **more: object) -> Materials:

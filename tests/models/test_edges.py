@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from models import anytime
-from models.anytime import Looks, certify_anytime
-from models.certificate import ABSTAIN, certify, lower_confidence_bound, predict
-from models.partition import block_certificates, partition_radius
+from cleanlabel.models import anytime
+from cleanlabel.models.anytime import Looks, certify_anytime
+from cleanlabel.models.certificate import ABSTAIN, certify, lower_confidence_bound, predict
+from cleanlabel.models.partition import block_certificates, partition_radius
 
 
 def test_a_bound_of_exactly_one_half_certifies_nothing():

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.classifiers import Architecture, build
-from models.extractors import (
+from cleanlabel.models.classifiers import Architecture, build
+from cleanlabel.models.extractors import (
     IMAGENET_DEVIATION,
     IMAGENET_MEAN,
     Bfloat16,
@@ -21,9 +21,9 @@ from models.extractors import (
     load_extractor,
     require_fits,
 )
-from models.training import as_tensor
-from models.weights import save_weights
-from sanitize.errors import InputError
+from cleanlabel.models.training import as_tensor
+from cleanlabel.models.weights import save_weights
+from cleanlabel.sanitize.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,19 @@ import torch
 from models_recipes import QUICK
 from torch.nn import functional
 
-from models.classifiers import Architecture, build
-from models.fast_cifar import RATE_END, RATE_START, Trunk, Whitening, scaled, train_fast_cifar, triangle, visits
-from models.params import TrainParams
-from models.training import as_tensor, predict, train
+from cleanlabel.models.classifiers import Architecture, build
+from cleanlabel.models.fast_cifar import (
+    RATE_END,
+    RATE_START,
+    Trunk,
+    Whitening,
+    scaled,
+    train_fast_cifar,
+    triangle,
+    visits,
+)
+from cleanlabel.models.params import TrainParams
+from cleanlabel.models.training import as_tensor, predict, train
 
 RECIPE = QUICK.model_copy(
     update={

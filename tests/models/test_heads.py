@@ -8,8 +8,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import NearestCentroid
 from torch import Tensor, nn
 
-from models.heads import fit_head, fit_head_of_some
-from sanitize.errors import InputError
+from cleanlabel.models.heads import fit_head, fit_head_of_some
+from cleanlabel.sanitize.errors import InputError
 
 KINDS = ("mean", "direction", "lda", "ridge", "logistic")
 CLASSES = 3

@@ -8,8 +8,8 @@ from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 from scipy.stats import norm
 
-from models.certificate import ABSTAIN
-from models.influence import (
+from cleanlabel.models.certificate import ABSTAIN
+from cleanlabel.models.influence import (
     SLOPE,
     TOUCH,
     class_bounds,
@@ -21,9 +21,9 @@ from models.influence import (
     spread,
     spread_inverse,
 )
-from models.influenced import COSTS, influenced
-from models.sums import STEPS
-from sanitize.errors import InputError
+from cleanlabel.models.influenced import COSTS, influenced
+from cleanlabel.models.sums import STEPS
+from cleanlabel.sanitize.errors import InputError
 
 SIZES = np.array([300, 300, 200])
 

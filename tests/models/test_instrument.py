@@ -9,9 +9,9 @@ from models_recipes import QUICK
 from tiny import FIXED
 from torch import nn
 
-from models.draw import Materials, make_batch, make_draw
-from models.extractors import Extractor, features
-from models.instrument import (
+from cleanlabel.models.draw import Materials, make_batch, make_draw
+from cleanlabel.models.extractors import Extractor, features
+from cleanlabel.models.instrument import (
     Features,
     cosine,
     load_features,
@@ -20,12 +20,12 @@ from models.instrument import (
     save_features,
     save_instrument,
 )
-from models.public_part import PUBLIC_ENTROPY, fitted, sanitized_features, trusted_features
-from models.sums import STEPS
-from sanitize.errors import InputError
-from sanitize.ingest import digits
-from sanitize.noise import pixel_noise
-from sanitize.sanitizer import sanitize
+from cleanlabel.models.public_part import PUBLIC_ENTROPY, fitted, sanitized_features, trusted_features
+from cleanlabel.models.sums import STEPS
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.ingest import digits
+from cleanlabel.sanitize.noise import pixel_noise
+from cleanlabel.sanitize.sanitizer import sanitize
 
 SETS = digits(300, 200, 0)
 RECIPE = QUICK.model_copy(update={"mode": "transfer", "head": "bounded-influence", "initial_weights": "elsewhere"})

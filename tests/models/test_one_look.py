@@ -12,11 +12,11 @@ from models_recipes import QUICK
 from noise_source import Asked, record
 from tiny import FIXED
 
-from models.draw import Materials, Smoothed, make_batch, make_draw
-from models.params import TrainParams
-from models.training import as_tensor
-from sanitize.imageset import ImageSet
-from sanitize.sanitizer import sanitize
+from cleanlabel.models.draw import Materials, Smoothed, make_batch, make_draw
+from cleanlabel.models.params import TrainParams
+from cleanlabel.models.training import as_tensor
+from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.sanitizer import sanitize
 
 EPOCHS = 3
 

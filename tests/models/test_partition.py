@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from models.blocks import block_of
-from models.certificate import ABSTAIN, certify, radius_beside_a_trigger
-from models.partition import block_certificates, frontier, partition_radius, plurality
+from cleanlabel.models.blocks import block_of
+from cleanlabel.models.certificate import ABSTAIN, certify, radius_beside_a_trigger
+from cleanlabel.models.partition import block_certificates, frontier, partition_radius, plurality
 
 
 def blocks(max_k: int = 6, max_classes: int = 4, least_radius: int = 0, abstain: bool = True):

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from models.pixels import as_pixels
-from sanitize.errors import InputError
+from cleanlabel.models.pixels import as_pixels
+from cleanlabel.sanitize.errors import InputError
 
 GREY, COLOUR = (8, 6, 1), (8, 6, 3)
 generator = np.random.default_rng(0)

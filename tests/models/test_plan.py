@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from models_recipes import PLAN
 
-from models.plan import Plan, plan_from_dict
+from cleanlabel.models.plan import Plan, plan_from_dict
 
 
 def recipe(**changes: object) -> dict:

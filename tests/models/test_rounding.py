@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from models_recipes import PLAN
 
-from models.answers import answers
-from models.anytime import Looks, Sequence, certify_anytime, sequence_lower_bound
-from models.certificate import ABSTAIN, ROUNDING, certify, lower_confidence_bound, upper_confidence_bound
-from models.partition import block_certificates
-from models.plan import noise_distance_of
+from cleanlabel.models.answers import answers
+from cleanlabel.models.anytime import Looks, Sequence, certify_anytime, sequence_lower_bound
+from cleanlabel.models.certificate import ABSTAIN, ROUNDING, certify, lower_confidence_bound, upper_confidence_bound
+from cleanlabel.models.partition import block_certificates
+from cleanlabel.models.plan import noise_distance_of
 
 
 def exact_tail(k: int, m: int, p: float) -> Fraction:

@@ -5,8 +5,8 @@ import pytest
 import torch
 from models_recipes import QUICK
 
-from models.stacked import stackable, train_stack
-from models.training import as_tensor, predict, train
+from cleanlabel.models.stacked import stackable, train_stack
+from cleanlabel.models.training import as_tensor, predict, train
 
 SEEDS = (11, 7, 13)
 

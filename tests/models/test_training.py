@@ -6,11 +6,11 @@ import torch
 from models_recipes import QUICK
 from torch.nn import functional
 
-from models.classifiers import Architecture, build
-from models.training import as_tensor, predict, shifted, train
-from models.weights import load_weights, save_weights
-from sanitize.errors import InputError
-from sanitize.ingest import digits
+from cleanlabel.models.classifiers import Architecture, build
+from cleanlabel.models.training import as_tensor, predict, shifted, train
+from cleanlabel.models.weights import load_weights, save_weights
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.ingest import digits
 
 RECIPE = QUICK.model_copy(
     update={"architecture": "small-cnn", "width": 4, "batch": 10, "label_smoothing": 0.1, "shift": 1}

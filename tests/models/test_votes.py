@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.votes import count_votes, merkle_root, votes_from_bytes, votes_hash, votes_to_bytes
-from sanitize.errors import InputError
+from cleanlabel.models.votes import count_votes, merkle_root, votes_from_bytes, votes_hash, votes_to_bytes
+from cleanlabel.sanitize.errors import InputError
 
 VOTES = {0: np.array([0, 1, 2]), 1: np.array([0, 1, 1]), 2: np.array([0, 2, -1])}
 

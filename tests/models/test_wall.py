@@ -18,18 +18,18 @@ from models_recipes import QUICK
 from noise_source import absorb
 from tiny import FIXED, save_tiny_denoiser
 
-from models.classifiers import LEAST_SIDE, PUBLISHED, Architecture, features_of
-from models.draw import Materials, Smoothed, make_batch, make_draw
-from models.extractors import Extractor
-from models.instrument import cosine, make_instrument
-from models.params import TrainParams, check_recipe
-from models.public_part import trusted_features
-from models.training import architecture_of, initialised
-from sanitize.copies import make_copy
-from sanitize.denoiser import Denoiser, load_denoiser
-from sanitize.errors import InputError
-from sanitize.imageset import ImageSet, load, save_npz
-from sanitize.sources import open_source
+from cleanlabel.models.classifiers import LEAST_SIDE, PUBLISHED, Architecture, features_of
+from cleanlabel.models.draw import Materials, Smoothed, make_batch, make_draw
+from cleanlabel.models.extractors import Extractor
+from cleanlabel.models.instrument import cosine, make_instrument
+from cleanlabel.models.params import TrainParams, check_recipe
+from cleanlabel.models.public_part import trusted_features
+from cleanlabel.models.training import architecture_of, initialised
+from cleanlabel.sanitize.copies import make_copy
+from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import ImageSet, load, save_npz
+from cleanlabel.sanitize.sources import open_source
 
 IMAGES, CLASSES = 16, 2
 SIGMA, TEST_SIGMA = 0.5, 0.25

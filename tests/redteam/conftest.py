@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from redteam_sets import digit_sets
 
-from sanitize.imageset import save_npz
+from cleanlabel.sanitize.imageset import save_npz
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from imports import ROOT, needed
 
-from redteam import sources
-from redteam.attacks import ATTACKS
-from redteam.defences import DEFENCES
-from redteam.params import checked
-from redteam.prepare import prepared
-from redteam.run import run_drill
-from redteam.sources import ROOMS, code_digest, sources_of
+from cleanlabel.redteam import sources
+from cleanlabel.redteam.attacks import ATTACKS
+from cleanlabel.redteam.defences import DEFENCES
+from cleanlabel.redteam.params import checked
+from cleanlabel.redteam.prepare import prepared
+from cleanlabel.redteam.run import run_drill
+from cleanlabel.redteam.sources import ROOMS, code_digest, sources_of
 
 TINY = {
     "attack": "witches-brew",
@@ -48,7 +48,7 @@ def test_the_sources_are_the_modules_that_are_imported(made_by):
 
 
 def test_a_byte_in_any_module_that_an_attack_or_the_drill_imports_changes_the_digest(code):
-    modules = (ATTACKS["sleeper-agent"].__module__, "redteam.drill")
+    modules = (ATTACKS["sleeper-agent"].__module__, "cleanlabel.redteam.drill")
     digests = {code_digest(*modules)}
     imported = {path.relative_to(ROOT) for module in modules for path in needed(module) if path.name != "__init__.py"}
     for name in ("attacks/gradient_matching.py", "attacks/crafting.py", "triggers.py", "views.py", "victims.py"):
@@ -61,10 +61,10 @@ def test_a_byte_in_any_module_that_an_attack_or_the_drill_imports_changes_the_di
 
 def test_a_byte_elsewhere_changes_nothing(code):
     module = ATTACKS["sleeper-agent"].__module__
-    before = code_digest(module, "redteam.drill")
+    before = code_digest(module, "cleanlabel.redteam.drill")
     for name in ("attacks/poison_frogs.py", "attacks/plain.py", "defences/friends.py", "report.py", "sheet.py"):
         changed(code / "redteam" / name)
-    assert code_digest(module, "redteam.drill") == before
+    assert code_digest(module, "cleanlabel.redteam.drill") == before
 
 
 def test_a_drill_goes_on_only_with_what_the_same_code_made(project, code):

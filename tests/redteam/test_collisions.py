@@ -6,13 +6,13 @@ import torch
 from redteam_sets import RECIPE, digit_extractor, digit_sets, digit_target
 from scipy.optimize import minimize
 
-from redteam.attacks import plain
-from redteam.attacks.bullseye_polytope import BullseyePolytope
-from redteam.attacks.convex_polytope import ConvexPolytope, nearest_mixture, on_simplex
-from redteam.attacks.crafting import features, pixels_of
-from redteam.attacks.poison_frogs import PoisonFrogs
-from redteam.threat import Budget, Knowledge, Poisons, Target
-from redteam.victims import Victim, answers
+from cleanlabel.redteam.attacks import plain
+from cleanlabel.redteam.attacks.bullseye_polytope import BullseyePolytope
+from cleanlabel.redteam.attacks.convex_polytope import ConvexPolytope, nearest_mixture, on_simplex
+from cleanlabel.redteam.attacks.crafting import features, pixels_of
+from cleanlabel.redteam.attacks.poison_frogs import PoisonFrogs
+from cleanlabel.redteam.threat import Budget, Knowledge, Poisons, Target
+from cleanlabel.redteam.victims import Victim, answers
 
 ATTACKS = {
     "frogs": PoisonFrogs(steps=60),

@@ -9,23 +9,23 @@ import pytest
 import torch
 from redteam_sets import RECIPE, digit_sets
 
-from models.extractors import features
-from models.influenced import influenced
-from models.sums import STEPS
-from models.training import architecture_of, train
-from models.weights import save_weights
-from redteam.compare import comparison
-from redteam.covered import changes, coverage, ensemble_of, within
-from redteam.drill import Drill
-from redteam.params import checked
-from redteam.prepare import prepared
-from redteam.report import read_summaries
-from redteam.run import run_drill
-from redteam.setups import Published, trusted_beside
-from redteam.threat import Target
-from redteam.victims import answers_to_features
-from sanitize.errors import InputError
-from sanitize.imageset import ImageSet, save_npz
+from cleanlabel.models.extractors import features
+from cleanlabel.models.influenced import influenced
+from cleanlabel.models.sums import STEPS
+from cleanlabel.models.training import architecture_of, train
+from cleanlabel.models.weights import save_weights
+from cleanlabel.redteam.compare import comparison
+from cleanlabel.redteam.covered import changes, coverage, ensemble_of, within
+from cleanlabel.redteam.drill import Drill
+from cleanlabel.redteam.params import checked
+from cleanlabel.redteam.prepare import prepared
+from cleanlabel.redteam.report import read_summaries
+from cleanlabel.redteam.run import run_drill
+from cleanlabel.redteam.setups import Published, trusted_beside
+from cleanlabel.redteam.threat import Target
+from cleanlabel.redteam.victims import answers_to_features
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import ImageSet, save_npz
 
 HEAD = {"head": "bounded-influence", "architecture": "mlp", "width": 64, "epochs": 8}
 FEW = {

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from redteam import compare
-from redteam.bench import Entry, forget_peak, peak_megabytes
-from redteam.compare import comparison, entries_for
-from redteam.compare_report import PAPER
-from redteam.defences import defence_named
-from redteam.drill import Drill
-from redteam.params import checked
-from redteam.prepare import prepared
-from redteam.run import run_drill
-from sanitize.errors import InputError
+from cleanlabel.redteam import compare
+from cleanlabel.redteam.bench import Entry, forget_peak, peak_megabytes
+from cleanlabel.redteam.compare import comparison, entries_for
+from cleanlabel.redteam.compare_report import PAPER
+from cleanlabel.redteam.defences import defence_named
+from cleanlabel.redteam.drill import Drill
+from cleanlabel.redteam.params import checked
+from cleanlabel.redteam.prepare import prepared
+from cleanlabel.redteam.run import run_drill
+from cleanlabel.sanitize.errors import InputError
 
 FEW = {
     "attack": "bullseye",
@@ -155,8 +155,8 @@ def test_the_peak_memory_is_that_since_it_was_forgotten():
 
 
 def test_the_paper_s_cells_are_of_attacks_and_defences_that_exist():
-    from redteam.attacks import ATTACKS
-    from redteam.defences import DEFENCES
+    from cleanlabel.redteam.attacks import ATTACKS
+    from cleanlabel.redteam.defences import DEFENCES
 
     assert all(attack in ATTACKS and defence in DEFENCES for attack, defence in PAPER)
     assert all(0 <= figure <= 100 for cell in PAPER.values() for figure in cell)

@@ -5,7 +5,7 @@ from itertools import combinations_with_replacement, permutations
 import numpy as np
 import pytest
 
-from redteam.defences.elections import aggregated, gaps_to, moves_past_two, run_off, votes_of
+from cleanlabel.redteam.defences.elections import aggregated, gaps_to, moves_past_two, run_off, votes_of
 
 
 def tallies(votes: int, kinds: int) -> np.ndarray:

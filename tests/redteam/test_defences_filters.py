@@ -9,14 +9,14 @@ from redteam_parts import digits
 from redteam_sets import RECIPE, digit_extractor, digit_sets
 from sklearn.neighbors import KNeighborsClassifier
 
-from redteam.defences import DEFENCES, defence_named
-from redteam.defences.activation_clustering import ActivationClustering
-from redteam.defences.deep_knn import DeepKnn, nearest_in_blocks, strangers
-from redteam.defences.interface import Context, training_features
-from redteam.defences.spectral_signatures import SpectralSignatures, outstanding
-from redteam.victims import Victim
-from sanitize.errors import InputError
-from sanitize.imageset import ImageSet
+from cleanlabel.redteam.defences import DEFENCES, defence_named
+from cleanlabel.redteam.defences.activation_clustering import ActivationClustering
+from cleanlabel.redteam.defences.deep_knn import DeepKnn, nearest_in_blocks, strangers
+from cleanlabel.redteam.defences.interface import Context, training_features
+from cleanlabel.redteam.defences.spectral_signatures import SpectralSignatures, outstanding
+from cleanlabel.redteam.victims import Victim
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import ImageSet
 
 
 def transfer() -> Victim:

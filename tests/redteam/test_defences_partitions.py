@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from redteam_sets import RECIPE, digit_extractor, digit_sets
 
-from redteam.defences import defence_named
-from redteam.defences.interface import Context
-from redteam.defences.partitions import partitioned
-from redteam.victims import Victim
-from sanitize.errors import InputError
-from sanitize.imageset import ImageSet
+from cleanlabel.redteam.defences import defence_named
+from cleanlabel.redteam.defences.interface import Context
+from cleanlabel.redteam.defences.partitions import partitioned
+from cleanlabel.redteam.victims import Victim
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import ImageSet
 
 HEADS = Victim("transfer", RECIPE, 10, (8, 8, 1), digit_extractor())
 

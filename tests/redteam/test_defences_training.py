@@ -12,19 +12,19 @@ from scipy.special import comb
 from scipy.stats import norm
 from torch.nn import functional
 
-from models.training import as_tensor
-from redteam.defences import defence_named
-from redteam.defences.adversarial_poisoning import AdversarialPoisoning, matching
-from redteam.defences.adversarial_training import AdversarialTraining, worst
-from redteam.defences.dp_sgd import DpSgd, noise_multiplier, opacus_installed, spent
-from redteam.defences.friends import Friends
-from redteam.defences.gradient_noise import GradientNoise
-from redteam.defences.interface import Context
-from redteam.defences.loop import evaluating, fitted, trainee
-from redteam.defences.noise_only import NoiseOnly
-from redteam.defences.sanitized import Sanitized
-from redteam.victims import Victim
-from sanitize.errors import InputError
+from cleanlabel.models.training import as_tensor
+from cleanlabel.redteam.defences import defence_named
+from cleanlabel.redteam.defences.adversarial_poisoning import AdversarialPoisoning, matching
+from cleanlabel.redteam.defences.adversarial_training import AdversarialTraining, worst
+from cleanlabel.redteam.defences.dp_sgd import DpSgd, noise_multiplier, opacus_installed, spent
+from cleanlabel.redteam.defences.friends import Friends
+from cleanlabel.redteam.defences.gradient_noise import GradientNoise
+from cleanlabel.redteam.defences.interface import Context
+from cleanlabel.redteam.defences.loop import evaluating, fitted, trainee
+from cleanlabel.redteam.defences.noise_only import NoiseOnly
+from cleanlabel.redteam.defences.sanitized import Sanitized
+from cleanlabel.redteam.victims import Victim
+from cleanlabel.sanitize.errors import InputError
 
 SCRATCH = Victim("scratch", RECIPE, 10, (8, 8, 1))
 TRANSFER = Victim("transfer", RECIPE, 10, (8, 8, 1), digit_extractor())

@@ -13,15 +13,15 @@ from PIL import Image
 from redteam_sets import digit_sets
 from scipy.stats import binomtest
 
-from redteam import __main__ as command
-from redteam.drill import Drill
-from redteam.params import checked
-from redteam.prepare import prepared
-from redteam.report import read_summaries
-from redteam.rows import interval, radius_limit
-from redteam.run import run_drill
-from sanitize.errors import InputError
-from sanitize.imageset import save_npz
+from cleanlabel.redteam import __main__ as command
+from cleanlabel.redteam.drill import Drill
+from cleanlabel.redteam.params import checked
+from cleanlabel.redteam.prepare import prepared
+from cleanlabel.redteam.report import read_summaries
+from cleanlabel.redteam.rows import interval, radius_limit
+from cleanlabel.redteam.run import run_drill
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import save_npz
 
 FEW = {
     "attack": "bullseye",

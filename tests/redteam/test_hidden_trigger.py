@@ -19,15 +19,15 @@ from redteam_parts import (
 )
 from torch import nn
 
-from models.extractors import Extractor
-from models.heads import fit_head
-from models.training import as_tensor
-from redteam.attacks.hidden_trigger import HiddenTrigger, closest_pairs
-from redteam.attacks.plain_scratch import closest_pairs_one_by_one
-from redteam.threat import Backdoor, Budget, Knowledge
-from redteam.triggers import Trigger
-from sanitize.errors import InputError
-from sanitize.imageset import ImageSet
+from cleanlabel.models.extractors import Extractor
+from cleanlabel.models.heads import fit_head
+from cleanlabel.models.training import as_tensor
+from cleanlabel.redteam.attacks.hidden_trigger import HiddenTrigger, closest_pairs
+from cleanlabel.redteam.attacks.plain_scratch import closest_pairs_one_by_one
+from cleanlabel.redteam.threat import Backdoor, Budget, Knowledge
+from cleanlabel.redteam.triggers import Trigger
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import ImageSet
 
 CLEAN, _ = digits()
 QUICK = HiddenTrigger(steps=25)

@@ -16,11 +16,11 @@ from redteam_parts import (
     victim,
 )
 
-from models.training import as_tensor
-from redteam.attacks.label_consistent import LabelConsistent
-from redteam.threat import Budget, Knowledge
-from redteam.triggers import Trigger
-from sanitize.errors import InputError
+from cleanlabel.models.training import as_tensor
+from cleanlabel.redteam.attacks.label_consistent import LabelConsistent
+from cleanlabel.redteam.threat import Budget, Knowledge
+from cleanlabel.redteam.triggers import Trigger
+from cleanlabel.sanitize.errors import InputError
 
 CLEAN, _ = digits()
 QUICK = LabelConsistent(steps=20)

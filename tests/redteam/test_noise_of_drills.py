@@ -8,14 +8,14 @@ from noise_source import record
 from redteam_sets import RECIPE, digit_extractor, digit_sets
 from tiny import FIXED
 
-from models.certificate import certify
-from models.plan import noise_distance_of
-from redteam.defences.interface import Context
-from redteam.defences.noise_only import NoiseOnly
-from redteam.params import checked
-from redteam.prepare import prepared
-from redteam.run import run_drill
-from redteam.victims import Victim
+from cleanlabel.models.certificate import certify
+from cleanlabel.models.plan import noise_distance_of
+from cleanlabel.redteam.defences.interface import Context
+from cleanlabel.redteam.defences.noise_only import NoiseOnly
+from cleanlabel.redteam.params import checked
+from cleanlabel.redteam.prepare import prepared
+from cleanlabel.redteam.run import run_drill
+from cleanlabel.redteam.victims import Victim
 
 TRANSFER = Victim("transfer", RECIPE, 10, (8, 8, 1), digit_extractor())
 EVERYONE = {

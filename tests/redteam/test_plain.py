@@ -5,12 +5,12 @@ import pytest
 import torch
 from redteam_sets import digit_extractor, digit_sets, digit_target
 
-from redteam.attacks import plain
-from redteam.attacks.crafting import pixels_of
-from redteam.attacks.label_consistent import LabelConsistent
-from redteam.attacks.witches_brew import WitchesBrew
-from redteam.threat import Backdoor, Budget, Knowledge
-from redteam.triggers import Trigger
+from cleanlabel.redteam.attacks import plain
+from cleanlabel.redteam.attacks.crafting import pixels_of
+from cleanlabel.redteam.attacks.label_consistent import LabelConsistent
+from cleanlabel.redteam.attacks.witches_brew import WitchesBrew
+from cleanlabel.redteam.threat import Backdoor, Budget, Knowledge
+from cleanlabel.redteam.triggers import Trigger
 
 BUDGETS = {"linf": Budget(6, 32 / 255), "l2": Budget(6, 1.0, "l2")}
 

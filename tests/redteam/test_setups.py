@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from redteam.setups import drawn_backdoors, drawn_targets, published_setups, read_setups
-from redteam.triggers import Trigger
-from sanitize.errors import InputError
-from sanitize.imageset import ImageSet
+from cleanlabel.redteam.setups import drawn_backdoors, drawn_targets, published_setups, read_setups
+from cleanlabel.redteam.triggers import Trigger
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import ImageSet
 
 ENTRY = {"target_class": 0, "target_index": 3, "base_class": 1, "base_indices": [1, 22, 13]}
 

@@ -18,15 +18,15 @@ from redteam_parts import (
     victim,
 )
 
-from models.classifiers import Architecture
-from models.training import initialised
-from redteam.attacks.crafting import pixels_of
-from redteam.attacks.gradient_matching import gradient_norms, trainable
-from redteam.attacks.plain_scratch import gradient_norms_one_by_one
-from redteam.attacks.sleeper_agent import SleeperAgent
-from redteam.threat import Budget, Knowledge
-from redteam.triggers import Trigger
-from sanitize.errors import InputError
+from cleanlabel.models.classifiers import Architecture
+from cleanlabel.models.training import initialised
+from cleanlabel.redteam.attacks.crafting import pixels_of
+from cleanlabel.redteam.attacks.gradient_matching import gradient_norms, trainable
+from cleanlabel.redteam.attacks.plain_scratch import gradient_norms_one_by_one
+from cleanlabel.redteam.attacks.sleeper_agent import SleeperAgent
+from cleanlabel.redteam.threat import Budget, Knowledge
+from cleanlabel.redteam.triggers import Trigger
+from cleanlabel.sanitize.errors import InputError
 
 CLEAN, _ = digits()
 QUICK = SleeperAgent(steps=25, retrains=0, shift=0, flip=False)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from redteam.triggers import Trigger
-from sanitize.errors import InputError
+from cleanlabel.redteam.triggers import Trigger
+from cleanlabel.sanitize.errors import InputError
 
 GREY = np.full((2, 8, 8, 3), 100, dtype=np.uint8)
 RIGHT = np.array([[0, 0, 1], [0, 1, 0], [1, 0, 1]])

@@ -6,8 +6,8 @@ import torch
 from models_recipes import QUICK
 from redteam_sets import RECIPE, digit_extractor, digit_sets
 
-from redteam.victims import Victim, answers
-from sanitize.errors import InputError
+from cleanlabel.redteam.victims import Victim, answers
+from cleanlabel.sanitize.errors import InputError
 
 
 def accuracy(network) -> float:

@@ -5,12 +5,12 @@ import pytest
 import torch
 from redteam_sets import RECIPE
 
-from redteam.attacks.bullseye_polytope import BullseyePolytope
-from redteam.attacks.crafting import pixels_of, seen_features
-from redteam.threat import Budget, Knowledge, Target
-from redteam.victims import Victim
-from redteam.views import ThroughSanitizer
-from sanitize.errors import InputError
+from cleanlabel.redteam.attacks.bullseye_polytope import BullseyePolytope
+from cleanlabel.redteam.attacks.crafting import pixels_of, seen_features
+from cleanlabel.redteam.threat import Budget, Knowledge, Target
+from cleanlabel.redteam.victims import Victim
+from cleanlabel.redteam.views import ThroughSanitizer
+from cleanlabel.sanitize.errors import InputError
 
 
 def test_the_view_is_the_sanitizer_but_for_rounding(denoiser, small_set):

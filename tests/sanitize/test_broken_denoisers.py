@@ -15,15 +15,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import FIXED, save_tiny_denoiser
 
-from sanitize.copies import make_copy
-from sanitize.denoiser import load_denoiser
-from sanitize.denoiser_files import WEIGHTS, copy_denoiser, digest_of, find_denoiser
-from sanitize.errors import InputError
-from sanitize.fast import accelerate
-from sanitize.imageset import save_npz
-from sanitize.quality import worse_than_noise
-from sanitize.sanitizer import sanitize, sanitize_batch
-from sanitize.sources import open_source
+from cleanlabel.sanitize.copies import make_copy
+from cleanlabel.sanitize.denoiser import load_denoiser
+from cleanlabel.sanitize.denoiser_files import WEIGHTS, copy_denoiser, digest_of, find_denoiser
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.fast import accelerate
+from cleanlabel.sanitize.imageset import save_npz
+from cleanlabel.sanitize.quality import worse_than_noise
+from cleanlabel.sanitize.sanitizer import sanitize, sanitize_batch
+from cleanlabel.sanitize.sources import open_source
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from sanitize import errors
-from sanitize.__main__ import main
-from sanitize.imageset import load, save_npz
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.__main__ import main
+from cleanlabel.sanitize.imageset import load, save_npz
 
 EARLIER = '{"raw_digest": "an earlier copy"}'
 ROOT = Path(__file__).resolve().parents[2]

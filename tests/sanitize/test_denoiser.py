@@ -10,9 +10,9 @@ import pytest
 import torch
 from tiny import save_tiny_denoiser
 
-from sanitize.denoiser import load_denoiser
-from sanitize.denoiser_files import copy_denoiser, digest_of, find_denoiser
-from sanitize.errors import InputError
+from cleanlabel.sanitize.denoiser import load_denoiser
+from cleanlabel.sanitize.denoiser_files import copy_denoiser, digest_of, find_denoiser
+from cleanlabel.sanitize.errors import InputError
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 

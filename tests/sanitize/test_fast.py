@@ -8,10 +8,10 @@ import pytest
 import torch
 from tiny import save_tiny_denoiser
 
-from sanitize import fast
-from sanitize.denoiser import Denoiser, load_denoiser
-from sanitize.errors import InputError
-from sanitize.fast import FastDenoiser, accelerate, choose_mode, flop_per_image, known_time
+from cleanlabel.sanitize import fast
+from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.fast import FastDenoiser, accelerate, choose_mode, flop_per_image, known_time
 
 SIGMA = 0.5
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sanitize.errors import is_full, sentence
-from sanitize.files import replacing
+from cleanlabel.sanitize.errors import is_full, sentence
+from cleanlabel.sanitize.files import replacing
 
 ROOT = Path(__file__).resolve().parents[2]
 TMPDIR_TOO = ", or set TMPDIR to a directory with room,"
@@ -46,8 +46,8 @@ def test_a_directory_comes_back_when_nothing_can_take_its_place(tmp_path):
 WRITES = """
 import sys
 from pathlib import Path
-from sanitize import errors
-from sanitize.files import replacing
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.files import replacing
 
 def main():
     with replacing(Path("out/file")) as scratch:

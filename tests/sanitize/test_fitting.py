@@ -5,12 +5,12 @@ import pytest
 import torch
 from tiny import FIXED, save_tiny_denoiser
 
-from sanitize.denoiser import load_denoiser
-from sanitize.denoiser_files import Facts
-from sanitize.errors import InputError
-from sanitize.fitting import fitting_for
-from sanitize.noise import pixel_noise
-from sanitize.sanitizer import sanitize_batch
+from cleanlabel.sanitize.denoiser import load_denoiser
+from cleanlabel.sanitize.denoiser_files import Facts
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.fitting import fitting_for
+from cleanlabel.sanitize.noise import pixel_noise
+from cleanlabel.sanitize.sanitizer import sanitize_batch
 
 GREY, COLOUR = Facts(1, 8, 78.0), Facts(3, 8, 78.0)
 generator = np.random.default_rng(0)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sanitize.copies import check_output, make_copy
-from sanitize.errors import InputError
-from sanitize.folders import Reading
-from sanitize.imageset import load
-from sanitize.ingest import incoming
-from sanitize.pictures import look_at, read_picture
-from sanitize.sources import open_source
+from cleanlabel.sanitize.copies import check_output, make_copy
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.folders import Reading
+from cleanlabel.sanitize.imageset import load
+from cleanlabel.sanitize.ingest import incoming
+from cleanlabel.sanitize.pictures import look_at, read_picture
+from cleanlabel.sanitize.sources import open_source
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (8, 6, 3), dtype=np.uint8)
 FLAGS = Reading(flags=True)

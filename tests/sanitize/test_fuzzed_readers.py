@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sanitize.errors import InputError
-from sanitize.folders import Reading
-from sanitize.pictures import FORMATS, look_at, read_picture
-from sanitize.published import read_published
-from sanitize.sources import open_source
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.folders import Reading
+from cleanlabel.sanitize.pictures import FORMATS, look_at, read_picture
+from cleanlabel.sanitize.published import read_published
+from cleanlabel.sanitize.sources import open_source
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 10, 3), dtype=np.uint8)
 ROUNDS = 60

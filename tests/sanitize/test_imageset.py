@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sanitize.errors import InputError
-from sanitize.imageset import ImageSet, load, require_trainable, save_folder, save_npz
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import ImageSet, load, require_trainable, save_folder, save_npz
 
 
 def as_folder(images: ImageSet, root: Path) -> ImageSet:
@@ -141,7 +141,7 @@ def test_a_set_with_one_class_cannot_be_trained_on(small_set):
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_arrays_in_fortran_order_and_a_column_of_labels_are_taken(small_set, tmp_path, monkeypatch, save):
-    monkeypatch.setattr("sanitize.arrays.TURN", 5 * 64)  # several pieces
+    monkeypatch.setattr("cleanlabel.sanitize.arrays.TURN", 5 * 64)  # several pieces
     images = np.asfortranarray(small_set.images)
     save(tmp_path / "a.npz", images=images, labels=small_set.labels[:, None], ids=np.array(small_set.ids))
     assert load(tmp_path / "a.npz").digest == small_set.digest

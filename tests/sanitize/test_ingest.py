@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sanitize.errors import InputError
-from sanitize.imageset import save_npz
-from sanitize.ingest import digits, incoming, make_sets, published
-from sanitize.params import IngestParams
-from sanitize.pictures import write_picture
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import save_npz
+from cleanlabel.sanitize.ingest import digits, incoming, make_sets, published
+from cleanlabel.sanitize.params import IngestParams
+from cleanlabel.sanitize.pictures import write_picture
 
 
 def test_the_digits_are_split_into_three_disjoint_sets():

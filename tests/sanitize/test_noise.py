@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import FIXED
 
-from sanitize.errors import InputError
-from sanitize.noise import Entropy, draw_entropy, pixel_noise, stream_key, training_seed
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.noise import Entropy, draw_entropy, pixel_noise, stream_key, training_seed
 
 IDS = tuple(f"cat/{i:03d}.png" for i in range(40))
 

@@ -8,10 +8,10 @@ import pytest
 from scipy.special import ndtri
 from tiny import FIXED
 
-from sanitize.copies import make_copy
-from sanitize.imageset import ImageSet, load, save_npz
-from sanitize.noise import draw_entropy, noise_words, pixel_noise, stream_key, training_seed
-from sanitize.sources import open_source
+from cleanlabel.sanitize.copies import make_copy
+from cleanlabel.sanitize.imageset import ImageSet, load, save_npz
+from cleanlabel.sanitize.noise import draw_entropy, noise_words, pixel_noise, stream_key, training_seed
+from cleanlabel.sanitize.sources import open_source
 
 ALIKE = (
     "cat/7.png",

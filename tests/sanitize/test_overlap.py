@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from sanitize.errors import InputError
-from sanitize.imageset import ImageSet
-from sanitize.ingest import digits
-from sanitize.overlap import (
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.ingest import digits
+from cleanlabel.sanitize.overlap import (
     BRIGHTER,
     NEAR,
     Record,

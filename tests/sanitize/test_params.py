@@ -6,9 +6,9 @@ from pathlib import Path
 import pydantic
 import pytest
 
-from models.params import CertifyParams, GateParams, SmoothParams, TrainParams
-from sanitize.errors import InputError
-from sanitize.params import DenoiserParams, IngestParams, SanitizeParams, read_params
+from cleanlabel.models.params import CertifyParams, GateParams, SmoothParams, TrainParams
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.params import DenoiserParams, IngestParams, SanitizeParams, read_params
 
 ROOT = Path(__file__).resolve().parents[2]
 SECTIONS = {

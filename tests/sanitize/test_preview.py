@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sanitize import preview
-from sanitize.errors import InputError
-from sanitize.imageset import save_npz
-from sanitize.preview import contact_sheet, examples, main
+from cleanlabel.sanitize import preview
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import save_npz
+from cleanlabel.sanitize.preview import contact_sheet, examples, main
 
 
 def test_examples_take_the_classes_in_turn(small_set):

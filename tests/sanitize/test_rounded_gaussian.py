@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from scipy import stats
 from tiny import FIXED
 
-from sanitize.device_noise import look_up, pixel_noise_on
-from sanitize.errors import InputError
-from sanitize.imageset import ImageSet
-from sanitize.noise import noise_words, pixel_noise
-from sanitize.rounded_gaussian import LEAST_SIGMA, WORD, reference_draw, rounded_gaussian
-from sanitize.sanitizer import sanitize
+from cleanlabel.sanitize.device_noise import look_up, pixel_noise_on
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.noise import noise_words, pixel_noise
+from cleanlabel.sanitize.rounded_gaussian import LEAST_SIGMA, WORD, reference_draw, rounded_gaussian
+from cleanlabel.sanitize.sanitizer import sanitize
 
 SIGMAS = (LEAST_SIGMA, 0.1, 0.25, 1.0, 4.0)
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from tiny import FIXED, save_tiny_denoiser
 
-from sanitize.denoiser import load_denoiser
-from sanitize.errors import InputError
-from sanitize.noise import pixel_noise
-from sanitize.sanitizer import as_pixels, sanitize, sanitize_batch
+from cleanlabel.sanitize.denoiser import load_denoiser
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.noise import pixel_noise
+from cleanlabel.sanitize.sanitizer import as_pixels, sanitize, sanitize_batch
 
 
 def test_noise_of_exactly_sigma_is_added_to_the_pixels_as_supplied(small_set):

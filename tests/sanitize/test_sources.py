@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from sanitize.arrays import ArrayWriter, open_arrays
-from sanitize.errors import InputError
-from sanitize.imageset import load, read_all, save_npz
-from sanitize.pictures import read_picture, write_picture
-from sanitize.published import PUBLISHED, read_published
-from sanitize.sources import open_published, open_source
+from cleanlabel.sanitize.arrays import ArrayWriter, open_arrays
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import load, read_all, save_npz
+from cleanlabel.sanitize.pictures import read_picture, write_picture
+from cleanlabel.sanitize.published import PUBLISHED, read_published
+from cleanlabel.sanitize.sources import open_published, open_source
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 4, 3), dtype=np.uint8)
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from torchvision.datasets import ImageFolder
 
-from sanitize import stream
-from sanitize.copies import make_copy, manifest_path
-from sanitize.errors import InputError
-from sanitize.imageset import ImageSet, load, save_folder, save_npz
-from sanitize.pictures import write_picture
-from sanitize.sources import Source, open_source
-from sanitize.stream import Shard, parse_shard
+from cleanlabel.sanitize import stream
+from cleanlabel.sanitize.copies import make_copy, manifest_path
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import ImageSet, load, save_folder, save_npz
+from cleanlabel.sanitize.pictures import write_picture
+from cleanlabel.sanitize.sources import Source, open_source
+from cleanlabel.sanitize.stream import Shard, parse_shard
 
 FIXED = "fixed:2a"
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from sanitize.errors import InputError
-from sanitize.timestep import largest_sigma, timestep_for
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.timestep import largest_sigma, timestep_for
 
 LINEAR_1000 = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
 
