@@ -33,7 +33,7 @@ def planned(m: int) -> Plan:
 
     Noise only, so that no denoiser is needed.
     """
-    from cleanlabel.flows.planning import make_plan
+    from cleanlabel.flows.ensemble.planning import make_plan
 
     images = np.random.default_rng(0).integers(0, 256, (POINTS, 2, 2, 1), dtype=np.uint8)
     ids, labels, names = tuple(map(str, range(POINTS))), np.arange(POINTS) % CLASSES, tuple(map(str, range(CLASSES)))
@@ -51,8 +51,8 @@ def planned(m: int) -> Plan:
 
 def fill(store, ensemble, votes: np.ndarray) -> None:
     """Child runs as `smooth` leaves them: a finished one a draw, and some that failed."""
-    from cleanlabel.flows.ensemble import draw_params, draw_tags
-    from cleanlabel.flows.store import create_run, finish, log_files, log_metrics
+    from cleanlabel.flows.ensemble.record import draw_params, draw_tags
+    from cleanlabel.flows.store.client import create_run, finish, log_files, log_metrics
 
     for draw in trange(len(votes) + FAILED, desc="store", unit="run"):
         failed, number = draw >= len(votes), draw % len(votes)
@@ -67,9 +67,10 @@ def fill(store, ensemble, votes: np.ndarray) -> None:
 
 def seconds_to_assemble(plan: Plan, votes: np.ndarray) -> tuple[float, np.ndarray]:
     """Seconds from the parent run's id to the counts, in a store that no one has read yet."""
-    from cleanlabel.flows.assembly import assemble
-    from cleanlabel.flows.ensemble import open_ensemble, read_ensemble
-    from cleanlabel.flows.store import connect
+    from cleanlabel.flows.ensemble.assembly import assemble
+    from cleanlabel.flows.ensemble.opening import open_ensemble
+    from cleanlabel.flows.ensemble.record import read_ensemble
+    from cleanlabel.flows.store.client import connect
 
     ensemble = open_ensemble(connect(), plan)
     fill(connect(), ensemble, votes)

@@ -106,7 +106,7 @@ def spent() -> dict[str, float]:
 
 def books() -> None:
     """Print what the runs of the store in the working directory say they took."""
-    from cleanlabel.flows.store import connect, find_runs
+    from cleanlabel.flows.store.client import connect, find_runs
 
     store = connect()
     newest = find_runs(store, "tags.`cleanlabel.kind` = 'ensemble'")[-1].info.run_id

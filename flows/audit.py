@@ -7,192 +7,14 @@ entropy and compares their votes.
 """
 
 import argparse
-import json
-import secrets
-import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-from mlflow.entities.model_registry import ModelVersion
-from numpy.typing import NDArray
-
-from cleanlabel.flows.assembly import Assembly, assemble, check_registration, check_seals
-from cleanlabel.flows.certificates import compute, require_certifiable, tags_of
-from cleanlabel.flows.ensemble import CERTIFICATE_ARTIFACT, Ensemble, read_ensemble, root_of, version_tags
-from cleanlabel.flows.store import SMOOTHED, TAG, Store, answering, connect, get_version, read_json
-from cleanlabel.models.params import CertifyParams
-from cleanlabel.models.plan import Plan
-from cleanlabel.models.sums import STEPS
+from cleanlabel.flows.certificate.checks import audit
+from cleanlabel.flows.store.client import connect
+from cleanlabel.flows.store.errors import translate_store_errors
+from cleanlabel.flows.store.registry import SMOOTHED
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.errors import InputError
-from cleanlabel.sanitize.imageset import load
-from cleanlabel.sanitize.noise import Entropy
-from cleanlabel.sanitize.paths import REPORTS, SETS
-
-CERTIFICATE = REPORTS / "certificate.json"
-TOLERANCE = 0.98
-"""Share of votes a replayed draw must repeat on another machine or library version; on the same one it repeats all."""
-
-
-NEAR = 0.01
-"""A sum made again on another machine may be off by this share of its class's largest: roundings of the features."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One comparison: what was compared, whether it agreed, and what was found."""
-
-    name: str
-    passed: bool
-    found: str
-
-
-def audit(store: Store, number: int, replay: int) -> Iterator[Check]:
-    """The checks of a registered version, one after the other; stops where nothing further can be read."""
-    version = get_version(store, SMOOTHED, number)
-    name = "plan"
-    try:
-        ensemble = read_ensemble(store, store.client.get_run(version.run_id))
-        plan = ensemble.plan
-        _expect(version, version_tags(ensemble, version.tags.get(f"{TAG}votes_root", "")))
-        yield Check(name, passed=True, found=f"{plan.digest[:12]}, m = {ensemble.m}, sigma = {plan.sigma:g}")
-        name = "certifiable"
-        require_certifiable(ensemble)
-        name = "votes"
-        assembly = assemble(store, ensemble)
-        found = f"{len(assembly.votes)} of {ensemble.draws} draws, each once and as its run recorded it"
-        yield Check(name, passed=True, found=found)
-        name = "registered votes"
-        lost = check_registration(store, ensemble, version, assembly.votes)
-        root = root_of(assembly.votes, ensemble.draws)
-        gone = f"; draws {', '.join(map(str, lost))} are gone since, and count for nobody" if lost else ""
-        yield Check(name, passed=True, found=f"root {root[:12]}{gone}")
-        name = "attached certificate"
-        attached = read_json(store, version.run_id, CERTIFICATE_ARTIFACT)
-        if attached["plan_digest"] != plan.digest:
-            raise InputError(
-                f"the one attached to {SMOOTHED} version {number} is of another version's plan "
-                f"({attached['plan_digest'][:12]}); run `python -m flows.certify --version {number}`"
-            )
-        yield Check(name, passed=True, found="of this version's plan")
-        name = "git-tracked certificate"
-        yield _git_tracked(root, attached)
-        name = "entropy"
-        entropy = Entropy(bytes.fromhex(attached["entropy"]), attached["entropy_source"])
-        if (entropy.commitment, entropy.source) != (ensemble.commitment, ensemble.entropy_source):
-            raise InputError("the revealed entropy is not the one this ensemble committed to")
-        check_seals(assembly, entropy)
-        found = f"from {entropy.source}, as committed before the draws; every draw was made from it"
-        yield Check(name, passed=True, found=found)
-        name = "certificate"
-        yield _recomputed(ensemble, assembly, lost, entropy, attached)
-        name = "version tags"
-        _expect(version, tags_of(attached))
-        yield Check(name, passed=True, found="say what the certificate says")
-    except InputError as error:
-        yield Check(name, passed=False, found=str(error))
-        return
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        yield Check(name, passed=False, found=f"cannot be read ({error!r}); it was edited or is damaged")
-        return
-    if replay:
-        yield from replayed(store, ensemble, assembly, entropy, replay)
-
-
-def _expect(version: ModelVersion, tags: dict[str, str]) -> None:
-    for key, value in tags.items():
-        says = version.tags.get(f"{TAG}{key}")
-        if says != value:
-            raise InputError(
-                f"{SMOOTHED} version {version.version} has the tag {TAG}{key}={says!r} where its ensemble says "
-                f"{value!r}; it was edited"
-            )
-
-
-def _git_tracked(root: str, attached: dict[str, Any]) -> Check:
-    """Votes, tags and certificate can be edited together in the store; what git tracks cannot follow unseen."""
-    name = "git-tracked certificate"
-    tracked = json.loads(CERTIFICATE.read_text()) if CERTIFICATE.is_file() else {}
-    if tracked.get("plan_digest") != attached["plan_digest"]:
-        way_out = "check out the commit that holds this version's"
-        return Check(name, passed=False, found=f"{CERTIFICATE} is of another ensemble; {way_out}")
-    held = held_by_git(CERTIFICATE)
-    one_ensemble = all(held.get(key) == attached[key] for key in ("plan_digest", "entropy_commitment"))
-    if one_ensemble and held.get("votes_root") != root:  # a later `certify` has overwritten the file, but not git's
-        way_out = "if a run was lost and you know why, commit the new certificate"
-        return Check(name, passed=False, found=f"git holds another root for this very ensemble; {way_out}")
-    same = tracked == attached and tracked["votes_root"] == root
-    verdict = f"equal, {committed(CERTIFICATE)}" if same else "it and the store disagree: one of them was edited"
-    return Check(name, passed=same, found=f"{CERTIFICATE} with root {tracked['votes_root'][:12]}: {verdict}")
-
-
-def held_by_git(path: Path) -> dict[str, Any]:
-    """The JSON object in a file as the last commit has it; empty if there is none."""
-    command = ["git", "show", f"HEAD:./{path}"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=False)
-    try:
-        content = json.loads(shown.stdout) if shown.returncode == 0 else {}
-    except ValueError:
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def committed(path: Path) -> str:
-    """Whether git holds this very file, in words."""
-
-    def git(*command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["git", *command, "--", str(path)], capture_output=True, text=True, check=False)
-
-    commit = git("log", "-1", "--format=%h").stdout.strip()
-    return (
-        f"committed in {commit}" if commit and git("diff", "--quiet", "HEAD").returncode == 0 else "not committed yet"
-    )
-
-
-def _recomputed(
-    ensemble: Ensemble, assembly: Assembly, lost: list[int], entropy: Entropy, attached: dict[str, Any]
-) -> Check:
-    params = CertifyParams.model_validate(attached["reported"])
-    test = load(SETS["test"])
-    again = compute(ensemble, assembly.votes, lost, entropy, test, tuple(attached["image_shape"]), params).certificate
-    differs = sorted(key for key in again.keys() | attached.keys() if again.get(key) != attached.get(key))
-    found = f"differs in {', '.join(differs)}" if differs else "computed again from the votes, equal in every field"
-    return Check("certificate", not differs, found)
-
-
-def replayed(store: Store, ensemble: Ensemble, assembly: Assembly, entropy: Entropy, count: int) -> Iterator[Check]:
-    """Retrain `count` draws, chosen at random. Bitwise where machine and libraries are the draw's own."""
-    from cleanlabel.flows.worker import environment, instrument_of, prepare  # imported late: only a replay needs torch
-    from cleanlabel.models.draw import make_again
-
-    try:
-        materials = prepare(ensemble.plan, instrument_of(store, ensemble))
-    except InputError as error:
-        yield Check("replay", passed=False, found=str(error))
-        return
-    runs, here = assembly.runs, environment(materials)
-    for draw in sorted(secrets.SystemRandom().sample(sorted(runs), min(count, len(runs)))):
-        made = make_again(materials, entropy.value, ensemble.plan.batch_of(draw), draw)
-        there = runs[draw].data.tags.get(f"{TAG}environment", "an unknown machine")
-        needed = 1.0 if there == here else TOLERANCE
-        agreement = agreeing(ensemble.plan, made.votes, assembly.votes[draw], exactly=there == here)
-        must = (
-            "all must, on the same machine and libraries" if there == here else f"{TOLERANCE:.0%} must; made on {there}"
-        )
-        answers = "sums" if ensemble.plan.bounded_influence else "votes"
-        found = f"{agreement:.1%} of the {answers} repeated ({must}); run {runs[draw].info.run_id}"
-        yield Check(f"replay of draw {draw}", agreement >= needed, found)
-
-
-def agreeing(plan: Plan, made: NDArray[np.int64], recorded: NDArray[np.int64], *, exactly: bool) -> float:
-    """The share of votes, or of sums, that a replay repeats; a sum elsewhere up to NEAR of what its class can reach."""
-    if exactly or not plan.bounded_influence:
-        return float(np.mean(made == recorded))
-    return float(np.mean(np.abs(made - recorded) <= NEAR * STEPS * np.array(plan.class_sizes)))
 
 
 def main() -> None:
@@ -203,7 +25,7 @@ def main() -> None:
     if args.replay < 0:
         raise InputError(f"--replay {args.replay} is negative; give the number of draws to retrain")
     passed = True
-    with answering():
+    with translate_store_errors():
         for check in audit(connect(), args.version, args.replay):
             passed &= check.passed
             print(f"{'ok  ' if check.passed else 'FAIL'}  {check.name}: {check.found}", flush=True)

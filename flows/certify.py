@@ -22,30 +22,30 @@ from prefect.artifacts import (
 )
 from prefect.cache_policies import NO_CACHE
 
-from cleanlabel.flows.audit import CERTIFICATE
-from cleanlabel.flows.card import card
-from cleanlabel.flows.certificates import Certified, certify_version, metrics_of, tags_of
-from cleanlabel.flows.comparison import previous_version
-from cleanlabel.flows.ensemble import CERTIFICATE_ARTIFACT
-from cleanlabel.flows.events import tell_verdict
-from cleanlabel.flows.gate import Verdict, run_gate
-from cleanlabel.flows.log import note
-from cleanlabel.flows.page import PAGE, environments_of, render
-from cleanlabel.flows.report import curve_radii, draw_curve, table, title, write_curve, write_points
-from cleanlabel.flows.server import prefect_server
-from cleanlabel.flows.store import (
-    SMOOTHED,
-    Store,
-    aliases_of,
-    answering,
-    connect,
-    find_runs,
-    get_version,
-    log_files,
-    page_of,
-    tag_version,
-    version_of_plan,
+from cleanlabel.flows.artifacts import (
+    CERTIFICATE,
+    CERTIFICATE_ARTIFACT,
+    CURVE,
+    CURVE_PICTURE,
+    EXAMPLES,
+    GATE,
+    METRICS,
+    PAGE,
 )
+from cleanlabel.flows.certificate.comparison import previous_version
+from cleanlabel.flows.certificate.gate import Verdict, run_gate
+from cleanlabel.flows.certificate.record import Certified, certify_version, metrics_of, tags_of
+from cleanlabel.flows.orchestration.events import tell_verdict
+from cleanlabel.flows.orchestration.log import note
+from cleanlabel.flows.orchestration.server import prefect_server
+from cleanlabel.flows.report.card import card
+from cleanlabel.flows.report.curve import curve_radii, draw_curve, write_curve, write_points
+from cleanlabel.flows.report.page import environments_of, render
+from cleanlabel.flows.report.tables import table
+from cleanlabel.flows.report.wording import title
+from cleanlabel.flows.store.client import Store, connect, find_runs, log_files
+from cleanlabel.flows.store.errors import translate_store_errors
+from cleanlabel.flows.store.registry import SMOOTHED, aliases_of, get_version, page_of, tag_version, version_of_plan
 from cleanlabel.models.certificate import certified_accuracy
 from cleanlabel.models.params import CertifyParams, GateParams
 from cleanlabel.sanitize import errors
@@ -55,15 +55,8 @@ from cleanlabel.sanitize.files import replacing, write_json
 from cleanlabel.sanitize.imageset import ImageSet, load
 from cleanlabel.sanitize.noise import Entropy
 from cleanlabel.sanitize.params import read_params
-from cleanlabel.sanitize.paths import DENOISER, ENSEMBLE, POINTS, REPORTS, SETS
+from cleanlabel.sanitize.paths import DENOISER, ENSEMBLE, POINTS, SETS
 from cleanlabel.sanitize.preview import contact_sheet
-
-CURVE = REPORTS / "certified_accuracy.csv"
-CURVE_PICTURE = REPORTS / "certified_accuracy.png"
-EXAMPLES = REPORTS / "sanitized_examples.png"
-METRICS = REPORTS / "metrics.json"
-GATE = REPORTS / "gate.json"
-
 
 compute_certificate = task(certify_version, name="compute", cache_policy=NO_CACHE, persist_result=False)
 
@@ -148,7 +141,7 @@ def seconds_a_model(store: Store, run_id: str) -> float | None:
 def certify(version: int | None = None) -> dict[str, Any]:
     """Certify a registered ensemble: the given version, or the one that `dvc repro smooth` made last."""
     params, thresholds = read_params("certify", CertifyParams), read_params("gate", GateParams)
-    with answering():
+    with translate_store_errors():
         store = connect()
         found = pipelines_version(store) if version is None else get_version(store, SMOOTHED, version)
         raw, test = load(SETS["raw"]), load(SETS["test"])

@@ -24,7 +24,8 @@ import torch
 from tqdm import tqdm
 
 from cleanlabel.flows import choose_influence
-from cleanlabel.flows.planning import check_initial
+from cleanlabel.flows.artifacts import CHOOSER
+from cleanlabel.flows.ensemble.planning import check_initial
 from cleanlabel.models.chooser import Outlook, Target, best_of, largest_radius, not_told_apart, outlook
 from cleanlabel.models.draw import Materials
 from cleanlabel.models.extractors import accelerated, load_extractor
@@ -40,10 +41,9 @@ from cleanlabel.sanitize.files import write_json
 from cleanlabel.sanitize.imageset import ImageSet, load, require_trainable
 from cleanlabel.sanitize.noise import check_sigma
 from cleanlabel.sanitize.params import SanitizeParams, read_params
-from cleanlabel.sanitize.paths import DENOISER, REPORTS, SETS
+from cleanlabel.sanitize.paths import DENOISER, SETS
 from cleanlabel.sanitize.timestep import require_reachable
 
-CHOOSER = REPORTS / "chooser.json"
 SIGMAS = (0.1, 0.25, 0.5, 1.0)
 PARTITIONS = (1, 2, 5, 10, 20, 50, 100)
 DRAWS = 12

@@ -12,13 +12,15 @@ from prefect.blocks.abstract import NotificationBlock
 from prefect.blocks.core import Block
 from pydantic import Field
 
-from cleanlabel.flows.audit import audit
-from cleanlabel.flows.commands import end_with_worker, run
+from cleanlabel.flows.certificate.checks import audit
+from cleanlabel.flows.certificate.gate import CANDIDATE, CERTIFIED
 from cleanlabel.flows.environment import Engine
-from cleanlabel.flows.events import AUDIT_FAILED, tell
-from cleanlabel.flows.gate import CANDIDATE, CERTIFIED
-from cleanlabel.flows.log import logger
-from cleanlabel.flows.store import SMOOTHED, Store, aliases_of, all_versions, answering, connect
+from cleanlabel.flows.orchestration.commands import end_with_worker, run
+from cleanlabel.flows.orchestration.events import AUDIT_FAILED, tell
+from cleanlabel.flows.orchestration.log import logger
+from cleanlabel.flows.store.client import Store, connect
+from cleanlabel.flows.store.errors import translate_store_errors
+from cleanlabel.flows.store.registry import SMOOTHED, aliases_of, all_versions
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.fitting import Fit
 from cleanlabel.sanitize.params import Noise, Sigma
@@ -91,7 +93,7 @@ def audit_version(version: Version = None, replay: Count = 3) -> None:
     """
     end_with_worker()
     log = logger()
-    with answering():
+    with translate_store_errors():
         store = connect()
         number = version or relied_on(store)
         checks = []
@@ -130,7 +132,7 @@ def red_team_drill(
     recipe: list[str] = [],  # noqa: B006
     seed: Count = 0,
 ) -> None:
-    """Attack a victim, undefended and sanitized: python -m flows.redteam.
+    """Attack a victim, undefended and sanitized: python -m flows.attack.
 
     Args:
         attack: Left out: the drill of redteam/params.yaml, by dvc repro redteam/dvc.yaml; the other parameters are not
@@ -151,7 +153,7 @@ def red_team_drill(
     if attack is None:
         run("dvc", "repro", "--pull", "redteam/dvc.yaml")
         return
-    command = ["python", "-m", "flows.redteam", "--attack", attack, "--targets", str(targets), "--data", data]
+    command = ["python", "-m", "flows.attack", "--attack", attack, "--targets", str(targets), "--data", data]
     command += ["--sigma", *map(str, sigma), "--epsilon", str(epsilon_255), "--images", str(images)]
     command += ["--seed", str(seed)]
     command += ["--scenario", scenario] if scenario else []

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from cleanlabel.flows.home import project_home
+from cleanlabel.flows.store.home import project_home
 from cleanlabel.sanitize.errors import InputError
 
 Engine = Literal["processes", "ray"]

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cleanlabel.flows.machine import gpus, words, workers
-from cleanlabel.flows.planning import make_plan
-from cleanlabel.flows.provenance import compared
-from cleanlabel.flows.reach import radius_asked, require_reach
+from cleanlabel.flows.ensemble.planning import make_plan
+from cleanlabel.flows.ensemble.provenance import compared
+from cleanlabel.flows.ensemble.reach import radius_asked, require_reach
+from cleanlabel.flows.orchestration.machine import gpus, words, workers
 from cleanlabel.models.draw import Materials, make_batch
 from cleanlabel.models.extractors import accelerated, load_extractor
 from cleanlabel.models.params import GateParams, SmoothParams, TrainParams

@@ -17,17 +17,19 @@ from typing import Any, Literal
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.states import State
 
-from cleanlabel.flows.audit import CERTIFICATE
-from cleanlabel.flows.certify import GATE
-from cleanlabel.flows.commands import run, say_it_here
-from cleanlabel.flows.log import logger
-from cleanlabel.flows.report import table, title
-from cleanlabel.flows.server import prefect_server
-from cleanlabel.flows.store import SMOOTHED, aliases_of, answering, connect, version_of_plan
+from cleanlabel.flows.artifacts import CERTIFICATE, GATE
+from cleanlabel.flows.orchestration.commands import run, say_it_here
+from cleanlabel.flows.orchestration.log import logger
+from cleanlabel.flows.orchestration.retries import patient_task
+from cleanlabel.flows.orchestration.server import prefect_server
+from cleanlabel.flows.report.tables import table
+from cleanlabel.flows.report.wording import title
+from cleanlabel.flows.store.client import connect
+from cleanlabel.flows.store.errors import translate_store_errors
+from cleanlabel.flows.store.registry import SMOOTHED, aliases_of, version_of_plan
 from cleanlabel.sanitize import errors
-from cleanlabel.sanitize.errors import Away, InputError
+from cleanlabel.sanitize.errors import InputError
 
 LOCK = Path("dvc.lock")
 BROUGHT = (Path("data/incoming"), Path("data/pretrained"))
@@ -35,12 +37,6 @@ BROUGHT = (Path("data/incoming"), Path("data/pretrained"))
 Commit = Literal["no", "commit", "push"]
 
 DVC = ("dvc",)
-RETRY_SECONDS = [10, 30, 60, 120]
-"""How long a service that does not answer is given to come back, in all about four minutes."""
-
-
-def _service_away(_task: object, _run: object, state: State[Any]) -> bool:
-    return isinstance(state.result(raise_on_failure=False), Away)
 
 
 @task(name="pull data", cache_policy=NO_CACHE, persist_result=False)
@@ -57,14 +53,7 @@ def pull_data() -> None:
         run(*DVC, "pull", *added)
 
 
-@task(
-    name="reproduce",
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    retries=len(RETRY_SECONDS),
-    retry_delay_seconds=RETRY_SECONDS,
-    retry_condition_fn=_service_away,
-)
+@patient_task(name="reproduce")
 def reproduce() -> bool:
     """`dvc repro --pull`; whether anything changed. Tried again while a service is away: finished draws are kept."""
     before = _digest(LOCK)
@@ -98,7 +87,7 @@ def commit_outputs(how: Commit, sentence: str) -> None:
 def publish_summary(*, changed: bool) -> dict[str, Any]:
     """The state of things as a Markdown artifact, `refresh`, on Prefect's page; its key figures."""
     certificate, gate = json.loads(CERTIFICATE.read_text()), json.loads(GATE.read_text())
-    with answering():
+    with translate_store_errors():
         store = connect()
         number = int(version_of_plan(store, SMOOTHED, certificate["plan_digest"]).version)
         held = sorted(alias for alias, version in aliases_of(store, SMOOTHED).items() if version == number)

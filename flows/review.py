@@ -16,19 +16,11 @@ from dataclasses import replace
 
 from mlflow.entities.model_registry import ModelVersion
 
-from cleanlabel.flows.certificates import certify_version
-from cleanlabel.flows.gate import CERTIFIED, Verdict, assess, give_alias, record_verdict
-from cleanlabel.flows.store import (
-    SMOOTHED,
-    TAG,
-    Store,
-    aliases_of,
-    all_versions,
-    answering,
-    connect,
-    get_version,
-    tag_version,
-)
+from cleanlabel.flows.certificate.gate import CERTIFIED, Verdict, assess, give_alias, record_verdict
+from cleanlabel.flows.certificate.record import certify_version
+from cleanlabel.flows.store.client import TAG, Store, connect
+from cleanlabel.flows.store.errors import translate_store_errors
+from cleanlabel.flows.store.registry import SMOOTHED, aliases_of, all_versions, get_version, tag_version
 from cleanlabel.models.params import CertifyParams, GateParams
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.errors import InputError
@@ -148,7 +140,7 @@ def main() -> None:
         action.add_argument("--reason", required=True, help="why; it stands in the registry")
         action.add_argument("--by", metavar="NAME", help="who decides (default: this account's or git's user)")
     args = flags.parse_args()
-    with answering():
+    with translate_store_errors():
         store = connect()
         if args.action is None:
             print(side_by_side(store))

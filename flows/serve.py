@@ -19,8 +19,8 @@ from pathlib import Path
 
 from prefect.settings import get_current_settings
 
-from cleanlabel.flows.lost import end_lost_runs, end_runs_without_process
-from cleanlabel.flows.server import LEASES, named, wait_for
+from cleanlabel.flows.orchestration.lost import end_lost_runs, end_runs_without_process
+from cleanlabel.flows.orchestration.server import LEASES, use_prefect_api, wait_for
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.errors import InputError
 
@@ -89,7 +89,7 @@ def serve(port: int) -> None:
             page = {"PREFECT_SERVER_UI_API_URL": url}  # or it asks port 4200, whatever its own is
             server = running.enter_context(child(*command, quiet=True, settings=page | LEASES))
             wait_for(url, server)
-            running.enter_context(named(url))
+            running.enter_context(use_prefect_api(url))
         deploy()
         for name in end_runs_without_process(POOL) if own else []:
             print(f"run {name} was killed when this last ran; it is marked Crashed")

@@ -18,24 +18,28 @@ from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Failed, State
 from tqdm import tqdm
 
-from cleanlabel.flows.assembly import assemble, find_draws
-from cleanlabel.flows.attempts import attempt_of
-from cleanlabel.flows.engine import engine_asked, resources, task_runner
-from cleanlabel.flows.ensemble import Ensemble, only_one, open_ensemble, save_ensemble, stop_at, version_tags
+from cleanlabel.flows.ensemble.assembly import assemble, find_draws
+from cleanlabel.flows.ensemble.attempts import attempt_of
+from cleanlabel.flows.ensemble.lock import ensemble_lock
+from cleanlabel.flows.ensemble.opening import open_ensemble
+from cleanlabel.flows.ensemble.package import package
+from cleanlabel.flows.ensemble.planning import make_plan
+from cleanlabel.flows.ensemble.reach import radius_asked, require_reach
+from cleanlabel.flows.ensemble.record import Ensemble, save_ensemble, stop_at, version_tags
 from cleanlabel.flows.environment import Engine, own_store
-from cleanlabel.flows.home import project_home
-from cleanlabel.flows.log import note
-from cleanlabel.flows.package import package
-from cleanlabel.flows.planning import make_plan
-from cleanlabel.flows.reach import radius_asked, require_reach
-from cleanlabel.flows.server import prefect_server
-from cleanlabel.flows.store import SMOOTHED, Store, answering, connect, finish, register, system_metrics
+from cleanlabel.flows.orchestration.engine import engine_asked, resources, task_runner
+from cleanlabel.flows.orchestration.log import note
+from cleanlabel.flows.orchestration.server import prefect_server
+from cleanlabel.flows.store.client import Store, connect, finish, system_metrics
+from cleanlabel.flows.store.errors import translate_store_errors
+from cleanlabel.flows.store.home import project_home
+from cleanlabel.flows.store.registry import SMOOTHED, register
 from cleanlabel.models.decision import decide
 from cleanlabel.models.params import GateParams, SmoothParams
 from cleanlabel.models.plan import Plan
 from cleanlabel.models.votes import count_votes
 from cleanlabel.sanitize import errors
-from cleanlabel.sanitize.errors import Away, InputError
+from cleanlabel.sanitize.errors import InputError, ServiceUnavailable
 from cleanlabel.sanitize.imageset import load
 from cleanlabel.sanitize.params import read_params
 from cleanlabel.sanitize.paths import ENSEMBLE, SETS
@@ -45,7 +49,9 @@ from cleanlabel.sanitize.paths import ENSEMBLE, SETS
 def make_draws(root: str, run_id: str, batch: range, wanted: list[int], keep: int | str, engine: Engine) -> int:
     """Make a batch of draws in this worker process, wherever it is; how many were recorded."""
     os.chdir(root)
-    from cleanlabel.flows.worker import train_batch  # imported late: only the workers need torch and its half gigabyte
+    from cleanlabel.flows.ensemble.worker import (
+        train_batch,  # imported late: only the workers need torch and its half gigabyte
+    )
 
     return train_batch(run_id, batch, wanted, keep, engine)
 
@@ -75,7 +81,10 @@ def smooth(
         first = errors.sentence(failures[0]) if isinstance(failures[0], OSError) else str(failures[0])
         words = f"{len(failures)} of {len(batches)} batches failed, the first with: {first}"
         note("batches failed", run=run_id, failed=len(failures), first=first[:500])
-        return Failed(message=words, data=Away(words) if isinstance(failures[0], Away) else InputError(words))
+        return Failed(
+            message=words,
+            data=ServiceUnavailable(words) if isinstance(failures[0], ServiceUnavailable) else InputError(words),
+        )
     return made
 
 
@@ -114,7 +123,11 @@ def make_prefix(store: Store, ensemble: Ensemble, t: int, keep: int | str, engin
             ensemble.run_id, batches, total, keep, engine, return_state=True
         )
         if not state.is_completed() and len(finished) <= before:
-            kind = Away if isinstance(state.result(raise_on_failure=False), Away) else InputError
+            kind = (
+                ServiceUnavailable
+                if isinstance(state.result(raise_on_failure=False), ServiceUnavailable)
+                else InputError
+            )
             raise kind(f"{state.message}; fix the cause and run again; finished draws are kept")
         before = len(finished)
 
@@ -151,7 +164,7 @@ def attempt_so_far(plan: Plan) -> int:
     home = project_home()
     if os.environ["MLFLOW_TRACKING_URI"] == own_store(home) and not (home / ".mlflow" / "mlflow.db").is_file():
         return attempt_of(None, plan)
-    with answering():
+    with translate_store_errors():
         return attempt_of(connect(), plan)
 
 
@@ -164,13 +177,13 @@ def main() -> None:
     plan = make_plan()
     params = read_params("smooth", SmoothParams)
     if args.plan:
-        from cleanlabel.flows.forecast import forecast  # imported late: it trains
+        from cleanlabel.flows.ensemble.forecast import forecast  # imported late: it trains
 
         attempt = attempt_so_far(plan)
         print(forecast(plan, params.keep_weights, attempt))
         require_reach(plan, attempt, radius_asked(read_params("gate", GateParams)))
         return
-    with only_one(plan), answering():
+    with ensemble_lock(plan), translate_store_errors():
         store = connect()
         # The gate is no param of this stage in dvc.yaml: another threshold must not make a finished ensemble anew.
         ensemble = open_ensemble(store, plan, radius_asked(read_params("gate", GateParams)))

@@ -6,13 +6,16 @@ python -m flows.summary
 import json
 import os
 
-from cleanlabel.flows.audit import CERTIFICATE, Check
-from cleanlabel.flows.certify import CURVE_PICTURE, EXAMPLES, GATE, seconds_a_model
-from cleanlabel.flows.gate import Verdict
-from cleanlabel.flows.page import PAGE
-from cleanlabel.flows.report import table, title
-from cleanlabel.flows.store import SMOOTHED, answering, connect, version_of_plan
-from cleanlabel.flows.train import METRICS
+from cleanlabel.flows.artifacts import CERTIFICATE, CURVE_PICTURE, EXAMPLES, GATE, PAGE
+from cleanlabel.flows.artifacts import TRAIN_METRICS as METRICS
+from cleanlabel.flows.certificate.checks import Check
+from cleanlabel.flows.certificate.gate import Verdict
+from cleanlabel.flows.certify import seconds_a_model
+from cleanlabel.flows.report.tables import table
+from cleanlabel.flows.report.wording import title
+from cleanlabel.flows.store.client import connect
+from cleanlabel.flows.store.errors import translate_store_errors
+from cleanlabel.flows.store.registry import SMOOTHED, version_of_plan
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.errors import InputError
 
@@ -21,7 +24,7 @@ def main() -> None:
     if not CERTIFICATE.is_file():
         raise InputError(f"{CERTIFICATE} does not exist; run `dvc repro`")
     certificate = json.loads(CERTIFICATE.read_text())
-    with answering():
+    with translate_store_errors():
         store = connect()
         version = version_of_plan(store, SMOOTHED, certificate["plan_digest"])
         seconds = seconds_a_model(store, version.run_id)

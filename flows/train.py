@@ -8,7 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cleanlabel.flows.store import SANITIZED, answering, connect, create_run, finish, log_files, log_metrics, register
+from cleanlabel.flows.artifacts import TRAIN_METRICS
+from cleanlabel.flows.store.client import connect, create_run, finish, log_files, log_metrics
+from cleanlabel.flows.store.errors import translate_store_errors
+from cleanlabel.flows.store.registry import SANITIZED, register
 from cleanlabel.models.distil import twin_of
 from cleanlabel.models.draw import Materials, learn
 from cleanlabel.models.extractors import load_extractor
@@ -22,10 +25,8 @@ from cleanlabel.sanitize.files import write_json
 from cleanlabel.sanitize.imageset import load, require_trainable
 from cleanlabel.sanitize.noise import training_seed
 from cleanlabel.sanitize.params import read_params
-from cleanlabel.sanitize.paths import CLASSIFIER, REPORTS, SETS
+from cleanlabel.sanitize.paths import CLASSIFIER, SETS
 from cleanlabel.sanitize.paths import SANITIZED as SANITIZED_SET
-
-METRICS = REPORTS / "train.json"
 
 
 def main() -> None:
@@ -60,8 +61,8 @@ def main() -> None:
 
     saw = trained_on(load(SETS["raw"]), read_trained_on(weights) if weights else None)
     save_weights(model, CLASSIFIER, materials.architecture, saw)
-    write_json(METRICS, metrics)
-    with answering():
+    write_json(TRAIN_METRICS, metrics)
+    with translate_store_errors():
         run_id = create_run(
             store,
             f"sanitized sigma={manifest['sigma']:g}",

@@ -157,7 +157,7 @@ def make_draw(materials: Materials, entropy: bytes, draw: int) -> Smoothed:
     if materials.partitions > 1:
         return _joined([make_draw(block, entropy, draw) for block in materials.blocks])
     if not len(materials.raw):
-        return _nobodys(materials, entropy, draw)
+        return _empty_block_draw(materials, entropy, draw)
     started = time.perf_counter()
     copy = sanitize(materials.raw, materials.sigma, materials.denoiser, entropy, draw)
     inputs = _test_inputs(materials, entropy, draw, None)
@@ -180,7 +180,7 @@ def make_batch(materials: Materials, entropy: bytes, draws: Sequence[int]) -> It
         yield from map(_joined, zip(*blocks, strict=True))
         return
     if not len(materials.raw):
-        yield from (_nobodys(materials, entropy, draw) for draw in draws)
+        yield from (_empty_block_draw(materials, entropy, draw) for draw in draws)
         return
     fast, test_fast = materials.fast(materials.sigma), materials.fast(materials.test_sigma)
 
@@ -235,7 +235,7 @@ def _joined(blocks: Sequence[Smoothed]) -> Smoothed:
     )
 
 
-def _nobodys(materials: Materials, entropy: bytes, draw: int) -> Smoothed:
+def _empty_block_draw(materials: Materials, entropy: bytes, draw: int) -> Smoothed:
     """The draw of a block without images: a network whose answers are no numbers, so that it votes for nobody."""
     network = initialised(materials.architecture, 0, None).requires_grad_(requires_grad=False).eval()
     for weight in network.parameters():

@@ -183,7 +183,8 @@ class Plan:
         a = 0..d-1 has alpha/d, and a further one alpha 2^-(a-d+1). All attempts together fail with at most 2 alpha:
         each has entropy of its own, so that whatever was seen before, it fails with at most its level; the first d
         levels sum to alpha, and the others, alpha/2 + alpha/4 + ..., stay below alpha, however many there are. That
-        needs one d for all of them, which `flows.attempts` sees to. With planned looks, all of them together spend it.
+        needs one d for all of them, which `flows.ensemble.attempts` sees to. With planned looks, all of them
+        together spend it.
         """
         d = self.ensembles
         share = 1 / d if attempt < d else 2.0 ** -(attempt - d + 1)

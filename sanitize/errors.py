@@ -12,7 +12,7 @@ class InputError(ValueError):
     """Input the system refuses. Its message is the one sentence a person reads."""
 
 
-class Away(InputError):
+class ServiceUnavailable(InputError):
     """A service that does not answer now. The same command may succeed later; it loses nothing by it."""
 
 
@@ -24,10 +24,13 @@ FULL_IN_WORDS = ("No space left on device", "Disk quota exceeded", " requested a
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call a command's main; an InputError or a full disk ends in one sentence on stderr and status 1, Away in 75."""
+    """Call a command's main; an InputError or a full disk ends in one sentence on stderr and status 1.
+
+    ServiceUnavailable ends in status 75.
+    """
     try:
         main()
-    except Away as error:
+    except ServiceUnavailable as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(AWAY_STATUS)
     except InputError as error:

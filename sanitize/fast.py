@@ -144,7 +144,7 @@ def flop_per_image(denoiser: Denoiser) -> int:
     return int(counter.get_total_flops())
 
 
-class KnownTime(nn.Module):
+class FixedTimestepUNet(nn.Module):
     """A UNet2DModel of images alone: its time is a constant."""
 
     def __init__(self, unet: nn.Module, time: Tensor) -> None:
@@ -169,7 +169,7 @@ class Known(nn.Module):
 
 
 @torch.no_grad()
-def known_time(unet: nn.Module, time: Tensor, dtype: torch.dtype) -> KnownTime:
+def known_time(unet: nn.Module, time: Tensor, dtype: torch.dtype) -> FixedTimestepUNet:
     """A copy of `unet` in `dtype`, channels-last, with everything that depends on the time alone computed once.
 
     In float32 it computes what `unet` computes, up to the order of additions. The residual blocks add a projection of
@@ -189,7 +189,7 @@ def known_time(unet: nn.Module, time: Tensor, dtype: torch.dtype) -> KnownTime:
         fixed.time_embedding = Known(None)
     nn.Module.to(fixed, dtype)  # diffusers' own `to` logs a doubt
     nn.Module.to(fixed, memory_format=torch.channels_last)
-    return KnownTime(fixed, time).eval()
+    return FixedTimestepUNet(fixed, time).eval()
 
 
 def _fold(block: Any, embedding: Tensor) -> None:

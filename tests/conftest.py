@@ -71,7 +71,7 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def store(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A real MLflow store of its own, on SQLite, in the working directory."""
-    from cleanlabel.flows.store import connect
+    from cleanlabel.flows.store.client import connect
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".mlflow").mkdir()
@@ -85,7 +85,7 @@ def snapshot(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """A working directory with two certified versions, of M and of M + 1 models; `reports/` is the first one's."""
     from registered import M, make_ensemble, make_sets
 
-    from cleanlabel.flows.store import connect
+    from cleanlabel.flows.store.client import connect
 
     root = tmp_path_factory.mktemp("snapshot")
     with pytest.MonkeyPatch.context() as patch:

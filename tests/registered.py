@@ -14,15 +14,18 @@ from models_recipes import PLAN, QUICK
 from prefect.states import Completed, Failed, State
 from ruamel.yaml import YAML
 
-from cleanlabel.flows import smooth, worker
-from cleanlabel.flows.assembly import assemble
-from cleanlabel.flows.audit import Check, audit
-from cleanlabel.flows.certificates import Certified, certify_version
+from cleanlabel.flows import smooth
+from cleanlabel.flows.certificate.checks import Check, audit
+from cleanlabel.flows.certificate.gate import Verdict, run_gate
+from cleanlabel.flows.certificate.record import Certified, certify_version
 from cleanlabel.flows.certify import publish, write_reports
-from cleanlabel.flows.ensemble import Ensemble, open_ensemble, read_ensemble, save_ensemble, version_tags
-from cleanlabel.flows.gate import Verdict, run_gate
-from cleanlabel.flows.package import package
-from cleanlabel.flows.store import SMOOTHED, Store, connect, finish, get_version, register
+from cleanlabel.flows.ensemble import worker
+from cleanlabel.flows.ensemble.assembly import assemble
+from cleanlabel.flows.ensemble.opening import open_ensemble
+from cleanlabel.flows.ensemble.package import package
+from cleanlabel.flows.ensemble.record import Ensemble, read_ensemble, save_ensemble, version_tags
+from cleanlabel.flows.store.client import Store, connect, finish
+from cleanlabel.flows.store.registry import SMOOTHED, get_version, register
 from cleanlabel.models.params import CertifyParams, GateParams
 from cleanlabel.models.plan import Plan, code_digest, recipe_of
 from cleanlabel.sanitize.content import content_digest

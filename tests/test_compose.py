@@ -9,7 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 from services import PASSWORDS
 
-from cleanlabel.flows.server import LEASES
+from cleanlabel.flows.orchestration.server import LEASES
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "compose.yaml").read_text()

@@ -13,13 +13,14 @@ import pytest
 from models_recipes import PLAN
 from registered import make_sets, set_params
 
-from cleanlabel.flows import planning
-from cleanlabel.flows.attempts import attempt_of
-from cleanlabel.flows.card import assumptions, level_in_words
-from cleanlabel.flows.ensemble import Ensemble, describe, open_ensemble
+from cleanlabel.flows.artifacts import CERTIFICATE
+from cleanlabel.flows.ensemble import planning
+from cleanlabel.flows.ensemble.attempts import attempt_of
+from cleanlabel.flows.ensemble.opening import open_ensemble
+from cleanlabel.flows.ensemble.record import Ensemble, describe
 from cleanlabel.flows.environment import own_store
-from cleanlabel.flows.ledger import CERTIFICATE
-from cleanlabel.flows.store import Store, connect, find_runs
+from cleanlabel.flows.report.card import assumptions, level_in_words
+from cleanlabel.flows.store.client import Store, connect, find_runs
 from cleanlabel.models.plan import Plan
 from cleanlabel.sanitize.content import content_digest
 from cleanlabel.sanitize.errors import InputError

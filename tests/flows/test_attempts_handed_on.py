@@ -11,11 +11,11 @@ from models_recipes import PLAN
 from registered import make_sets, set_params
 
 from cleanlabel.flows import smooth
-from cleanlabel.flows.certificates import Certified, compute
-from cleanlabel.flows.ensemble import Ensemble
+from cleanlabel.flows.certificate.record import Certified, compute
+from cleanlabel.flows.ensemble.planning import make_plan
+from cleanlabel.flows.ensemble.record import Ensemble
 from cleanlabel.flows.environment import state
-from cleanlabel.flows.planning import make_plan
-from cleanlabel.flows.store import TAG, find_runs
+from cleanlabel.flows.store.client import TAG, find_runs
 from cleanlabel.models.answers import answers, largest_radius
 from cleanlabel.models.certificate import certify
 from cleanlabel.models.params import CertifyParams

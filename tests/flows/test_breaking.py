@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 from registered import RECIPE, M, Registered, make_ensemble, make_plan, registered
 
-from cleanlabel.flows import worker
-from cleanlabel.flows.audit import CERTIFICATE
-from cleanlabel.flows.ensemble import CERTIFICATE_ARTIFACT, draw_params, draw_tags, open_ensemble, recall_entropy
-from cleanlabel.flows.store import SMOOTHED, TAG, Store, create_run, finish, get_version, log_files
+from cleanlabel.flows.artifacts import CERTIFICATE, CERTIFICATE_ARTIFACT
+from cleanlabel.flows.ensemble import worker
+from cleanlabel.flows.ensemble.entropy import recall_entropy
+from cleanlabel.flows.ensemble.opening import open_ensemble
+from cleanlabel.flows.ensemble.record import draw_params, draw_tags
+from cleanlabel.flows.store.client import TAG, Store, create_run, finish, log_files
+from cleanlabel.flows.store.registry import SMOOTHED, get_version
 from cleanlabel.models.draw import make_again, make_batch
 from cleanlabel.models.votes import merkle_root
 from cleanlabel.sanitize.errors import InputError

@@ -9,7 +9,8 @@ import pytest
 from imports import ROOT
 from registered import RECIPE, set_params
 
-from cleanlabel.flows.choose import CHOOSER, choose, parse, table, verdict
+from cleanlabel.flows.artifacts import CHOOSER
+from cleanlabel.flows.choose import choose, parse, table, verdict
 from cleanlabel.models.chooser import Target, forecast, largest_radius
 from cleanlabel.models.classifiers import Architecture
 from cleanlabel.models.pilot import LEAST_ASKED, NO_VOTE, Pilot, blocks_of_size

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from cleanlabel.flows import leash
-from cleanlabel.flows.commands import FLOW_RUN, run
-from cleanlabel.flows.log import note
-from cleanlabel.sanitize.errors import Away, InputError
+from cleanlabel.flows.orchestration import leash
+from cleanlabel.flows.orchestration.commands import FLOW_RUN, run
+from cleanlabel.flows.orchestration.log import note
+from cleanlabel.sanitize.errors import InputError, ServiceUnavailable
 
 
 def python(code: str) -> tuple[str, ...]:
@@ -39,8 +39,8 @@ def test_settings_are_added_and_what_is_about_the_flow_run_itself_is_not_passed_
         ("import sys; print('a'); print('b'); sys.exit(3)", InputError, "failed: a; b"),
         ("import sys; sys.exit(3)", InputError, "failed: exit status 3"),
         ("import os; os.kill(os.getpid(), 9)", InputError, "failed: exit status 137"),
-        ("import sys; print('error: no server'); sys.exit(75)", Away, "failed: no server"),
-        ("print('ERROR: failed to run: python -m x, exited with 75'); exit(255)", Away, "exited with 75"),
+        ("import sys; print('error: no server'); sys.exit(75)", ServiceUnavailable, "failed: no server"),
+        ("print('ERROR: failed to run: python -m x, exited with 75'); exit(255)", ServiceUnavailable, "exited with 75"),
     ],
 )
 def test_a_failure_ends_in_the_commands_own_sentence(code, kind, sentence):

@@ -13,12 +13,12 @@ from prefect.exceptions import ParameterTypeError
 from ruamel.yaml import YAML
 
 from cleanlabel.flows import deployed, refresh
+from cleanlabel.flows.certificate.gate import CANDIDATE, CERTIFIED
 from cleanlabel.flows.deployed import red_team_drill, relied_on, sanitize_images
-from cleanlabel.flows.events import AUDIT_FAILED, AWAITING_REVIEW, GATE_FAILED
-from cleanlabel.flows.gate import CANDIDATE, CERTIFIED
-from cleanlabel.flows.lost import SILENT, TAGS
+from cleanlabel.flows.orchestration.events import AUDIT_FAILED, AWAITING_REVIEW, GATE_FAILED
+from cleanlabel.flows.orchestration.lost import SILENT, TAGS
 from cleanlabel.flows.serve import POOL
-from cleanlabel.flows.store import set_alias
+from cleanlabel.flows.store.registry import set_alias
 from cleanlabel.redteam.__main__ import params_from, parser
 from cleanlabel.redteam.attacks import ATTACKS
 from cleanlabel.redteam.params import DrillParams
@@ -96,7 +96,7 @@ def test_a_drill_of_the_form_runs_the_command_with_the_same_flags(monkeypatch):
     red_team_drill.fn()
     red_team_drill.fn(attack="frogs", sigma=[0.0, 1.0], poisons=3, adaptive=True, settings=["steps=2"])
     assert ran[0] == ("dvc", "repro", "--pull", "redteam/dvc.yaml")
-    assert ran[1][:3] == ("python", "-m", "flows.redteam")
+    assert ran[1][:3] == ("python", "-m", "flows.attack")
     params = params_from(parser().parse_args(ran[1][3:]))
     assert params == DrillParams(attack="frogs", sigma=[0.0, 1.0], poisons=3, adaptive=True, settings={"steps": "2"})
 

@@ -14,11 +14,13 @@ from registered import in_this_process, make_plan, make_sets
 from test_pipeline import Project
 from tiny import FIXED
 
-from cleanlabel.flows import engine, worker
 from cleanlabel.flows import smooth as smooth_module
-from cleanlabel.flows.assembly import assemble, find_draws
-from cleanlabel.flows.ensemble import Ensemble, open_ensemble
-from cleanlabel.flows.store import Store, finish
+from cleanlabel.flows.ensemble import worker
+from cleanlabel.flows.ensemble.assembly import assemble, find_draws
+from cleanlabel.flows.ensemble.opening import open_ensemble
+from cleanlabel.flows.ensemble.record import Ensemble
+from cleanlabel.flows.orchestration import engine
+from cleanlabel.flows.store.client import Store, finish
 from cleanlabel.models.draw import make_batch
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import save_npz
@@ -273,7 +275,7 @@ def ended_by_sigterm(tmp_path: Path, making: bool) -> tuple[int, list[str]]:
     child = os.fork()
     if child == 0:
         engine.begin_worker(os.getppid())
-        with engine.unbroken() if making else nullcontext():
+        with engine.defer_sigterm() if making else nullcontext():
             os.kill(os.getpid(), signal.SIGTERM)
             with log.open("a") as stream:
                 stream.write("the batch was recorded\n")

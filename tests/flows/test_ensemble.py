@@ -8,19 +8,14 @@ import numpy as np
 import pytest
 from models_recipes import PLAN as BASE
 
-from cleanlabel.flows import store as store_module
-from cleanlabel.flows.assembly import assemble, find_draws
-from cleanlabel.flows.ensemble import (
-    describe,
-    draw_params,
-    draw_tags,
-    only_one,
-    open_ensemble,
-    recall_entropy,
-    root_of,
-    save_ensemble,
-)
-from cleanlabel.flows.store import SMOOTHED, Store, create_run, find_runs, finish, log_files, log_metrics, register
+from cleanlabel.flows.ensemble.assembly import assemble, find_draws
+from cleanlabel.flows.ensemble.entropy import recall_entropy
+from cleanlabel.flows.ensemble.lock import ensemble_lock
+from cleanlabel.flows.ensemble.opening import open_ensemble
+from cleanlabel.flows.ensemble.record import describe, draw_params, draw_tags, root_of, save_ensemble
+from cleanlabel.flows.store import client as store_module
+from cleanlabel.flows.store.client import Store, create_run, find_runs, finish, log_files, log_metrics
+from cleanlabel.flows.store.registry import SMOOTHED, register
 from cleanlabel.models.plan import Plan, plan_from_dict
 from cleanlabel.models.votes import count_votes, votes_hash, votes_to_bytes
 from cleanlabel.sanitize.errors import InputError
@@ -80,7 +75,7 @@ def test_deleting_an_ensemble_does_not_undo_the_attempt(store):
 
 
 def test_a_worker_refuses_data_that_are_not_the_planned_ones(store, small_set, monkeypatch):
-    from cleanlabel.flows import worker
+    from cleanlabel.flows.ensemble import worker
     from cleanlabel.models.plan import code_digest
 
     monkeypatch.setattr(worker, "_inputs", lambda *, denoise: (small_set, small_set, None))
@@ -227,12 +222,12 @@ def test_every_page_of_a_long_list_is_read(store, monkeypatch):
 
 
 def test_two_processes_never_work_on_one_ensemble(store):
-    with only_one(PLAN):
-        with pytest.raises(InputError, match="working on this ensemble already"), only_one(PLAN):
+    with ensemble_lock(PLAN):
+        with pytest.raises(InputError, match="working on this ensemble already"), ensemble_lock(PLAN):
             pass
-        with only_one(replace(PLAN, m=5)):
+        with ensemble_lock(replace(PLAN, m=5)):
             pass
-    with only_one(PLAN):
+    with ensemble_lock(PLAN):
         pass
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from registered import M, make_plan
 
-from cleanlabel.flows.forecast import forecast
-from cleanlabel.flows.store import find_runs
+from cleanlabel.flows.ensemble.forecast import forecast
+from cleanlabel.flows.store.client import find_runs
 from cleanlabel.models.certificate import certify
 
 

@@ -8,11 +8,12 @@ import pytest
 from registered import M, make_ensemble, set_params, the_version
 
 from cleanlabel.flows import review
-from cleanlabel.flows.audit import CERTIFICATE
-from cleanlabel.flows.card import card
-from cleanlabel.flows.gate import earned
+from cleanlabel.flows.artifacts import CERTIFICATE
+from cleanlabel.flows.certificate.gate import earned
+from cleanlabel.flows.report.card import card
 from cleanlabel.flows.review import approve, reject, reviewer, side_by_side
-from cleanlabel.flows.store import SMOOTHED, TAG, aliases_of
+from cleanlabel.flows.store.client import TAG
+from cleanlabel.flows.store.registry import SMOOTHED, aliases_of
 from cleanlabel.models.params import Threshold
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.paths import POINTS

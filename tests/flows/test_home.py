@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from registered import M, connect_here, make_plan, make_sets
 
-from cleanlabel.flows.ensemble import open_ensemble
+from cleanlabel.flows.ensemble.opening import open_ensemble
 from cleanlabel.flows.environment import own_store, state
-from cleanlabel.flows.home import project_home
-from cleanlabel.flows.store import connect
+from cleanlabel.flows.store.client import connect
+from cleanlabel.flows.store.home import project_home
 from cleanlabel.sanitize.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]

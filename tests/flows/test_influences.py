@@ -10,16 +10,19 @@ import pytest
 from models_recipes import QUICK
 from registered import ROOT, Registered, in_this_process, make_ensemble, make_plan, registered, set_params
 
-from cleanlabel.flows import choose, choose_influence, distil, planning, smooth, worker
-from cleanlabel.flows.assembly import assemble
-from cleanlabel.flows.audit import agreeing
-from cleanlabel.flows.card import card, not_covered
-from cleanlabel.flows.ensemble import open_ensemble, read_ensemble
+from cleanlabel.flows import choose, choose_influence, distil, smooth
+from cleanlabel.flows.certificate.checks import agreeing
+from cleanlabel.flows.ensemble import planning, worker
+from cleanlabel.flows.ensemble.assembly import assemble
+from cleanlabel.flows.ensemble.instrument import planned_instrument, recall_instrument
+from cleanlabel.flows.ensemble.opening import open_ensemble
+from cleanlabel.flows.ensemble.reach import require_reach
+from cleanlabel.flows.ensemble.record import read_ensemble
 from cleanlabel.flows.environment import state
-from cleanlabel.flows.influences import counts_table, frontier_table
-from cleanlabel.flows.instrument import planned_instrument, recall_instrument
-from cleanlabel.flows.reach import require_reach
-from cleanlabel.flows.store import SMOOTHED, TAG, log_files
+from cleanlabel.flows.report.card import card, not_covered
+from cleanlabel.flows.report.influences import counts_table, frontier_table
+from cleanlabel.flows.store.client import TAG, log_files
+from cleanlabel.flows.store.registry import SMOOTHED
 from cleanlabel.models.answers import influenced_of, largest_radius
 from cleanlabel.models.certificate import ABSTAIN
 from cleanlabel.models.plan import noise_distance_of, recipe_of

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from registered import M, Registered, make_ensemble, make_plan
 
-from cleanlabel.flows.assembly import assemble
-from cleanlabel.flows.store import SMOOTHED, TAG, create_run, find_runs, system_metrics
+from cleanlabel.flows.ensemble.assembly import assemble
+from cleanlabel.flows.store.client import TAG, create_run, find_runs, system_metrics
+from cleanlabel.flows.store.registry import SMOOTHED
 from cleanlabel.models.classifiers import Architecture, build
 from cleanlabel.models.weights import save_weights
 from cleanlabel.sanitize.files import file_digest

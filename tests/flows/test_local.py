@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from registered import M, Registered, connect_here, make_ensemble, the_version
 
-from cleanlabel.flows import local
-from cleanlabel.flows.audit import audit
+from cleanlabel.flows.certificate.checks import audit
 from cleanlabel.flows.environment import own_store
-from cleanlabel.flows.store import SMOOTHED, Store, connect, set_alias
-from cleanlabel.sanitize.errors import Away, InputError
+from cleanlabel.flows.store import local
+from cleanlabel.flows.store.client import Store, connect
+from cleanlabel.flows.store.registry import SMOOTHED, set_alias
+from cleanlabel.sanitize.errors import InputError, ServiceUnavailable
 from cleanlabel.sanitize.imageset import load
 from cleanlabel.sanitize.paths import SETS
 
@@ -118,7 +119,7 @@ def test_a_store_that_another_process_holds_is_away(store, monkeypatch):
     monkeypatch.setattr(local, "LOCK_SECONDS", 0.05)
     holder = sqlite3.connect(".mlflow/mlflow.db", isolation_level=None)
     holder.execute("begin exclusive")
-    with pytest.raises(Away, match="is held by another process; wait until that has ended"):
+    with pytest.raises(ServiceUnavailable, match="is held by another process; wait until that has ended"):
         connect()
     holder.close()
     connect()
@@ -139,7 +140,7 @@ def test_a_store_that_is_no_database_is_one_sentence(store, content, sentence):
         Path(".mlflow/mlflow.db").mkdir()
     with pytest.raises(InputError, match=sentence) as said:
         connect()
-    assert not isinstance(said.value, Away)
+    assert not isinstance(said.value, ServiceUnavailable)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +155,7 @@ def test_a_store_of_another_mlflow_is_one_sentence(store, tmp_path, schema, sent
         database.execute("update alembic_version set version_num = ?", (schema,))
     with pytest.raises(InputError, match=sentence) as said:
         go_to(new, monkeypatch)
-    assert not isinstance(said.value, Away)
+    assert not isinstance(said.value, ServiceUnavailable)
 
 
 def test_a_store_that_cannot_be_written_is_one_sentence(empty_database, tmp_path, monkeypatch, caplog):
@@ -165,7 +166,7 @@ def test_a_store_that_cannot_be_written_is_one_sentence(empty_database, tmp_path
         InputError, match="cannot be written to; give this user the right to write the file and"
     ) as said:
         connect()
-    assert not isinstance(said.value, Away)
+    assert not isinstance(said.value, ServiceUnavailable)
     assert "Traceback" not in caplog.text
 
 

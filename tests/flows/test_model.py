@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from registered import M, Registered, make_ensemble, make_plan
 
-from cleanlabel.flows.assembly import assemble
-from cleanlabel.flows.store import SMOOTHED
+from cleanlabel.flows.ensemble.assembly import assemble
+from cleanlabel.flows.store.registry import SMOOTHED
 from cleanlabel.models.certificate import radius_beside_a_trigger
 from cleanlabel.models.smoothed import SmoothedClassifier
 from cleanlabel.sanitize.denoiser_files import digest_of
@@ -75,7 +75,7 @@ def test_split_chooses_by_draws_of_its_own(version, no_pickle):
 
 
 def test_noise_on_the_test_inputs_certifies_triggers(version, denoiser_dir, no_pickle):
-    from cleanlabel.flows import worker
+    from cleanlabel.flows.ensemble import worker
 
     shutil.copytree(denoiser_dir, DENOISER)
     worker._inputs.cache_clear()

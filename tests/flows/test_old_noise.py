@@ -7,8 +7,8 @@ import pytest
 from models_recipes import PLAN
 from registered import make_ensemble, make_sets, set_params
 
-from cleanlabel.flows.ensemble import NETWORKS
-from cleanlabel.flows.planning import make_plan
+from cleanlabel.flows.artifacts import NETWORKS
+from cleanlabel.flows.ensemble.planning import make_plan
 from cleanlabel.models.plan import OLD_STREAM, noise_distance_of, plan_from_dict, require_exact_noise
 from cleanlabel.models.smoothed import SmoothedClassifier
 from cleanlabel.sanitize.errors import InputError

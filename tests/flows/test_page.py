@@ -17,18 +17,21 @@ from imports import ROOT
 from registered import M, Registered, copy_of, make_ensemble, the_version
 from ruamel.yaml import YAML
 
-from cleanlabel.flows.audit import Check
-from cleanlabel.flows.card import card, not_covered, promise
-from cleanlabel.flows.certificates import Certified
-from cleanlabel.flows.certify import EXAMPLES, write_page
-from cleanlabel.flows.comparison import Change, answers_that_changed, changes, figures, previous_version
-from cleanlabel.flows.drawing import bins_of, thumbnail
-from cleanlabel.flows.ensemble import CERTIFICATE_ARTIFACT
-from cleanlabel.flows.gate import Verdict
-from cleanlabel.flows.page import AT_ONCE, PAGE, SHOWN, WEB, environments_of, notices, render
-from cleanlabel.flows.partitions import partition_record, partitions_of, sentences
-from cleanlabel.flows.report import at_images, at_radii, curve_radii
-from cleanlabel.flows.store import SMOOTHED, TAG, log_files, read_file
+from cleanlabel.flows.artifacts import CERTIFICATE_ARTIFACT, EXAMPLES, PAGE
+from cleanlabel.flows.certificate.checks import Check
+from cleanlabel.flows.certificate.comparison import Change, answers_that_changed, changes, figures, previous_version
+from cleanlabel.flows.certificate.figures import at_images, at_radii
+from cleanlabel.flows.certificate.gate import Verdict
+from cleanlabel.flows.certificate.partitions import partition_record, partitions_of
+from cleanlabel.flows.certificate.record import Certified
+from cleanlabel.flows.certify import write_page
+from cleanlabel.flows.report.card import card, not_covered, promise
+from cleanlabel.flows.report.curve import curve_radii
+from cleanlabel.flows.report.drawing import bins_of, thumbnail
+from cleanlabel.flows.report.page import AT_ONCE, SHOWN, WEB, environments_of, notices, render
+from cleanlabel.flows.report.partitions import sentences
+from cleanlabel.flows.store.client import TAG, log_files, read_file
+from cleanlabel.flows.store.registry import SMOOTHED
 from cleanlabel.models.certificate import ABSTAIN, certified_accuracy, certify
 from cleanlabel.models.params import CertifyParams
 from cleanlabel.models.partition import partition_radius

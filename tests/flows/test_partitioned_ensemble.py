@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 from registered import M, in_this_process, make_ensemble, make_plan, make_sets, registered, set_params
 
-from cleanlabel.flows import planning, smooth
-from cleanlabel.flows.assembly import assemble
-from cleanlabel.flows.ensemble import open_ensemble
-from cleanlabel.flows.store import SMOOTHED, TAG, log_files
+from cleanlabel.flows import smooth
+from cleanlabel.flows.ensemble import planning
+from cleanlabel.flows.ensemble.assembly import assemble
+from cleanlabel.flows.ensemble.opening import open_ensemble
+from cleanlabel.flows.store.client import TAG, log_files
+from cleanlabel.flows.store.registry import SMOOTHED
 from cleanlabel.models.answers import answers
 from cleanlabel.models.blocks import RULE, block_of
 from cleanlabel.models.certificate import ABSTAIN

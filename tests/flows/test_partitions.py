@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from imports import ROOT
 
-from cleanlabel.flows.drawing import heat_map
-from cleanlabel.flows.partitions import partition_record, sentences
-from cleanlabel.flows.report import l2_of, pivot
+from cleanlabel.flows.certificate.figures import l2_of
+from cleanlabel.flows.certificate.partitions import partition_record
+from cleanlabel.flows.report.drawing import heat_map
+from cleanlabel.flows.report.partitions import sentences
+from cleanlabel.flows.report.tables import pivot
 from cleanlabel.models.blocks import ids_are_names
 from cleanlabel.models.certificate import ABSTAIN
 from cleanlabel.models.params import CertifyParams

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from registered import make_sets, set_params
 
-from cleanlabel.flows.planning import make_plan
+from cleanlabel.flows.ensemble.planning import make_plan
 from cleanlabel.models.classifiers import Architecture, build
 from cleanlabel.models.weights import save_weights
 from cleanlabel.sanitize.denoiser import load_denoiser

@@ -9,9 +9,9 @@ import pytest
 from models_recipes import PLAN
 from registered import make_sets, set_params
 
-from cleanlabel.flows.card import provenance_notices, seen_in_words
-from cleanlabel.flows.ensemble import network_file
-from cleanlabel.flows.planning import make_plan
+from cleanlabel.flows.ensemble.planning import make_plan
+from cleanlabel.flows.ensemble.record import network_file
+from cleanlabel.flows.report.card import provenance_notices, seen_in_words
 from cleanlabel.flows.train import main as train_stage
 from cleanlabel.models.classifiers import Architecture, build
 from cleanlabel.models.plan import Plan, plan_from_dict

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from models_recipes import PLAN
 
-from cleanlabel.flows.attempts import attempt_of
-from cleanlabel.flows.ensemble import open_ensemble
-from cleanlabel.flows.reach import radius_asked, reach, require_reach, with_models
-from cleanlabel.flows.store import find_runs
+from cleanlabel.flows.ensemble.attempts import attempt_of
+from cleanlabel.flows.ensemble.opening import open_ensemble
+from cleanlabel.flows.ensemble.reach import radius_asked, reach, require_reach, with_models
+from cleanlabel.flows.store.client import find_runs
 from cleanlabel.models.answers import answers
 from cleanlabel.models.anytime import look_shares
 from cleanlabel.models.params import GateParams

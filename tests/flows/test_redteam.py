@@ -12,11 +12,11 @@ from project import Project
 from ruamel.yaml import YAML
 from tiny import save_tiny_denoiser
 
-from cleanlabel.flows import redteam as command
-from cleanlabel.flows.drills import digest_of, record, write_tracked
-from cleanlabel.flows.redteam import red_team
-from cleanlabel.flows.server import prefect_server
-from cleanlabel.flows.store import TAG, find_runs
+from cleanlabel.flows import attack as command
+from cleanlabel.flows.attack import red_team
+from cleanlabel.flows.orchestration.server import prefect_server
+from cleanlabel.flows.store.client import TAG, find_runs
+from cleanlabel.flows.store.drills import digest_of, record, write_tracked
 from cleanlabel.redteam.__main__ import parser
 from cleanlabel.redteam.drill import Drill
 from cleanlabel.redteam.params import DrillParams
@@ -157,7 +157,7 @@ def test_an_absent_server_is_named_before_anything_is_crafted(digits, tmp_path):
     shutil.copytree(digits, tmp_path, dirs_exist_ok=True)
     where = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     ended = subprocess.run(
-        [sys.executable, "-m", "flows.redteam"],
+        [sys.executable, "-m", "flows.attack"],
         cwd=tmp_path,
         env=os.environ | where | {"PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -11,10 +11,10 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UN
 from prefect.states import Failed
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-from cleanlabel.flows.refresh import _service_away
-from cleanlabel.flows.refusal import absent, answering
-from cleanlabel.flows.store import page_of
-from cleanlabel.sanitize.errors import AWAY_STATUS, Away, InputError
+from cleanlabel.flows.orchestration.retries import service_is_away
+from cleanlabel.flows.store.errors import absent, translate_store_errors
+from cleanlabel.flows.store.registry import page_of
+from cleanlabel.sanitize.errors import AWAY_STATUS, InputError, ServiceUnavailable
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,18 +37,18 @@ def test_a_command_whose_server_is_away_says_so_and_ends_in_its_own_status(tmp_p
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (MlflowException("the database is starting up", TEMPORARILY_UNAVAILABLE), Away),
+        (MlflowException("the database is starting up", TEMPORARILY_UNAVAILABLE), ServiceUnavailable),
         (MlflowException("no such experiment", RESOURCE_DOES_NOT_EXIST), InputError),
-        (ConnectionError("refused"), Away),
-        (OperationalError("select 1", {}, Exception("server closed the connection")), Away),
+        (ConnectionError("refused"), ServiceUnavailable),
+        (OperationalError("select 1", {}, Exception("server closed the connection")), ServiceUnavailable),
         (ProgrammingError("selct 1", {}, Exception("syntax error")), InputError),
     ],
 )
 def test_only_what_may_pass_by_itself_is_away(error, kind):
-    with pytest.raises(InputError) as said, answering():
+    with pytest.raises(InputError) as said, translate_store_errors():
         raise error
     assert type(said.value) is kind
-    assert _service_away(None, None, Failed(data=said.value)) is (kind is Away)
+    assert service_is_away(None, None, Failed(data=said.value)) is (kind is ServiceUnavailable)
 
 
 def test_a_store_that_fails_has_not_said_that_there_is_nothing():

@@ -22,7 +22,7 @@ from registered import ROOT, M
 from services import Service, answers_http, free_port
 
 from cleanlabel.flows.served import Refused
-from cleanlabel.flows.store import SMOOTHED
+from cleanlabel.flows.store.registry import SMOOTHED
 from cleanlabel.models.smoothed import SmoothedClassifier
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import load

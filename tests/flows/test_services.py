@@ -19,8 +19,9 @@ import requests
 from registered import Registered, make_ensemble, make_sets, set_params, the_version
 from services import PASSWORDS, Service, account, dump, mlflow_server, postgresql, prefect_server, query
 
-from cleanlabel.flows.refusal import answering
-from cleanlabel.flows.store import SMOOTHED, aliases_of, connect, get_version, log_files
+from cleanlabel.flows.store.client import connect, log_files
+from cleanlabel.flows.store.errors import translate_store_errors
+from cleanlabel.flows.store.registry import SMOOTHED, aliases_of, get_version
 from cleanlabel.sanitize.errors import InputError
 
 pytestmark = pytest.mark.slow
@@ -120,7 +121,7 @@ def test_a_reader_is_refused_whatever_would_alter_a_version(team):
         (lambda: client.delete_run(reader.run_of(3)), "runs/delete"),
         (lambda: log_files(reader.store, run_id, {"ensemble/certificate/certificate.json": b"{}"}), "artifacts"),
     ):
-        with pytest.raises(InputError) as refusal, answering():
+        with pytest.raises(InputError) as refusal, translate_store_errors():
             alter()
         assert str(refusal.value).startswith(
             f"the MLflow server {team.server.url} denied bob the permission for {asked}; ask its administrator for "
@@ -190,7 +191,7 @@ def test_a_reader_who_approves_is_told_in_a_sentence_and_a_reviewer_approves(tea
     assert "version 1 is approved by ada: version 1 has the alias certified" in done.stdout, done.stderr
     assert aliases_of(reviewer.store, SMOOTHED) == {"certified": 1}
     told = "denied ada the permission for artifacts; ask its administrator for EDIT on the experiment"
-    with pytest.raises(InputError, match=told), answering():
+    with pytest.raises(InputError, match=told), translate_store_errors():
         log_files(reviewer.store, reviewer.version.run_id, {"ensemble/certificate/certificate.json": b"{}"})
 
 

@@ -6,11 +6,12 @@ import sqlite3
 import pytest
 from registered import Registered, grow, make_plan, make_prefix, make_sets, registered, set_params, the_version
 
-from cleanlabel.flows import planning
-from cleanlabel.flows.assembly import find_draws
-from cleanlabel.flows.ensemble import Ensemble, open_ensemble, read_ensemble
-from cleanlabel.flows.planning import make_plan as plan_of_params
-from cleanlabel.flows.store import TAG, Store
+from cleanlabel.flows.ensemble import planning
+from cleanlabel.flows.ensemble.assembly import find_draws
+from cleanlabel.flows.ensemble.opening import open_ensemble
+from cleanlabel.flows.ensemble.planning import make_plan as plan_of_params
+from cleanlabel.flows.ensemble.record import Ensemble, read_ensemble
+from cleanlabel.flows.store.client import TAG, Store
 from cleanlabel.models.params import CertifyParams, SmoothParams
 from cleanlabel.models.plan import Plan, least_models
 from cleanlabel.sanitize.errors import InputError

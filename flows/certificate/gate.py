@@ -1,0 +1,134 @@
+"""The gate: what a version must show before it may be promoted, held against its certificate and its audit."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from mlflow.entities.model_registry import ModelVersion
+from numpy.typing import NDArray
+
+from cleanlabel.flows.certificate.checks import Check, audit
+from cleanlabel.flows.certificate.record import Certified
+from cleanlabel.flows.report.wording import accuracy_name
+from cleanlabel.flows.store.client import TAG, Store
+from cleanlabel.flows.store.registry import aliases_of, clear_alias, set_alias, tag_version
+from cleanlabel.models.certificate import certified_accuracy
+from cleanlabel.models.params import GateParams
+
+CANDIDATE, CERTIFIED = "candidate", "certified"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate found; a version passes if every check does."""
+
+    checks: list[Check]
+    moves: tuple[str, ...] = ()
+    """What that changed about the aliases in the registry, a clause each."""
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+    @property
+    def reasons(self) -> str:
+        """Why it did not pass, in a line."""
+        return "; ".join(f"{check.name}: {check.found}" for check in self.checks if not check.passed)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: nothing in it depends on which draws the audit happened to replay."""
+        return {"passed": self.passed, "checks": [asdict(check) for check in self.checks]}
+
+
+def judge(certified: Certified, truth: NDArray[np.int64], audited: list[Check], params: GateParams) -> Verdict:
+    """Hold a certificate and the checks of its audit against the thresholds."""
+    certificate = certified.certificate
+    accuracy = certificate["vote_accuracy"]
+    found = f"{accuracy:.4f}, at least {params.accuracy:g} asked"
+    checks = [Check(accuracy_name(certificate), accuracy >= params.accuracy, found)]
+    for threshold in params.certified_accuracy:
+        share = float(certified_accuracy(certified.label, certified.radius, truth, [threshold.radius])[0])
+        found = f"{share:.4f}, at least {threshold.at_least:g} asked"
+        checks.append(Check(f"certified accuracy at R = {threshold.radius:g}", share >= threshold.at_least, found))
+    checks += _counted(certified, truth, params)
+    source = certificate["entropy_source"]
+    wanted = "from the operating system asked" if params.entropy == "os" else "any will do"
+    checks.append(Check("entropy", params.entropy in ("any", source), f"{source}, {wanted}"))
+    failed = [check.name for check in audited if not check.passed]
+    replayed = f"{params.replay} draw{'s' if params.replay != 1 else ''} replayed"
+    words = f"failed: {', '.join(failed)}; see flows.audit" if failed else f"every check passed, {replayed}"
+    checks.append(Check("audit", not failed, words))
+    return Verdict(checks)
+
+
+def _counted(certified: Certified, truth: NDArray[np.int64], params: GateParams) -> Iterator[Check]:
+    """Certified accuracy against so many images changed at will; without a bounded-influence head there is none."""
+    for way, asked in (("rewritten", params.rewritten), ("relabelled", params.relabelled)):
+        for threshold in asked:
+            name = f"certified accuracy against {threshold.images} images {way}"
+            if certified.influenced is None:
+                yield Check(name, passed=False, found="votes certify none; set train.head: bounded-influence")
+                continue
+            enough = certified.influenced.counts(way) >= threshold.images
+            share = float(np.mean(enough & (certified.label == truth)))
+            yield Check(name, share >= threshold.at_least, f"{share:.4f}, at least {threshold.at_least:g} asked")
+
+
+def assess(
+    store: Store, version: ModelVersion, certified: Certified, truth: NDArray[np.int64], params: GateParams
+) -> Verdict:
+    """Audit a certified version and judge it. Nothing in the registry changes."""
+    return judge(certified, truth, list(audit(store, int(version.version), params.replay)), params)
+
+
+def run_gate(
+    store: Store, version: ModelVersion, certified: Certified, truth: NDArray[np.int64], params: GateParams
+) -> Verdict:
+    """Audit and judge a certified version; the registry gets verdict, reasons and the alias that follows."""
+    verdict = assess(store, version, certified, truth, params)
+    record_verdict(store, version, verdict)
+    number, review = int(version.version), version.tags.get(f"{TAG}review")
+    automatic = params.approval == "automatic"
+    alias = earned(aliases_of(store, version.name), number, passed=verdict.passed, review=review, automatic=automatic)
+    moves = give_alias(store, version, alias)
+    if verdict.passed and review != "rejected" and alias is None:
+        moves += (f"version {number} has no alias: another one is certified or a newer one awaits its review",)
+    return replace(verdict, moves=moves)
+
+
+def record_verdict(store: Store, version: ModelVersion, verdict: Verdict) -> None:
+    """Write what the gate found into the version's tags."""
+    tag_version(store, version, {"gate": "passed" if verdict.passed else "failed", "gate_reasons": verdict.reasons})
+
+
+def earned(held: dict[str, int], number: int, *, passed: bool, review: str | None, automatic: bool) -> str | None:
+    """The alias that version `number` has after the gate, `held` being who has which now; decides and changes nothing.
+
+    A version that failed or was rejected has none. One that is `certified` stays so. `certified` goes to the newest
+    version where no review is asked for, and back to an approved one where no other has it; `candidate` goes to the
+    newest version that awaits its review. An older version that passes again takes neither from a newer one.
+    """
+    if not passed or review == "rejected":
+        return None
+    certified, candidate = held.get(CERTIFIED, 0), held.get(CANDIDATE, 0)
+    if certified == number or (automatic and certified < number) or (review == "approved" and not certified):
+        return CERTIFIED
+    awaits = not automatic and review != "approved"
+    return CANDIDATE if candidate == number or (awaits and candidate < number) else None
+
+
+def give_alias(store: Store, version: ModelVersion, alias: str | None) -> tuple[str, ...]:
+    """Let `alias`, and no other of the two, name this version; what that changed, a clause each.
+
+    The other versions keep theirs, but for the one that had `alias`.
+    """
+    number, held = int(version.version), aliases_of(store, version.name)
+    moves = []
+    if alias is not None and held.get(alias) != number:
+        set_alias(store, version, alias)
+        before = f", which version {held[alias]} had" if alias in held else ""
+        moves.append(f"version {number} has the alias {alias}{before}")
+    lost = [name for name in (CANDIDATE, CERTIFIED) if name != alias and held.get(name) == number]
+    clear_alias(store, version, *lost)
+    return (*moves, *(f"version {number} lost the alias {name}" for name in lost))

@@ -1,0 +1,75 @@
+"""What an ensemble will take, said before it is begun: from a batch of draws that is made, timed and thrown away."""
+
+import time
+from dataclasses import replace
+
+from cleanlabel.flows.ensemble.record import draw_params, draw_tags
+from cleanlabel.flows.ensemble.worker import Keep, kept, prepare
+from cleanlabel.flows.orchestration.machine import gpus, words, workers
+from cleanlabel.models.answers import largest_radius
+from cleanlabel.models.draw import Smoothed, make_batch
+from cleanlabel.models.plan import Plan, least_models
+from cleanlabel.models.votes import votes_to_bytes
+from cleanlabel.sanitize.noise import draw_entropy
+from cleanlabel.sanitize.overlap import HASH
+
+SIZES = (20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
+ROWS_BESIDE = 14
+"""Rows of a child run in MLflow's tables beside those of its params and tags: the run itself, three metrics twice,
+its hashes, its parent and its name."""
+
+
+def forecast(plan: Plan, keep: Keep, attempt: int = 0) -> str:
+    """The time, GPU-hours, disk and MLflow rows of the plan's m models, and a table of what other m would certify.
+
+    Draws of another entropy are made for it, one batch after a smaller one that warms up; nothing is recorded.
+    """
+    materials = prepare(plan)
+    entropy = draw_entropy("os").value
+    list(make_batch(materials, entropy, range(2)))
+    started = time.perf_counter()
+    made = list(make_batch(materials, entropy, plan.batches[0]))
+    seconds = (time.perf_counter() - started) / len(made)
+
+    on_gpu = materials.device.type == "cuda"
+    at_once = max(1, gpus()) if on_gpu else workers()
+    where = f"{at_once} GPU{'s' if at_once > 1 else ''}" if on_gpu else f"{at_once} processes"
+    disk = sum(_bytes_kept(made[0], draw, keep, len(materials.raw)) for draw in range(plan.draws))
+    rows = len(draw_params(plan, 0)) + len(draw_tags(plan, 0)) + ROWS_BESIDE
+    hours = seconds * plan.draws / 3600
+    lines = [
+        f"{plan.draws} draws, {seconds:.2f} s each "
+        f"(sanitizing {made[-1].sanitize_seconds:.2f}, training {made[-1].train_seconds:.2f}), {where} at once:",
+        f"  time         {words(seconds * plan.draws / at_once)}, and about a minute to begin and to register",
+        f"  GPU-hours    {hours:.2f}" if on_gpu else f"  core-hours   {hours:.2f} (no GPU here)",
+        f"  disk         {disk / 1e6:,.1f} MB of networks ({keep}) and votes",
+        f"  MLflow       {plan.draws} child runs, {rows * plan.draws:,} rows",
+    ]
+    if plan.stopping != "none":
+        lines.append(f"At most that: it stops at the first of {', '.join(map(str, plan.looks))} that decides the gate.")
+    lines += ["", _table(plan, seconds / at_once, attempt)]
+    return "\n".join(lines)
+
+
+def _table(plan: Plan, seconds: float, attempt: int) -> str:
+    """A row for every m: the radius of unanimous votes at the attempt's level, and the time it takes."""
+    level = plan.level(attempt)
+    least = 1 if plan.bounded_influence else least_models(level / plan.partitions, plan.method, plan.classes)
+    rows = ["| m | largest certifiable R | time |", "|--:|--:|--:|"]
+    for m in sorted({least, plan.m, *SIZES}):
+        if m < least:
+            continue
+        radius = largest_radius(replace(plan, m=m, stopping="none", looks=(), shares=()), attempt, m)
+        rows.append(f"| {m:,} | {radius:.3f} | {words(seconds * (m + plan.selection))} |")
+    if plan.bounded_influence:
+        note = f"R where one class has all the influence it can have; level {level:.3g} (attempt {attempt + 1})"
+        return "\n".join([*rows, "", note])
+    note = f"R in [0,1] pixel units, when all m agree: method {plan.method}, level {level:.3g} (attempt {attempt + 1})"
+    return "\n".join([*rows, "", note])
+
+
+def _bytes_kept(made: Smoothed, draw: int, keep: Keep, images: int) -> int:
+    """Votes, and a network with the hashes of the images it was trained on (base64)."""
+    network = sum(weight.numel() * weight.element_size() for weight in made.model.state_dict().values())
+    network += images * HASH * 4 // 3
+    return len(votes_to_bytes(made.votes)) + (network if kept(draw, keep) else 0)

@@ -1,0 +1,135 @@
+"""The public part of a bounded-influence head: made from trusted images when an ensemble is planned, kept by digest.
+
+It lies under .state/instruments/ on the machine that planned the ensemble, and among the ensemble's artifacts, from
+where other machines take it: made again there, its last bits could differ.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+
+from cleanlabel.flows.environment import state
+from cleanlabel.flows.store.client import Store, read_file
+from cleanlabel.models.draw import Materials
+from cleanlabel.models.extractors import Extractor
+from cleanlabel.models.instrument import Instrument, cosine, load_instrument, save_instrument
+from cleanlabel.models.params import TrainParams
+from cleanlabel.models.plan import code_digest
+from cleanlabel.models.public_part import fitted, require_apart, trusted_features
+from cleanlabel.sanitize.denoiser import load_denoiser
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.files import file_digest, replacing
+from cleanlabel.sanitize.imageset import ImageSet, load
+from cleanlabel.sanitize.overlap import record_of
+from cleanlabel.sanitize.paths import DENOISER, SETS
+
+ARTIFACT = "ensemble/data/networks/instrument.safetensors"
+"""Where the ensemble's run keeps it: beside the draws' features, which the registered version has too."""
+
+
+def planned_instrument(recipe: TrainParams, raw: ImageSet, sigma: float, denoiser_digest: str | None) -> str:
+    """The digest of the recipe's instrument at this sigma: of the one made before from the same things, or a new one.
+
+    InputError without trusted images where the form needs some, or where raw images are among them: the instrument
+    must not depend on the raw set.
+    """
+    trusted = load(SETS["trusted"])
+    if recipe.influence_form == "cosine":
+        return _kept(cosine(recipe.influence_sides))
+    if len(trusted) < 2:
+        raise InputError(
+            f"param train.influence_form='instrumental' is fitted to trusted images, and {SETS['trusted']} has "
+            f"{len(trusted)}; add some, or set train.influence_form: cosine"
+        )
+    if trusted.image_shape != raw.image_shape:
+        raise InputError(
+            f"the trusted images have the shape {trusted.image_shape}, the raw ones {raw.image_shape}; a bounded-"
+            "influence head is fitted to trusted images of the raw set's size"
+        )
+    require_apart(raw, record_of(trusted.images, trusted.ids), "the trusted ones")
+    pointer = _folder() / f"{_key(recipe, trusted, sigma, denoiser_digest)}.json"
+    if pointer.is_file():
+        digest = str(json.loads(pointer.read_text())["digest"])
+        if _path(digest).is_file():
+            return digest
+    digest = _kept(_made(recipe, trusted, sigma, denoise=denoiser_digest is not None and sigma > 0))
+    with replacing(pointer) as scratch:
+        scratch.write_text(json.dumps({"digest": digest}) + "\n")
+    return digest
+
+
+def _made(recipe: TrainParams, trusted: ImageSet, sigma: float, *, denoise: bool) -> Instrument:
+    from cleanlabel.flows.ensemble.worker import (  # imported late: the worker knows this module
+        device,
+        extractor_of,
+        twin_at,
+    )
+
+    path = Path(str(recipe.initial_weights))
+    extractor: Extractor = extractor_of(path, file_digest(path))
+    denoiser = load_denoiser(DENOISER, device()) if denoise else None
+    materials = Materials(trusted, trusted, sigma, denoiser, recipe, recipe.influence_copies, device=device())
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in a draw: more threads give other last bits
+    psi, phi = trusted_features(
+        extractor,
+        trusted,
+        sigma,
+        denoiser,
+        recipe.influence_copies,
+        denoise=materials.fast(sigma),
+        batch=materials.batch,
+        device=device(),
+        twin=twin_at(path, Path(recipe.twin)) if recipe.twin else None,
+    )
+    torch.set_num_threads(threads)
+    return fitted(recipe, psi, phi)
+
+
+def keep_with_run(digest: str) -> dict[str, bytes]:
+    """The instrument as an artifact of the ensemble's run."""
+    return {ARTIFACT: _path(digest).read_bytes()}
+
+
+def recall_instrument(digest: str, store: Store | None = None, run_id: str = "") -> Instrument:
+    """The planned instrument: this machine's, or the one that the ensemble's run keeps. InputError if neither is it."""
+    path = _path(digest)
+    if not path.is_file() and store is not None:
+        content = read_file(store, run_id, ARTIFACT)
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise InputError(f"the artifact {ARTIFACT} of run {run_id} is not the planned one; it was edited")
+        with replacing(path) as scratch:
+            scratch.write_bytes(content)
+    return load_instrument(path, digest)
+
+
+def _kept(instrument: Instrument) -> str:
+    digest = instrument.digest
+    save_instrument(instrument, _path(digest))
+    return digest
+
+
+def _folder() -> Path:
+    folder = state() / "instruments"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _path(digest: str) -> Path:
+    return _folder() / f"{digest}.safetensors"
+
+
+def _key(recipe: TrainParams, trusted: ImageSet, sigma: float, denoiser_digest: str | None) -> str:
+    own = {name for name in TrainParams.model_fields if "influence_" in name}
+    content = {
+        "twin": file_digest(Path(recipe.twin)) if recipe.twin else None,
+        "trusted": trusted.digest,
+        "sigma": sigma,
+        "denoiser": denoiser_digest,
+        "extractor": file_digest(Path(str(recipe.initial_weights))),
+        "recipe": recipe.model_dump(mode="json", include=own),
+        "code": code_digest(),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,117 @@
+"""What came from elsewhere into a plan: what is stated of it, and which raw images it is known to have seen."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cleanlabel.models.params import TrainParams
+from cleanlabel.models.weights import TrainedOn, read_trained_on
+from cleanlabel.sanitize.denoiser_files import HERE, IMAGES
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.files import file_digest
+from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.overlap import Record, read_record, record_of, shared
+from cleanlabel.sanitize.params import require_stated
+from cleanlabel.sanitize.paths import DENOISER
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What is stated of a denoiser or of weights, and how many raw images are among those it was trained on.
+
+    origin: None where this pipeline trained it. shared: None where no record tells.
+    """
+
+    state: str | None = None
+    origin: str | None = None
+    shared: int | None = None
+
+    def fields(self, name: str) -> dict[str, Any]:
+        """As the plan has them."""
+        return {f"{name}_state": self.state, f"{name}_origin": self.origin, f"{name}_shared": self.shared}
+
+
+def of_denoiser(facts: dict[str, Any], raw: ImageSet) -> Provenance:
+    """Of the denoiser with these facts (`flows.ensemble.planning.denoiser_facts`; empty: none).
+
+    InputError if nothing is stated of one from elsewhere, or if it saw raw images that nothing is stated of.
+    """
+    if not facts:
+        return Provenance()
+    state, origin = facts.get("state"), facts.get("origin")
+    here = facts.get("source") == HERE
+    if not here:
+        source = f"the denoiser (denoiser.source={facts.get('source')!r})"
+        require_stated(source, ("denoiser.provenance", state), ("denoiser.origin", origin))
+    trained_on = TrainedOn(facts.get("trained_on"), _record_of_denoiser(facts, here=here))
+    return Provenance(state, origin, _seen(raw, trained_on, state, "the denoiser", "denoiser.provenance"))
+
+
+def of_initial_weights(recipe: TrainParams, raw: ImageSet) -> Provenance:
+    """Of the weights that the recipe starts from, where there are any. InputError as for a denoiser."""
+    if recipe.initial_weights is None:
+        return Provenance()
+    state, origin = recipe.initial_provenance, recipe.initial_origin
+    names = ("train.initial_provenance", state), ("train.initial_origin", origin)
+    require_stated(f"the file train.initial_weights={recipe.initial_weights!r}", *names)
+    trained_on = read_trained_on(Path(recipe.initial_weights))
+    count = _seen(raw, trained_on, state, f"the network in {recipe.initial_weights}", "train.initial_provenance")
+    return Provenance(state, origin, count)
+
+
+def compared(raw: ImageSet, record: Record, state: str | None, what: str, param: str) -> int:
+    """How many raw images are among those that `what` was trained on.
+
+    InputError that counts and names them if there are any where `disjoint` is stated, by the param of this name.
+    """
+    own = record_of(raw.images, raw.ids)
+    found = shared(own, record)
+    if len(found) and state == "disjoint":
+        raise InputError(
+            f"{len(found)} of {len(raw)} raw images are among those that {what} was trained on "
+            f"({found.in_words(own, record)}); {_way_out(param)}"
+        )
+    return len(found)
+
+
+def shared_with_test(raw: ImageSet, test: ImageSet) -> str | None:
+    """A sentence where test images are raw ones too: that breaks no certificate, but accuracy says less."""
+    found = shared(record_of(test.images, test.ids), record_of(raw.images, raw.ids))
+    if not len(found):
+        return None
+    return (
+        f"{len(found)} of {len(test)} test images are among the raw ones too, to the bit or as near copies: the "
+        "certificates hold, but accuracy on images that nothing was trained on is lower."
+    )
+
+
+def _seen(raw: ImageSet, trained_on: TrainedOn, state: str | None, what: str, param: str) -> int | None:
+    """How many raw images it was trained on; None where no record tells. InputError as for `compared`."""
+    if trained_on.record is not None:
+        return compared(raw, trained_on.record, state, what, param)
+    if trained_on.digest != raw.digest:
+        return None
+    if state == "disjoint":
+        raise InputError(f"{what} was trained on this very raw set ({raw.digest[:12]}); {_way_out(param)}")
+    return len(raw)
+
+
+def _way_out(param: str) -> str:
+    return (
+        f"remove them from one side, or state {param}: fixed-before if they are a trusted earlier copy that no attack "
+        "on the raw set could reach, or on-raw, which voids the certificate"
+    )
+
+
+def _record_of_denoiser(facts: dict[str, Any], *, here: bool) -> Record | None:
+    path = DENOISER / IMAGES
+    if not path.is_file():
+        if here or facts.get("images"):
+            raise InputError(
+                f"{path}, the record of what the denoiser was trained on, does not exist; run `dvc repro --force "
+                "denoiser`"
+            )
+        return None
+    if facts.get("images") != file_digest(path):
+        raise InputError(f"{path} was changed after it was made; run `dvc repro --force denoiser`")
+    return read_record(path)

@@ -1,0 +1,194 @@
+"""An ensemble as its MLflow run records it: written once, read back exactly."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlflow.entities import Run
+from numpy.typing import NDArray
+
+from cleanlabel.flows.artifacts import PLAN_ARTIFACT
+from cleanlabel.flows.ensemble.attempts import least_attempt
+from cleanlabel.flows.ensemble.ledger import Past
+from cleanlabel.flows.store.client import TAG, Store, log_files, read_json
+from cleanlabel.models.plan import Plan, plan_from_dict
+from cleanlabel.models.votes import NOBODY, merkle_root, votes_hash
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.files import replacing, write_json
+
+Votes = dict[int, NDArray[np.int64]]
+"""The votes of each finished draw, `votes_shape` each."""
+
+
+LATER_PARAMS = ("raw_content", "ensembles", "ledger", "instrument_digest", "twin_digest")
+"""Params that the run of an ensemble has where its plan says something of them."""
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """A planned ensemble: its parent run, its plan, which attempt it is, and the entropy's commitment."""
+
+    run_id: str
+    plan: Plan
+    attempt: int
+    commitment: str
+    entropy_source: str
+    ledger: Past | None = None
+    """Whether the project's ledger of attempts was there before it; None: it was planned before there were ledgers."""
+    stopped: int | None = None
+    """The planned look at which it stopped; None: it goes on, or has all its models."""
+
+    @property
+    def m(self) -> int:
+        """The models its certificate is about: draws 0..m-1."""
+        return self.stopped or self.plan.m
+
+    @property
+    def draws(self) -> int:
+        """All of its draws: those, and the ones that only choose the class."""
+        return self.m + self.plan.selection
+
+
+def describe(ensemble: Ensemble) -> dict[str, Any]:
+    """The plan as it is recorded, with the attempt and the entropy's commitment."""
+    return {
+        **ensemble.plan.as_dict(),
+        "attempt": ensemble.attempt,
+        "entropy_commitment": ensemble.commitment,
+        "entropy_source": ensemble.entropy_source,
+        **({"ledger": ensemble.ledger} if ensemble.ledger else {}),
+    }
+
+
+def read_ensemble(store: Store, run: Run) -> Ensemble:
+    """The ensemble of a parent run. InputError if its plan, its tags or its params are not what was recorded."""
+    run_id = run.info.run_id
+    content = read_json(store, run_id, PLAN_ARTIFACT)
+    try:
+        plan = plan_from_dict(content)
+        said = (content[key] for key in ("attempt", "entropy_commitment", "entropy_source"))
+        ensemble = Ensemble(run_id, plan, *said, content.get("ledger"))
+    except (KeyError, TypeError) as error:
+        raise InputError(f"the plan of ensemble run {run_id} is incomplete ({error}); it cannot be used") from error
+    if plan.digest != run.data.tags.get(f"{TAG}plan") or plan.digest != content.get("plan_digest"):
+        raise InputError(f"the plan of ensemble run {run_id} was changed after it was recorded; it cannot be used")
+    check_labels(run, ensemble_tags(ensemble), ensemble_params(ensemble))
+    ensemble = replace(ensemble, stopped=_stopped_at(run, plan))
+    earlier = least_attempt(store, plan, ensemble.commitment)
+    if ensemble.attempt < earlier:
+        raise InputError(
+            f"ensemble run {run_id} calls itself attempt {ensemble.attempt + 1} on its raw set, but {earlier} were "
+            "planned before it; it cannot be certified at the level it claims"
+        )
+    return ensemble
+
+
+def stop_at(store: Store, ensemble: Ensemble, t: int) -> Ensemble:
+    """The ensemble ended at its look at draws 0..t-1, and recorded as such: it is never continued."""
+    store.client.set_tag(ensemble.run_id, f"{TAG}stopped", str(t))
+    return replace(ensemble, stopped=t)
+
+
+def _stopped_at(run: Run, plan: Plan) -> int | None:
+    tag = run.data.tags.get(f"{TAG}stopped")
+    if tag is None:
+        return None
+    if plan.stopping == "none" or tag not in map(str, plan.looks):
+        raise InputError(f"ensemble run {run.info.run_id} stopped at {tag!r} draws, where no look was planned")
+    return int(tag)
+
+
+def ensemble_tags(ensemble: Ensemble) -> dict[str, str]:
+    """The tags of the parent run, without the project's prefix."""
+    plan = ensemble.plan
+    return {
+        "kind": "ensemble",
+        "plan": plan.digest,
+        "family": plan.family,
+        "entropy_source": ensemble.entropy_source,
+        "sigma": f"{plan.sigma:g}",
+        "certifiable": str(plan.certifiable).lower(),
+        "stopping": plan.stopping,
+    }
+
+
+def ensemble_params(ensemble: Ensemble) -> dict[str, Any]:
+    """The params of the parent run: the plan's fields and the recipe."""
+    description = describe(ensemble)
+    named: tuple[str, ...] = (
+        *("m", "selection", "sigma", "test_sigma", "alpha", "method", "simultaneous", "stopping", "attempt"),
+        *("entropy_commitment", "entropy_source", "raw_digest", "test_digest", "denoiser_digest", "denoiser_state"),
+        *("initial_digest", "initial_state", "recipe_digest", "code_digest", "certifiable"),
+    )
+    if ensemble.plan.partitions > 1:
+        named += ("partitions", "partition_rule")
+    named += tuple(key for key in LATER_PARAMS if key in description)
+    recipe = {f"recipe.{key}": value for key, value in ensemble.plan.recipe.items()}
+    return {key: description[key] for key in named} | recipe
+
+
+def version_tags(ensemble: Ensemble, votes_root: str) -> dict[str, str]:
+    """What the registered version says of its ensemble from the beginning."""
+    own, plan = ensemble_tags(ensemble), ensemble.plan
+    kept = {key: own[key] for key in ("plan", "entropy_source", "sigma", "certifiable", "stopping")}
+    if plan.partitions > 1:
+        kept["partitions"] = str(plan.partitions)
+    return kept | {"m": str(ensemble.m), "method": plan.method, "votes_root": votes_root}
+
+
+def draw_tags(plan: Plan, draw: int) -> dict[str, str]:
+    """What a child run says of itself from the beginning."""
+    return {"kind": "draw", "draw": str(draw), "plan": plan.digest, "sigma": f"{plan.sigma:g}"}
+
+
+def draw_params(plan: Plan, draw: int) -> dict[str, Any]:
+    """A child run's params."""
+    return {"draw": draw, "sigma": plan.sigma, "recipe_digest": plan.recipe_digest, "m": plan.m}
+
+
+def network_file(draw: int) -> str:
+    """The name of a draw's network among the ensemble's."""
+    return f"draw-{draw:05d}.safetensors"
+
+
+def check_labels(run: Run, tags: dict[str, str], params: dict[str, Any]) -> None:
+    """InputError names the first tag or param of a run that does not say what the plan says."""
+    found = [("tag", f"{TAG}{key}", run.data.tags.get(f"{TAG}{key}"), value) for key, value in tags.items()]
+    found += [("param", key, run.data.params.get(key), str(value)) for key, value in params.items()]
+    for kind, key, says, planned in found:
+        if says != planned:
+            raise InputError(
+                f"run {run.info.run_id} has the {kind} {key}={says!r} where its plan says {planned!r}; "
+                "it was edited, so the run cannot be believed"
+            )
+
+
+def root_of(votes: Votes, draws: int) -> str:
+    """The Merkle root over (draw, votes hash) of all planned draws."""
+    return merkle_root({draw: votes_hash(row) for draw, row in votes.items()}, draws)
+
+
+def save_ensemble(store: Store, ensemble: Ensemble, votes: Votes, directory: Path) -> Any:
+    """Write the ensemble as DVC tracks it and attach it to its run: the plan, its votes, their root.
+
+    A missing draw's row is all -1. Nothing in the files says when or where they were made.
+    """
+    draws = ensemble.draws
+    matrix = np.full((draws, *ensemble.plan.votes_shape), NOBODY, dtype="<i8")
+    for draw, row in votes.items():
+        matrix[draw] = row
+    content = {
+        **describe(ensemble),
+        "stopped_at": ensemble.stopped,
+        "missing_draws": [draw for draw in range(draws) if draw not in votes],
+        "votes_sha256": [votes_hash(votes[draw]) if draw in votes else None for draw in range(draws)],
+        "votes_root": root_of(votes, draws),
+    }
+    with replacing(directory) as scratch:
+        scratch.mkdir()
+        np.save(scratch / "votes.npy", matrix, allow_pickle=False)
+        write_json(scratch / "ensemble.json", content)
+        files = {f"ensemble/{path.name}": path.read_bytes() for path in sorted(scratch.iterdir())}
+    log_files(store, ensemble.run_id, files)
+    return content

@@ -1,0 +1,217 @@
+"""What a worker process does: make a batch of a planned ensemble's draws and record each as a child run."""
+
+import os
+import platform
+import tempfile
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from mlflow.utils.time import get_current_time_millis
+from numpy.typing import NDArray
+
+from cleanlabel.flows.artifacts import NETWORKS
+from cleanlabel.flows.ensemble.entropy import recall_entropy
+from cleanlabel.flows.ensemble.instrument import recall_instrument
+from cleanlabel.flows.ensemble.record import Ensemble, draw_params, draw_tags, network_file, read_ensemble
+from cleanlabel.flows.environment import Engine, state
+from cleanlabel.flows.orchestration.engine import defer_sigterm, gpu_slot
+from cleanlabel.flows.orchestration.log import note
+from cleanlabel.flows.store.client import Store, connect, create_run, finish, log_directory
+from cleanlabel.flows.store.errors import translate_store_errors
+from cleanlabel.models.distil import twin_of
+from cleanlabel.models.draw import Materials, Smoothed, make_batch
+from cleanlabel.models.extractors import Extractor, accelerated, load_extractor
+from cleanlabel.models.instrument import Features, Instrument, save_features
+from cleanlabel.models.params import TrainParams
+from cleanlabel.models.plan import Plan, code_digest
+from cleanlabel.models.votes import votes_hash, votes_to_bytes
+from cleanlabel.models.weights import read_trained_on, read_weights, save_weights, trained_on
+from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.files import file_digest
+from cleanlabel.sanitize.imageset import ImageSet, load
+from cleanlabel.sanitize.paths import DENOISER, SETS
+
+Keep = int | str
+"""Whose networks are kept: "all", "none", or the first so many draws'."""
+
+
+def train_batch(run_id: str, batch: range, wanted: list[int], keep: Keep, engine: Engine) -> int:
+    """Make a batch of the ensemble whose parent run is `run_id`, and record the `wanted` draws of it; how many.
+
+    A batch is made whole even where only some of it is wanted: its draws' bits never depend on a restart. Nothing is
+    recorded before it is made, so a worker that dies leaves no trace of a draw, or all of it, or a run that never
+    finished and does not count.
+    """
+    with defer_sigterm(), translate_store_errors():
+        store = connect()
+        ensemble = read_ensemble(store, store.client.get_run(run_id))
+        materials = prepare(ensemble.plan, instrument_of(store, ensemble))
+        entropy = recall_entropy(ensemble).value
+        draws = batch if materials.stacked(len(batch)) else wanted
+        with gpu_slot(engine, materials.device.type):
+            began = get_current_time_millis()
+            made = [one for one in make_batch(materials, entropy, draws) if one.draw in wanted]
+        digests = _keep_networks(store, ensemble, materials, [one for one in made if kept(one.draw, keep)])
+        for one in made:
+            run = record(store, ensemble, materials, one, digests.get(one.draw), began)
+            seconds = round(one.sanitize_seconds + one.train_seconds, 3)
+            note("draw recorded", ensemble=ensemble.plan.digest[:12], draw=one.draw, run=run, seconds=seconds)
+        return len(made)
+
+
+def kept(draw: int, keep: Keep) -> bool:
+    """Whether the draw's network is kept."""
+    return keep == "all" or (isinstance(keep, int) and draw < keep)
+
+
+def instrument_of(store: Store, ensemble: Ensemble) -> Instrument | None:
+    """The ensemble's instrument, wherever it is kept; None where its head needs none."""
+    digest = ensemble.plan.instrument_digest
+    return recall_instrument(digest, store, ensemble.run_id) if digest else None
+
+
+def prepare(plan: Plan, instrument: Instrument | None = None) -> Materials:
+    """What every draw of the plan needs, and as many threads as every draw had.
+
+    instrument: the plan's, where it is at hand (default: this machine's).
+
+    InputError unless the data, the denoiser, the initial weights and the code here are the ones the plan names.
+    """
+    torch.set_num_threads(int(os.environ.get("CLEANLABEL_THREADS", "1")))
+    raw, test, denoiser = _inputs(denoise=plan.denoiser_digest is not None)
+    weights, twin = plan.recipe["initial_weights"], plan.recipe.get("twin")
+    for name, found, planned in (
+        ("raw set", raw.digest, plan.raw_digest),
+        ("test set", test.digest, plan.test_digest),
+        ("denoiser", denoiser.digest if denoiser else None, plan.denoiser_digest),
+        ("file of initial weights", file_digest(Path(weights)) if weights else None, plan.initial_digest),
+        ("twin of the extractor", file_digest(Path(twin)) if twin else None, plan.twin_digest),
+        ("code", code_digest(), plan.code_digest),
+    ):
+        if found != planned:
+            raise InputError(f"the {name} changed after the ensemble was planned; restore it, or plan anew")
+    return Materials(
+        raw,
+        test,
+        plan.sigma,
+        denoiser,
+        TrainParams.model_validate(plan.recipe),
+        plan.draws,
+        plan.test_sigma,
+        read_weights(Path(weights))[1] if weights and plan.recipe["mode"] == "fine-tune" else None,
+        extractor_of(Path(weights), str(plan.initial_digest))
+        if weights and plan.recipe["mode"] == "transfer"
+        else None,
+        device(),
+        plan.partitions,
+        twin=twin_at(Path(weights), Path(twin)) if weights and twin else None,
+        instrument=instrument or (recall_instrument(plan.instrument_digest) if plan.instrument_digest else None),
+    )
+
+
+@cache
+def extractor_of(path: Path, digest: str) -> Extractor:
+    """The extractor in a file of this sha256, on this machine's device, as fast as that runs it."""
+    extractor = load_extractor(path)
+    if extractor.digest != digest:
+        raise InputError(f"{path} changed while it was read; restore it")
+    extractor.network.to(device())
+    return accelerated(extractor)
+
+
+@cache
+def twin_at(extractor: Path, path: Path) -> Extractor:
+    """The twin of the extractor in a file, on this machine's device, as fast as that runs it."""
+    twin = twin_of(extractor, path)
+    twin.network.to(device())
+    return accelerated(twin)
+
+
+def device() -> torch.device:
+    """Where networks run on this machine."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@cache
+def _inputs(*, denoise: bool) -> tuple[ImageSet, ImageSet, Denoiser | None]:
+    return load(SETS["raw"]), load(SETS["test"]), load_denoiser(DENOISER, device()) if denoise else None
+
+
+def environment(materials: Materials) -> str:
+    """What a draw's bits depend on beyond its seeds: two draws agree in every vote where this is the same."""
+    one = materials if materials.whole else max(materials.blocks, key=lambda block: len(block.raw))
+    fast = one.fast(materials.sigma)
+    return f"{_machine()}, denoised in {fast.mode}" if fast else f"{_machine()}, not denoised"
+
+
+@cache
+def _machine() -> str:
+    cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    cpu = next((line.partition(":")[2].strip() for line in cpuinfo.splitlines() if "model name" in line), "")
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu or platform.processor()
+    libraries = " ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "scipy", "diffusers"))
+    return f"{device}, {torch.get_num_threads()} thread(s), {libraries}"
+
+
+def record(
+    store: Store, ensemble: Ensemble, materials: Materials, made: Smoothed, network: str | None, began: int
+) -> str:
+    """Record a draw as a child run in few calls: params, metrics, hashes, votes. Finished comes last. The run's id.
+
+    network: sha256 of the draw's network, where that is kept. began: when its batch was begun, in milliseconds.
+    """
+    plan = ensemble.plan
+    run_id = create_run(
+        store,
+        f"draw {made.draw}",
+        draw_tags(plan, made.draw)
+        | {
+            "votes_sha256": votes_hash(made.votes),
+            "seal": made.seal,
+            "copy_sha256": made.copy_sha256,
+            "environment": environment(materials),
+        }
+        | ({"weights_sha256": network} if network else {}),
+        draw_params(plan, made.draw),
+        {
+            "test_accuracy": float(np.mean(answered(plan, made) == materials.test.labels)),
+            "sanitize_seconds": made.sanitize_seconds,
+            "train_seconds": made.train_seconds,
+        },
+        parent_id=ensemble.run_id,
+        start_time=began,
+        files={"votes.npy": votes_to_bytes(made.votes)},
+    )
+    finish(store, run_id)
+    return run_id
+
+
+def answered(plan: Plan, made: Smoothed) -> NDArray[np.int64]:
+    """What a draw answers: its votes, or the classes of its largest sums."""
+    return made.votes.argmax(axis=1) if plan.bounded_influence else made.votes
+
+
+def _keep_networks(store: Store, ensemble: Ensemble, materials: Materials, made: list[Smoothed]) -> dict[int, str]:
+    """Attach these draws' networks or features to the ensemble's run, where the registered model has them.
+
+    Returns each one's sha256, by draw.
+    """
+    if not made:
+        return {}
+    (state() / "networks").mkdir(parents=True, exist_ok=True)
+    weights = materials.recipe.initial_weights
+    saw = trained_on(materials.raw, read_trained_on(Path(weights)) if weights else None)
+    with tempfile.TemporaryDirectory(dir=state() / "networks") as scratch:
+        paths = {one.draw: Path(scratch) / network_file(one.draw) for one in made}
+        for one in made:
+            if isinstance(one.model, Features):
+                save_features(one.model, paths[one.draw])
+            else:
+                save_weights(one.model, paths[one.draw], materials.architecture, saw)
+        digests = {draw: file_digest(path) for draw, path in paths.items()}
+        log_directory(store, ensemble.run_id, Path(scratch), NETWORKS)
+    return digests

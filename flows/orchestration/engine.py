@@ -1,0 +1,134 @@
+"""Where the batches of draws run: this machine's processes, or a Ray cluster. The same tasks, the same votes."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
+from typing import Any, get_args
+
+from prefect.client.orchestration import get_client
+from prefect.concurrency.sync import concurrency
+from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
+
+from cleanlabel.flows.environment import Engine
+from cleanlabel.flows.orchestration.machine import gpus, workers
+from cleanlabel.flows.orchestration.server import end_with
+from cleanlabel.sanitize.errors import InputError
+
+GPU_LIMIT = "cleanlabel-gpu"
+"""Prefect's concurrency limit whose slots are GPUs: whoever trains on one holds a slot, in whatever flow."""
+GPU_LEASE_SECONDS = 60
+"""For so long a worker that was killed keeps its slot; one that lives renews it. Prefect's least."""
+CARRIED = (
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "PREFECT_API_URL",
+    "PREFECT_API_AUTH_STRING",
+    "CLEANLABEL_HOME",
+    "CLEANLABEL_LOG",
+    "CLEANLABEL_THREADS",
+)
+"""Settings that the workers on other machines need as well."""
+
+
+def engine_asked(name: str | None) -> Engine:
+    """The engine by its name, or by CLEANLABEL_ENGINE. InputError if there is none of that name or it is missing."""
+    asked = name or os.environ.get("CLEANLABEL_ENGINE") or "processes"
+    if asked not in get_args(Engine):
+        raise InputError(f"engine {asked!r} is unknown; choose one of {', '.join(get_args(Engine))}")
+    if asked == "ray" and not find_spec("prefect_ray"):
+        raise InputError(
+            "engine 'ray' is not installed; install the extra `ray` (uv pip install --editable '.[ray]'), "
+            "or use the engine 'processes'"
+        )
+    return "ray" if asked == "ray" else "processes"
+
+
+def task_runner(engine: Engine) -> TaskRunner[Any]:
+    """Prefect's runner: a process pool that ends with this process, or Ray.
+
+    Ray: the cluster at CLEANLABEL_RAY_ADDRESS, or one on this machine for the length of the flow. The project's
+    directory must be the same on every machine of a cluster, and the MLflow store and Prefect's server be servers.
+    """
+    if engine == "processes":
+        return ProcessPoolTaskRunner(workers(), initializer=begin_worker, initargs=(os.getpid(),))
+    from prefect_ray import RayTaskRunner
+
+    carried = {"env_vars": {name: os.environ[name] for name in CARRIED if name in os.environ}}
+    address = os.environ.get("CLEANLABEL_RAY_ADDRESS")
+    if address:
+        return RayTaskRunner(address=address, init_kwargs={"runtime_env": carried})
+    here: dict[str, Any] = {"num_cpus": workers(), "include_dashboard": False, "log_to_driver": False}
+    return RayTaskRunner(init_kwargs=here | {"runtime_env": carried, "logging_level": "error"})
+
+
+def begin_worker(parent: int) -> None:
+    """Make this process a worker: it ends when `parent` is gone, and on SIGTERM, but not in the middle of a batch.
+
+    A process pool that loses one worker terminates the others. What they are at would be lost with it.
+    """
+    end_with(parent)
+    signal.signal(signal.SIGTERM, lambda *_: _BATCH.end())
+
+
+class _Batch:
+    """Whether this process is making a batch, and whether it was told to end meanwhile."""
+
+    making = told_to_end = False
+
+    def end(self) -> None:
+        self.told_to_end = True
+        if not self.making:
+            os._exit(1)
+
+
+_BATCH = _Batch()
+
+
+@contextmanager
+def defer_sigterm() -> Iterator[None]:
+    """Put SIGTERM off until what is inside is done."""
+    _BATCH.making = True
+    try:
+        yield
+    finally:
+        _BATCH.making = False
+        if _BATCH.told_to_end:
+            os._exit(1)
+
+
+@contextmanager
+def resources(engine: Engine) -> Iterator[None]:
+    """What a task submitted inside needs of the engine: on Ray a GPU where there are any, and no retry of its own.
+
+    A lost batch is given out again by the flow, which first looks which of its draws are recorded.
+    """
+    if engine == "processes":
+        with get_client(sync_client=True) as client:
+            client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, max(1, gpus()))
+        yield
+        return
+    from prefect_ray.context import remote_options
+
+    needs = {"num_gpus": 1} if gpus() else {}
+    with remote_options(max_retries=0, **needs):
+        yield
+
+
+def gpu_slot(engine: Engine, device_type: str) -> Any:
+    """Hold a GPU while a batch is made; strict: without the limit that counts them nothing is trained.
+
+    A server that is away when the lease is due does not end the batch.
+    """
+    if device_type == "cpu" or engine == "ray":  # Ray counts GPUs itself
+        return nullcontext()
+    return concurrency(
+        GPU_LIMIT,
+        occupy=1,
+        lease_duration=GPU_LEASE_SECONDS,
+        strict=True,
+        raise_on_lease_renewal_failure=False,
+    )

@@ -1,0 +1,1 @@
+"""What a person reads: sentences, tables, curves, the model card, the review page."""

@@ -1,0 +1,208 @@
+"""The model card of a registered version: what was trained on what, what is certified, and what is not."""
+
+import re
+from typing import Any
+
+from cleanlabel.flows.certificate import influences
+from cleanlabel.flows.certificate.gate import Verdict
+from cleanlabel.flows.certificate.influences import influence_of
+from cleanlabel.flows.certificate.partitions import partitions_of
+from cleanlabel.flows.report.partitions import costs_in_words, partition_in_words, sentences
+from cleanlabel.flows.report.tables import grid_table, table, trigger_table
+from cleanlabel.flows.report.wording import title
+
+STATES = {
+    "disjoint": "trained on other data than the raw set",
+    "fixed-before": "trained on a trusted earlier copy of the raw set: no attack reaches it, but accuracy is flattered",
+    None: "none: the noise stays in",
+}
+SOURCES = {
+    "os": "256 bits from the operating system, drawn after the raw set was fixed",
+    "fixed": "fixed, known beforehand: for tests only",
+}
+
+
+NAMES = {"denoiser": "the denoiser", "initial": "the initial weights"}
+
+
+def seen_in_words(c: dict[str, Any], name: str) -> str:
+    """What is stated of the `denoiser` or the `initial` weights, and what was compared. Origins are a user's words."""
+    state, origin, shared = (c.get(f"{name}_{key}") for key in ("state", "origin", "shared"))
+    said = STATES[state]
+    if origin:
+        said = f"stated{', not checked' if shared is None else ''}: {said}; from: {origin}"
+    if shared is None:
+        return said
+    found = f"{shared} raw images are" if shared > 1 else f"{'one raw image is' if shared else 'no raw image is'}"
+    how = "image by image, near copies too" if name == "denoiser" else "to the bit, image by image"
+    return f"{said}; compared {how}: {found} among those recorded as its training images"
+
+
+def provenance_notices(c: dict[str, Any]) -> list[str]:
+    """What about the denoiser and the weights a reviewer might overlook."""
+    found = []
+    for name, words in NAMES.items():
+        state, origin, shared = (c.get(f"{name}_{key}") for key in ("state", "origin", "shared"))
+        subject = f"{words[0].upper()}{words[1:]}"
+        if state == "fixed-before":
+            found.append(
+                f"{subject} is stated to come from a trusted earlier copy of the raw set, which no attack reaches; "
+                "accuracy is flattered."
+            )
+        if origin and shared is None:
+            found.append(f"What {words} saw is stated, not checked: {state}, from: {origin}.")
+        if shared:
+            found.append(f"{shared} raw images are among the training images of {words}.")
+    return found
+
+
+def promise(c: dict[str, Any]) -> str:
+    """How often a certificate may be false, and how far any of them can reach."""
+    if influence_of(c) and not c["sigma"]:
+        return "Without noise nothing is left to chance: the counts are certain. No radius is claimed."
+    if influence_of(c):
+        return f"A certificate is false with probability at most {c['level']:.3g}, {c['holds']}."
+    section = partitions_of(c)
+    models = f"{section['k']} blocks of {c['m']} models each" if section else f"{c['m']} models"
+    return (
+        f"A certificate is false with probability at most {c['level']:.3g}, {c['holds']}. No radius above "
+        f"{c['largest_certifiable_radius']:.3f} can be certified with {models}."
+    )
+
+
+def not_covered(c: dict[str, Any]) -> list[str]:
+    """What a certificate says nothing about."""
+    return [
+        _images_not_covered(c),
+        *([] if c["test_sigma"] else ["changes of the test input (triggers)"]),
+        "a denoiser or weights that were trained on the raw set as supplied",
+        "how often an attack succeeds in practice, which is another question with another answer",
+    ]
+
+
+def assumptions(c: dict[str, Any]) -> list[str]:
+    """What the proof of a certificate takes for granted."""
+    known = (
+        "every other ensemble on this raw set is known to this project's ledger, store or git history; attempts made "
+        "elsewhere (another machine, another store) are unknown and spend alpha too"
+    )
+    fixed = [
+        "the extractor and the trusted images were fixed before the raw set and do not depend on it",
+        "an image's features depend on that image alone; where images are added or removed, the others change their "
+        "places in a batch, and their features must not change in more than a last bit",
+    ]
+    if influence_of(c) and not c["sigma"]:
+        return fixed
+    return [
+        *(fixed if influence_of(c) else []),
+        "the noise is drawn in whole pixel values, so that rounding is covered; in total variation a draw of it is "
+        f"within {c.get('noise_distance', 0.0):.2g} of ideal Gaussian noise, which is subtracted from every bound",
+        "Philox streams keyed by SHA-256 are as good as fair coins to anybody without the entropy",
+        "alpha bounds the chance, over these draws, that a certificate is false",
+        known,
+    ]
+
+
+def _images_not_covered(c: dict[str, Any]) -> str:
+    if influence_of(c):
+        return "more images changed at will than stated" + ("" if c["sigma"] else "; any radius, for there is no noise")
+    section = partitions_of(c)
+    if section is None:
+        return "images added, removed or relabelled"
+    most = section["most_rewritten"]
+    rewritten = f"more than {most} images rewritten at will" if most else "images rewritten at will"
+    return f"{rewritten}, added or removed" if section["stable_ids"] else f"{rewritten}; any image added or removed"
+
+
+def audit_command(version: int) -> str:
+    """What computes a version's certificate again from its runs, and retrains three of its models."""
+    return f"python -m flows.audit --version {version} --replay 3"
+
+
+def models_in_words(c: dict[str, Any]) -> str:
+    """How the number of models came about, and what became of those that are missing."""
+    missing = f"; {len(c['missing_draws'])} missing, counted against the answer" if c["missing_draws"] else ""
+    return f"{c['rule']}{missing}"
+
+
+def level_in_words(c: dict[str, Any]) -> str:
+    """How the class is chosen, and at which level it is bounded."""
+    chosen = f", class chosen by {c['selection']} further models" if c["selection"] else ""
+    attempt = f"attempt {c['attempt'] + 1} on this raw set" if c["attempt"] else "first attempt"
+    if c.get("ensembles", 1) > 1:
+        attempt += f", where {c['ensembles']} were to share alpha"
+    if c.get("ledger") == "new":
+        attempt += "; the ledger of attempts began with it, so that earlier ones are unknown"
+    method = "sums of bounded influences (Chernoff-Hoeffding)" if influence_of(c) else c["method"]
+    return f"{method}{chosen}, alpha = {c['alpha']:g}, level {c['level']:.3g} ({attempt})"
+
+
+def recipe_in_words(c: dict[str, Any]) -> str:
+    """Everything that determines training but the data and the seeds."""
+    silent: tuple[str, ...] = () if c["initial_digest"] else ("initial_weights", "initial_provenance")
+    return ", ".join(f"{key} {value}" for key, value in c["recipe"].items() if key not in silent)
+
+
+def card(certificate: dict[str, Any], verdict: Verdict, version: int, seconds: float | None) -> str:
+    """The registered version's description, in Markdown."""
+    c = certificate
+    warned = provenance_notices(c)
+    parts = [
+        f"# {title(c)}",
+        f"**Gate: {'passed' if verdict.passed else 'not passed'}.**",
+        _bullets([f"{'✓' if check.passed else '✗'} {check.name}: {check.found}" for check in verdict.checks]),
+        *([_bullets([_escaped(line) for line in warned])] if warned else []),
+        "## What is certified",
+        table(c, seconds),
+        promise(c),
+    ]
+    if c["at_images"]:
+        words = "Certified accuracy where so many training images change at once, each by so much in every pixel:"
+        parts += [words, grid_table(c)]
+    if section := partitions_of(c):
+        parts += ["## Images rewritten at will", *sentences(section)]
+    if influence := influence_of(c):
+        parts += ["## Images changed at will", *influences.sentences(influence)]
+    if c["at_triggers"]:
+        parts += ["Where the test input changes too (a trigger):", trigger_table(c)]
+    parts += [
+        f"Covers {c['covers']}.",
+        f"**Not covered**: {'; '.join(not_covered(c))}.",
+        f"**The proof assumes**: {'; '.join(assumptions(c))}.",
+        "## How it was made",
+        _bullets(_provenance(c)),
+        "## How to check it",
+        f"`{audit_command(version)}` computes all of this again from the runs, and retrains three models.",
+        "The review page, with pictures: `index.html` among this version's artifacts, beside its certificate.",
+    ]
+    return "\n\n".join(parts)
+
+
+def _provenance(c: dict[str, Any]) -> list[str]:
+    source = SOURCES[c["entropy_source"]]
+    source = source if c["entropy_source"] == "os" else f"**{source}**"
+    lines = [
+        f"{models_in_words(c)}; noise sigma = {c['sigma']:g} in [0,1] pixel units on every training image",
+        f"method {level_in_words(c)}",
+        f"recipe: {recipe_in_words(c)}",
+        f"raw set `{c['raw_digest'][:16]}`, test set of {c['n_test']} images `{c['test_digest'][:16]}`",
+        f"denoiser `{(c['denoiser_digest'] or 'none')[:16]}`, {_escaped(seen_in_words(c, 'denoiser'))}",
+        f"entropy: {source}; commitment `{c['entropy_commitment'][:16]}`",
+        f"plan `{c['plan_digest'][:16]}`, votes root `{c['votes_root'][:16]}`, code `{c['code_digest'][:16]}`",
+    ]
+    if section := partitions_of(c):
+        lines.insert(1, f"{partition_in_words(section)}. {costs_in_words(section)}")
+    if c["test_sigma"]:
+        lines.append(f"noise sigma_x = {c['test_sigma']:g} on test inputs too, one sample a model and input")
+    if c["initial_digest"]:
+        lines.append(f"initial weights `{c['initial_digest'][:16]}`, {_escaped(seen_in_words(c, 'initial'))}")
+    return lines
+
+
+def _escaped(text: str) -> str:
+    """Words that are no Markdown and no HTML."""
+    return re.sub(r"([\\`*_{}\[\]<>()#!|~&])", r"\\\1", text)
+
+
+def _bullets(lines: list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)

@@ -1,0 +1,74 @@
+"""The certificate of a bounded-influence head in words and tables."""
+
+from typing import Any
+
+from cleanlabel.flows.certificate.influences import WAYS
+from cleanlabel.flows.report.tables import markdown, pivot
+
+
+def influence_in_words(section: dict[str, Any]) -> str:
+    """What is summed, and what an image can do at most."""
+    sizes = section["class_sizes"]
+    least, most = min(sizes), max(sizes)
+    span = "between -1 and 1" if section["sides"] == "two" else "between 0 and 1"
+    images = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    return (
+        f"A training image's influence on an answer lies {span}, whatever its pixels; the answer is the class whose "
+        f"{images} images have the largest sum. Nothing is voted on, and no number of draws caps the radius."
+    )
+
+
+def most_in_words(section: dict[str, Any]) -> str:
+    """How far the certificates go, at best."""
+    most = section["most"]
+    return (
+        f"The most that any answer here is certified against: {most['rewritten']} images rewritten under their own "
+        f"labels, {most['relabelled']} relabelled too, {most['inserted']} added or removed."
+    )
+
+
+def sentences(section: dict[str, Any]) -> list[str]:
+    """The section for the model card: what is certified and against what, then the tables in Markdown."""
+    parts = [
+        f"{influence_in_words(section)} {most_in_words(section)}",
+        "Certified accuracy against so many training images changed at will, all others untouched:",
+        counts_table(section),
+    ]
+    if section["frontier"]:
+        parts += [
+            "Certified accuracy where a images are rewritten at will under their own labels and all others move within "
+            "a joint l2 radius R:",
+            frontier_table(section),
+        ]
+    return parts
+
+
+def counts_table(section: dict[str, Any]) -> str:
+    """A row per number of images, a column per way to change them, in Markdown."""
+    return markdown(
+        ["images", *WAYS.values()],
+        [[f"{row['images']}", *(f"{row[way]:.3f}" for way in WAYS)] for row in section["counts"]],
+    )
+
+
+def frontier_table(section: dict[str, Any]) -> str:
+    """A row per number of rewritten images, a column per radius, and the median radius, in Markdown."""
+    radii = [cell["radius"] for cell in section["frontier"][0]["at_radii"]]
+    return markdown(
+        ["images rewritten", *(f"R = {r:g}" for r in radii), "median R"],
+        [
+            [f"{row['rewritten']}", *(f"{cell['certified_accuracy']:.3f}" for cell in row["at_radii"]), median_of(row)]
+            for row in section["frontier"]
+        ],
+    )
+
+
+def frontier_grid(section: dict[str, Any]) -> tuple[list[float], dict[float, list[float]]]:
+    """The frontier as columns (radii) and rows (images rewritten)."""
+    cells = [{"rewritten": row["rewritten"], **cell} for row in section["frontier"] for cell in row["at_radii"]]
+    return pivot(cells, "rewritten", "radius")
+
+
+def median_of(row: dict[str, Any]) -> str:
+    """A frontier row's median radius, or that there is none."""
+    return "none" if row["median_radius"] is None else f"{row['median_radius']:.3f}"
