@@ -15,11 +15,11 @@ from typing import Any
 
 from benchmarks.record import flags, record, results
 from benchmarks.redteam import quick
-from cleanlabel.redteam.compare import comparison, entries_for
-from cleanlabel.redteam.compare_report import comparison_lines
+from cleanlabel.redteam.comparison.report import comparison_lines
+from cleanlabel.redteam.comparison.run import comparison, entries_for
 from cleanlabel.redteam.defences import DEFENCES
-from cleanlabel.redteam.params import checked
-from cleanlabel.redteam.prepare import prepared
+from cleanlabel.redteam.drill.params import checked
+from cleanlabel.redteam.drill.prepare import prepared
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.errors import InputError
 

@@ -16,10 +16,10 @@ from typing import Any
 
 from benchmarks.record import flags, record, results
 from benchmarks.redteam import quick
-from cleanlabel.redteam.params import DrillParams, checked
-from cleanlabel.redteam.prepare import prepared
-from cleanlabel.redteam.report import NAMES, drill_lines
-from cleanlabel.redteam.run import run_drill
+from cleanlabel.redteam.drill.params import DrillParams, checked
+from cleanlabel.redteam.drill.prepare import prepared
+from cleanlabel.redteam.drill.report import NAMES, drill_lines
+from cleanlabel.redteam.drill.run import run_drill
 from cleanlabel.sanitize import errors
 
 ATTACKS = ("bullseye", "frogs")

@@ -26,12 +26,12 @@ from cleanlabel.flows.log import logger, note
 from cleanlabel.flows.server import prefect_server
 from cleanlabel.flows.store import answering, connect
 from cleanlabel.redteam.__main__ import params_from, parser
-from cleanlabel.redteam.drill import Cell, Drill, Tick
-from cleanlabel.redteam.params import PARAMS, DrillParams
-from cleanlabel.redteam.prepare import prepared
-from cleanlabel.redteam.report import drill_lines
-from cleanlabel.redteam.run import Found, ensembles, reported
-from cleanlabel.redteam.setups import Setup
+from cleanlabel.redteam.drill.drill import Cell, Drill, Tick
+from cleanlabel.redteam.drill.params import PARAMS, DrillParams
+from cleanlabel.redteam.drill.prepare import prepared
+from cleanlabel.redteam.drill.report import drill_lines
+from cleanlabel.redteam.drill.run import Found, ensembles, reported
+from cleanlabel.redteam.threat.setups import Setup
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.errors import Away, InputError
 from cleanlabel.sanitize.params import read_params

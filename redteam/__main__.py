@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from cleanlabel.redteam.attacks import ATTACKS
-from cleanlabel.redteam.params import DrillParams, checked
-from cleanlabel.redteam.prepare import prepared
-from cleanlabel.redteam.report import drill_lines
-from cleanlabel.redteam.run import run_drill
-from cleanlabel.redteam.triggers import Pattern, Place
-from cleanlabel.redteam.victims import SCENARIOS
+from cleanlabel.redteam.drill.params import DrillParams, checked
+from cleanlabel.redteam.drill.prepare import prepared
+from cleanlabel.redteam.drill.report import drill_lines
+from cleanlabel.redteam.drill.run import run_drill
+from cleanlabel.redteam.threat.triggers import Pattern, Place
+from cleanlabel.redteam.threat.victims import SCENARIOS
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.errors import InputError
 

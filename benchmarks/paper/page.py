@@ -8,7 +8,7 @@ from benchmarks.paper.notes import NOT_SEPARATED, OPEN, PAPER_ITSELF, SETUP
 from benchmarks.paper.ours import Ours, filled, read
 from benchmarks.paper.tables import BOUNDS, FOLDER, NUMBERS, Cell, Line, statements, table
 from benchmarks.record import RESULTS
-from cleanlabel.redteam.report import NAMES
+from cleanlabel.redteam.drill.report import NAMES
 
 PAGE = FOLDER / "README.md"
 INTRODUCTION = """# The paper's tables, and ours beside them

@@ -9,8 +9,8 @@ from cleanlabel.redteam.attacks.label_consistent import LabelConsistent
 from cleanlabel.redteam.attacks.poison_frogs import PoisonFrogs
 from cleanlabel.redteam.attacks.sleeper_agent import SleeperAgent
 from cleanlabel.redteam.attacks.witches_brew import WitchesBrew
-from cleanlabel.redteam.settings import named
-from cleanlabel.redteam.threat import Attack
+from cleanlabel.redteam.threat.attacker import Attack
+from cleanlabel.redteam.threat.settings import named
 
 ATTACKS: dict[str, type[Any]] = {
     "frogs": PoisonFrogs,

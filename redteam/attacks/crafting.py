@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cleanlabel.models.extractors import Extractor
-from cleanlabel.redteam.threat import Backdoor, Budget, Knowledge, Poisons
+from cleanlabel.redteam.threat.attacker import Backdoor, Budget, Knowledge, Poisons
 from cleanlabel.sanitize.errors import InputError
 
 

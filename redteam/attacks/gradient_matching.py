@@ -13,7 +13,7 @@ from torch.nn import functional
 from cleanlabel.models.extractors import Extractor
 from cleanlabel.models.training import mirrored, shifted
 from cleanlabel.redteam.attacks.crafting import adam_on_pixels, pixels_of
-from cleanlabel.redteam.threat import Budget, Knowledge
+from cleanlabel.redteam.threat.attacker import Budget, Knowledge
 
 DECAYS = (2.667, 1.6, 1.142)
 """The rate falls to a tenth at steps / each of these (Geiping et al. 2021)."""

@@ -13,7 +13,7 @@ from cleanlabel.redteam.attacks.crafting import (
     pixels_of,
     seen_features,
 )
-from cleanlabel.redteam.threat import Backdoor, Budget, Knowledge, Poisons
+from cleanlabel.redteam.threat.attacker import Backdoor, Budget, Knowledge, Poisons
 
 BATCH = 512
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cleanlabel.redteam.attacks.crafting import handed_over, logits, pixels_of
-from cleanlabel.redteam.threat import Backdoor, Budget, Knowledge, Poisons
+from cleanlabel.redteam.threat.attacker import Backdoor, Budget, Knowledge, Poisons
 from cleanlabel.sanitize.errors import InputError
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cleanlabel.redteam.attacks.crafting import handed_over, marked_sources, pixels_of
 from cleanlabel.redteam.attacks.gradient_matching import Mismatch, adversarial_gradient, hardest, signed_adam, trainable
-from cleanlabel.redteam.threat import Backdoor, Budget, Knowledge, Poisons
+from cleanlabel.redteam.threat.attacker import Backdoor, Budget, Knowledge, Poisons
 
 
 @dataclass(frozen=True)

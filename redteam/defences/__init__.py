@@ -16,7 +16,7 @@ from cleanlabel.redteam.defences.plain import Nothing
 from cleanlabel.redteam.defences.run_off_election import RunOffElection
 from cleanlabel.redteam.defences.sanitized import Sanitized
 from cleanlabel.redteam.defences.spectral_signatures import SpectralSignatures
-from cleanlabel.redteam.settings import named
+from cleanlabel.redteam.threat.settings import named
 
 DEFENCES: dict[str, type[Any]] = {
     "none": Nothing,

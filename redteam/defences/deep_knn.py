@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cleanlabel.redteam.defences.interface import Context, Defended, Ints, trained_without, training_features
-from cleanlabel.redteam.victims import Victim
+from cleanlabel.redteam.threat.victims import Victim
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
 

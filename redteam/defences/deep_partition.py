@@ -9,7 +9,7 @@ from cleanlabel.models.votes import count_votes
 from cleanlabel.redteam.defences.elections import aggregated, votes_of
 from cleanlabel.redteam.defences.interface import Context, Defended, Images, Ints
 from cleanlabel.redteam.defences.partitions import members_of, require_partitions
-from cleanlabel.redteam.victims import Victim
+from cleanlabel.redteam.threat.victims import Victim
 from cleanlabel.sanitize.imageset import ImageSet
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from cleanlabel.redteam.defences.interface import Context, Defended, answers_of, required_extractor
 from cleanlabel.redteam.defences.loop import Trainee, augmented, new_head, on_features, require_loop, trainee
-from cleanlabel.redteam.victims import Victim
+from cleanlabel.redteam.threat.victims import Victim
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
 

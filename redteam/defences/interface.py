@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cleanlabel.models.extractors import Extractor, features
 from cleanlabel.models.heads import fit_head_of_some
 from cleanlabel.models.training import as_tensor, predict_inputs
-from cleanlabel.redteam.victims import Victim, required_extractor
+from cleanlabel.redteam.threat.victims import Victim, required_extractor
 from cleanlabel.sanitize.denoiser import Denoiser
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet

@@ -16,7 +16,7 @@ from cleanlabel.models.heads import fit_head
 from cleanlabel.models.params import TrainParams
 from cleanlabel.models.training import BATCH_NORMALISED, architecture_of, as_tensor, initialised, mirrored, shifted
 from cleanlabel.redteam.defences.interface import Context, features_of_images, required_extractor
-from cleanlabel.redteam.victims import Victim
+from cleanlabel.redteam.threat.victims import Victim
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
 

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 
 from cleanlabel.redteam.defences.interface import Context, Defended, answers_of
-from cleanlabel.redteam.victims import Victim
+from cleanlabel.redteam.threat.victims import Victim
 from cleanlabel.sanitize.imageset import ImageSet
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from cleanlabel.redteam.defences.elections import run_off, votes_of
 from cleanlabel.redteam.defences.interface import Context, Defended, Images, Ints
 from cleanlabel.redteam.defences.partitions import members_of, require_partitions
-from cleanlabel.redteam.victims import Victim
+from cleanlabel.redteam.threat.victims import Victim
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
 

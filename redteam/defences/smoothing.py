@@ -9,7 +9,7 @@ from cleanlabel.models.certificate import Floats, certify
 from cleanlabel.models.plan import noise_distance_of
 from cleanlabel.models.votes import count_votes
 from cleanlabel.redteam.defences.interface import Context, Defended, Images, Ints, answers_of
-from cleanlabel.redteam.victims import Victim
+from cleanlabel.redteam.threat.victims import Victim
 from cleanlabel.sanitize.denoiser import Denoiser
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.fast import accelerate

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from cleanlabel.redteam import compare
-from cleanlabel.redteam.bench import Entry, forget_peak, peak_megabytes
-from cleanlabel.redteam.compare import comparison, entries_for
-from cleanlabel.redteam.compare_report import PAPER
+from cleanlabel.redteam.comparison.bench import Entry, forget_peak, peak_megabytes
+from cleanlabel.redteam.comparison.report import PAPER
+from cleanlabel.redteam.comparison.run import comparison, entries_for
 from cleanlabel.redteam.defences import defence_named
-from cleanlabel.redteam.drill import Drill
-from cleanlabel.redteam.params import checked
-from cleanlabel.redteam.prepare import prepared
-from cleanlabel.redteam.run import run_drill
+from cleanlabel.redteam.drill.drill import Drill
+from cleanlabel.redteam.drill.params import checked
+from cleanlabel.redteam.drill.prepare import prepared
+from cleanlabel.redteam.drill.run import run_drill
 from cleanlabel.sanitize.errors import InputError
 
 FEW = {

@@ -8,13 +8,19 @@ from pathlib import Path
 from cleanlabel.sanitize.files import file_digest
 
 PACKAGE = "cleanlabel"
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 """The folder that holds the rooms: the checkout's, or the installed package's."""
 ROOMS = ("sanitize", "models", "redteam")
 
 
 def code_digest(*modules: str) -> str:
-    """sha256 over the sources of these modules and of all that they import: what other code made has another digest."""
+    """sha256 over the sources of these modules and of all that they import: what other code made has another digest.
+
+    ValueError for a name that is no module of the rooms.
+    """
+    for name in modules:
+        if _file_of(name) is None:
+            raise ValueError(f"{name!r} is no module of {PACKAGE}'s rooms {', '.join(ROOMS)}; give its full name")
     files = sources_of(*modules)
     content = "".join(f"{path.relative_to(ROOT).as_posix()} {file_digest(path)}\n" for path in files)
     return hashlib.sha256(content.encode()).hexdigest()

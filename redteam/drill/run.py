@@ -12,13 +12,13 @@ from tqdm import tqdm
 from cleanlabel.models.certificate import certify
 from cleanlabel.models.plan import noise_distance_of
 from cleanlabel.models.votes import count_votes
-from cleanlabel.redteam.covered import coverages, draws_at
-from cleanlabel.redteam.drill import Cell, Drill
-from cleanlabel.redteam.report import name_of, summary, write_summary
-from cleanlabel.redteam.rows import Row, rows_of
-from cleanlabel.redteam.setups import Setup
-from cleanlabel.redteam.sheet import draw_poisons
-from cleanlabel.redteam.threat import Backdoor
+from cleanlabel.redteam.drill.covered import coverages, draws_at
+from cleanlabel.redteam.drill.drill import Cell, Drill
+from cleanlabel.redteam.drill.report import name_of, summary, write_summary
+from cleanlabel.redteam.drill.rows import Row, rows_of
+from cleanlabel.redteam.drill.sheet import draw_poisons
+from cleanlabel.redteam.threat.attacker import Backdoor
+from cleanlabel.redteam.threat.setups import Setup
 from cleanlabel.sanitize.errors import InputError
 
 

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from scipy.stats import beta
 
 from cleanlabel.models.certificate import certify
-from cleanlabel.redteam import covered_report
-from cleanlabel.redteam.covered import Coverage, draws_at
-from cleanlabel.redteam.drill import Cell, Drill
+from cleanlabel.redteam.drill import covered_report
+from cleanlabel.redteam.drill.covered import Coverage, draws_at
+from cleanlabel.redteam.drill.drill import Cell, Drill
 
 LEVEL = 0.95
 CERTIFYING_MODELS = 100

@@ -20,10 +20,10 @@ from cleanlabel.models.extractors import features
 from cleanlabel.models.influenced import Influenced, influenced, largest_radius
 from cleanlabel.models.plan import noise_distance_of
 from cleanlabel.models.sums import Sides, Sums
-from cleanlabel.redteam.drill import Drill
-from cleanlabel.redteam.setups import Setup
-from cleanlabel.redteam.sources import code_digest
-from cleanlabel.redteam.victims import SumsHead, answers_to_features, required_extractor
+from cleanlabel.redteam.drill.drill import Drill
+from cleanlabel.redteam.drill.sources import code_digest
+from cleanlabel.redteam.threat.setups import Setup
+from cleanlabel.redteam.threat.victims import SumsHead, answers_to_features, required_extractor
 from cleanlabel.sanitize.files import write_json
 from cleanlabel.sanitize.imageset import ImageSet
 
@@ -174,5 +174,5 @@ def _sides(drill: Drill) -> Sides:
 def _named(drill: Drill, sigma: float) -> str:
     """Sigma, and a digest of what else the certificate depends on."""
     denoiser = drill.denoiser.digest if drill.denoiser and sigma else ""
-    rest = f"{draws_at(drill, sigma)} {drill.params.alpha} {denoiser} {code_digest('cleanlabel.redteam.covered')}"
+    rest = f"{draws_at(drill, sigma)} {drill.params.alpha} {denoiser} {code_digest('cleanlabel.redteam.drill.covered')}"
     return f"{sigma:g}-{hashlib.sha256(rest.encode()).hexdigest()[:8]}"

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cleanlabel.redteam.threat import Backdoor, Goal, Target
-from cleanlabel.redteam.triggers import Trigger
+from cleanlabel.redteam.threat.attacker import Backdoor, Goal, Target
+from cleanlabel.redteam.threat.triggers import Trigger
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet, read_all
 from cleanlabel.sanitize.sources import open_published

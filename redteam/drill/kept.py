@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cleanlabel.redteam.threat import Poisons
+from cleanlabel.redteam.threat.attacker import Poisons
 from cleanlabel.sanitize.files import replacing
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cleanlabel.models.extractors import Extractor, features
-from cleanlabel.redteam.sources import code_digest
+from cleanlabel.redteam.drill.sources import code_digest
 from cleanlabel.sanitize.denoiser import Denoiser
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.fast import accelerate
@@ -74,7 +74,7 @@ class Copies:
     def _folder(self) -> Path:
         denoiser = self.denoiser.digest if self.denoiser else ""
         made_by = " ".join(
-            (self.entropy.hex(), self.extractor.digest, denoiser, code_digest("cleanlabel.redteam.copies"))
+            (self.entropy.hex(), self.extractor.digest, denoiser, code_digest("cleanlabel.redteam.drill.copies"))
         )
         return self.root / f"copies-{hashlib.sha256(made_by.encode()).hexdigest()[:12]}"
 

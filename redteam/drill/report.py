@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cleanlabel.redteam import covered_report
-from cleanlabel.redteam.covered import Coverage
-from cleanlabel.redteam.drill import Cell, Drill
-from cleanlabel.redteam.rows import Row
+from cleanlabel.redteam.drill import covered_report
+from cleanlabel.redteam.drill.covered import Coverage
+from cleanlabel.redteam.drill.drill import Cell, Drill
+from cleanlabel.redteam.drill.rows import Row
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import replacing, write_json
 

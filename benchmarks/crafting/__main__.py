@@ -14,22 +14,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.crafting import published
+from benchmarks.crafting.published import gradient_norms_one_by_one
 from benchmarks.record import flags, record, results
 from cleanlabel.models.classifiers import Architecture, build, features_of
 from cleanlabel.models.extractors import Extractor, accelerated, load_extractor
-from cleanlabel.redteam.attacks import plain
 from cleanlabel.redteam.attacks.bullseye_polytope import BullseyePolytope
 from cleanlabel.redteam.attacks.convex_polytope import ConvexPolytope
 from cleanlabel.redteam.attacks.crafting import pixels_of
 from cleanlabel.redteam.attacks.gradient_matching import trainable
 from cleanlabel.redteam.attacks.hidden_trigger import HiddenTrigger
 from cleanlabel.redteam.attacks.label_consistent import LabelConsistent
-from cleanlabel.redteam.attacks.plain_scratch import gradient_norms_one_by_one
 from cleanlabel.redteam.attacks.poison_frogs import PoisonFrogs
 from cleanlabel.redteam.attacks.sleeper_agent import SleeperAgent
 from cleanlabel.redteam.attacks.witches_brew import WitchesBrew
-from cleanlabel.redteam.threat import Attack, Backdoor, Budget, Goal, Knowledge, Target
-from cleanlabel.redteam.triggers import Trigger
+from cleanlabel.redteam.threat.attacker import Attack, Backdoor, Budget, Goal, Knowledge, Target
+from cleanlabel.redteam.threat.triggers import Trigger
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.imageset import ImageSet
 
@@ -66,13 +66,13 @@ def collisions(network: Extractor, poisons: int, steps: int) -> dict[str, tuple[
     def ours(attack: PoisonFrogs | ConvexPolytope | BullseyePolytope) -> Way:
         return lambda: poisons * (len(attack.craft(goal, known, budget, 0).history) - 1)
 
-    def twin(loop: Callable[..., plain.Crafted], attack: object) -> Way:
+    def twin(loop: Callable[..., published.Crafted], attack: object) -> Way:
         return lambda: poisons * len(loop(attack, network, base, target, budget)[1])
 
     return {
-        "Poison Frogs": (ours(frogs), twin(plain.feature_collision, frogs)),
-        "Convex Polytope": (ours(convex), twin(plain.convex_polytope, convex)),
-        "Bullseye Polytope": (ours(bullseye), twin(plain.bullseye_polytope, bullseye)),
+        "Poison Frogs": (ours(frogs), twin(published.feature_collision, frogs)),
+        "Convex Polytope": (ours(convex), twin(published.convex_polytope, convex)),
+        "Bullseye Polytope": (ours(bullseye), twin(published.bullseye_polytope, bullseye)),
     }
 
 
@@ -103,17 +103,17 @@ def labels_and_gradients(network: Extractor, poisons: int, steps: int) -> dict[s
         return ours(sleeper, backdoor, Knowledge((network,), clean, np.sort(chosen)))()
 
     def paired_one_by_one() -> int:
-        return poisons * len(plain.hidden_trigger(hidden, network, base, pixels_of(marked), budget)[1])
+        return poisons * len(published.hidden_trigger(hidden, network, base, pixels_of(marked), budget)[1])
 
     marked = backdoor.trigger.put(backdoor.images)
     return {
         "Witches' Brew": (
             ours(brew, goal, given),
-            lambda: poisons * len(plain.witches_brew(brew, network, base, target, 1, budget, 0 * base)[1]),
+            lambda: poisons * len(published.witches_brew(brew, network, base, target, 1, budget, 0 * base)[1]),
         ),
         "Label-consistent": (
             ours(hard, backdoor, fast),
-            lambda: poisons * len(plain.label_consistent(hard, network, base, 1, budget)[1]),
+            lambda: poisons * len(published.label_consistent(hard, network, base, 1, budget)[1]),
         ),
         "Hidden trigger": (ours(hidden, backdoor, fast), paired_one_by_one),
         "Sleeper Agent": (ours(sleeper, backdoor, free), one_by_one),

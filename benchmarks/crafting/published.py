@@ -15,12 +15,12 @@ from cleanlabel.models.extractors import Extractor
 from cleanlabel.redteam.attacks.bullseye_polytope import BullseyePolytope
 from cleanlabel.redteam.attacks.convex_polytope import ConvexPolytope, on_simplex
 from cleanlabel.redteam.attacks.crafting import features, logits
+from cleanlabel.redteam.attacks.gradient_matching import loss_gradient
 from cleanlabel.redteam.attacks.hidden_trigger import HiddenTrigger
 from cleanlabel.redteam.attacks.label_consistent import LabelConsistent
-from cleanlabel.redteam.attacks.plain_scratch import closest_pairs_one_by_one
 from cleanlabel.redteam.attacks.poison_frogs import PoisonFrogs
 from cleanlabel.redteam.attacks.witches_brew import WitchesBrew
-from cleanlabel.redteam.threat import Budget
+from cleanlabel.redteam.threat.attacker import Budget
 
 Crafted = tuple[Tensor, list[float]]
 
@@ -151,6 +151,22 @@ def witches_brew(
 
     decay_at = [int(attack.steps / by) for by in (2.667, 1.6, 1.142)]
     return _adam(objective, attack.steps, attack.rate, base, budget, start=start, signed=True, decay_at=decay_at)
+
+
+def gradient_norms_one_by_one(model: nn.Module, pixels: Tensor, label: int) -> Tensor:
+    """`gradient_matching.gradient_norms` as its authors compute it: a backward pass an image."""
+    return torch.stack([loss_gradient(model, pixels[i : i + 1], label).norm() for i in range(len(pixels))])
+
+
+def closest_pairs_one_by_one(distances: Tensor) -> Tensor:
+    """`hidden_trigger.closest_pairs` as algorithm 1 says it: find the least entry, strike out its row and column."""
+    left = distances.detach().cpu().double().clone()
+    partner = torch.full((len(left),), -1)
+    for _ in range(len(left)):
+        row, column = divmod(int(left.argmin()), len(left))
+        partner[row] = column
+        left[row], left[:, column] = torch.inf, torch.inf
+    return partner
 
 
 def forward_backward(points: Tensor, wanted: Tensor, start: Tensor, tolerance: float, most: int) -> Tensor:

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from cleanlabel.models.params import TrainParams
-from cleanlabel.redteam.threat import Norm
-from cleanlabel.redteam.triggers import Pattern, Place
-from cleanlabel.redteam.victims import Scenario
+from cleanlabel.redteam.threat.attacker import Norm
+from cleanlabel.redteam.threat.triggers import Pattern, Place
+from cleanlabel.redteam.threat.victims import Scenario
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.params import MOST, Section, Sigma, read_params, reason
 

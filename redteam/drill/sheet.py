@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cleanlabel.redteam.drill import Drill
-from cleanlabel.redteam.setups import Setup
+from cleanlabel.redteam.drill.drill import Drill
+from cleanlabel.redteam.threat.setups import Setup
 from cleanlabel.sanitize.preview import AMPLIFIED, draw_sheet
 from cleanlabel.sanitize.sanitizer import as_pixels
 

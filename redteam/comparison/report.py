@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from cleanlabel.redteam.bench import Entry, Outcome
-from cleanlabel.redteam.drill import Drill
-from cleanlabel.redteam.report import NAMES, name_of
-from cleanlabel.redteam.rows import interval
+from cleanlabel.redteam.comparison.bench import Entry, Outcome
+from cleanlabel.redteam.drill.drill import Drill
+from cleanlabel.redteam.drill.report import NAMES, name_of
+from cleanlabel.redteam.drill.rows import interval
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import replacing, write_json
 

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from cleanlabel.models.extractors import Extractor, features
 from cleanlabel.models.instrument import Instrument
-from cleanlabel.redteam.copies import BATCH, Copies
-from cleanlabel.redteam.instruments import kept_instrument
-from cleanlabel.redteam.kept import read_poisons, write_poisons
-from cleanlabel.redteam.params import HEAD, DrillParams
-from cleanlabel.redteam.setups import Setup
-from cleanlabel.redteam.threat import Attack, Backdoor, Budget, Goal, Knowledge, Poisons, View, as_it_is
-from cleanlabel.redteam.victims import Victim, answers, answers_to_features, required_extractor
-from cleanlabel.redteam.views import ThroughSanitizer
+from cleanlabel.redteam.drill.copies import BATCH, Copies
+from cleanlabel.redteam.drill.instruments import kept_instrument
+from cleanlabel.redteam.drill.kept import read_poisons, write_poisons
+from cleanlabel.redteam.drill.params import HEAD, DrillParams
+from cleanlabel.redteam.threat.attacker import Attack, Backdoor, Budget, Goal, Knowledge, Poisons, View, as_it_is
+from cleanlabel.redteam.threat.setups import Setup
+from cleanlabel.redteam.threat.victims import Victim, answers, answers_to_features, required_extractor
+from cleanlabel.redteam.threat.views import ThroughSanitizer
 from cleanlabel.sanitize.denoiser import Denoiser
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.fast import accelerate

@@ -15,10 +15,12 @@ from cleanlabel.models.params import TrainParams
 from cleanlabel.models.plan import recipe_of
 from cleanlabel.models.public_part import require_apart
 from cleanlabel.redteam.attacks import attack_named
-from cleanlabel.redteam.drill import Drill
-from cleanlabel.redteam.instruments import require_trusted
-from cleanlabel.redteam.params import DrillParams, recipe_for
-from cleanlabel.redteam.setups import (
+from cleanlabel.redteam.drill.drill import Drill
+from cleanlabel.redteam.drill.instruments import require_trusted
+from cleanlabel.redteam.drill.params import DrillParams, recipe_for
+from cleanlabel.redteam.drill.sources import code_digest
+from cleanlabel.redteam.threat.attacker import Budget, Knowledge
+from cleanlabel.redteam.threat.setups import (
     Setup,
     drawn_backdoors,
     drawn_targets,
@@ -27,10 +29,8 @@ from cleanlabel.redteam.setups import (
     read_setups,
     trusted_beside,
 )
-from cleanlabel.redteam.sources import code_digest
-from cleanlabel.redteam.threat import Budget, Knowledge
-from cleanlabel.redteam.triggers import Trigger
-from cleanlabel.redteam.victims import Scenario, Victim
+from cleanlabel.redteam.threat.triggers import Trigger
+from cleanlabel.redteam.threat.victims import Scenario, Victim
 from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
 from cleanlabel.sanitize.denoiser_files import find_denoiser
 from cleanlabel.sanitize.errors import InputError
@@ -111,7 +111,7 @@ def prepared(params: DrillParams, device: torch.device | str = "cpu", state: Pat
             "trusted": trusted.digest if victim.summed and trusted is not None else None,
             "known": [net.digest for net in known] if known else params.known,
             "setups": file_digest(Path(params.setups)) if params.setups else None,
-            "code": code_digest(type(attack).__module__, "redteam.drill"),
+            "code": code_digest(type(attack).__module__, "cleanlabel.redteam.drill.drill"),
         },
     }
     digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:12]

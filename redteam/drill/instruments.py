@@ -6,9 +6,9 @@ from pathlib import Path
 
 from cleanlabel.models.instrument import Instrument, cosine, load_instrument, save_instrument
 from cleanlabel.models.public_part import fitted, trusted_features
-from cleanlabel.redteam.copies import BATCH
-from cleanlabel.redteam.sources import code_digest
-from cleanlabel.redteam.victims import Victim, required_extractor
+from cleanlabel.redteam.drill.copies import BATCH
+from cleanlabel.redteam.drill.sources import code_digest
+from cleanlabel.redteam.threat.victims import Victim, required_extractor
 from cleanlabel.sanitize.denoiser import Denoiser
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.fast import accelerate
@@ -39,7 +39,7 @@ def kept_instrument(
         "denoiser": denoiser.digest if sigma and denoiser else None,
         "sigma": sigma,
         "recipe": recipe.model_dump(mode="json", include={f for f in type(recipe).model_fields if "influence_" in f}),
-        "code": code_digest("cleanlabel.redteam.instruments"),
+        "code": code_digest("cleanlabel.redteam.drill.instruments"),
     }
     folder = root / hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
     for path in folder.glob("*.safetensors"):

@@ -16,10 +16,10 @@ from torch import Tensor
 from cleanlabel.models.extractors import features
 from cleanlabel.redteam.defences.interface import Certified, Context, Defence, Defended, Images, required_extractor
 from cleanlabel.redteam.defences.plain import Nothing
-from cleanlabel.redteam.drill import Drill
-from cleanlabel.redteam.setups import Setup
-from cleanlabel.redteam.sources import code_digest
-from cleanlabel.redteam.threat import Poisons
+from cleanlabel.redteam.drill.drill import Drill
+from cleanlabel.redteam.drill.sources import code_digest
+from cleanlabel.redteam.threat.attacker import Poisons
+from cleanlabel.redteam.threat.setups import Setup
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import write_json
 from cleanlabel.sanitize.noise import training_seed
@@ -27,7 +27,7 @@ from cleanlabel.sanitize.noise import training_seed
 
 @cache
 def _code(defence: str) -> str:
-    return code_digest(defence, "cleanlabel.redteam.bench")
+    return code_digest(defence, "cleanlabel.redteam.comparison.bench")
 
 
 @dataclass(frozen=True, eq=False)
