@@ -16,7 +16,7 @@ import numpy as np
 from ruamel.yaml import YAML
 from tqdm import trange
 
-from benchmarks.record import flags, record, results
+from benchmarks.common.record import flags, record, results
 from cleanlabel.models.certificate import certify
 from cleanlabel.models.plan import Plan
 from cleanlabel.models.votes import count_votes, votes_hash, votes_to_bytes

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks.image_sets import RECIPE
-from benchmarks.record import flags, record, results
-from benchmarks.transfer import resumed
+from benchmarks.common.recipes import RECIPE
+from benchmarks.common.record import flags, record, results
+from benchmarks.common.runs import resumed
 from cleanlabel.models.certificate import certified_accuracy, certify
 from cleanlabel.models.draw import Materials, make_batch
 from cleanlabel.models.votes import count_votes, votes_from_bytes, votes_to_bytes

@@ -13,8 +13,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import flags, record, results
-from benchmarks.redteam import quick
+from benchmarks.common.drills import quick
+from benchmarks.common.record import flags, record, results
 from cleanlabel.redteam.comparison.report import comparison_lines
 from cleanlabel.redteam.comparison.run import comparison, entries_for
 from cleanlabel.redteam.defences import DEFENCES

@@ -14,8 +14,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import flags, record, results
-from benchmarks.redteam import quick
+from benchmarks.common.drills import quick
+from benchmarks.common.record import flags, record, results
 from cleanlabel.redteam.drill.params import DrillParams, checked
 from cleanlabel.redteam.drill.prepare import prepared
 from cleanlabel.redteam.drill.report import NAMES, drill_lines

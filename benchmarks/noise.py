@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from benchmarks.record import flags, record, results
+from benchmarks.common.record import flags, record, results
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.denoiser import load_denoiser
 from cleanlabel.sanitize.fast import accelerate

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from benchmarks.record import flags, record, results
+from benchmarks.common.record import flags, record, results
 from cleanlabel.models.blocks import block_of
 from cleanlabel.models.certificate import ABSTAIN
 from cleanlabel.models.partition import block_certificates, frontier, partition_radius

@@ -12,8 +12,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common.drills import quick
+from benchmarks.common.record import flags, record, results
 from benchmarks.paper.tables import table
-from benchmarks.record import flags, record, results
 from cleanlabel.redteam.drill.params import DrillParams, checked
 from cleanlabel.redteam.drill.prepare import prepared
 from cleanlabel.redteam.drill.report import NAMES, drill_lines
@@ -94,18 +95,6 @@ def scratch(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
         "hidden-trigger-scratch": hidden | {"scenario": "scratch", "recipe": fast},
         "hidden-trigger": hidden | {"recipe": cnn},
     }
-
-
-def quick(content: dict[str, Any]) -> dict[str, Any]:
-    """The same in seconds: one target at two sigmas, few images, poisons and steps, and a short training."""
-    few = {"targets": 1, "sigma": content["sigma"][:2], "images": 300, "held_out": 300, "poisons": 5, "networks": 1}
-    settings = content.get("settings", {})
-    if "retrains" in settings:
-        settings = settings | {"retrains": "0"}
-    recipe = content.get("recipe", {})
-    if recipe:
-        recipe = recipe | {"epochs": 3, "width": min(64, recipe["width"])}
-    return content | few | {"settings": settings | {"steps": "2"}, "recipe": recipe}
 
 
 def beside(found: Found) -> list[str]:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from tqdm import trange
 
-from benchmarks.record import flags, record, results
+from benchmarks.common.record import flags, record, results
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.denoiser import Denoiser, clean_from, load_denoiser
 from cleanlabel.sanitize.denoiser_files import layout, read_config

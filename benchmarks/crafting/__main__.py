@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.common.record import flags, record, results
 from benchmarks.crafting import published
 from benchmarks.crafting.published import gradient_norms_one_by_one
-from benchmarks.record import flags, record, results
 from cleanlabel.models.classifiers import Architecture, build, features_of
 from cleanlabel.models.extractors import Extractor, accelerated, load_extractor
 from cleanlabel.redteam.attacks.bullseye_polytope import BullseyePolytope

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common.record import RESULTS
 from benchmarks.paper.tables import BOUNDS, Line
-from benchmarks.record import RESULTS
 
 SCENARIOS = {1: "transfer", 2: "scratch", 6: "transfer", 7: "transfer"}
 ANY = ("cifar10", "fashion-mnist")

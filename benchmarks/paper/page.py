@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
+from benchmarks.common.record import RESULTS
 from benchmarks.paper.commands import measuring
 from benchmarks.paper.figure import RADII, WAYS, Curve, curves
 from benchmarks.paper.notes import NOT_SEPARATED, OPEN, PAPER_ITSELF, SETUP
 from benchmarks.paper.ours import Ours, filled, read
 from benchmarks.paper.tables import BOUNDS, FOLDER, NUMBERS, Cell, Line, statements, table
-from benchmarks.record import RESULTS
 from cleanlabel.redteam.drill.report import NAMES
 
 PAGE = FOLDER / "README.md"

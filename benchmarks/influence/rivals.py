@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from benchmarks.frontier_rivals import rivals_of
-from benchmarks.frontier_sets import Head, Task, noise_only
-from benchmarks.influence_sets import Sets
+from benchmarks.frontiers.rivals import rivals_of
+from benchmarks.frontiers.sets import Head, Task, noise_only
+from benchmarks.influence.sets import Sets
 from cleanlabel.models.certificate import Floats, Ints, certified_accuracy, certify
 from cleanlabel.models.extractors import features
 from cleanlabel.models.heads import fit_head

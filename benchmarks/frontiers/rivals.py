@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.frontier_curves import FREES
-from benchmarks.frontier_sets import Task
-from benchmarks.frontier_votes import block_logits, trained_logits, votes_of
+from benchmarks.frontiers.curves import FREES
+from benchmarks.frontiers.sets import Task
+from benchmarks.frontiers.votes import block_logits, trained_logits, votes_of
 from cleanlabel.models.blocks import block_of
 from cleanlabel.models.votes import count_votes
 from cleanlabel.redteam.defences.elections import aggregated, run_off

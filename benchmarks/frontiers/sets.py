@@ -16,7 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks import fashion, transfer
+from benchmarks.common.recipes import recipe
+from benchmarks.fashion import plan as fashion
+from benchmarks.transfer import plan as transfer
 from cleanlabel.models.classifiers import features_of
 from cleanlabel.models.distil import distilled
 from cleanlabel.models.extractors import Extractor, accelerated, features, load_extractor, require_fits
@@ -72,8 +74,8 @@ def public_copy(images: ImageSet, sigma: float) -> NDArray[Any]:
 
 def small_extractor(trusted: ImageSet, width: int, epochs: int, *, flip: bool) -> Extractor:
     """The hidden layer of an MLP trained on clean trusted images."""
-    recipe = fashion.recipe("mlp", width, epochs, flip=flip)
-    model: Any = train(trusted.images, trusted.labels, len(trusted.classes), recipe, seed=0)
+    chosen = recipe("mlp", width, epochs, flip=flip)
+    model: Any = train(trusted.images, trusted.labels, len(trusted.classes), chosen, seed=0)
     model.requires_grad_(requires_grad=False)
     return Extractor(features_of(model), model[-1], trusted.image_shape, "trained here")
 

@@ -23,14 +23,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks import fashion, transfer
-from benchmarks.frontier_curves import FREES, RADII, Curve, best, curve_of, since, tables
-from benchmarks.frontier_picture import draw_picture
-from benchmarks.frontier_rivals import MORE_KS, SEEDS, rivals_of
-from benchmarks.frontier_sets import Task, cifar_task, digits_task, fashion_task
-from benchmarks.frontier_votes import ensemble_votes
-from benchmarks.record import flags, record, results
-from benchmarks.transfer import resumed
+from benchmarks.common.record import flags, record, results
+from benchmarks.common.runs import resumed
+from benchmarks.fashion import plan as fashion
+from benchmarks.frontiers.curves import FREES, RADII, Curve, best, curve_of, since, tables
+from benchmarks.frontiers.picture import draw_picture
+from benchmarks.frontiers.rivals import MORE_KS, SEEDS, rivals_of
+from benchmarks.frontiers.sets import Task, cifar_task, digits_task, fashion_task
+from benchmarks.frontiers.votes import ensemble_votes
+from benchmarks.transfer import plan as transfer
 from cleanlabel.models.params import TrainParams
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.errors import InputError

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.frontier_sets import Task
+from benchmarks.common.runs import kept
+from benchmarks.frontiers.sets import Task
 from cleanlabel.models.blocks import block_of
 from cleanlabel.models.heads import HeadKind, fit_head_of_some
 from cleanlabel.models.params import TrainParams
 from cleanlabel.models.stacked import train_stack
 from cleanlabel.models.training import as_tensor
 from cleanlabel.models.votes import NOBODY
-from cleanlabel.sanitize.files import replacing
 from cleanlabel.sanitize.noise import training_seed
 
 Key = tuple[str, int, int]
@@ -49,16 +49,6 @@ def votes_of(logits: NDArray[np.float32]) -> NDArray[np.int8]:
     """The class each model answers, (..., n); NOBODY where its logits (..., n, K) are no numbers."""
     answered = np.isfinite(logits).all(axis=-1)
     return np.where(answered, np.nan_to_num(logits, nan=0).argmax(axis=-1), NOBODY).astype(np.int8)
-
-
-def kept(path: Path, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
-    """The arrays in `path`, made and written there if it is not."""
-    if not path.is_file():
-        made = make()
-        with replacing(path) as part, part.open("wb") as stream:
-            np.savez(stream, allow_pickle=False, **made)
-    with np.load(path, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
 
 
 def ensemble_votes(

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.frontier_curves import Curve, models_of, pair, reach_of_one, sizes_of
+from benchmarks.frontiers.curves import Curve, models_of, pair, reach_of_one, sizes_of
 
 SHOWN = (0, 1, 2, 5)
 AT_SIZES = (0.5, 1.0, 2.0)

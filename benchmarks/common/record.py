@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 QUICK = RESULTS / "quick"
 """Where `--quick` writes, which git does not track: its figures are no claim and take no measured figure's place."""
 

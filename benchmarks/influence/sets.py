@@ -24,8 +24,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from benchmarks.fashion import SPLIT_SEED
-from benchmarks.frontier_votes import kept
+from benchmarks.common.runs import kept
+from benchmarks.fashion.plan import SPLIT_SEED
 from cleanlabel.models.distil import distilled
 from cleanlabel.models.extractors import Extractor, accelerated, features, load_extractor, require_fits
 from cleanlabel.models.public_part import PUBLIC_ENTROPY
@@ -124,7 +124,7 @@ def cifar_sets(root: Path, extractor: Path | None, size: Size) -> Sets:
 
 
 def fashion_sets(root: Path, size: Size, *, unseen: bool) -> Sets:
-    """Fashion-MNIST's sets and an extractor trained on the trusted images; l2 as in `benchmarks.frontier_sets`."""
+    """Fashion-MNIST's sets and an extractor trained on the trusted images; l2 as in `benchmarks.frontiers.sets`."""
     sets = published("fashion-mnist", root, size.learned, size.raw, SPLIT_SEED)
     order = np.random.default_rng(SPLIT_SEED).permutation(len(sets["test"]))
     learned, raw, rest = sets["trusted"], sets["raw"], sets["test"].take(order)
