@@ -1,9 +1,9 @@
-"""Stopping early: how many models ten gates need when training stops as soon as each is decided, against m = 1,000.
+"""Stopping early: how many models ten gates need when training stops as soon as each is decided; m = 1,000 at most.
 
     python -m benchmarks.adaptive [--quick] [--votes FILE.npy] [--histories N]
 
-The votes (1000, n_test) of an ensemble on the digits are given. A look uses the votes of draws 0..t-1 alone, so to
-replay prefixes of them is what a run that stops early does. Draws are exchangeable: the same votes in another order
+The votes (1000, n_test) of an ensemble on the digits are given. A look uses only the votes of draws 0..t-1, so
+replaying prefixes does what a run that stops early does. Draws are exchangeable: the same votes in another order
 are another history of the same ensemble, on which the decisions are tried again.
 """
 
@@ -53,7 +53,7 @@ GATES = (
 
 
 def prefixes(votes: np.ndarray, classes: int) -> np.ndarray:
-    """counts (m, n_test, K) after each draw; a vote for nobody counts for no class."""
+    """counts (m, n_test, K) after each draw; a missing vote (-1) counts for no class."""
     return np.cumsum(votes[:, :, None] == np.arange(classes), axis=0, dtype=np.int64)
 
 
@@ -129,13 +129,13 @@ def draw_figure(counts: np.ndarray, truth: np.ndarray, stops: dict[str, list[Sto
 
 
 def read_votes(path: Path, n_test: int, classes: int) -> np.ndarray:
-    """The votes; InputError if there are none, or none of this test set."""
+    """The votes (m, n_test). InputError if the file is missing or does not fit the test set."""
     if not path.is_file():
         raise errors.InputError(f"no votes at {path}; give the (models, {n_test}) votes of an ensemble with --votes")
     try:
         votes = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise errors.InputError(f"{path} is no .npy file ({error})") from error
+        raise errors.InputError(f"{path} is not a .npy file ({error}); give another --votes") from error
     if votes.ndim != 2 or votes.shape[1] != n_test or not np.issubdtype(votes.dtype, np.integer):
         raise errors.InputError(f"{path} holds {votes.dtype} of shape {votes.shape}, not integers (models, {n_test})")
     if votes.size and not NOBODY <= votes.min() <= votes.max() < classes:

@@ -1,4 +1,4 @@
-"""What the chooser forecasts from trusted images, beside what blocks of the raw set then certify.
+"""What the chooser forecasts from trusted images, and what blocks of the raw set then certify.
 
     python -m benchmarks.chooser [--quick]
 
@@ -38,7 +38,7 @@ TARGETS = ((0.25, 0), (0.5, 0), (0.25, 1), (0.25, 2))
 
 
 def counted(materials: Materials, ks: tuple[int, ...], m: int) -> dict[int, NDArray[np.int64]]:
-    """For each k the votes (k, n_test, K) of m models a block, from m sanitized copies of the raw set."""
+    """For each k the votes (k, n_test, K) of m models per block, from m sanitized copies of the raw set."""
     entropy, fast = draw_entropy("os").value, materials.fast(materials.sigma)
     raw, n_test = materials.raw, len(materials.test)
     copies = [
@@ -75,7 +75,7 @@ def forecast(
     draws: int,
     targets: list[Target],
 ) -> Forecasts:
-    """What the pilots on trusted images say of every sigma and k; sizes: images of a block, by k."""
+    """The forecasts from pilots on trusted images, for every sigma and k; sizes: images of a block, by k."""
     found: Forecasts = {target: [] for target in targets}
     for sigma in sigmas:
         piloted = Materials(trusted, trusted, sigma, denoiser, recipe, draws)
@@ -95,7 +95,7 @@ def measured(
     m: int,
     targets: list[Target],
 ) -> Measured:
-    """The certified accuracy of m models a block of the raw set, by sigma, k and target."""
+    """The certified accuracy of m models per block of the raw set, by sigma, k and target."""
     found: Measured = {}
     for sigma in sigmas:
         for k, counts in counted(Materials(raw, test, sigma, denoiser, recipe, m), ks, m).items():
@@ -151,7 +151,7 @@ def main() -> None:
     forecasts = forecast(trusted, denoiser, recipe, sigmas, {k: len(raw) // k for k in ks}, draws, targets)
     seconds = time.perf_counter() - started
     rows = rows_of(forecasts, measured(raw, test, denoiser, recipe, sigmas, ks, m, targets))
-    print(f"\nm = {m} models a block, alpha = {ALPHA}, {len(raw)} raw images; pilots took {seconds:.0f} s")
+    print(f"\nm = {m} models per block, alpha = {ALPHA}, {len(raw)} raw images; pilots took {seconds:.0f} s")
     show(rows)
     open_rows = [row for row in rows if row["measured"] or row["accuracy"]]
     inside = sum(row["low"] <= row["measured"] <= row["high"] for row in open_rows)

@@ -1,10 +1,10 @@
-"""A thousand models: how fast, at what cost of keeping books, and what they certify.
+"""A thousand models: how fast they are made, what tracking costs, and what they certify.
 
     python -m benchmarks.ensemble [--quick] [--architecture small-cnn]
 
 Runs the pipeline's own command, `python -m flows.smooth`, on the pipeline's data (run `dvc repro denoiser` first), in a
-project directory of its own, once denoised and once with the noise left in. The loop that anybody would write stands
-beside it: one draw after the other in one process, float32, with as many threads as torch takes, nothing recorded.
+project directory of its own, once denoised and once with the noise left in. It is compared with a
+plain loop: one draw after the other in one process, float32, with torch's default threads, nothing recorded.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from cleanlabel.sanitize.paths import DENOISER, ENSEMBLE, SETS
 
 ROOT = Path(__file__).resolve().parents[1]
 ROUNDS = 3
-"""The loop is measured in so many parts, between which the flow runs: a machine that slows down slows down both."""
+"""Parts in which the loop is measured; the flow runs between them, so that a slower machine slows both down."""
 CNN = {"architecture": "small-cnn", "width": 16, "epochs": 10}
 CURVE = np.linspace(0, 2.5, 251)
 RADII = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
@@ -75,7 +75,7 @@ def project() -> Iterator[None]:
 
 
 def loop(materials: Materials, draws: int, first: int) -> float:
-    """Seconds a model of the one-at-a-time loop."""
+    """Seconds per model of the one-at-a-time loop."""
     entropy = draw_entropy("os").value
     started = time.perf_counter()
     for draw in range(first, first + draws):
@@ -95,9 +95,9 @@ def flow(m: int) -> tuple[float, NDArray[np.int64], dict[str, float]]:
 
 
 def spent() -> dict[str, float]:
-    """Of the newest version: core-seconds a model of sanitizing and training, and of a batch's bookkeeping.
+    """Of the newest version: core-seconds per model of sanitizing and training, and of tracking.
 
-    Asked for in a process of its own: MLflow remembers the store it was first imported for.
+    Read in a process of its own: MLflow remembers the store that it was first imported for.
     """
     asked = [sys.executable, "-m", "benchmarks.ensemble", "--books"]
     answer = subprocess.run(
@@ -108,7 +108,7 @@ def spent() -> dict[str, float]:
 
 
 def books() -> None:
-    """Print what the runs of the store in the working directory say they took."""
+    """Print the seconds that the runs of the working directory's store recorded."""
     from cleanlabel.flows.store import connect, find_runs
 
     store = connect()
@@ -131,7 +131,7 @@ def books() -> None:
 
 
 def curves(votes: NDArray[np.int64], sizes: list[int], test: ImageSet, sigma: float, alpha: float) -> dict[int, Any]:
-    """Certified accuracy at CURVE of the first so many models, by their number."""
+    """Certified accuracy at CURVE of the first m models, by m, for each m of `sizes`."""
     found = {}
     for m in sizes:
         counts = count_votes(dict(enumerate(votes[:m])), m, len(test), len(test.classes))

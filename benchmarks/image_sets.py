@@ -1,4 +1,4 @@
-"""What sanitizing costs and leaves on real image sets: PSNR, images a second, and the accuracy of ordinary training.
+"""Sanitizing real image sets: PSNR, images per second, and the accuracy of ordinary training.
 
     python -m benchmarks.image_sets --set cifar10 --root DIR --denoiser DIR [--quick]
     python -m benchmarks.image_sets --set NAME --raw data/raw.npz --test data/test.npz --denoiser data/denoiser
@@ -92,7 +92,7 @@ def show(rows: dict[str, dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = flags("image_sets", __doc__, "100 images, the first two sigmas, one seed, one epoch")
-    parser.add_argument("--set", required=True, help="a published set, or what to call your own")
+    parser.add_argument("--set", required=True, help="a published set, or a name for your own")
     parser.add_argument("--root", type=Path, default=Path("data/incoming"), help="where torchvision put that set")
     parser.add_argument("--raw", type=Path, help="your own training set, in place of the published one's first images")
     parser.add_argument("--test", type=Path, help="your own test set")

@@ -1,4 +1,4 @@
-"""What the noise costs: nanoseconds per pixel of the whole-pixel noise, of float32 noise and of the slow twin.
+"""What the noise costs, in nanoseconds per pixel: the whole-pixel noise, of float32 noise and of the slow twin.
 
     python -m benchmarks.noise [--denoiser DIR ...] [--quick]
 

@@ -24,10 +24,16 @@ def flags() -> argparse.ArgumentParser:
         parents=[parser()],
         conflict_handler="resolve",  # two of the drill's flags mean something else here
     )
-    given.add_argument("--attack", required=True, nargs="+", choices=sorted(ATTACKS), help="one or several")
-    given.add_argument("--sigma", type=float, nargs="+", default=[0.25], help="of sanitize and noise-only (0.25)")
+    given.add_argument("--attack", required=True, nargs="+", choices=sorted(ATTACKS), help="one attack or several")
     given.add_argument(
-        "--defences", nargs="+", default=["sanitize"], choices=list(DEFENCES), help="none is always there"
+        "--sigma", type=float, nargs="+", default=[0.25], help="noise levels of sanitize and noise-only (0.25)"
+    )
+    given.add_argument(
+        "--defences",
+        nargs="+",
+        default=["sanitize"],
+        choices=list(DEFENCES),
+        help="the undefended victim (none) is always added",
     )
     given.add_argument("--with", action="append", default=[], metavar="DEFENCE.KEY=VALUE", help="a defence's setting")
     given.add_argument("--output", type=Path, default=OUTPUT / "compare", help="default: %(default)s")
@@ -35,7 +41,7 @@ def flags() -> argparse.ArgumentParser:
 
 
 def drill_params(args: argparse.Namespace, attack: str) -> DrillParams:
-    """The drill whose targets and poisons are used; a denoiser is loaded only where somebody denoises."""
+    """The drill whose targets and poisons are used; a denoiser is loaded only where `sanitize` takes part."""
     given = {key: value for key, value in vars(args).items() if key not in ("defences", "with")}
     sigma = args.sigma if "sanitize" in args.defences else [0.0]
     return params_from(argparse.Namespace(**(given | {"attack": attack, "sigma": sigma})))
@@ -48,7 +54,7 @@ def main() -> None:
         drill = prepared(drill_params(args, attack), args.device)
         content = comparison(drill, entries, args.output)
         print("\n".join(comparison_lines(content)), flush=True)
-    print(f"\n{QUESTIONS}\n\n{args.output}: table.md, table.csv and a JSON an attack")
+    print(f"\n{QUESTIONS}\n\n{args.output}: table.md, table.csv and one JSON per attack")
 
 
 if __name__ == "__main__":

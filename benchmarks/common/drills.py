@@ -1,10 +1,10 @@
-"""Drills in seconds."""
+"""Drills small enough for a quick run."""
 
 from typing import Any
 
 
 def quick(content: dict[str, Any]) -> dict[str, Any]:
-    """The same in seconds: one target at two sigmas, few images, poisons and steps, and a short training."""
+    """The drill for a quick run: one target at two sigmas, few images, poisons and steps, and a short training."""
     few = {"targets": 1, "sigma": content["sigma"][:2], "images": 300, "held_out": 300, "poisons": 5, "networks": 1}
     settings = content.get("settings", {})
     if "retrains" in settings:

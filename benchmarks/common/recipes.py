@@ -6,7 +6,7 @@ from cleanlabel.models.params import TrainParams
 
 
 def recipe(architecture: str, width: int, epochs: int, **others: Any) -> TrainParams:
-    """A recipe from scratch: public constants only, nothing warm, nothing from elsewhere."""
+    """A recipe for training from scratch: constants for normalisation, no warm start, no weights from elsewhere."""
     common = {
         "mode": "scratch",
         "batch": 64,

@@ -1,4 +1,4 @@
-"""What every benchmark has in common: its flags, and its figures with the machine they were measured on."""
+"""The flags of every benchmark, and its figures with facts of the machine."""
 
 import argparse
 import json
@@ -12,16 +12,16 @@ import torch
 
 RESULTS = Path(__file__).parents[1] / "results"
 QUICK = RESULTS / "quick"
-"""Where `--quick` writes, which git does not track: its figures are no claim and take no measured figure's place."""
+"""Where `--quick` writes, which git does not track: its figures are not claims and replace no measured ones."""
 
 
 def flags(name: str, doc: str | None, quick: str) -> argparse.ArgumentParser:
     """The parser of `benchmarks.NAME`, described by the first line of its docstring, with `--quick` and `--results`.
 
-    quick: what `--quick` does less of. Such a run ends within a minute and shows that the command works.
+    quick: how `--quick` is smaller. Such a run ends within minutes and shows that the command works.
     """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=(doc or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help=f"{quick}; shows that the command works, and no more")
+    parser.add_argument("--quick", action="store_true", help=f"{quick}; shows only that the command works")
     where = f"folder for the figures (default: {_named(RESULTS)}, or {_named(QUICK)} with --quick)"
     parser.add_argument("--results", type=Path, help=where)
     return parser
@@ -35,7 +35,7 @@ def results(args: argparse.Namespace) -> Path:
 
 
 def machine() -> dict[str, Any]:
-    """What this machine is, without its name."""
+    """Facts of this machine, without its name."""
     cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     model = next((line.partition(":")[2].strip() for line in cpuinfo.splitlines() if "model name" in line), "")
     return {

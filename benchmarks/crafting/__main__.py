@@ -3,8 +3,9 @@
     python -m benchmarks.crafting [--extractor FILE] [--quick]
 
 Same settings, same bases, same budget; ours and the plain loop in turn, medians of the rounds, ratios within a round.
-The network is the extractor of the file (a ResNet for CIFAR-10 and random pixels, say: speed does not ask what they
-show), or an untrained small CNN. Ours use what `models.extractors.accelerated` makes of it; the plain loop is float32.
+The network is the extractor of the file (such as a ResNet for CIFAR-10; the pixels are random, on which speed does not
+depend), or an untrained small CNN. Ours use what `models.extractors.accelerated` makes of it; the plain loop is
+float32.
 """
 
 import time
@@ -46,14 +47,14 @@ def small_network() -> Extractor:
 
 
 def random_set(shape: tuple[int, int, int], each: int) -> ImageSet:
-    """Random pixels, so many images of each class."""
+    """Random pixels, `each` images per class."""
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (each * CLASSES, *shape), dtype=np.uint8)
     return ImageSet(images, np.arange(len(images)) % CLASSES, tuple(map(str, range(len(images)))), tuple("0123456789"))
 
 
 def collisions(network: Extractor, poisons: int, steps: int) -> dict[str, tuple[Way, Way]]:
-    """Our way and the plain loop of the three attacks on a frozen extractor."""
+    """Ours and the plain loop for the three attacks on a frozen extractor."""
     clean, fast = random_set(network.image_shape, poisons), accelerated(network)
     goal = Target(clean.images[0], 0, 1)
     budget = Budget(poisons, 16 / 255)
@@ -77,7 +78,7 @@ def collisions(network: Extractor, poisons: int, steps: int) -> dict[str, tuple[
 
 
 def labels_and_gradients(network: Extractor, poisons: int, steps: int) -> dict[str, tuple[Way, Way]]:
-    """The same of the attacks that do not collide features.
+    """Ours and the plain loop for the other attacks, which do not collide features.
 
     Sleeper Agent without training again, so what differs is how bases are chosen: all gradients at once, or an image
     after the other. Witches' Brew is its published loop but for how the products are added up.

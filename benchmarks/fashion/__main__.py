@@ -3,7 +3,7 @@
     python -m benchmarks.fashion --root DIR [--denoiser DIR] [--scratch DIR] [--quick | --pilot]
 
 The denoiser saw 20,000 other training images, the test images are of the test split. Every model's votes are kept in
-the scratch directory: a run that was killed goes on there. `--pilot` compares recipes on images the run never sees.
+the scratch directory: an interrupted run goes on there. `--pilot` compares recipes on images the run never sees.
 """
 
 import argparse

@@ -52,7 +52,7 @@ def make_copy(raw: ImageSet, sigma: float, denoise: Step | None, entropy: bytes,
 def make_draw(
     raw: ImageSet, test: ImageSet, sigma: float, denoise: Step | None, chosen: TrainParams, entropy: bytes, draw: int
 ) -> Draw:
-    """`models.draw.make_draw` by the fast path: sanitize anew, train from scratch, vote."""
+    """`models.draw.make_draw` by the fast path: sanitize, train from scratch, vote."""
     started = time.perf_counter()
     copy = make_copy(raw, sigma, denoise, entropy, draw)
     sanitized = time.perf_counter()

@@ -10,7 +10,7 @@ from benchmarks.fashion.plan import ALPHA, ENSEMBLES, RADII
 
 
 def plot(rows: dict[str, dict[str, Any]], curve: NDArray[np.float64], m: int, path: Path) -> None:
-    """Certified accuracy against the joint radius, a line an ensemble."""
+    """Certified accuracy against the joint radius, one line per ensemble."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported late: it takes a second
     from matplotlib.figure import Figure
 

@@ -26,7 +26,7 @@ from cleanlabel.sanitize.paths import ENSEMBLE
 
 @dataclass(frozen=True)
 class Run:
-    """What the two ensembles came to.
+    """What was measured of the two ensembles.
 
     draws: the finished draws of the disturbed ensemble; begun: the draws that its workers began; left: processes that
     outlived it. votes and roots: of the undisturbed ensemble, then of the disturbed one.

@@ -1,4 +1,4 @@
-"""When what is killed, and the ensemble that is made in spite of it."""
+"""The kills, and the ensemble that is made in spite of them."""
 
 import os
 import random
@@ -14,12 +14,12 @@ from benchmarks.faults.project import BATCH, Project, until
 from cleanlabel.sanitize.errors import InputError
 
 PATIENCE = 600
-"""Seconds without a finished draw after which the drill gives up."""
+"""Seconds without a finished draw after which the benchmark gives up."""
 
 
 @dataclass
 class Kill:
-    """One kill: when it is due, what dies, and what came of it."""
+    """One kill: when it is due, what is killed, and what happened next."""
 
     victim: str
     due: int
@@ -33,7 +33,7 @@ class Kill:
 
 
 def undisturbed(project: Project) -> float:
-    """Seconds that the command takes when nobody disturbs it."""
+    """Seconds that the command takes without kills."""
     began = time.perf_counter()
     project.start()
     assert project.flow
@@ -52,12 +52,12 @@ def plan_kills(seed: int, count: int, m: int) -> list[Kill]:
 
 
 def disturbed(project: Project, kills: list[Kill], m: int) -> float:
-    """Seconds until the ensemble is complete, with these kills on the way; each kill says what came of it."""
+    """Seconds until the ensemble is complete, with these kills on the way; each kill records what happened."""
     generator = random.Random(str([kill.delay for kill in kills]))
     began = time.perf_counter()
     project.start()
-    with tqdm(total=m, desc="drill", unit="model", mininterval=5) as bar:
-        last: list[str] = []  # what came of the kill before
+    with tqdm(total=m, desc="with kills", unit="model", mininterval=5) as bar:
+        last: list[str] = []  # what happened after the kill before
         for kill in kills:
             _go_on(project, lambda kill=kill: len(project.server.finished_draws()) >= kill.due, last, bar)
             time.sleep(kill.delay)

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WORKERS = 2
 BATCH = 5
 ENTROPY = "fixed:" + bytes(range(32)).hex()
-"""Known to everybody: the disturbed ensemble and the undisturbed one must have the same."""
+"""Public, since the disturbed ensemble and the undisturbed one must have the same."""
 
 
 @dataclass
@@ -148,8 +148,9 @@ def make_project(root: Path, m: int) -> Project:
     for path in (SETS["raw"], SETS["test"], DENOISER):
         if not path.exists():
             raise InputError(f"{path} does not exist; run `dvc repro denoiser` first")
-    for package in ("sanitize", "models", "flows"):  # a copy: nobody changes it under the drill
-        shutil.copytree(ROOT / package, root / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in ("cleanlabel", "sanitize", "models", "redteam", "flows"):  # a copy, which no edit changes meanwhile
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / folder, root / folder, symlinks=True, ignore=ignored)
     (root / "data").mkdir()
     for path in (SETS["raw"], SETS["test"]):
         shutil.copy(path, root / path)
@@ -173,5 +174,5 @@ def until(reached: Callable[[], bool], what: str, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not reached():
         if time.monotonic() > deadline:
-            raise InputError(f"waited {seconds:g} s in vain until {what}")
+            raise InputError(f"{what}: not true after {seconds:g} s")
         time.sleep(0.1)

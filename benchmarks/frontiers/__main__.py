@@ -4,14 +4,14 @@
     python -m benchmarks.frontiers --data cifar10 --root DIR --extractor FILE
     python -m benchmarks.frontiers --data fashion-mnist --root DIR
 
-Every draw sanitizes the whole raw set once. For every k each of its blocks has a model of its own, from its own images
-of that copy alone: m draws of k blocks of n/k images are m trainings' worth of images, whatever k is. k = 1 is the
-ordinary ensemble. Beside them stand Deep Partition Aggregation and Run-Off Election on the same images without noise,
-with the same kind of model, and with the same blocks by id, so that a rewritten image costs them one block too.
+Every draw sanitizes the whole raw set once. For every k each block has its own model, trained only on its own images of
+that copy. m draws of k blocks of n/k images cost as much as m trainings on n images, for every k. k = 1 is the ordinary
+ensemble. Deep Partition Aggregation and Run-Off Election are measured on the same images without noise, with the same
+kind of model and the same blocks by id, so that a rewritten image costs them one block as well.
 
-Each curve, one (sigma, k), holds on its own. The best of several for each R is a choice made after the fact, on the
-test images: a guide to which (sigma, k) to plan, and no certificate. The votes are kept in --scratch: a run that was
-killed goes on there.
+Each curve, of one (sigma, k), is a valid certificate by itself. The best curve for each R is chosen afterwards, on the
+test images: it guides the choice of (sigma, k), but is not a certificate. The votes are kept in --scratch: an
+interrupted run goes on there.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def checked(args: argparse.Namespace) -> argparse.Namespace:
     args.sigma, args.k = list(dict.fromkeys(args.sigma)), list(dict.fromkeys(args.k))
     for sigma in args.sigma:
         if not (np.isfinite(sigma) and sigma > 0):
-            raise InputError(f"--sigma {sigma:g} is no noise level; give numbers above 0, in [0,1] pixel units")
+            raise InputError(f"--sigma {sigma:g} is not a noise level; give numbers above 0, in [0,1] pixel units")
     if min(args.k) < 1 or 1 not in args.k:
         raise InputError(f"--k {' '.join(map(str, args.k))}: give numbers of blocks from 1 on, and 1 among them")
     least = int(np.log2(2 * max(args.k) / ALPHA)) + 1
@@ -61,7 +61,7 @@ def checked(args: argparse.Namespace) -> argparse.Namespace:
         raise InputError(f"--m {args.m}: with {max(args.k)} blocks no vote can be certified; give {least} or more")
     if args.images is not None and args.data == "digits":
         raise InputError(
-            f"--images {args.images}: how many digits are raw says ingest.raw in params.yaml; leave it out"
+            f"--images {args.images}: params.yaml (ingest.raw) sets how many digits are raw; leave --images out"
         )
     if args.images is not None and args.images < max(args.k):
         raise InputError(f"--images {args.images} do not fill {max(args.k)} blocks; give more")

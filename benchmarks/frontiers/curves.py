@@ -61,7 +61,7 @@ def curve_of(key: tuple[str, int, int], votes: NDArray[np.int8], sigma: float, a
 
 
 def leader(curves: Iterable[Curve], a: int, radius: float) -> Curve | None:
-    """The curve with the largest certified accuracy at (a, radius); None where nothing is certified by any."""
+    """The curve with the largest certified accuracy at (a, radius); None where none certifies an image."""
     ahead = max(curves, key=lambda curve: float(curve.holds(a, radius).mean()), default=None)
     return ahead if ahead is not None and ahead.holds(a, radius).any() else None
 
@@ -69,8 +69,8 @@ def leader(curves: Iterable[Curve], a: int, radius: float) -> Curve | None:
 def pair(curves: list[Curve], a: int, radius: float) -> dict[str, Any]:
     """The best one ensemble and the best partition at (a, radius), and their difference with its standard error.
 
-    The error is of paired differences over the test images; it knows nothing of the choice of the best. For a = 0 and a
-    radius that one ensemble could reach only with more noise than any that was measured, there is no difference.
+    The error is that of paired differences over the test images and ignores that the best were chosen. There is no
+    difference for a = 0 and a radius that one ensemble could reach only with more noise than was measured.
     """
     one = leader((c for c in curves if c.k == 1), a, radius)
     many = leader((c for c in curves if c.k > 1), a, radius)
@@ -127,7 +127,7 @@ def since(curves: list[Curve]) -> dict[str, dict[str, int | None]]:
 
 
 def tables(curves: list[Curve], rivals: list[dict[str, Any]]) -> str:
-    """Markdown: the best of both for each R; the a of partitions beside DPA and ROE; and by n."""
+    """Markdown: the best of both for each R; partitions, DPA and ROE for each a; and by n."""
     return "\n".join([*_by_radius(curves), *_by_images(curves, rivals), *_by_size(curves)])
 
 

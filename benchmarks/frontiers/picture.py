@@ -1,4 +1,4 @@
-"""The frontiers, drawn: certified accuracy against R for each a, a line a k, and against n."""
+"""The frontiers, drawn: certified accuracy against R for each a, one line per k, and against n."""
 
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ AT_SIZES = (0.5, 1.0, 2.0)
 def draw_picture(
     data: str, m: int, alpha: float, curves: list[Curve], rivals: list[dict[str, Any]], path: Path
 ) -> None:
-    """A row a model: a panel for each a of SHOWN, and one by n where several were measured.
+    """One row per model: a panel for each a of SHOWN, and one by n where several were measured.
 
     A line is the best over sigma of one k at each R, chosen after the fact, the grey band the best over k > 1 too. DPA
-    and ROE are marks at R = 0, where alone they hold. Dotted: how far one ensemble gets by the largest sigma measured.
+    and ROE are marks at R = 0, the only radius at which they hold. Dotted: how far one ensemble gets by the largest
+    sigma measured.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported late: it takes a second
     from matplotlib.figure import Figure

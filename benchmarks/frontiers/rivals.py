@@ -20,7 +20,7 @@ LEAST_IMAGES = 8
 
 
 def rivals_of(task: Task, ks: list[int], seeds: int, frees: Sequence[int] = FREES) -> list[dict[str, Any]]:
-    """A row a model, k and defence: the certified accuracy for each number of images rewritten at will (frees).
+    """One row per model, k and defence: the certified accuracy for each number of images rewritten at will (frees).
 
     Blocks are by id, as ours: a rewritten image costs one. With blocks by content, as published, it costs two where it
     changes blocks. `cost` is in trainings of the whole raw set: 1 as published. Where models depend on a seed, a member

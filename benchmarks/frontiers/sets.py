@@ -1,8 +1,8 @@
-"""What the frontiers are measured on: the sets, how each is sanitized, and what the blocks' models are.
+"""The sets of the frontiers, how each is sanitized, and the blocks' models.
 
-Of every set the raw, the test and the trusted images are disjoint. Extractors and denoisers have seen trusted images
-alone, or, for CIFAR-10, what `benchmarks.transfer` says. `twin` extractors are distilled as there: on noised trusted
-images, to answer as the extractor does on the clean ones. Test images are clean and go through the extractor itself.
+Of every set the raw, the test and the trusted images are disjoint. Extractors and denoisers were trained only on
+trusted images; for CIFAR-10 see `benchmarks.transfer`. `twin` extractors are distilled as there: on noised trusted
+images, towards the extractor's features of the clean ones. Test images are clean and use the extractor itself.
 """
 
 from collections.abc import Callable
@@ -68,7 +68,7 @@ class Task:
 
 
 def public_copy(images: ImageSet, sigma: float) -> NDArray[Any]:
-    """Trusted images noised by public noise: their streams are no raw image's, and no secret of the certificate."""
+    """Trusted images noised by public noise: no raw image has these streams, so they need not be secret."""
     return sanitize_batch(images.images, images.ids, sigma, None, draw_entropy("fixed:0").value, 0)
 
 
@@ -108,7 +108,7 @@ def noise_only(raw: ImageSet) -> Callable[[float], Callable[[bytes, int], NDArra
 def digits_task(denoiser: Path, train_params: TrainParams, draws: int) -> Task:
     """800 raw digits as the pipeline's default has them, denoised; the pipeline's MLP, and features of another's.
 
-    The MLP is trained by train_params as they are, whatever k: a block of n/k images gets a k-th of the steps.
+    The MLP is trained by train_params as they are, for every k: a block of n/k images gets 1/k of the steps.
     """
     ingest = read_params("ingest", IngestParams)
     sets = digits(ingest.trusted, ingest.raw, ingest.seed, ingest.test)

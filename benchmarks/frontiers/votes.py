@@ -23,7 +23,7 @@ from cleanlabel.models.votes import NOBODY
 from cleanlabel.sanitize.noise import training_seed
 
 Key = tuple[str, int, int]
-"""What a block's models are, of how many raw images, in how many blocks."""
+"""(model, number of raw images, number of blocks)."""
 Ints = NDArray[np.int64]
 COPY = "copy"
 """Name of the sanitized copy among a draw's arrays, where models are trained on all copies at the end."""
@@ -32,9 +32,9 @@ COPY = "copy"
 def block_logits(
     found: Tensor, labels: Ints, blocks: Ints, k: int, asked: Tensor, classes: int, kind: HeadKind, l2: float
 ) -> NDArray[np.float32]:
-    """Logits (k, n_asked, classes) of a head a block, each fitted to the features and labels of that block alone.
+    """Logits (k, n_asked, classes) of one head per block, fitted only to the features and labels of that block.
 
-    found (n, d), labels and blocks (n,), asked (n_asked, d). Not a number where a block is empty.
+    found (n, d), labels and blocks (n,), asked (n_asked, d). NaN where a block is empty.
     """
     logits = np.full((k, len(asked), classes), np.nan, dtype=np.float32)
     for block in range(k):
@@ -46,7 +46,7 @@ def block_logits(
 
 
 def votes_of(logits: NDArray[np.float32]) -> NDArray[np.int8]:
-    """The class each model answers, (..., n); NOBODY where its logits (..., n, K) are no numbers."""
+    """The class that each model answers, (..., n); NOBODY where its logits (..., n, K) are not finite."""
     answered = np.isfinite(logits).all(axis=-1)
     return np.where(answered, np.nan_to_num(logits, nan=0).argmax(axis=-1), NOBODY).astype(np.int8)
 

@@ -1,19 +1,19 @@
-"""Certificates of bounded-influence heads beside votes, partitions and certified nearest neighbours.
+"""Certificates of bounded-influence heads, votes, partitions and certified nearest neighbours.
 
     python -m benchmarks.influence --set cifar10 --root DIR --extractor FILE [--denoiser DIR] [--quick]
     python -m benchmarks.influence --set fashion-mnist --root DIR [--unseen] [--quick]
 
 The same raw and test images and the same features for all of them (`benchmarks.influence.sets`). Bounded influences and
-votes see each sanitized copy through a twin of the extractor that was distilled on noised trusted images, and with
---denoiser also through the extractor itself, on copies that were denoised. Clean test images go through the extractor.
+votes take the features of each sanitized copy by a twin of the extractor, distilled on noised trusted images. With
+--denoiser they also take those of denoised copies, by the extractor itself. Clean test images use the extractor.
 
-A bound takes the draws that there are (--m, --denoised-m), at alpha = .001 per test image, less the distance of the
-noise that was drawn from the ideal one. `page`: radii by Hoeffding's inequality and the largest slope; `certified`: by
+Bounds are for --m and --denoised-m draws, at alpha = .001 per test image, and subtract the distance of the drawn noise
+from the ideal one. `page`: radii by Hoeffding's inequality and the largest slope; `certified`: by
 a Chernoff bound for each class and the isoperimetric bound (`models.influence`). Lambda and clip are chosen, for each
 sigma and each form of clip apart, by the mean certified accuracy over the table's columns on images that are in neither
-raw nor test. Which sigma is best at a radius is seen after the fact, on the test images: a guide, no certificate.
+raw nor test. The best sigma at a radius is chosen afterwards, on the test images: a guide, not a certificate.
 
-The features of every draw are kept in --scratch (2 GB): a run that was interrupted goes on there.
+The features of every draw are kept in --scratch (2 GB): an interrupted run goes on there.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Bounded-influence heads: their lambda and clip are chosen, their draws summed, their answers certified."""
+"""Bounded-influence heads: choose lambda and clip, sum every draw, certify the answers."""
 
 import json
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ def sides_of(form: str) -> Sides:
 
 
 def answers(sums: Mapping[int, Sums], sets: Sets, form: str, sigma: float) -> Influenced:
-    """What the sums of all their draws come to."""
+    """The certificates of the sums of all draws."""
     distance = noise_distance_of(len(sets.raw), sets.raw.image_shape, sigma) if sigma else 0.0
     n = len(next(iter(sums.values())))
     return influenced(sums, len(sums), n, sets.sizes.tolist(), sides_of(form), sigma, ALPHA, distance=distance)
@@ -99,7 +99,7 @@ def chosen(sets: Sets, copies: Copies, m: int, form: str, copied: int) -> tuple[
 
 
 def influence_rows(sets: Sets, copies: Copies, entropy: bytes, m: int, copied: int, bar: tqdm) -> list[dict[str, Any]]:
-    """Every form of clip, at one sigma."""
+    """One row per form of clip, at one sigma."""
     m = m if copies.sigma else 1
     rows = []
     for form in FORMS:

@@ -27,7 +27,7 @@ from cleanlabel.redteam.defences.elections import aggregated, gaps_to
 PARTS = (50, 100, 250, 500, 1000)
 NEIGHBOURS = (50, 100, 200, 500, 1000, 2000, 4000)
 NEAR = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
-"""Shares of the raw images: a distance within which a test image has so many neighbours at the median is public."""
+"""Shares of the raw images that lie within rNN's radius at the median; the radius is set on trusted images."""
 ALPHA = 0.001
 
 

@@ -1,13 +1,12 @@
-"""What the benchmark of bounded influences is measured on: its sets, the public networks, the features of every copy.
+"""The sets of the benchmark of bounded influences, the public networks, and the features of every copy.
 
 CIFAR-10: raw, test and tuning test images are of the *test* split, which neither the published extractor nor the
-denoiser has seen; all trusted images of the training split, which both have. Fashion-MNIST: everything is learned on
-20,000 images of the training split, the raw images are the other 40,000, the rest is of the test split. All sets are
-disjoint. Trusted images serve three ways: the networks learn on `learned`, the instrument's moments are those of
-`moments`, and the constants are chosen on `tuned_raw` and `tuned_test`, which are in neither raw nor test.
+denoiser has seen. All trusted images are of the training split, which both have seen. Fashion-MNIST: the networks
+are trained on 20,000 images of the training split, the raw images are the other 40,000, and the rest is of the test
+split. All sets are disjoint. Trusted images have three uses: the networks are trained on `learned`, the instrument's
+moments are those of `moments`, and the constants are chosen on `tuned_raw` and `tuned_test`.
 
-With `unseen` the raw, test and tuning images are of five classes, and extractor, twin and moments know the other five
-alone.
+With `unseen` the raw, test and tuning images are of five classes; extractor, twin and moments use only the other five.
 """
 
 import copy
@@ -42,7 +41,7 @@ from cleanlabel.sanitize.sources import open_published
 CHUNK, BATCH = 2048, 64
 """Images that are sanitized before their features are taken; images that a network takes at once."""
 KNOWN = 5
-"""Classes that an extractor knows which has not seen the raw ones."""
+"""How many classes the `unseen` extractor is trained on."""
 HIDDEN, WIDTH, EPOCHS = 256, 64, 10
 """Of Fashion-MNIST's extractor: its two layers, and its training."""
 
@@ -96,7 +95,7 @@ class Sets:
 
     @cached_property
     def sizes(self) -> NDArray[np.int64]:
-        """Raw images a class."""
+        """Raw images per class, (K,)."""
         return np.bincount(self.raw.labels, minlength=len(self.raw.classes))
 
 
@@ -139,7 +138,7 @@ def fashion_sets(root: Path, size: Size, *, unseen: bool) -> Sets:
 def deep_extractor(learned: ImageSet) -> Extractor:
     """The two hidden layers of an MLP that learned the labels of clean trusted images by least squares.
 
-    Its second layer draws a class together, which sums of influences, one number an image, gain much by.
+    Its second layer brings the images of a class close together, which helps sums with one number per image.
     """
     torch.manual_seed(0)
     pixels, classes = learned.images[0].size, len(learned.classes)

@@ -43,7 +43,7 @@ def words(row: dict[str, Any]) -> str:
 
 
 def draw_picture(name: str, rows: list[dict[str, Any]], rivals: list[dict[str, Any]], truth: Ints, path: Path) -> None:
-    """Left: by radius, a colour a sigma, votes dashed. Right: by images rewritten and relabelled at will, R = 0."""
+    """Left: by radius, one colour per sigma, votes dashed. Right: by images rewritten and relabelled at will, R = 0."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported late: it takes a second
     from matplotlib.figure import Figure
 

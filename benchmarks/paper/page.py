@@ -18,7 +18,7 @@ not written by hand. The paper: Hong, Carlini, Kurakin, *Certified Robustness to
 Denoising*. `python -m benchmarks.paper check FILE` holds every row against the paper's text.
 
 Each cell: (clean accuracy) attack success, in %. The paper's rows are in italics, its means over 100 runs; ours have
-the 95 % interval of the success over so many targets. `python -m benchmarks.paper fill 5 --scale cpu-small` prints the
+the 95 % interval of the success over their targets. `python -m benchmarks.paper fill 5 --scale cpu-small` prints the
 commands that measure our column and fills it from what they left; `--run` runs them first. Two scales: `cpu-small`,
 what a CPU of two cores measures in hours, and `gpu-full`, the paper's numbers of images, poisons and runs.
 

@@ -6,11 +6,11 @@ Raw and test images come from the two halves of the *test* split, which neither 
 images from the training split, which both have. `frozen` takes the copy's features by the extractor as it is;
 `distilled` by a twin that learned, on sanitized copies of trusted images and without labels, to answer as the extractor
 does on the clean ones. Clean test images always go through the extractor itself. Every draw is run through all
-extractors and heads at once, denoised and with noise only. A run that was interrupted goes on from --scratch. Heads, l2
+extractors and heads at once, denoised and with noise only. An interrupted run goes on from --scratch. Heads, l2
 and the twins' training were chosen on images 6,000 to 9,999 of the test split, which are in neither set.
 
-What this flatters: the extractor was trained on the same ten classes. Its own head needs no raw image at all, and its
-accuracy is printed beside the others.
+What this flatters: the extractor was trained on the same ten classes. Its own head uses no raw image, and its accuracy
+is printed as well.
 """
 
 import argparse

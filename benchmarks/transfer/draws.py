@@ -59,7 +59,7 @@ def twins(
             network = copy.deepcopy(extractor.network)
             network.load_state_dict(safetensors.torch.load_file(path))
         else:
-            # public noise: the trusted images' streams are no raw image's, and no secret of the certificate
+            # public noise: no raw image has these streams, so they need not be secret
             copied = sanitizer(trusted, way, draw_entropy("fixed:0").value, 0)
             wanted = features(extractor, trusted.images, device)
             network = distilled(extractor, copied, wanted, epochs, device, f"{way}, σ={sanitizer.sigma:g}")
@@ -109,7 +109,7 @@ def vote(
 
 
 def figures_of(votes: NDArray[np.int8], m: int, sigma: float, truth: NDArray[np.int64], classes: int) -> dict[str, Any]:
-    """What the votes (m, n_test) of one variant come to."""
+    """Accuracy, and certified accuracy at RADII, of the votes (m, n_test) of one variant."""
     counts = count_votes(dict(enumerate(votes.astype(np.int64))), m, len(truth), classes)
     label, radius = certify(counts, m, sigma, ALPHA)
     return {

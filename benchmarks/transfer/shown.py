@@ -35,7 +35,7 @@ def table(sigma: float, rows: dict[str, Any]) -> str:
 
 
 def draw_curves(rows: dict[float, dict[str, Any]], truth: NDArray[np.int64], path: Path) -> None:
-    """Certified accuracy against R: denoised solid, noise only dashed; a panel an extractor."""
+    """Certified accuracy against R: denoised solid, noise only dashed; one panel per extractor."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,4 +1,4 @@
-"""Defences side by side: each trained on the same poisoned sets, target by target, and kept as soon as it is done."""
+"""Defences trained on the same poisoned sets, target by target; each result is kept as soon as it is there."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ def _code(defence: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """A defence as it takes part: by its name, at a sigma if it has one."""
+    """A defence in a comparison: its name and, where it adds noise, its sigma."""
 
     name: str
     defence: Defence
@@ -43,7 +43,7 @@ class Entry:
         return self.name if self.sigma is None else f"{self.name}, σ = {self.sigma:g}"
 
     def key(self, drill: Drill) -> str:
-        """A file name of its own for every setting, sigma, denoiser and code."""
+        """A file name that differs for every setting, sigma, denoiser and code."""
         code = _code(type(self.defence).__module__)
         noise = f"{self.sigma} {drill.denoiser.digest if self.name == 'sanitize' and drill.denoiser else ''}"
         content = f"{self.defence!r} {noise} {drill.params.alpha} {code}"
@@ -56,9 +56,9 @@ class Outcome:
 
     success: share of the asked test images taken for the intended class. accuracy on the clean test set. removed:
     images that were filtered, poisons_removed: how many of them are poisons. undefended_seconds: of training without a
-    defence, in the same run. peak_megabytes: of the process, or of the device's memory; None where nobody says.
-    Medians of what is certified, 0 where the answer is wrong or nothing is: images inserted or removed, and joint l2
-    radius in [0,1] units, for the asked images and for the clean test set; None: not that kind of certificate.
+    defence, in the same run. peak_megabytes: of the process, or of the device's memory; None where the system does not
+    say. Medians of what is certified, 0 where the answer is wrong or nothing is: images inserted or removed, and joint
+    l2 radius in [0,1] units, for the asked images and for the clean test set; None: not that kind of certificate.
     """
 
     setup: str
@@ -81,7 +81,7 @@ class Outcome:
 
 
 def require_all(drill: Drill, entries: list[Entry], setup: Setup) -> None:
-    """InputError, before anything takes long, that says which defence cannot be had here and why."""
+    """InputError, before the slow work begins, that names a defence that cannot run here and says why."""
     for entry in entries:
         try:
             entry.defence.require(setup.clean, drill.victim, context_of(drill, entry, 0))
@@ -111,7 +111,7 @@ def compared(
 
 
 def context_of(drill: Drill, entry: Entry, number: int) -> Context:
-    """What the drill has for a defence; the sanitizer's draw is the drill's own for this target."""
+    """What the drill offers to a defence; the sanitizer's draw is the drill's own for this target."""
 
     def kept(images: Images) -> Tensor:
         if images is drill.test.images:
@@ -172,7 +172,7 @@ def _measured(
 
 
 def forget_peak(device: torch.device) -> bool:
-    """Let the peak memory begin anew; whether the system allows it."""
+    """Reset the peak memory; whether the system allows it."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return True
@@ -184,7 +184,7 @@ def forget_peak(device: torch.device) -> bool:
 
 
 def peak_megabytes(device: torch.device) -> float | None:
-    """The most memory since `forget_peak`: the device's, or the whole process's resident; None where nobody says."""
+    """Peak memory since `forget_peak`: the device's, or the process's resident size; None where it is not known."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
     found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())

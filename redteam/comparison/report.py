@@ -1,18 +1,14 @@
-"""What a comparison found: success, accuracy and cost of each defence, two kinds of certificate, the paper beside."""
+"""A comparison as tables: success, accuracy and cost of each defence, two certificates, and the paper's figures."""
 
 import csv
 import io
 import json
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from cleanlabel.redteam.comparison.bench import Entry, Outcome
+from cleanlabel.redteam.comparison.rows import Row
 from cleanlabel.redteam.drill.drill import Drill
 from cleanlabel.redteam.drill.report import NAMES, name_of
-from cleanlabel.redteam.drill.rows import interval
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import replacing, write_json
 
@@ -35,7 +31,6 @@ PAPER: dict[tuple[str, str], tuple[float, float]] = {
     ("sleeper-agent", "sanitize"): (86.0, 17.0),
 }
 """(clean accuracy, attack success) in %, of the paper's Tables 4 (Deep k-NN) and 5; ours there at sigma .1."""
-
 QUESTIONS = (
     "Two certificates, two questions. *Inserted or removed* (Deep Partition Aggregation, Run-Off Election): how many "
     "training images may be put in or taken out, whatever they show, before the answer can change; a changed image is "
@@ -51,92 +46,6 @@ SCALE = (
     "victim and the targets are those named above, so a difference mixes scale with method. It is a guide to where to "
     "look, not a test of the paper."
 )
-
-
-@dataclass(frozen=True)
-class Row:
-    """One defence over all targets. Rates in [0, 1] with a 95 % interval; removed, poisons_removed: means a target.
-
-    loss: success plus the accuracy that is lost against no defence. ratio: seconds over those of undefended training in
-    the same run. Certificates as in `Outcome`, the median over targets.
-    """
-
-    defence: str
-    name: str
-    settings: str
-    targets: int
-    success: float
-    low: float
-    high: float
-    accuracy: float
-    loss: float
-    seconds: float
-    ratio: float
-    peak_megabytes: float | None
-    poisons: float
-    removed: float
-    poisons_removed: float
-    insertions: float | None
-    insertions_test: float | None
-    radius: float | None
-    radius_test: float | None
-    facts: dict[str, float]
-
-
-def rows_of(entries: list[Entry], outcomes: list[Outcome]) -> list[Row]:
-    """A row a defence, in the order of the entries, of which the first is none."""
-    found: list[Row] = []
-    for entry in entries:
-        own = [outcome for outcome in outcomes if outcome.defence == entry.label]
-        rates = [outcome.success for outcome in own]
-        low, high = interval(rates)
-        success, accuracy = float(np.mean(rates)), _mean(own, "accuracy")
-        undefended = found[0].accuracy if found else accuracy
-        found.append(
-            Row(
-                defence=entry.label,
-                name=entry.name,
-                settings=repr(entry.defence),
-                targets=len(own),
-                success=success,
-                low=low,
-                high=high,
-                accuracy=accuracy,
-                loss=success + (undefended - accuracy),
-                seconds=_mean(own, "seconds"),
-                ratio=_mean(own, "seconds") / max(_mean(own, "undefended_seconds"), 1e-9),
-                peak_megabytes=max((o.peak_megabytes for o in own if o.peak_megabytes is not None), default=None),
-                poisons=_mean(own, "poisons"),
-                removed=_mean(own, "removed"),
-                poisons_removed=_mean(own, "poisons_removed"),
-                insertions=_median(own, "insertions"),
-                insertions_test=_median(own, "insertions_test"),
-                radius=_median(own, "radius"),
-                radius_test=_median(own, "radius_test"),
-                facts={key: float(np.mean([o.facts[key] for o in own])) for key in own[0].facts},
-            )
-        )
-    return found
-
-
-def summary(drill: Drill, entries: list[Entry], outcomes: list[Outcome], images: int) -> dict[str, Any]:
-    """The comparison as JSON."""
-    p = drill.params
-    return {
-        "attack": p.attack,
-        "scenario": drill.victim.scenario,
-        "knowledge": "white-box" if drill.white_box else "black-box",
-        "data": p.data,
-        "images": images,
-        "poisons": drill.budget.count,
-        "bound": f"{p.epsilon_255:g}/255 l_inf" if p.norm == "linf" else f"{p.epsilon:g} l2",
-        "attack_settings": repr(drill.attack),
-        "recipe": drill.victim.recipe.model_dump(mode="json"),
-        "device": str(drill.victim.device),
-        "joint_l2": float(np.median([outcome.joint_l2 for outcome in outcomes])),
-        "rows": [asdict(row) for row in rows_of(entries, outcomes)],
-        "outcomes": [asdict(outcome) for outcome in outcomes],
-    }
 
 
 def write_comparison(output: Path, drill: Drill, content: dict[str, Any]) -> Path:
@@ -156,12 +65,12 @@ def _read(path: Path) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(path.read_text())
         content["rows"][0]["defence"]
     except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise InputError(f"{path} is no comparison's summary ({error!r}); move it away") from error
+        raise InputError(f"{path} is not a comparison's summary ({error!r}); move it away") from error
     return content
 
 
 def markdown(comparisons: list[dict[str, Any]]) -> str:
-    """A section a comparison."""
+    """One section per comparison."""
     lines = ["# Defences side by side", "", QUESTIONS]
     for content in comparisons:
         lines += ["", *comparison_lines(content)]
@@ -169,7 +78,7 @@ def markdown(comparisons: list[dict[str, Any]]) -> str:
 
 
 def comparison_lines(content: dict[str, Any]) -> list[str]:
-    """One attack's table, what ours comes to beside the best rival, and the paper's cells beside ours."""
+    """One attack's table, ours against the best rival, and the paper's cells next to ours."""
     heading = (NAMES[content["attack"]], content["scenario"], content["data"], content["knowledge"], content["bound"])
     lines = [f"## {', '.join(heading)}", ""]
     lines += [
@@ -214,7 +123,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def _verdict(rows: list[dict[str, Any]]) -> list[str]:
-    """Ours, at each sigma, beside the best rival on the sum of success and lost accuracy."""
+    """Ours, at each sigma, against the best rival, by the sum of success and lost accuracy."""
     rivals = [row for row in rows if row["name"] not in ("sanitize", "none")]
     if not rivals:
         return []
@@ -249,7 +158,7 @@ def _beside_the_paper(content: dict[str, Any]) -> list[str]:
 
 
 def as_csv(comparisons: list[dict[str, Any]]) -> str:
-    """A line an attack and defence, with all figures but the facts."""
+    """One line per attack and defence, with all figures but the facts."""
     stream = io.StringIO()
     keys = ("attack", "scenario", "knowledge", "data", "images", "poisons", "bound", "device")
     names = [name for name in Row.__dataclass_fields__ if name not in ("facts", "poisons")]
@@ -261,15 +170,6 @@ def as_csv(comparisons: list[dict[str, Any]]) -> str:
             rounded = ("" if v is None else f"{v:.6g}" if isinstance(v, float) else v for v in values)
             writer.writerow([*(content[key] for key in keys), *rounded])
     return stream.getvalue()
-
-
-def _mean(outcomes: list[Outcome], name: str) -> float:
-    return float(np.mean([getattr(outcome, name) for outcome in outcomes]))
-
-
-def _median(outcomes: list[Outcome], name: str) -> float | None:
-    values = [getattr(outcome, name) for outcome in outcomes]
-    return None if None in values else float(np.median(values))
 
 
 def _line(cells: list[str]) -> str:

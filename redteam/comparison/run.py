@@ -8,7 +8,8 @@ from typing import Any
 from tqdm import tqdm
 
 from cleanlabel.redteam.comparison.bench import Entry, Outcome, compared, require_all
-from cleanlabel.redteam.comparison.report import summary, write_comparison
+from cleanlabel.redteam.comparison.report import write_comparison
+from cleanlabel.redteam.comparison.rows import summary
 from cleanlabel.redteam.defences import defence_named
 from cleanlabel.redteam.drill.drill import Drill
 from cleanlabel.sanitize.errors import InputError
@@ -19,9 +20,9 @@ NOISED = ("sanitize", "noise-only")
 
 
 def entries_for(names: list[str], sigmas: list[float], settings: list[str]) -> list[Entry]:
-    """The defences that take part, none first: it is what seconds and lost accuracy are measured against.
+    """The defences that take part, the undefended victim first: seconds and lost accuracy are measured against it.
 
-    settings: DEFENCE.KEY=VALUE, each. InputError names what is unknown or given twice.
+    settings: strings DEFENCE.KEY=VALUE. InputError names what is unknown or given twice.
     """
     own: dict[str, dict[str, str]] = {}
     for item in settings:
@@ -43,16 +44,16 @@ def entries_for(names: list[str], sigmas: list[float], settings: list[str]) -> l
 
 
 def comparison(drill: Drill, entries: list[Entry], output: Path) -> dict[str, Any]:
-    """Run or finish one attack's comparison and write its tables. What was done before is read, cell by cell."""
+    """Run or finish one attack's comparison and write its tables. Results of earlier runs are read, cell by cell."""
     if drill.params.adaptive:
         raise InputError("a comparison gives every defence the same poisons; leave --adaptive to `python -m redteam`")
     if drill.victim.summed:
         raise InputError(
-            "a comparison trains linear heads, and recipe.head='bounded-influence' is none; choose another head"
+            "a comparison trains linear heads, and recipe.head='bounded-influence' is not linear; choose another head"
         )
     first = next(drill.candidates, None)
     if first is None:
-        raise InputError("there is no target to attack; bring test images")
+        raise InputError("there is no target to attack; give a test set with images")
     require_all(drill, entries, first)
     drill = replace(drill, candidates=chain([first], drill.candidates))
     setups = drill.chosen(tqdm.write)

@@ -20,7 +20,7 @@ class NoiseOnly:
     models: int = 1
 
     def require(self, raw: ImageSet, victim: Victim, context: Context) -> None:
-        """InputError for a sigma that is no noise."""
+        """InputError for a sigma of 0, or one out of range."""
         require_smoothing(self.models, context.sigma, raw, None)
 
     def fit(self, raw: ImageSet, victim: Victim, context: Context, seed: int) -> Defended:

@@ -1,4 +1,4 @@
-"""No defence: what everything else is measured against."""
+"""No defence, to measure the others against."""
 
 import time
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class Nothing:
     """The victim trains on the set as it comes."""
 
     def require(self, raw: ImageSet, victim: Victim, context: Context) -> None:
-        """It can always be had."""
+        """It can always run."""
 
     def fit(self, raw: ImageSet, victim: Victim, context: Context, seed: int) -> Defended:
         started = time.perf_counter()

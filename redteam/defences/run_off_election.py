@@ -15,7 +15,7 @@ from cleanlabel.sanitize.imageset import ImageSet
 
 @dataclass(frozen=True)
 class RunOffElection:
-    """In the second round every network votes for whichever of the two leading classes it scores higher.
+    """In the second round every network votes for the one of the two leading classes that it scores higher.
 
     partitions: published 50 and 250 for CIFAR-10, one network each (its variant with 16 networks a part is left out).
     What holds for the certificate of Deep Partition Aggregation on a frozen extractor holds here.
@@ -24,10 +24,10 @@ class RunOffElection:
     partitions: int = 50
 
     def require(self, raw: ImageSet, victim: Victim, context: Context) -> None:
-        """InputError for one partition an image, or for a single class."""
+        """InputError where a part would have fewer than two images, or for a single class."""
         require_partitions(self.partitions, raw, victim)
         if victim.classes < 2:
-            raise InputError(f"a run-off needs two classes, the set has {victim.classes}; bring another set")
+            raise InputError(f"a run-off needs two classes, and the set has {victim.classes}; choose another set")
 
     def fit(self, raw: ImageSet, victim: Victim, context: Context, seed: int) -> Defended:
         self.require(raw, victim, context)

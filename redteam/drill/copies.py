@@ -1,7 +1,7 @@
-"""Features of sanitized images, kept by draw: what a bounded-influence victim is made of, computed once an image.
+"""Features of sanitized images, kept by draw, for bounded-influence victims; each image is computed once.
 
-An image's sanitized copy depends on its pixels, its id, the draw and the noise alone, so the clean and the poisoned
-sets of all targets share every image that they have in common, and so do drills on the same noise.
+An image's sanitized copy depends only on its pixels, its id, the draw and the noise. So the clean and the poisoned
+sets of all targets share the images that they have in common, and so do drills with the same noise.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ class Copies:
     kept: dict[tuple[float, int], Kept] = field(default_factory=dict)
 
     def of(self, images: ImageSet, sigma: float, draw: int) -> Tensor:
-        """float16 (n, d), in the set's order; what is not kept yet is sanitized, and kept. At sigma 0: as they are."""
+        """float16 (n, d), in the set's order; missing ones are made and kept. At sigma 0 the images are not changed."""
         names = [_name(image, id_) for image, id_ in zip(images.images, images.ids, strict=True)]
         kept = self._kept(sigma, draw)
         missing = np.array([i for i, name in enumerate(names) if name not in kept], dtype=np.int64)

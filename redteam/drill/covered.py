@@ -1,9 +1,9 @@
-"""The certificate beside the attack: whether what the clean set's ensemble certifies for a target covers these poisons.
+"""Whether the certificate of the clean set's ensemble covers a target's poisons.
 
-The clean ensemble's draws give for each attacked test image a label, a radius and a number of images that may be
-rewritten under their own labels (`models.influence`). Poisons are within it if, for some a, the a largest changes are
-among the images that may be rewritten and the rest have a joint norm below the radius that is left beside them: a = 0
-is the radius alone, a = all of them the number alone. Poisons that keep their labels cannot change a covered answer.
+For each attacked test image the clean ensemble certifies a label, a radius, and a number of images that may be
+rewritten under their own labels (`models.influence`). It covers poisons if for some a the a largest changes count as
+rewritten images, and the others have a joint norm below the radius that is left. a = 0 uses only the radius, a = all
+only the number of images. No poisons that are covered can change the answer.
 """
 
 import hashlib
@@ -32,13 +32,14 @@ Tick = Callable[[], None]
 
 @dataclass(frozen=True)
 class Coverage:
-    """One target at one sigma, or one backdoor over its asked test images, of which shares and medians are given.
+    """One target at one sigma; or one backdoor, as shares and medians over its attacked test images.
 
-    right: the clean ensemble of `draws` draws certifies the true class, with R alone `radius` ([0,1] pixel units) and
-    `rewritten` images alone. poisons: images that differ from the clean set's, of joint l2 norm `joint_l2`. Covered,
-    the class being true: by_radius (R alone), by_count (the number alone), covered (either, or some of each). success:
-    taken for the intended class by the ensemble on the poisoned set, in the same noise; undefended: by a logistic head
-    on that set as it is. radius_limit: the largest radius that any answer of such an ensemble can have.
+    right: the clean ensemble of `draws` draws certifies the true class, for changes of joint norm below `radius`
+    ([0,1] pixel units) or for `rewritten` images. poisons: how many images were changed, with joint l2 norm
+    `joint_l2`. by_radius, by_count, covered: the true class is certified against these poisons by the radius, by the
+    number of images, or by either or both together. success: the ensemble on the poisoned set, with the same noise,
+    answers the intended class; undefended: so does a logistic head on that set without noise. radius_limit: the
+    largest radius that any answer of such an ensemble can have.
     """
 
     setup: str
@@ -58,12 +59,12 @@ class Coverage:
 
 
 def draws_at(drill: Drill, sigma: float) -> int:
-    """How many draws a clean ensemble has: without noise one says all."""
+    """How many draws a clean ensemble has; without noise one is enough."""
     return drill.params.draws if sigma else 1
 
 
 def coverage(drill: Drill, number: int, setup: Setup, sigma: float, tick: Tick = lambda: None) -> Coverage:
-    """What the drill's poisons for this target meet; kept. `tick`: told after every draw."""
+    """The certificate and the attack for this target at this sigma; kept. `tick` is called after every draw."""
     m, alpha = draws_at(drill, sigma), drill.params.alpha
     path = drill.state / setup.name / f"covered-{_named(drill, sigma)}.json"
     if path.is_file():
@@ -108,7 +109,7 @@ def coverage(drill: Drill, number: int, setup: Setup, sigma: float, tick: Tick =
 def ensemble_of(
     drill: Drill, images: ImageSet, sums: Mapping[int, Sums], sigma: float, m: int, alpha: float
 ) -> Influenced:
-    """What m draws of the victim on these images certify; each answer by itself holds with probability 1 - alpha."""
+    """The certificates of m draws of the victim on these images; each holds with probability 1 - alpha by itself."""
     sizes = np.bincount(images.labels, minlength=drill.victim.classes).tolist()
     n = len(next(iter(sums.values())))
     distance = noise_distance_of(len(images), images.image_shape, sigma)
@@ -126,7 +127,7 @@ def radius_limit(drill: Drill, images: ImageSet, sigma: float) -> float:
 def changes(clean: ImageSet, poisoned: ImageSet) -> NDArray[np.float64]:
     """The l2 norm, in [0,1] units, of every changed image's change, the largest first: (k,).
 
-    ValueError unless the sets differ in pixels alone: a label that changed is no rewritten image.
+    ValueError unless only pixels differ: the certificate does not speak of changed labels here.
     """
     if clean.ids != poisoned.ids or (clean.labels != poisoned.labels).any():
         raise ValueError("the sets have other ids or labels; only pixels may differ")
@@ -138,10 +139,10 @@ def changes(clean: ImageSet, poisoned: ImageSet) -> NDArray[np.float64]:
 def within(
     certificate: Influenced, norms: NDArray[np.float64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Whether changes of these norms, the largest first, are within the certificate, (n,) each.
+    """Whether the certificate covers changes of these norms, the largest first: three arrays (n,).
 
-    By the radius alone; by the number of images rewritten alone; by some a of them rewritten and the rest moved.
-    False where nothing is certified.
+    By the radius only; by the number of rewritten images only; by either, or with a of them rewritten and the rest
+    moved. False where nothing is certified.
     """
     certified = certificate.label != ABSTAIN
     by_radius = certified & (_joint(norms) < certificate.radius())
@@ -155,7 +156,7 @@ def within(
 
 
 def coverages(drill: Drill, setups: Sequence[Setup], tick: Tick = lambda: None) -> list[Coverage]:
-    """Of every target at every sigma, in the order of the cells."""
+    """The coverage of every target at every sigma, in the order of the cells."""
     return [
         coverage(drill, number, setup, sigma, tick)
         for number, setup in enumerate(setups)
@@ -172,7 +173,7 @@ def _sides(drill: Drill) -> Sides:
 
 
 def _named(drill: Drill, sigma: float) -> str:
-    """Sigma, and a digest of what else the certificate depends on."""
+    """Sigma, and a digest of everything else that the certificate depends on."""
     denoiser = drill.denoiser.digest if drill.denoiser and sigma else ""
     rest = f"{draws_at(drill, sigma)} {drill.params.alpha} {denoiser} {code_digest('cleanlabel.redteam.drill.covered')}"
     return f"{sigma:g}-{hashlib.sha256(rest.encode()).hexdigest()[:8]}"

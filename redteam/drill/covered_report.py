@@ -1,4 +1,4 @@
-"""The certificate beside the attack, as tables: a line a target, a line a sigma."""
+"""Tables that compare the certificate with the attack: one line per target, and one per sigma."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -53,7 +53,7 @@ def lines(drill: dict[str, Any]) -> list[str]:
 
 
 def figures(coverage: Sequence[Any]) -> dict[str, float]:
-    """Of one sigma, over its targets: what a drill's row has of them."""
+    """The figures of one sigma, over its targets, for the drill's row."""
     return {
         "covered": float(np.mean([one.covered for one in coverage])),
         "smoothed_success": float(np.mean([one.success for one in coverage])),
@@ -91,7 +91,7 @@ def _target(entry: dict[str, Any]) -> list[str]:
 
 
 def _covered(entry: dict[str, Any]) -> str:
-    """yes or no of one test image, with what it is covered by; a share of several."""
+    """Yes or no for one test image, with the part of the certificate that covers it; for several images the share."""
     if entry["covered"] not in (0, 1):
         return _share(entry["covered"])
     if not entry["covered"]:

@@ -1,4 +1,4 @@
-"""The public part of a bounded-influence head in a drill: made from its trusted images, kept by what made it."""
+"""The public part of a bounded-influence head in a drill, made from trusted images and kept on disk."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ def require_trusted(victim: Victim, trusted: ImageSet | None) -> None:
     """InputError where the head's form is fitted to trusted images and there are none."""
     if victim.summed and victim.recipe.influence_form == "instrumental" and (trusted is None or len(trusted) < 2):
         raise InputError(
-            f"recipe.influence_form='instrumental' is fitted to trusted images, and this drill has "
+            f"recipe.influence_form='instrumental' is fitted to at least 2 trusted images, and this drill has "
             f"{len(trusted) if trusted else 0}; bring data/trusted.npz, hold some out with --held-out, or take "
             "--recipe influence_form=cosine, which needs none"
         )
@@ -28,7 +28,7 @@ def require_trusted(victim: Victim, trusted: ImageSet | None) -> None:
 def kept_instrument(
     victim: Victim, trusted: ImageSet | None, sigma: float, denoiser: Denoiser | None, root: Path
 ) -> Instrument:
-    """The victim's instrument at this sigma, from trusted images alone, under public noise; made once below `root`."""
+    """The victim's instrument at this sigma, from trusted images and public noise only; made once, kept in `root`."""
     recipe, extractor = victim.recipe, required_extractor(victim)
     require_trusted(victim, trusted)
     if recipe.influence_form == "cosine" or trusted is None:

@@ -1,4 +1,4 @@
-"""Poisons as they are kept."""
+"""Poisons on disk."""
 
 from pathlib import Path
 

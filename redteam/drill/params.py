@@ -1,4 +1,4 @@
-"""What a drill is: the `drill` section of redteam/params.yaml, or the command's flags."""
+"""The params of a drill: the `drill` section of redteam/params.yaml, or the command's flags."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +21,7 @@ class DrillParams(Section):
     attack: str
     """frogs, convex, bullseye, witches-brew, label-consistent, hidden-trigger or sleeper-agent."""
     settings: dict[str, str] = Field(default_factory=dict)
-    """Of the attack, where they shall differ from the published ones: steps, rate, .."""
+    """Settings of the attack that differ from the published ones: steps, rate, …"""
     scenario: Scenario | None = None
     """null: the attack's own (transfer for those that collide features, scratch for the others)."""
     targets: Annotated[int, Field(ge=1, le=MOST)] = 10
@@ -29,15 +29,15 @@ class DrillParams(Section):
     sigma: Annotated[list[Sigma], Field(min_length=1)] = Field(default_factory=lambda: [0.0, 0.1, 0.25, 0.5, 1.0])
     """Noise levels of the sanitizer in [0,1] pixel units; 0: undefended."""
     poisons: Annotated[int, Field(ge=1, le=MOST)] | None = None
-    """Images the attacker may change; null: one in a hundred of the raw set."""
+    """Images the attacker may change; null: 1 % of the raw set."""
     epsilon_255: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 16.0
     """l_infinity bound of each change, in 255ths."""
     epsilon_l2: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    """l2 bound of each change in [0,1] units, instead."""
+    """l2 bound of each change in [0,1] units, in place of the l_infinity bound."""
     adaptive: bool = False
     """Whether the attacker crafts through the sanitizer, for each sigma by itself."""
     chances: Annotated[int, Field(ge=1, le=MOST)] = 2
-    """Noises an image and step that the adaptive attacker averages over."""
+    """Independent noises per image and step that the adaptive attacker averages over."""
     data: str = "pipeline"
     """`pipeline`: data/raw.npz and data/test.npz; or a published set under `root`."""
     root: str = "data/incoming"
@@ -54,7 +54,7 @@ class DrillParams(Section):
     denoiser: str = "data/denoiser"
     """A diffusers directory or hub id."""
     denoise: bool = True
-    """false: victims train on images with the noise left in (RAB's way)."""
+    """false: victims train on images with the noise left in, as in RAB."""
     extractor: str | None = None
     """Weights trained elsewhere for transfer and fine-tune; null: the recipe, trained on the trusted images
     (data/trusted.npz, or those held out)."""
@@ -64,23 +64,23 @@ class DrillParams(Section):
     networks: Annotated[int, Field(ge=1, le=MOST)] = 1
     """From scratch: how many networks of each known architecture the attacker trains."""
     recipe: dict[str, Any] = Field(default_factory=dict)
-    """The victim's recipe, where it shall differ from the `train` section of params.yaml."""
+    """Settings of the victim's recipe that differ from the `train` section of params.yaml."""
     trigger_size: Annotated[int, Field(ge=1, le=MOST)] | None = None
-    """Of a backdoor's trigger, in pixels; null, here and below: its authors'."""
+    """Size of a backdoor's trigger, in pixels; null, here and below: as its authors have it."""
     trigger_place: Place | None = None
     trigger_pattern: Pattern | None = None
     trigger_offset: Annotated[int, Field(ge=0, le=MOST)] | None = None
     trigger_amplitude: Annotated[float, Field(gt=0, le=1)] | None = None
     ensemble: Annotated[int, Field(ge=0, le=MOST)] = 0
-    """Models of an ensemble on the clean set, at every sigma, whose radii stand beside the poisons; 0: none."""
+    """Models of an ensemble on the clean set, at every sigma, to compare its radii with the poisons; 0: no ensemble."""
     draws: Annotated[int, Field(ge=1, le=MOST)] = 20
-    """Of a bounded-influence head: draws at every sigma of the clean sets' ensembles, whose certificates stand beside
+    """With a bounded-influence head: draws per sigma of the clean sets' ensembles, whose certificates are compared with
     the attack."""
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.001
     entropy: str = "os"
-    """Of the victim's noise: os, or fixed:HEX."""
+    """Entropy of the victim's noise: os, or fixed:HEX."""
     seed: Annotated[int, Field(ge=0, le=MOST)] = 0
-    """Of targets, crafting and training."""
+    """Seed of targets, crafting and training."""
 
     @property
     def norm(self) -> Norm:

@@ -1,4 +1,4 @@
-"""A drill as its params ask for it: sets, victim, attacker and targets, all checked before anything takes long."""
+"""A drill from its params: sets, victim, attacker and targets, all checked before the slow work begins."""
 
 import hashlib
 import json
@@ -44,7 +44,7 @@ from cleanlabel.sanitize.timestep import require_reachable
 
 STATE = Path("data/redteam")
 COLLIDE = ("frogs", "convex", "bullseye", "hidden-trigger")
-"""Attacks that collide features: made for a frozen extractor."""
+"""Attacks by feature collision, which are made for a frozen extractor."""
 TRIGGERS = {
     "label-consistent": Trigger(3, "bottom-right", 0, "checkerboard"),
     "hidden-trigger": Trigger(5, "bottom-right", 0, "noise"),
@@ -52,12 +52,12 @@ TRIGGERS = {
 }
 """Backdoors, each with its authors' trigger at 32x32 pixels (hidden-trigger: the public benchmark's, in the corner)."""
 RESUMABLE = ("targets", "sigma", "ensemble", "draws", "alpha", "known", "extractor", "denoiser", "root", "setups")
-"""Params that do not change what is done for one target at one sigma, or whose content is digested instead (the
-denoiser's stands in the names of what it had a part in)."""
+"""Params that do not change the result for one target at one sigma, or whose content is digested instead (the
+denoiser's digest is part of the names of files that depend on it)."""
 
 
 def prepared(params: DrillParams, device: torch.device | str = "cpu", state: Path = STATE) -> Drill:
-    """The drill, ready to run. InputError names whatever is missing, does not fit or cannot be."""
+    """The drill, ready to run. InputError names what is missing or does not fit."""
     device = torch.device(device)
     attack = attack_named(params.attack, params.settings)
     scenario: Scenario = params.scenario or ("transfer" if params.attack in COLLIDE else "scratch")
@@ -136,7 +136,7 @@ def _sets(params: DrillParams) -> tuple[ImageSet, ImageSet, ImageSet | None, Ima
         return load(SETS["raw"]), load(SETS["test"]), load(SETS["trusted"]) if SETS["trusted"].is_file() else None, None
     if params.setups and params.attack in TRIGGERS:
         raise InputError(
-            f"--setups {params.setups} names targets, {params.attack} is a backdoor and has none; leave it out"
+            f"--setups {params.setups} names targets, but the backdoor {params.attack} has none; leave --setups out"
         )
     if params.setups:
         train, test = published_sets(params.data, Path(params.root))
@@ -145,7 +145,9 @@ def _sets(params: DrillParams) -> tuple[ImageSet, ImageSet, ImageSet | None, Ima
         beside = trusted_beside(read_setups(Path(params.setups)), train, params.images, params.trusted)
         return train, test, beside, train
     if params.images < 1:
-        raise InputError("--images 0 takes a published set whole, which only --setups does; say how many raw images")
+        raise InputError(
+            "--images 0 takes the whole published set, which needs --setups; give the number of raw images"
+        )
     sets = published(params.data, Path(params.root), params.held_out, params.images, params.split_seed)
     return sets["raw"], sets["test"], sets["trusted"], None
 
@@ -176,7 +178,7 @@ def _denoiser(params: DrillParams, clean: ImageSet, device: torch.device) -> Den
 def _extractor(
     params: DrillParams, recipe: TrainParams, trusted: ImageSet | None, clean: ImageSet, device: torch.device
 ) -> Extractor:
-    """The victim's extractor: a file's, or the recipe trained on the trusted images, which are nobody's to poison."""
+    """The victim's extractor: from a file, or trained by the recipe on the trusted images, which no attack reaches."""
     if params.extractor is not None:
         return _loaded(Path(params.extractor), clean, device)
     if trusted is None or not len(trusted):
@@ -208,7 +210,7 @@ def _candidates(
 
 
 def trigger_for(params: DrillParams) -> Trigger:
-    """The attack's own trigger, but for what the params say of it."""
+    """The attack's published trigger, with the changes that the params name."""
     own = {
         "size": params.trigger_size,
         "place": params.trigger_place,
@@ -220,7 +222,7 @@ def trigger_for(params: DrillParams) -> Trigger:
 
 
 def _entropy(folder: Path, content: dict[str, Any], spec: str) -> Entropy:
-    """The victim's entropy: the one this drill began with, if it was begun."""
+    """The victim's entropy: that of the earlier run of this drill, or a new one."""
     path = folder / "drill.json"
     if path.is_file():
         kept = json.loads(path.read_text())["entropy"]

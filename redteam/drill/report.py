@@ -70,14 +70,14 @@ def write_summary(output: Path, name: str, content: dict[str, Any]) -> None:
 
 
 def read_summaries(output: Path) -> list[dict[str, Any]]:
-    """Every drill's JSON in a folder, by name. InputError if one is none."""
+    """Every drill's JSON in a folder, by name. InputError for a file that is not one."""
     found = []
     for path in sorted(output.glob("*.json")):
         try:
             content = json.loads(path.read_text())
             content["rows"][0]["sigma"]
         except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise InputError(f"{path} is no drill's summary ({error!r}); move it away") from error
+            raise InputError(f"{path} is not a drill's summary ({error!r}); move it away") from error
         found.append(content)
     order = list(NAMES)
     return sorted(
@@ -151,7 +151,7 @@ WITHIN = (
 
 
 def as_csv(drills: list[dict[str, Any]]) -> str:
-    """A line a drill and sigma, with all figures."""
+    """One line per drill and sigma, with all figures."""
     stream = io.StringIO()
     keys = ("attack", "scenario", "knowledge", "adaptive", "data", "images", "poisons", "bound")
     names = list(Row.__dataclass_fields__)

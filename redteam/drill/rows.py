@@ -14,7 +14,7 @@ from cleanlabel.redteam.drill.drill import Cell, Drill
 
 LEVEL = 0.95
 CERTIFYING_MODELS = 100
-"""The ensemble whose largest possible radius stands beside the poisons where none was trained."""
+"""Size of the ensemble whose largest possible radius is shown where no ensemble was trained."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,9 @@ class Row:
 def interval(rates: Sequence[float], level: float = LEVEL) -> tuple[float, float]:
     """Clopper-Pearson's two-sided interval for the mean of n rates in [0, 1].
 
-    Exact where every rate is 0 or 1 (one image a target). A backdoor's rate is a mean over many images of one poisoned
-    training; trainings are what is independent, so each counts as one trial, and k = sum of rates need not be whole.
+    Exact where every rate is 0 or 1 (one image per target). A backdoor's rate is a mean over many images of one
+    poisoned training; trainings are what is independent, so each counts as one trial, and k = sum of rates need not be
+    whole.
     """
     n, k = len(rates), float(np.sum(rates))
     tail = (1 - level) / 2
@@ -67,7 +68,7 @@ def interval(rates: Sequence[float], level: float = LEVEL) -> tuple[float, float
 
 
 def radius_limit(models: int, sigma: float, alpha: float) -> float:
-    """The joint radius that so many models certify where all agree; 0 at sigma 0, where nothing is certified."""
+    """The joint radius that `models` models certify when all agree; 0 at sigma 0, where nothing is certified."""
     if not sigma:
         return 0.0
     _, radius = certify(np.array([[models, 0]]), models, sigma, alpha)
@@ -77,9 +78,9 @@ def radius_limit(models: int, sigma: float, alpha: float) -> float:
 def rows_of(
     drill: Drill, cells: list[Cell], radii: dict[float, NDArray[np.float64]], coverage: Sequence[Coverage] = ()
 ) -> list[Row]:
-    """A row a sigma. radii: by sigma, what an ensemble on the clean set certifies for each attacked test image.
+    """One row per sigma. radii: by sigma, what an ensemble on the clean set certifies for each attacked test image.
 
-    coverage: of a bounded-influence head, of every target at every sigma.
+    coverage: with a bounded-influence head, that of every target at every sigma.
     """
     found = []
     for sigma in drill.params.sigma:

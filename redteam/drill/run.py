@@ -1,4 +1,4 @@
-"""A whole drill: every target, the ensembles beside, then tables and pictures."""
+"""A whole drill: every target, the ensembles on the clean set, then tables and pictures."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from cleanlabel.sanitize.errors import InputError
 
 @dataclass(frozen=True)
 class Found:
-    """What a drill came to."""
+    """The results of a drill and the files that hold them."""
 
     name: str
     rows: list[Row]
@@ -36,7 +36,7 @@ class Found:
 def run_drill(drill: Drill, output: Path, say: Callable[[str], None] = lambda _: None) -> Found:
     """Run or finish the drill; write its JSON, its sheet and the tables over all drills in `output`.
 
-    What was done before is read, target by target and sigma by sigma.
+    Results of earlier runs are read, target by target and sigma by sigma.
     """
     setups = drill.chosen(say)
     sigmas = len(drill.params.sigma)
@@ -55,9 +55,10 @@ def run_drill(drill: Drill, output: Path, say: Callable[[str], None] = lambda _:
 
 
 def ensembles(drill: Drill, setups: list[Setup]) -> dict[float, NDArray[np.float64]]:
-    """By sigma, the radii that an ensemble on the first clean set certifies; none if none is asked for.
+    """By sigma, the radii that an ensemble on the first clean set certifies; empty if the params ask for none.
 
-    Of the targets, or of all test images where the attack is a backdoor; 0 where it abstains or is wrong.
+    Of the targets, or of all test images where the attack is a backdoor; A radius is 0 where the ensemble abstains or
+    is wrong.
     """
     p = drill.params
     sigmas = [sigma for sigma in p.sigma if sigma and p.ensemble]
@@ -81,9 +82,9 @@ def ensembles(drill: Drill, setups: list[Setup]) -> dict[float, NDArray[np.float
 def reported(
     drill: Drill, setups: list[Setup], cells: list[Cell], radii: dict[float, NDArray[np.float64]], output: Path
 ) -> Found:
-    """Tables and pictures of what was found; of a bounded-influence head with the certificates beside the attack."""
+    """Write tables and pictures; with a bounded-influence head the certificates are compared with the attack."""
     if not cells:
-        raise InputError("the drill has no target and shows nothing; raise --targets")
+        raise InputError("the drill has no target; raise --targets")
     draws = len(setups) * sum(draws_at(drill, sigma) for sigma in drill.params.sigma)
     with tqdm(total=draws, unit="draw", desc="certificates", disable=not drill.victim.summed) as bar:
         coverage = coverages(drill, setups, bar.update) if drill.victim.summed else []

@@ -1,4 +1,4 @@
-"""A contact sheet of poisons: the clean bases, the poisons, their difference, and what is left of them sanitized."""
+"""A contact sheet of poisons: clean bases, poisons, their difference, and the sanitized poisons."""
 
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ COLUMNS = 8
 
 
 def draw_poisons(drill: Drill, setups: list[Setup], path: Path) -> None:
-    """Write a PNG of the first poisons of the first targets (the paper's Table 8), a column each.
+    """Write a PNG of the first poisons of the first targets (the paper's Table 8), one column each.
 
-    PSNR is to the clean base. The sanitized lines are what the victim trained on, of the same noise.
+    PSNR is to the clean base. The sanitized images are those that the victim trained on, with the same noise.
     """
     taken = setups[:COLUMNS]
     each = -(-COLUMNS // len(taken))

@@ -1,4 +1,4 @@
-"""The project's own code that a module runs through, read from its imports."""
+"""The project's own code that a module needs, read from its imports."""
 
 import ast
 import hashlib
@@ -14,7 +14,7 @@ ROOMS = ("sanitize", "models", "redteam")
 
 
 def code_digest(*modules: str) -> str:
-    """sha256 over the sources of these modules and of all that they import: what other code made has another digest.
+    """sha256 over the sources of these modules and of everything of the project that they import.
 
     ValueError for a name that is no module of the rooms.
     """

@@ -1,4 +1,4 @@
-"""What an attacker wants, knows and may change, and the poisons he hands over. Pixels are in [0,1] units throughout."""
+"""What an attacker wants, knows and may change, and the poisons that result. Pixels are in [0,1] units throughout."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ class Budget:
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise InputError(f"{self.count} poisons are no attack; give 1 or more")
+            raise InputError(f"poisons={self.count}: an attack needs at least one; give 1 or more")
         if self.norm not in get_args(Norm):
             raise InputError(f"norm={self.norm!r} is neither linf nor l2")
         if not self.epsilon * 255 >= 1 or not np.isfinite(self.epsilon):
@@ -71,7 +71,7 @@ def _norms(delta: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """One test image, uint8 (h, w, c) of class `label`, that shall be taken for class `intended`."""
+    """One test image, uint8 (h, w, c) of class `label`, that the attacker wants classified as `intended`."""
 
     image: NDArray[np.uint8]
     label: int
@@ -80,9 +80,9 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class Backdoor:
-    """Test images with the trigger shall be taken for `intended`: those of class `source`, or of every other (None).
+    """The attacker wants test images with the trigger classified as `intended`: those of class `source`, or all (None).
 
-    `images`, uint8 (k, h, w, c), are the images without trigger that the attacker has of them; none is a test image.
+    `images`, uint8 (k, h, w, c), are the attacker's own images of these classes, without trigger; none is a test image.
     """
 
     trigger: Trigger
@@ -95,7 +95,7 @@ Goal = Target | Backdoor
 
 
 class View(Protocol):
-    """How an image reaches training, as the attacker expects it: pixels (n, c, h, w) -> (k, n, c, h, w), k chances.
+    """How an image reaches training, as the attacker expects it: pixels (n, c, h, w) -> (k, n, c, h, w), k noises.
 
     Differentiable with respect to the pixels; its randomness comes from the generator alone.
     """
@@ -104,7 +104,7 @@ class View(Protocol):
 
 
 def as_it_is(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """The view of an attacker who expects his images to be trained on unchanged."""
+    """The view of an attacker who expects training on the images as they are."""
     return pixels[None]
 
 
@@ -113,9 +113,9 @@ class Knowledge:
     """What the attacker has to work with.
 
     networks: one victim-side network or several, in evaluation mode, on `device`: the victim's own (white-box), or
-    others (black-box). clean: the raw set before he touches it. bases: rows of it he must use; None: he chooses.
-    train: the victim's training as he knows it, (images, labels, seed) -> network, for attacks that train again.
-    tick: told the objective after every step.
+    others (black-box). clean: the raw set before the attack. bases: rows that must be poisoned; None: free to choose.
+    train: the victim's training as the attacker knows it, (images, labels, seed) -> network, for attacks that train
+    again. tick: called with the objective after every step.
     """
 
     networks: tuple[Extractor, ...]
@@ -132,10 +132,10 @@ class Knowledge:
         if self.bases is not None:
             if len(self.bases) < count:
                 raise InputError(
-                    f"{count} poisons need {count} base images, {len(self.bases)} are given; lower the count"
+                    f"{count} poisons need {count} base images, but {len(self.bases)} are given; lower the count"
                 )
             if not np.isin(self.bases[:count], own).all():
-                raise InputError(f"a base image is not of class {label}, for which the target shall be taken")
+                raise InputError(f"a base image is not of the intended class {label}; give base images of that class")
             return self.bases[:count]
         if count > len(own):
             raise InputError(
@@ -147,7 +147,7 @@ class Knowledge:
 
 @dataclass(frozen=True, eq=False)
 class Poisons:
-    """What an attack hands over: `images` uint8 (n, h, w, c) that take the places of `rows` of the clean set.
+    """The result of an attack: `images` uint8 (n, h, w, c) that replace `rows` of the clean set.
 
     base: the clean images there. history: the objective after every step, and last that of the rounded images.
     trigger: bool (h, w), pixels in which the poisons carry the trigger itself, which no epsilon bounds; or None.
@@ -171,11 +171,11 @@ class Poisons:
 
     @property
     def joint_l2(self) -> float:
-        """sqrt(sum of all squared changes), in [0,1] units: what a certified radius is compared with."""
+        """sqrt(sum of all squared changes), in [0,1] units: the number to compare with a certified radius."""
         return float(np.sqrt((self._change() ** 2).sum()) / 255)
 
     def within(self, budget: Budget) -> bool:
-        """Whether the images, as whole numbers, keep the budget, outside the trigger where they carry it."""
+        """Whether the images, as whole numbers, keep the budget; pixels of a trigger that they carry do not count."""
         change = self._change()
         if self.trigger is not None:
             change[:, self.trigger] = 0
@@ -187,7 +187,7 @@ class Poisons:
         return bool((change**2).sum(axis=(1, 2, 3)).max(initial=0) <= limit**2 + 1e-9)
 
     def injected(self, clean: ImageSet) -> ImageSet:
-        """The raw set as the victim gets it: same order, labels and ids, with the poisons in their places."""
+        """The raw set that the victim gets: same order, labels and ids, with the poisons in place of their bases."""
         images = clean.images.copy()
         images[self.rows] = self.images
         return clean.with_images(images)

@@ -10,7 +10,7 @@ WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0":
 
 
 def named(kind: str, table: Mapping[str, type[Any]], name: str, settings: Mapping[str, str]) -> Any:
-    """The entry of that name with its published settings, but for those given. InputError names what is unknown."""
+    """The entry of that name with its published settings, except those given. InputError names what is unknown."""
     if name not in table:
         raise InputError(f"{kind} {name!r} is unknown; choose one of {', '.join(table)}")
     entry = table[name]()
@@ -18,7 +18,7 @@ def named(kind: str, table: Mapping[str, type[Any]], name: str, settings: Mappin
     changed: dict[str, Any] = {}
     for key, text in settings.items():
         if key not in known:
-            raise InputError(f"{kind} {name} has no setting {key!r}; it has {', '.join(known) or 'none'}")
+            raise InputError(f"{kind} {name} has no setting {key!r}; it has {', '.join(known) or 'no settings'}")
         try:
             changed[key] = WORDS[text.lower()] if known[key] is bool else known[key](text)
         except (ValueError, KeyError) as error:

@@ -1,4 +1,4 @@
-"""Which target, which bases, in which raw set: from the public poisoning benchmark, or drawn by a seed."""
+"""Targets, bases and raw sets: from the public poisoning benchmark, or drawn by a seed."""
 
 import json
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ KEYS = ("target_class", "target_index", "base_class", "base_indices")
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """One attack to try: its goal, the clean raw set, and rows of it that have to be the bases (None: free)."""
+    """One attack to try: its goal, the clean raw set, and the rows that have to be the bases (None: free to choose)."""
 
     name: str
     goal: Goal
@@ -46,14 +46,14 @@ def read_setups(path: Path) -> list[Published]:
     try:
         content: Any = json.loads(path.read_text())
     except ValueError as error:
-        raise InputError(f"{path} is no JSON ({error}); the benchmark's pickles have to be converted once") from error
+        raise InputError(f"{path} is not JSON ({error}); convert the benchmark's pickles to JSON first") from error
     found = []
     for i, entry in enumerate(content if isinstance(content, list) else [None]):
         try:
             target_class, target, base_class, bases = (entry[key] for key in KEYS)
             setup = Published(int(target_class), int(target), int(base_class), tuple(map(int, bases)))
         except (TypeError, KeyError, ValueError) as error:
-            raise InputError(f"{path}: entry {i} has not {', '.join(KEYS)} as whole numbers") from error
+            raise InputError(f"{path}: entry {i} needs {', '.join(KEYS)} as whole numbers; correct it") from error
         if setup.target_class == setup.base_class or len(set(setup.base_indices)) != len(setup.base_indices):
             raise InputError(f"{path}: entry {i} has its target among the base class, or a base twice; correct it")
         found.append(setup)
@@ -75,9 +75,13 @@ def published_setups(
 def _published_setup(i: int, setup: Published, train: ImageSet, test: ImageSet, images: int, count: int) -> Setup:
     bases = np.array(setup.base_indices[:count], dtype=np.int64)
     if count > len(setup.base_indices):
-        raise InputError(f"setup {i} names {len(setup.base_indices)} bases, not {count}; lower the number of poisons")
+        raise InputError(
+            f"setup {i} names {len(setup.base_indices)} bases, fewer than {count} poisons; lower --poisons"
+        )
     if bases.max(initial=-1) >= len(train) or setup.target_index >= len(test):
-        raise InputError(f"setup {i} names images that the set has not ({len(train)} and {len(test)} images)")
+        raise InputError(
+            f"setup {i} names an index beyond the set's {len(train)} training and {len(test)} test images; check --data"
+        )
     if (train.labels[bases] != setup.base_class).any() or test.labels[setup.target_index] != setup.target_class:
         raise InputError(f"setup {i} does not fit the labels of the set; give the set it was made for, in its order")
     target = Target(test.images[setup.target_index], setup.target_class, setup.base_class)
@@ -112,7 +116,7 @@ def trusted_beside(setups: list[Published], train: ImageSet, images: int, count:
 
 
 def drawn_targets(clean: ImageSet, test: ImageSet, seed: int) -> list[Setup]:
-    """Every test image as a target, in an order that the seed draws, each with a random other class as the intended."""
+    """Every test image as a target, in a random order, each with a random other class as the intended one."""
     generator = np.random.default_rng(seed)
     shifts = generator.integers(1, len(clean.classes), len(test))
     return [
@@ -128,8 +132,8 @@ def drawn_targets(clean: ImageSet, test: ImageSet, seed: int) -> list[Setup]:
 def drawn_backdoors(clean: ImageSet, trigger: Trigger, from_all: bool, seed: int) -> list[Setup]:  # noqa: FBT001
     """Every ordered pair of classes as (source, intended), in an order that the seed draws.
 
-    from_all: the trigger shall work on images of every other class (Turner et al.), so one setup a class. The images
-    that the attacker has without trigger are the raw set's.
+    from_all: the trigger is for images of every other class (Turner et al.), so one setup per class. The images
+    that the attacker marks are the raw set's.
     """
     classes = range(len(clean.classes))
     pairs = [(None, b) for b in classes] if from_all else [(a, b) for a in classes for b in classes if a != b]

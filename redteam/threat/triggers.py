@@ -1,4 +1,4 @@
-"""Triggers: patches that a backdoor answers to."""
+"""Triggers: patches that activate a backdoor."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -22,7 +22,7 @@ class Trigger:
     `checkerboard` is black and white and, at size 3, the one that Turner et al. (2019) list pixel by pixel; `noise` is
     a fixed pattern of random colours (Saha et al., Souri et al.), `white` plain. amplitude: how far a pixel moves
     towards the pattern: 1 replaces it; below 1 the pattern's bright pixels add, its dark ones subtract that much
-    (Turner et al., section 4.3). `random`: a place an image.
+    (Turner et al., section 4.3). `random`: a place of its own for each image.
     """
 
     size: int = 3
@@ -40,7 +40,7 @@ class Trigger:
             raise InputError(f"trigger place {self.place!r} is unknown; choose one of {', '.join(get_args(Place))}")
         if self.size < 1 or self.offset < 0 or not 0 < self.amplitude <= 1:
             raise InputError(
-                f"a trigger of size {self.size}, offset {self.offset} and amplitude {self.amplitude:g} is none; "
+                f"a trigger of size {self.size}, offset {self.offset} and amplitude {self.amplitude:g} cannot be; "
                 "give a size from 1, an offset from 0 and an amplitude above 0, up to 1"
             )
 

@@ -70,7 +70,7 @@ class Victim:
         """The victim of transfer, from the extractor's features of its training images (n, d)."""
         extractor = required_extractor(self)
         if self.summed:
-            # a head like any other to whoever asks it: features in, a number a class out
+            # called like any other head: features in, one number per class out
             head = cast(nn.Linear, SumsHead(self.required_instrument(), found, labels, self.classes))
         else:
             truth = torch.from_numpy(labels)
@@ -86,7 +86,7 @@ class Victim:
     def _fine_tuned(
         self, extractor: Extractor, images: NDArray[np.uint8], labels: NDArray[np.int64], seed: int
     ) -> Extractor:
-        """All weights learn on, from the extractor's; the head is new and fitted first, so that no chance enters."""
+        """All weights are trained, starting at the extractor's; the new head is fitted first, with no random start."""
         found = features(extractor, images, self.device)
         head = fit_head(found, torch.from_numpy(labels), self.classes, self.recipe.head, self.recipe.head_l2)
         model = nn.Sequential(copy.deepcopy(extractor.network), head).to(self.device).requires_grad_().train()
@@ -122,5 +122,5 @@ def answers(network: Extractor, images: NDArray[np.uint8], device: torch.device 
 
 
 def answers_to_features(network: Extractor, found: Tensor) -> NDArray[np.int64]:
-    """The same from the network's features, (n, d)."""
+    """The predicted class from the network's features (n, d), (n,)."""
     return predict_inputs(network.head.cpu(), found)

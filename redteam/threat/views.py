@@ -13,10 +13,10 @@ from cleanlabel.sanitize.timestep import require_reachable
 
 @dataclass(frozen=True, eq=False)
 class ThroughSanitizer:
-    """Noises and denoises as the victim will: `chances` independent noises an image, gradients through the one step.
+    """Noises and denoises as the victim will: `chances` independent noises per image, with gradients.
 
-    All the attacker lacks is the victim's noise; the expectation over his own stands for it (expectation over
-    transformation, Athalye et al. 2018). Rounding to whole pixel values is left out: it has no gradient.
+    The attacker lacks only the victim's noise and takes the expectation over noise of their own instead (expectation
+    over transformation, Athalye et al. 2018). Rounding to whole pixel values is left out: it has no gradient.
     """
 
     denoiser: Denoiser
@@ -26,7 +26,7 @@ class ThroughSanitizer:
     def __post_init__(self) -> None:
         require_reachable(self.sigma, self.denoiser.facts.largest_sigma)
         if self.chances < 1:
-            raise InputError(f"{self.chances} noises an image and step are none; give 1 or more")
+            raise InputError(f"chances={self.chances}: the attacker averages over at least one noise; give 1 or more")
 
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         """pixels (n, c, h, w) in [0, 1] -> (chances, n, c, h, w) in [0, 1], with gradients to the pixels."""

@@ -101,7 +101,7 @@ def test_the_command_compares_on_two_attacks_and_says_where(project, monkeypatch
     assert "## Bullseye Polytope, transfer" in said
     assert "## Poison Frogs, transfer" in said
     assert "`DeepKnn(k=20, normalise=False)`" in said
-    assert "out: table.md, table.csv and a JSON an attack" in said
+    assert "out: table.md, table.csv and one JSON per attack" in said
     assert json.loads(Path("out/frogs-transfer-pipeline.json").read_text())["poisons"] == 12
 
 
