@@ -91,15 +91,13 @@ claim = $(if $(call missing,$(1)),@echo "left out: benchmarks.$(if $(filter --da
 
 bench: setup ## the claims in the README, measured again (hours); says what it leaves out, such as for want of PUBLISHED=DIR
 	dvc repro denoiser
-	python -m benchmarks.noise_only
-	python -m benchmarks.noise_only --architecture small-cnn
 	python -m benchmarks.certify
 	python -m benchmarks.partition_certify
 	python -m benchmarks.frontiers --data digits --sigma .25 .5 1 2 --k 1 2 5 10 20
 	python -m benchmarks.chooser
 	python -m benchmarks.ensemble
 	python -m benchmarks.adaptive --histories 20
-	python -m benchmarks.drill
+	python -m benchmarks.faults
 	python -m benchmarks.sanitizer
 	python -m benchmarks.noise
 	$(call claim,CIFAR_DENOISER,memory --denoiser $(CIFAR_DENOISER))
@@ -111,7 +109,6 @@ bench: setup ## the claims in the README, measured again (hours); says what it l
 	$(call claim,PUBLISHED,influence --set fashion-mnist --root $(PUBLISHED) --unseen --m 6 --votes-sigma 2)
 	$(call claim,PUBLISHED CIFAR_DENOISER EXTRACTOR,influence --set cifar10 $(CIFAR) --m 20 20 20 20 20 100 --votes-sigma 2)
 	$(call claim,PUBLISHED CIFAR_DENOISER EXTRACTOR,transfer $(CIFAR))
-	$(call claim,PUBLISHED CIFAR_DENOISER EXTRACTOR DEEPER,transfer_steps $(CIFAR) --deeper $(DEEPER))
 	$(call claim,EXTRACTOR,crafting --extractor $(EXTRACTOR))
 	$(call claim,PUBLISHED CIFAR_DENOISER EXTRACTOR DEEPER SETUPS FASHION_DENOISER,redteam $(CIFAR) --deeper $(DEEPER) --setups $(SETUPS) --fashion-denoiser $(FASHION_DENOISER))
 	$(call claim,PUBLISHED CIFAR_DENOISER EXTRACTOR SETUPS,compare $(CIFAR) --setups $(SETUPS))
@@ -119,7 +116,7 @@ bench: setup ## the claims in the README, measured again (hours); says what it l
 	$(call claim,PUBLISHED CIFAR_DENOISER EXTRACTOR SETUPS,covered $(CIFAR) --setups $(SETUPS) --noise-only)
 	$(call claim,PUBLISHED CIFAR_DENOISER EXTRACTOR SETUPS,surviving --denoiser $(CIFAR_DENOISER) --drill data/redteam/witches-brew-scratch-* data/redteam/bullseye-transfer-* --draws 1)
 	python -m benchmarks.paper page
-	@echo "left out: image_sets on Fashion-MNIST and noise_only without label smoothing, which need another params.yaml;" \
+	@echo "left out: image_sets on Fashion-MNIST, which needs another params.yaml;" \
 		"cifar_models, which needs a GPU"
 
 clean: ## remove what this machine made: stores, caches, stage outputs (asks nothing; keeps the ledger of attempts)

@@ -1,9 +1,9 @@
-"""Stopping early: how many models ten gates need when training stops as soon as each is decided, against m = 1,000.
+"""Stopping early: how many models ten gates need when training stops as soon as each is decided; m = 1,000 at most.
 
     python -m benchmarks.adaptive [--quick] [--votes FILE.npy] [--histories N]
 
-The votes (1000, n_test) of an ensemble on the digits are given. A look uses the votes of draws 0..t-1 alone, so to
-replay prefixes of them is what a run that stops early does. Draws are exchangeable: the same votes in another order
+The votes (1000, n_test) of an ensemble on the digits are given. A look uses only the votes of draws 0..t-1, so
+replaying prefixes does what a run that stops early does. Draws are exchangeable: the same votes in another order
 are another history of the same ensemble, on which the decisions are tried again.
 """
 
@@ -12,12 +12,13 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.record import RESULTS, flags, record, results
+from benchmarks.common.record import RESULTS, flags, record, results
 from cleanlabel.models.anytime import Looks, Rule, Sequence, default_looks, look_levels
 from cleanlabel.models.certificate import certified_accuracy, certify
 from cleanlabel.models.decision import decide
@@ -31,6 +32,8 @@ SIGMA, ALPHA = 1.0, 0.001
 QUICK_M = 100
 STEP = 25
 """Models between two looks of the sequence."""
+Stop = tuple[int, str]
+"""After how many models a rule stops, and its verdict."""
 
 # Fixed beforehand, on an ensemble of another entropy (MLP, width 256, 20 epochs), which reached at m = 1,000 accuracy
 # .940 and certified .922, .897, .872, .799 and .597 at R = 0, .25, .5, 1 and 2. Three gates that are clear either way;
@@ -50,7 +53,7 @@ GATES = (
 
 
 def prefixes(votes: np.ndarray, classes: int) -> np.ndarray:
-    """counts (m, n_test, K) after each draw; a vote for nobody counts for no class."""
+    """counts (m, n_test, K) after each draw; a missing vote (-1) counts for no class."""
     return np.cumsum(votes[:, :, None] == np.arange(classes), axis=0, dtype=np.int64)
 
 
@@ -75,7 +78,7 @@ def margin(counts: np.ndarray, truth: np.ndarray, gate: tuple) -> tuple[float, s
     return min(found)
 
 
-def replay(votes: np.ndarray, truth: np.ndarray, classes: int) -> dict[str, list[tuple[int, str]]]:
+def replay(votes: np.ndarray, truth: np.ndarray, classes: int) -> dict[str, list[Stop]]:
     """For each rule, where it stops at each gate, and how."""
     counts = prefixes(votes, classes)
     stops = {}
@@ -87,12 +90,12 @@ def replay(votes: np.ndarray, truth: np.ndarray, classes: int) -> dict[str, list
     return stops
 
 
-def shuffled(seed: int, votes: np.ndarray, truth: np.ndarray, classes: int) -> dict[str, list[tuple[int, str]]]:
+def shuffled(seed: int, votes: np.ndarray, truth: np.ndarray, classes: int) -> dict[str, list[Stop]]:
     """replay() of the same draws in another order."""
     return replay(np.random.default_rng(seed).permutation(votes), truth, classes)
 
 
-def saving(stops: list[tuple[int, str]], m: int) -> dict[str, float]:
+def saving(stops: list[Stop], m: int) -> dict[str, float]:
     """How many times fewer models: the mean over gates of m / stop, and all gates' models against all stops."""
     at = np.array([t for t, _ in stops])
     return {
@@ -101,7 +104,7 @@ def saving(stops: list[tuple[int, str]], m: int) -> dict[str, float]:
     }
 
 
-def draw_figure(counts: np.ndarray, truth: np.ndarray, stops: dict[str, list[tuple[int, str]]], path: Path) -> None:
+def draw_figure(counts: np.ndarray, truth: np.ndarray, stops: dict[str, list[Stop]], path: Path) -> None:
     """Certified accuracy of the prefix by both rules, with the thresholds at the t where their gates stop."""
     m = len(counts)
     figure, axes = plt.subplots(1, 3, figsize=(13, 4), sharey=True)
@@ -126,13 +129,13 @@ def draw_figure(counts: np.ndarray, truth: np.ndarray, stops: dict[str, list[tup
 
 
 def read_votes(path: Path, n_test: int, classes: int) -> np.ndarray:
-    """The votes; InputError if there are none, or none of this test set."""
+    """The votes (m, n_test). InputError if the file is missing or does not fit the test set."""
     if not path.is_file():
         raise errors.InputError(f"no votes at {path}; give the (models, {n_test}) votes of an ensemble with --votes")
     try:
         votes = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise errors.InputError(f"{path} is no .npy file ({error})") from error
+        raise errors.InputError(f"{path} is not a .npy file ({error}); give another --votes") from error
     if votes.ndim != 2 or votes.shape[1] != n_test or not np.issubdtype(votes.dtype, np.integer):
         raise errors.InputError(f"{path} holds {votes.dtype} of shape {votes.shape}, not integers (models, {n_test})")
     if votes.size and not NOBODY <= votes.min() <= votes.max() < classes:
@@ -140,6 +143,57 @@ def read_votes(path: Path, n_test: int, classes: int) -> np.ndarray:
     if len(votes) < least_models(ALPHA):
         raise errors.InputError(f"{path} has {len(votes)} models; fewer than {least_models(ALPHA)} certify nothing")
     return votes.astype(np.int64)
+
+
+def tried(
+    name: str, stops: dict[str, list[Stop]], others: list[dict[str, list[Stop]]], fixed: list[str], m: int
+) -> dict[str, Any]:
+    """One rule's figures: where it stops, what it saves, and its wrong decisions, in this order and in the others."""
+    saved = [saving(other[name], m) for other in others]
+    wrong = [[v != at for (_, v), at in zip(of[name], fixed, strict=True)] for of in (stops, *others)]
+    return {
+        "stops": [{"t": t, "verdict": verdict} for t, verdict in stops[name]],
+        "saving": saving(stops[name], m),
+        "wrong": sum(wrong[0]),
+        "histories": len(others),
+        "histories_wrong_by_gate": np.sum(wrong[1:], axis=0).tolist() if others else [],
+        "histories_saving": {
+            key: {"mean": round(float(np.mean([s[key] for s in saved])), 2), "least": min(s[key] for s in saved)}
+            for key in (saved[0] if saved else ())
+        },
+    }
+
+
+def figures_of(
+    margins: list[tuple[float, str]], fixed: list[str], stops: dict[str, list[Stop]], others: list[Any], m: int
+) -> dict[str, Any]:
+    """For the record."""
+    gates = [
+        {"gate": gate[0], "accuracy": gate[1], "certified_accuracy": gate[2], "margin": round(least, 4), "at_m": at}
+        for gate, (least, _), at in zip(GATES, margins, fixed, strict=True)
+    ]
+    near = sum(abs(least) <= 0.02 for least, _ in margins)
+    rows = {name: tried(name, stops, others, fixed, m) for name in stops}
+    return {"sigma": SIGMA, "alpha": ALPHA, "m": m, "near": near, "gates": gates, **rows}
+
+
+def show(margins: list[tuple[float, str]], stops: dict[str, list[Stop]], figures: dict[str, Any], n_test: int) -> None:
+    """Print where each rule stops at each gate, and what each rule saves."""
+    m = figures["m"]
+    print(f"\nsigma = {SIGMA:g}, alpha = {ALPHA:g} per point, {n_test} test images, looks at {rules(m)['looks'][1]}\n")
+    print(f"| gate | nearest threshold, at {m} | margin | at {m} | looks | sequence |\n|---|---|---|---|---|---|")
+    for i, gate in enumerate(figures["gates"]):
+        cells = " | ".join(f"{stops[name][i][1]} at {stops[name][i][0]}" for name in stops)
+        print(f"| {gate['gate']} | {margins[i][1]} | {100 * margins[i][0]:+.1f} | {gate['at_m']} | {cells} |")
+    print(f"\n{figures['near']} of {len(GATES)} gates lie within 2 points of the value at m = {m}.\n")
+    print("| rule | mean of m / stop | all models / all stops | wrong | other orders: wrong | their savings, least |")
+    print("|---|---|---|---|---|---|")
+    for name in stops:
+        row = figures[name]
+        least = " and ".join(f"{v['mean']:g}, {v['least']:g}" for v in row["histories_saving"].values())
+        ratio = " | ".join(f"{value:g}" for value in row["saving"].values())
+        wrong = f"{sum(row['histories_wrong_by_gate'])} of {row['histories'] * len(GATES)}"
+        print(f"| {name} | {ratio} | {row['wrong']} | {wrong} | {least} |")
 
 
 def main() -> None:
@@ -160,47 +214,8 @@ def main() -> None:
     with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
         work = partial(shuffled, votes=votes, truth=truth, classes=classes)
         others = list(tqdm(pool.map(work, range(histories)), total=histories, desc="other orders", unit="history"))
-
-    print(
-        f"\nsigma = {SIGMA:g}, alpha = {ALPHA:g} per point, {len(test)} test images, looks at {rules(m)['looks'][1]}\n"
-    )
-    print(f"| gate | nearest threshold, at {m} | margin | at {m} | looks | sequence |\n|---|---|---|---|---|---|")
-    for i, gate in enumerate(GATES):
-        cells = " | ".join(f"{stops[name][i][1]} at {stops[name][i][0]}" for name in stops)
-        print(f"| {gate[0]} | {margins[i][1]} | {100 * margins[i][0]:+.1f} | {fixed[i]} | {cells} |")
-    figures = {
-        "sigma": SIGMA,
-        "alpha": ALPHA,
-        "m": m,
-        "near": sum(abs(least) <= 0.02 for least, _ in margins),
-        "gates": [
-            {"gate": gate[0], "accuracy": gate[1], "certified_accuracy": gate[2], "margin": round(least, 4), "at_m": at}
-            for gate, (least, _), at in zip(GATES, margins, fixed, strict=True)
-        ],
-    }
-    print(f"\n{figures['near']} of {len(GATES)} gates lie within 2 points of the value at m = {m}.\n")
-    print("| rule | mean of m / stop | all models / all stops | wrong | other orders: wrong | their savings, least |")
-    print("|---|---|---|---|---|---|")
-    for name in stops:
-        saved = [saving(other[name], m) for other in others]
-        wrong = [[v for _, v in history[name]] for history in (stops, *others)]
-        wrong = [[a != b for a, b in zip(found, fixed, strict=True)] for found in wrong]
-        row = {
-            "stops": [{"t": t, "verdict": verdict} for t, verdict in stops[name]],
-            "saving": saving(stops[name], m),
-            "wrong": sum(wrong[0]),
-            "histories": histories,
-            "histories_wrong_by_gate": np.sum(wrong[1:], axis=0).tolist() if others else [],
-            "histories_saving": {
-                key: {"mean": round(float(np.mean([s[key] for s in saved])), 2), "least": min(s[key] for s in saved)}
-                for key in (saved[0] if saved else ())
-            },
-        }
-        figures[name] = row
-        least = " and ".join(f"{v['mean']:g}, {v['least']:g}" for v in row["histories_saving"].values())
-        ratio = " | ".join(f"{value:g}" for value in row["saving"].values())
-        tried = f"{sum(row['histories_wrong_by_gate'])} of {histories * len(GATES)}"
-        print(f"| {name} | {ratio} | {row['wrong']} | {tried} | {least} |")
+    figures = figures_of(margins, fixed, stops, others, m)
+    show(margins, stops, figures, len(test))
     folder = results(args)
     draw_figure(counts, truth, stops, folder / "adaptive.png")
     record("adaptive", figures, folder)

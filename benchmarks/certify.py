@@ -1,9 +1,9 @@
-"""What a certificate costs: its arithmetic, and reading a thousand models back from the store.
+"""Seconds of a certificate: its arithmetic, and reading a thousand models back from the store.
 
     python -m benchmarks.certify [--quick]
 
-A store of its own on SQLite, in a temporary folder, with as many finished draws as models and a few failed ones
-besides, so that they fill more than one page; the votes are random.
+A store of its own on SQLite, in a temporary folder, with one finished draw per model and a few failed ones, so that
+they fill more than one page. The votes are random.
 """
 
 import os
@@ -16,7 +16,7 @@ import numpy as np
 from ruamel.yaml import YAML
 from tqdm import trange
 
-from benchmarks.record import flags, record, results
+from benchmarks.common.record import flags, record, results
 from cleanlabel.models.certificate import certify
 from cleanlabel.models.plan import Plan
 from cleanlabel.models.votes import count_votes, votes_hash, votes_to_bytes
@@ -50,7 +50,7 @@ def planned(m: int) -> Plan:
 
 
 def fill(store, ensemble, votes: np.ndarray) -> None:
-    """Child runs as `smooth` leaves them: a finished one a draw, and some that failed."""
+    """Child runs as `smooth` leaves them: a finished one per draw, and some that failed."""
     from cleanlabel.flows.ensemble.record import draw_params, draw_tags
     from cleanlabel.flows.store.client import create_run, finish, log_files, log_metrics
 
@@ -108,9 +108,7 @@ def main() -> None:
         f"\ncertify, m = {m}, {POINTS:,} points, {CLASSES} classes: "
         + ", ".join(f"{k} {v} s" for k, v in arithmetic.items())
     )
-    print(
-        f"assemble {m} draws ({m + FAILED} child runs) from SQLite: {elapsed:.1f} s, {1000 * elapsed / m:.1f} ms a draw"
-    )
+    print(f"assemble {m} draws ({m + FAILED} runs) from SQLite: {elapsed:.1f} s, {1000 * elapsed / m:.1f} ms per draw")
     figures = {"m": m, "points": POINTS, "classes": CLASSES, "child_runs": m + FAILED}
     figures |= {"certify_seconds": arithmetic, "assemble_seconds": round(elapsed, 2)}
     record("certify", figures, results(args))

@@ -1,9 +1,9 @@
-"""Seconds a smoothed CIFAR-10 model, sanitizing included, by the fast recipe from scratch; what m of them certify.
+"""Seconds per smoothed CIFAR-10 model, with sanitizing, by the fast recipe from scratch; and what m of them certify.
 
     python -m benchmarks.cifar_models --root DIR --denoiser DIR [--sigma 0.25 0.5] [--models 100] [--quick]
 
 Runs where torch and diffusers are, without the services around the pipeline: on a GPU if there is one. Votes are kept
-in the scratch directory, a file a draw, so that a run that was ended goes on there. A denoiser that saw CIFAR-10's
+in the scratch directory, one file per draw, so that an interrupted run goes on there. A denoiser that saw CIFAR-10's
 training images flatters the accuracy (*fixed before*).
 """
 
@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks.image_sets import RECIPE
-from benchmarks.record import flags, record, results
-from benchmarks.transfer import resumed
+from benchmarks.common.recipes import RECIPE
+from benchmarks.common.record import flags, record, results
+from benchmarks.common.runs import resumed
 from cleanlabel.models.certificate import certified_accuracy, certify
 from cleanlabel.models.draw import Materials, make_batch
 from cleanlabel.models.votes import count_votes, votes_from_bytes, votes_to_bytes
@@ -56,7 +56,7 @@ def main() -> None:
         found[f"{sigma:g}"] = ensemble(
             materials, m, args.scratch / f"{'quick' if args.quick else 'full'}-{sigma:g}", test
         )
-    print(f"\n| σ | s a model | accuracy of a model | of the vote | {' | '.join(f'R = {r:g}' for r in RADII)} |")
+    print(f"\n| σ | s per model | accuracy of one model | of the vote | {' | '.join(f'R = {r:g}' for r in RADII)} |")
     print("|--:|--:|--:|--:|" + "--:|" * len(RADII))
     for sigma, row in found.items():
         shares = " | ".join(f"{share:.3f}" for share in row["certified"])

@@ -5,7 +5,7 @@
 
 bullseye: CIFAR-10, the public benchmark's targets and bases, 25 poisons in 2,500 training images, a ResNet-20 trained
 elsewhere as frozen extractor. witches-brew: CIFAR-10 from scratch, 100 poisons in 2,500 training images, an MLP. Both
-at epsilon 16/255. They go on where they were cut off (data/redteam/); tables go to benchmarks/results/compare/, figures
+at epsilon 16/255. Interrupted ones go on (data/redteam/); tables go to benchmarks/results/compare/, figures
 with machine facts to benchmarks/results/compare_NAME.json.
 """
 
@@ -13,13 +13,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import flags, record, results
-from benchmarks.redteam import quick
-from cleanlabel.redteam.compare import comparison, entries_for
-from cleanlabel.redteam.compare_report import comparison_lines
+from benchmarks.common.drills import quick
+from benchmarks.common.record import flags, record, results
+from cleanlabel.redteam.comparison.report import comparison_lines
+from cleanlabel.redteam.comparison.run import comparison, entries_for
 from cleanlabel.redteam.defences import DEFENCES
-from cleanlabel.redteam.params import checked
-from cleanlabel.redteam.prepare import prepared
+from cleanlabel.redteam.drill.params import checked
+from cleanlabel.redteam.drill.prepare import prepared
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.errors import InputError
 
@@ -73,13 +73,13 @@ def main() -> None:
     parser.add_argument("--denoiser", type=Path, required=True, help="for CIFAR-10")
     parser.add_argument("--setups", type=Path, help="the public benchmark's transfer setups for CIFAR-10, as JSON")
     parser.add_argument("--extractor", type=Path, help="a ResNet-20 for CIFAR-10; without it no bullseye")
-    parser.add_argument("--only", nargs="+", default=[], help="these comparisons alone")
-    parser.add_argument("--note", help="of the machine while it measured, such as 'beside other work'")
+    parser.add_argument("--only", nargs="+", default=[], help="run only these comparisons")
+    parser.add_argument("--note", help="a note on the machine, such as 'shared with other work'")
     args = parser.parse_args()
     known = settings(args)
     for name in args.only:
         if name not in known:
-            raise InputError(f"--only {name} is none of {', '.join(known)}; bullseye needs --setups and --extractor")
+            raise InputError(f"--only {name} is not one of {', '.join(known)}; bullseye needs --setups and --extractor")
     for name, content in known.items():
         if args.only and name not in args.only:
             continue

@@ -1,31 +1,31 @@
-"""The certificate beside the attack: which published poisons the bounded-influence head's certificate covers.
+"""Which published poisons the certificate of a bounded-influence head covers.
 
     python -m benchmarks.covered --root DIR --setups FILE --denoiser DIR --extractor FILE [--noise-only]
                                  [--targets N] [--draws N] [--only NAME ..] [--note WORDS] [--quick]
 
 CIFAR-10, the public benchmark's transfer targets and bases: 25 poisons in 2,500 training images at epsilon 8/255, a
 ResNet-20 trained elsewhere as frozen extractor. For each target: whether the clean set's ensemble certifies it against
-these very poisons, beside what they do to a logistic head without defence and to the bounded-influence head. The head's
-public part is made from 2,000 training images outside every raw set. All attacks meet the same noise, so the clean
-ensembles are made once. Drills go on where they were cut off (data/redteam/); tables go to benchmarks/results/covered/.
+these poisons, and whether they succeed against an undefended logistic head and against the bounded-influence head. The
+head's public part is made from 2,000 training images outside every raw set. All attacks meet the same noise, so the
+clean ensembles are made once. Interrupted drills go on (data/redteam/); tables go to benchmarks/results/covered/.
 """
 
 import argparse
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import flags, record, results
-from benchmarks.redteam import quick
-from cleanlabel.redteam.params import DrillParams, checked
-from cleanlabel.redteam.prepare import prepared
-from cleanlabel.redteam.report import NAMES, drill_lines
-from cleanlabel.redteam.run import run_drill
+from benchmarks.common.drills import quick
+from benchmarks.common.record import flags, record, results
+from cleanlabel.redteam.drill.params import DrillParams, checked
+from cleanlabel.redteam.drill.prepare import prepared
+from cleanlabel.redteam.drill.report import NAMES, drill_lines
+from cleanlabel.redteam.drill.run import run_drill
 from cleanlabel.sanitize import errors
 
 ATTACKS = ("bullseye", "frogs")
 SIGMAS = [0.0, 0.1, 0.25]
 LITTLE = {"draws": 2, "trusted": 200}
-"""What `--quick` changes beside what it changes of every drill."""
+"""What `--quick` changes besides what it changes in every drill."""
 
 
 def settings(args: argparse.Namespace, attack: str, entropy: str) -> DrillParams:
@@ -60,8 +60,8 @@ def main() -> None:
     parser.add_argument("--targets", type=int, default=10, help="default: %(default)s")
     parser.add_argument("--draws", type=int, default=10, help="of the clean ensembles (default: %(default)s)")
     parser.add_argument("--noise-only", action="store_true", help="leave the noise in: many times faster on a CPU")
-    parser.add_argument("--only", nargs="+", default=ATTACKS, choices=ATTACKS, help="these attacks alone")
-    parser.add_argument("--note", help="of the machine while it measured, such as 'beside other work'")
+    parser.add_argument("--only", nargs="+", default=ATTACKS, choices=ATTACKS, help="run only these attacks")
+    parser.add_argument("--note", help="a note on the machine, such as 'shared with other work'")
     args = parser.parse_args()
     # The operating system's, which no attack is given; the later drills take the first one's.
     entropy, figures = "os", {}

@@ -1,10 +1,10 @@
-"""A thousand models: how fast, at what cost of keeping books, and what they certify.
+"""A thousand models: how fast they are made, what tracking costs, and what they certify.
 
     python -m benchmarks.ensemble [--quick] [--architecture small-cnn]
 
 Runs the pipeline's own command, `python -m flows.smooth`, on the pipeline's data (run `dvc repro denoiser` first), in a
-project directory of its own, once denoised and once with the noise left in. The loop that anybody would write stands
-beside it: one draw after the other in one process, float32, with as many threads as torch takes, nothing recorded.
+project directory of its own, once denoised and once with the noise left in. It is compared with a
+plain loop: one draw after the other in one process, float32, with torch's default threads, nothing recorded.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from ruamel.yaml import YAML
 from tqdm import tqdm
 
-from benchmarks.record import flags, record, results
+from benchmarks.common.record import flags, record, results
 from cleanlabel.models.certificate import certified_accuracy, certify
 from cleanlabel.models.draw import Materials, make_draw
 from cleanlabel.models.params import CertifyParams, TrainParams
@@ -41,9 +41,12 @@ from cleanlabel.sanitize.paths import DENOISER, ENSEMBLE, SETS
 
 ROOT = Path(__file__).resolve().parents[1]
 ROUNDS = 3
-"""The loop is measured in so many parts, between which the flow runs: a machine that slows down slows down both."""
+"""Parts in which the loop is measured; the flow runs between them, so that a slower machine slows both down."""
 CNN = {"architecture": "small-cnn", "width": 16, "epochs": 10}
 CURVE = np.linspace(0, 2.5, 251)
+RADII = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
+WAYS = (("denoised", True), ("noise only", False))
+"""What is run, and whether it denoises."""
 
 
 def changed(section: str, changes: dict[str, Any]) -> None:
@@ -72,7 +75,7 @@ def project() -> Iterator[None]:
 
 
 def loop(materials: Materials, draws: int, first: int) -> float:
-    """Seconds a model of the one-at-a-time loop."""
+    """Seconds per model of the one-at-a-time loop."""
     entropy = draw_entropy("os").value
     started = time.perf_counter()
     for draw in range(first, first + draws):
@@ -92,9 +95,9 @@ def flow(m: int) -> tuple[float, NDArray[np.int64], dict[str, float]]:
 
 
 def spent() -> dict[str, float]:
-    """Of the newest version: core-seconds a model of sanitizing and training, and of a batch's bookkeeping.
+    """Of the newest version: core-seconds per model of sanitizing and training, and of tracking.
 
-    Asked for in a process of its own: MLflow remembers the store it was first imported for.
+    Read in a process of its own: MLflow remembers the store that it was first imported for.
     """
     asked = [sys.executable, "-m", "benchmarks.ensemble", "--books"]
     answer = subprocess.run(
@@ -105,7 +108,7 @@ def spent() -> dict[str, float]:
 
 
 def books() -> None:
-    """Print what the runs of the store in the working directory say they took."""
+    """Print the seconds that the runs of the working directory's store recorded."""
     from cleanlabel.flows.store.client import connect, find_runs
 
     store = connect()
@@ -128,7 +131,7 @@ def books() -> None:
 
 
 def curves(votes: NDArray[np.int64], sizes: list[int], test: ImageSet, sigma: float, alpha: float) -> dict[int, Any]:
-    """Certified accuracy at CURVE of the first so many models, by their number."""
+    """Certified accuracy at CURVE of the first m models, by m, for each m of `sizes`."""
     found = {}
     for m in sizes:
         counts = count_votes(dict(enumerate(votes[:m])), m, len(test), len(test.classes))
@@ -151,6 +154,69 @@ def draw_picture(path: Path, found: dict[str, dict[int, Any]], sigma: float) -> 
     plt.close(figure)
 
 
+def measured(
+    args: argparse.Namespace, recipe: TrainParams, materials: Materials, m: int
+) -> tuple[list[float], dict[str, dict[str, float]], dict[str, NDArray[np.int64]]]:
+    """Seconds per model of the loop, part by part; of the flow, by way, with its books; and the votes by way.
+
+    A quick run leaves the noise-only ensemble out.
+    """
+    part = 1 if args.quick else 20
+    alone, ours, votes = [], {}, {}
+    with project():
+        changed("train", recipe.model_dump())
+        if args.quick:
+            changed("smooth", {"batch_of_draws": 2})
+            changed("gate", {"certified_accuracy": []})  # a few models reach no radius
+        for name, denoise in WAYS[: 1 if args.quick else None]:
+            changed("sanitize", {"denoise": denoise})
+            seconds, votes[name], inside = flow(m)
+            ours[name] = {"seconds_a_model": seconds / m, **inside}
+            alone.append(loop(materials, part, 100 * len(alone)))
+    for _ in tqdm(range(ROUNDS - len(alone)), desc="one at a time", unit="part"):
+        alone.append(loop(materials, part, 100 * len(alone)))
+    return alone, ours, votes
+
+
+def speed(alone: list[float], ours: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """The figures of the flow against the loop."""
+    reference, mine = float(np.median(alone)), ours["denoised"]
+    cores = len(os.sched_getaffinity(0))
+    books_ms = 1000 * (cores * mine["steady_seconds_a_model"] - mine["work_seconds_a_model"])
+    return {
+        "loop_seconds_a_model": [round(s, 4) for s in alone],
+        "flow": {name: {key: round(value, 4) for key, value in row.items()} for name, row in ours.items()},
+        "models_a_minute": {"loop": round(60 / reference, 1), "flow": round(60 / mine["seconds_a_model"], 1)},
+        "ratio": round(reference / mine["seconds_a_model"], 2),
+        "ratio_once_begun": round(reference / mine["steady_seconds_a_model"], 2),
+        "books_core_ms_a_model": round(books_ms, 1),
+    }
+
+
+def certified(found: dict[str, dict[int, Any]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Certified accuracy at RADII, by way and number of models."""
+    at = {f"{r:g}": int(np.argmin(abs(CURVE - r))) for r in RADII}
+    return {
+        name: {str(size): {r: round(float(curve[i]), 4) for r, i in at.items()} for size, curve in by_size.items()}
+        for name, by_size in found.items()
+    }
+
+
+def show(architecture: str, m: int, figures: dict[str, Any]) -> None:
+    """Print the speed, and what the ensembles certify."""
+    rates, threads = figures["models_a_minute"], figures["threads_of_the_loop"]
+    once_begun = 60 / figures["flow"]["denoised"]["steady_seconds_a_model"]
+    print(f"\n| {architecture} | models a minute | ratio |\n|---|--:|--:|")
+    print(f"| one at a time, {threads} threads | {rates['loop']:.0f} | 1 |")
+    print(f"| `flows.smooth`, m = {m:,}, all included | {rates['flow']:.0f} | {figures['ratio']} |")
+    print(f"| … once begun | {once_begun:.0f} | {figures['ratio_once_begun']} |")
+    print(f"\ntracking and orchestration: {figures['books_core_ms_a_model']:.0f} core-ms per model\n")
+    print("| | m | " + " | ".join(f"R = {r:g}" for r in RADII) + " |\n|---|--:|" + "--:|" * len(RADII))
+    for name, by_size in figures["certified"].items():
+        for size, at in by_size.items():
+            print(f"| {name} | {int(size):,} | " + " | ".join(f"{share:.3f}" for share in at.values()) + " |")
+
+
 def main() -> None:
     parser = flags("ensemble", __doc__, "12 models in place of 1,000, and no noise-only ones")
     parser.add_argument("--architecture", choices=["mlp", "small-cnn"], default="mlp")
@@ -160,69 +226,19 @@ def main() -> None:
         books()
         return
     m, sizes = (12, [6, 12]) if args.quick else (1_000, [100, 1_000])
-    part, folder = 1 if args.quick else 20, results(args)
+    folder, threads = results(args), torch.get_num_threads()
     recipe = read_params("train", TrainParams)
     recipe = TrainParams.model_validate(recipe.model_dump() | (CNN if args.architecture == "small-cnn" else {}))
     sigma, alpha = read_params("sanitize", SanitizeParams).sigma, read_params("certify", CertifyParams).alpha
     raw, test = load(SETS["raw"]), load(SETS["test"])
-    threads = torch.get_num_threads()
     materials = Materials(raw, test, sigma, load_denoiser(DENOISER), recipe, draws=1)
-    loop(materials, 2, 0)
-
-    alone, ours, votes = [], {}, {}
-    with project():
-        changed("train", recipe.model_dump())
-        if args.quick:
-            changed("smooth", {"batch_of_draws": 2})
-            changed("gate", {"certified_accuracy": []})  # a few models reach no radius
-        for name, denoise in (("denoised", True), ("noise only", False)):
-            if args.quick and not denoise:
-                continue
-            changed("sanitize", {"denoise": denoise})
-            seconds, votes[name], inside = flow(m)
-            ours[name] = {"seconds_a_model": seconds / m, **inside}
-            alone.append(loop(materials, part, 100 * len(alone)))
-            if name == "denoised":
-                np.save(folder / f"{name_of(args)}_votes.npy", votes[name].astype(np.int8), allow_pickle=False)
-    for _ in tqdm(range(ROUNDS - len(alone)), desc="one at a time", unit="part"):
-        alone.append(loop(materials, part, 100 * len(alone)))
-
-    reference = float(np.median(alone))
-    cores = len(os.sched_getaffinity(0))
-    mine = ours["denoised"]
-    books_ms = 1000 * (cores * mine["steady_seconds_a_model"] - mine["work_seconds_a_model"])
-    figures = {
-        "m": m,
-        "sigma": sigma,
-        "alpha": alpha,
-        "recipe": recipe.model_dump(),
-        "threads_of_the_loop": threads,
-        "loop_seconds_a_model": [round(s, 4) for s in alone],
-        "flow": {name: {key: round(value, 4) for key, value in row.items()} for name, row in ours.items()},
-        "models_a_minute": {"loop": round(60 / reference, 1), "flow": round(60 / mine["seconds_a_model"], 1)},
-        "ratio": round(reference / mine["seconds_a_model"], 2),
-        "ratio_once_begun": round(reference / mine["steady_seconds_a_model"], 2),
-        "books_core_ms_a_model": round(books_ms, 1),
-    }
+    loop(materials, 2, 0)  # warm up
+    alone, ours, votes = measured(args, recipe, materials, m)
+    np.save(folder / f"{name_of(args)}_votes.npy", votes["denoised"].astype(np.int8), allow_pickle=False)
     found = {name: curves(v, sizes, test, sigma, alpha) for name, v in votes.items()}
-    radii = [0.0, 0.25, 0.5, 1.0, 1.5, 2.0]
-    at = [int(np.argmin(abs(CURVE - r))) for r in radii]
-    figures["certified"] = {
-        name: {
-            str(size): {f"{r:g}": round(float(curve[i]), 4) for r, i in zip(radii, at, strict=True)}
-            for size, curve in by_size.items()
-        }
-        for name, by_size in found.items()
-    }
-    print(f"\n| {args.architecture} | models a minute | ratio |\n|---|--:|--:|")
-    print(f"| one at a time, {threads} threads | {60 / reference:.0f} | 1 |")
-    print(f"| `flows.smooth`, m = {m:,}, all included | {60 / mine['seconds_a_model']:.0f} | {figures['ratio']} |")
-    print(f"| … once begun | {60 / mine['steady_seconds_a_model']:.0f} | {figures['ratio_once_begun']} |")
-    print(f"\ntracking and orchestration: {books_ms:.0f} core-ms a model\n")
-    print("| | m | " + " | ".join(f"R = {r:g}" for r in radii) + " |\n|---|--:|" + "--:|" * len(radii))
-    for name, by_size in found.items():
-        for size, curve in by_size.items():
-            print(f"| {name} | {size:,} | " + " | ".join(f"{curve[i]:.3f}" for i in at) + " |")
+    figures = {"m": m, "sigma": sigma, "alpha": alpha, "recipe": recipe.model_dump(), "threads_of_the_loop": threads}
+    figures |= speed(alone, ours) | {"certified": certified(found)}
+    show(args.architecture, m, figures)
     draw_picture(folder / f"{name_of(args)}.png", found, sigma)
     record(name_of(args), figures, folder)
 

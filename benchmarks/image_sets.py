@@ -1,4 +1,4 @@
-"""What sanitizing costs and leaves on real image sets: PSNR, images a second, and the accuracy of ordinary training.
+"""Sanitizing real image sets: PSNR, images per second, and the accuracy of ordinary training.
 
     python -m benchmarks.image_sets --set cifar10 --root DIR --denoiser DIR [--quick]
     python -m benchmarks.image_sets --set NAME --raw data/raw.npz --test data/test.npz --denoiser data/denoiser
@@ -8,49 +8,31 @@ sanitized by `python -m sanitize`'s own code; then the same classifier is traine
 images, several seeds each, and tested on clean images.
 """
 
-import json
+import argparse
 import math
 import os
 import tempfile
 import time
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.record import flags, record, results
+from benchmarks.common.recipes import RECIPE
+from benchmarks.common.record import flags, record, results
 from cleanlabel.models.params import TrainParams
 from cleanlabel.models.training import predict, train
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.copies import make_copy
-from cleanlabel.sanitize.denoiser import load_denoiser
+from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
 from cleanlabel.sanitize.imageset import ImageSet, load, read_all, save_npz
 from cleanlabel.sanitize.noise import draw_entropy
 from cleanlabel.sanitize.sanitizer import as_pixels, sanitize
 from cleanlabel.sanitize.sources import open_published, open_source
-
-RECIPE = TrainParams(
-    architecture="small-cnn",
-    width=16,
-    mode="scratch",
-    epochs=5,
-    batch=64,
-    learning_rate=2e-3,
-    weight_decay=5e-4,
-    label_smoothing=0.1,
-    shift=2,
-    flip=False,
-    normalise="constants",
-    warm_epochs=0,
-    warm_on="copy",
-    initial_weights=None,
-    initial_provenance=None,
-    head="ridge",
-    head_l2=0.01,
-    head_prior=False,
-)
 
 
 def accuracy(copy: Path, test: Path, recipe: TrainParams, seed: int) -> float:
@@ -69,9 +51,48 @@ def noisy_psnr(raw: ImageSet, sigma: float) -> float:
     return round(-10 * math.log10(mse), 2)
 
 
+def sets_of(args: argparse.Namespace) -> tuple[ImageSet, ImageSet]:
+    """The raw images, as many as the flags ask for, and the test images."""
+    whole = load(args.raw) if args.raw else read_all(open_published(args.set, args.root, "train"), args.set)
+    test = load(args.test) if args.test else read_all(open_published(args.set, args.root, "test"), args.set)
+    return whole.take(np.arange(min(100 if args.quick else args.images, len(whole)))), test
+
+
+def sanitized(raw: ImageSet, sigma: float, denoiser: Denoiser, folder: Path) -> dict[str, Any]:
+    """Write the sanitized copy to the folder; what it cost and what it left."""
+    started = time.perf_counter()
+    output = folder / f"{sigma:g}.npz"
+    made = make_copy(open_source(folder / "raw.npz"), output, sigma, denoiser, "os", 0, progress=True)
+    return {
+        "psnr_db": made["psnr_db"],
+        "noisy_psnr_db": noisy_psnr(raw, sigma),
+        "images_per_second": round(len(raw) / (time.perf_counter() - started), 1),
+        "network": made["network"],
+    }
+
+
+def trained(names: Iterable[str], folder: Path, recipe: TrainParams, seeds: int) -> dict[str, list[float]]:
+    """Test accuracies of the trainings on each copy, by its name; all at once, one core each."""
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
+        futures = {
+            name: [pool.submit(accuracy, folder / f"{name}.npz", folder / "test.npz", recipe, s) for s in range(seeds)]
+            for name in names
+        }
+        return {name: [future.result() for future in of] for name, of in futures.items()}
+
+
+def show(rows: dict[str, dict[str, Any]]) -> None:
+    """Print a line per sigma."""
+    print("| σ | noisy PSNR, dB | sanitized PSNR, dB | images/s | test accuracy |\n|---|---|---|---|---|")
+    for name, row in rows.items():
+        cells = [row[key] for key in ("noisy_psnr_db", "psnr_db", "images_per_second")]
+        shown = " | ".join("-" if c is None else str(c) for c in cells)
+        print(f"| {name} | {shown} | {row['test_accuracy']:.3f} |")
+
+
 def main() -> None:
     parser = flags("image_sets", __doc__, "100 images, the first two sigmas, one seed, one epoch")
-    parser.add_argument("--set", required=True, help="a published set, or what to call your own")
+    parser.add_argument("--set", required=True, help="a published set, or a name for your own")
     parser.add_argument("--root", type=Path, default=Path("data/incoming"), help="where torchvision put that set")
     parser.add_argument("--raw", type=Path, help="your own training set, in place of the published one's first images")
     parser.add_argument("--test", type=Path, help="your own test set")
@@ -80,51 +101,21 @@ def main() -> None:
     parser.add_argument("--sigmas", type=float, nargs="+", default=[0.1, 0.25, 0.5, 1.0])
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each copy (default 3)")
     args = parser.parse_args()
-    count, seeds, sigmas = (100, 1, args.sigmas[:2]) if args.quick else (args.images, args.seeds, args.sigmas)
+    seeds, sigmas = (1, args.sigmas[:2]) if args.quick else (args.seeds, args.sigmas)
     recipe = RECIPE.model_copy(update={"epochs": 1} if args.quick else {})
     denoiser = load_denoiser(args.denoiser)
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool,
-    ):
+    raw, test = sets_of(args)
+    with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        whole = load(args.raw) if args.raw else read_all(open_published(args.set, args.root, "train"), args.set)
-        raw = whole.take(np.arange(min(count, len(whole))))
-        count = len(raw)
-        test = load(args.test) if args.test else read_all(open_published(args.set, args.root, "test"), args.set)
         save_npz(raw, folder / "raw.npz")
         save_npz(test, folder / "test.npz")
-        rows = {"raw": {"psnr_db": None, "noisy_psnr_db": None, "images_per_second": None}}
-        for sigma in sigmas:
-            started = time.perf_counter()
-            made = make_copy(
-                open_source(folder / "raw.npz"), folder / f"{sigma}.npz", sigma, denoiser, "os", 0, progress=True
-            )
-            rows[f"{sigma:g}"] = {
-                "psnr_db": made["psnr_db"],
-                "noisy_psnr_db": noisy_psnr(raw, sigma),
-                "images_per_second": round(count / (time.perf_counter() - started), 1),
-                "network": made["network"],
-            }
-        copies = {name: folder / f"{name if name == 'raw' else float(name)}.npz" for name in rows}
-        trained = {
-            name: [pool.submit(accuracy, copy, folder / "test.npz", recipe, seed) for seed in range(seeds)]
-            for name, copy in copies.items()
-        }
-        for name, futures in trained.items():
-            found = [future.result() for future in futures]
+        rows: dict[str, dict[str, Any]] = {"raw": dict.fromkeys(("psnr_db", "noisy_psnr_db", "images_per_second"))}
+        rows |= {f"{sigma:g}": sanitized(raw, sigma, denoiser, folder) for sigma in sigmas}
+        for name, found in trained(rows, folder, recipe, seeds).items():
             rows[name] |= {"test_accuracy": round(float(np.mean(found)), 4), "accuracies": [round(a, 4) for a in found]}
-            print(f"{name}: {json.dumps(rows[name])}", flush=True)
-    print(f"\n{args.set}, {count} training images, {seeds} seed(s)\n")
-    print("| σ | noisy PSNR, dB | sanitized PSNR, dB | images/s | test accuracy |\n|---|---|---|---|---|")
-    for name, row in rows.items():
-        cells = [row["noisy_psnr_db"], row["psnr_db"], row["images_per_second"]]
-        print(
-            f"| {name} | "
-            + " | ".join("-" if c is None else str(c) for c in cells)
-            + f" | {row['test_accuracy']:.3f} |"
-        )
-    figures = {"set": args.set, "images": count, "recipe": recipe.model_dump(), "rows": rows}
+    print(f"\n{args.set}, {len(raw)} training images, {seeds} seed(s)\n")
+    show(rows)
+    figures = {"set": args.set, "images": len(raw), "recipe": recipe.model_dump(), "rows": rows}
     record(f"image_sets_{args.set}", figures, results(args))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.record import flags, record, results
+from benchmarks.common.record import flags, record, results
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.arrays import ArrayWriter
 from cleanlabel.sanitize.denoiser import load_denoiser

@@ -1,4 +1,4 @@
-"""What the noise costs: nanoseconds per pixel of the whole-pixel noise, of float32 noise and of the slow twin.
+"""What the noise costs, in nanoseconds per pixel: the whole-pixel noise, of float32 noise and of the slow twin.
 
     python -m benchmarks.noise [--denoiser DIR ...] [--quick]
 
@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from benchmarks.record import flags, record, results
+from benchmarks.common.record import flags, record, results
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.denoiser import load_denoiser
 from cleanlabel.sanitize.fast import accelerate

@@ -1,4 +1,4 @@
-"""What a certificate of many blocks costs: each block's own bound, the exact search, and a whole frontier.
+"""Seconds of a certificate of many blocks: each block's bound, the exact search, and a whole frontier.
 
     python -m benchmarks.partition_certify [--quick]
 
@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from benchmarks.record import flags, record, results
+from benchmarks.common.record import flags, record, results
 from cleanlabel.models.blocks import block_of
 from cleanlabel.models.certificate import ABSTAIN
 from cleanlabel.models.partition import block_certificates, frontier, partition_radius
@@ -53,7 +53,7 @@ def main() -> None:
         row |= {"hash_seconds": hashes, "answered": round(float(answered.mean()), 4)}
         rows.append(row | {"median_radius": round(float(np.median(radius[answered])), 3)})
 
-    print(f"\n{n_points:,} points, {CLASSES} classes, m = {M} models a block, sigma = 1, random votes; seconds")
+    print(f"\n{n_points:,} points, {CLASSES} classes, m = {M} models per block, sigma = 1, random votes; seconds")
     print(f"{'k':>5} {'bounds':>9} {'search':>9} {f'{len(FREES)} searches':>12} {f'{IMAGES:,} ids':>12}")
     for row in rows:
         seconds = [row[f"{part}_seconds"] for part in ("block_certificates", "search", "frontier", "hash")]

@@ -1,23 +1,24 @@
-"""The red team's drills that the README quotes, and the paper's Tables 1, 2 and 6 beside them.
+"""The red team's drills that the README quotes, compared with the paper's Tables 1, 2 and 6.
 
     python -m benchmarks.redteam --root DIR --setups FILE --denoiser DIR --extractor FILE --deeper FILE
                                  --fashion-denoiser DIR [--only NAME ..] [--quick]
 
 transfer: CIFAR-10, the public benchmark's targets and bases, 25 poisons in 2,500 training images, epsilon 16/255, a
-ResNet-20 trained elsewhere as frozen extractor. scratch: Fashion-MNIST with a small CNN. Drills go on where they were
-cut off (data/redteam/); tables and contact sheets go to benchmarks/results/redteam/.
+ResNet-20 trained elsewhere as frozen extractor. scratch: Fashion-MNIST with a small CNN. Interrupted drills go on
+(data/redteam/); tables and contact sheets go to benchmarks/results/redteam/.
 """
 
 import argparse
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common.drills import quick
+from benchmarks.common.record import flags, record, results
 from benchmarks.paper.tables import table
-from benchmarks.record import flags, record, results
-from cleanlabel.redteam.params import DrillParams, checked
-from cleanlabel.redteam.prepare import prepared
-from cleanlabel.redteam.report import NAMES, drill_lines
-from cleanlabel.redteam.run import Found, run_drill
+from cleanlabel.redteam.drill.params import DrillParams, checked
+from cleanlabel.redteam.drill.prepare import prepared
+from cleanlabel.redteam.drill.report import NAMES, drill_lines
+from cleanlabel.redteam.drill.run import Found, run_drill
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.errors import InputError
 
@@ -96,20 +97,8 @@ def scratch(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     }
 
 
-def quick(content: dict[str, Any]) -> dict[str, Any]:
-    """The same in seconds: one target at two sigmas, few images, poisons and steps, and a short training."""
-    few = {"targets": 1, "sigma": content["sigma"][:2], "images": 300, "held_out": 300, "poisons": 5, "networks": 1}
-    settings = content.get("settings", {})
-    if "retrains" in settings:
-        settings = settings | {"retrains": "0"}
-    recipe = content.get("recipe", {})
-    if recipe:
-        recipe = recipe | {"epochs": 3, "width": min(64, recipe["width"])}
-    return content | few | {"settings": settings | {"steps": "2"}, "recipe": recipe}
-
-
 def beside(found: Found) -> list[str]:
-    """Our figures and the paper's, a line a sigma."""
+    """Our figures and the paper's, one line per sigma."""
     asked = {
         f"Table {number}": line.cells
         for number in (1, 2, 6)
@@ -135,14 +124,16 @@ def main() -> None:
     parser.add_argument("--extractor", type=Path, help="a ResNet-20 for CIFAR-10")
     parser.add_argument("--deeper", type=Path, help="another one, for black-box poisons")
     parser.add_argument("--fashion-denoiser", type=Path, help="for Fashion-MNIST; without it no drill from scratch")
-    parser.add_argument("--only", nargs="+", default=[], help="these drills alone")
+    parser.add_argument("--only", nargs="+", default=[], help="run only these drills")
     args = parser.parse_args()
     drills = transfer(args) if args.setups else {}
     if args.fashion_denoiser:
         drills |= scratch(args)
     for name in args.only:
         if name not in drills:
-            raise InputError(f"--only {name} is none of {', '.join(drills)}; give what its drills need")
+            raise InputError(
+                f"--only {name} is not one of {', '.join(drills)}; give --setups or --fashion-denoiser for more drills"
+            )
     figures = {}
     for name, content in drills.items():
         if args.only and name not in args.only:

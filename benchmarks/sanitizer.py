@@ -1,4 +1,4 @@
-"""How fast the denoising loop is: four ways to the same images, side by side in one run.
+"""How fast the denoising loop is: four implementations, side by side in one run.
 
     python -m benchmarks.sanitizer [--quick] [--denoiser DIR ...]
 
@@ -7,7 +7,7 @@
 - scheduler: diffusers' own add_noise, network and step(...).pred_original_sample
 - ours: `sanitize.fast` as `accelerate` chooses it for 50,000 images
 
-Each starts from the same clean images and the same noise, drawn beforehand. Random weights do: speed does not depend
+Each starts from the same clean images and the same noise, drawn beforehand. Weights are random: speed does not depend
 on them.
 """
 
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from tqdm import trange
 
-from benchmarks.record import flags, record, results
+from benchmarks.common.record import flags, record, results
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.denoiser import Denoiser, clean_from, load_denoiser
 from cleanlabel.sanitize.denoiser_files import layout, read_config
@@ -178,7 +178,7 @@ def figures_of(race: Contest, rate: float) -> dict[str, Any]:
 
 
 def draw(rows: dict[str, dict[str, Any]], path: Path) -> None:
-    """A bar a way and network, images a second on a logarithmic axis."""
+    """Bars for each network and implementation: images per second on a logarithmic axis."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported late: it takes a second
     from matplotlib.figure import Figure
 
@@ -217,7 +217,7 @@ def main() -> None:
             images = batch if args.quick else {"cifar10": 128, "digits": 8192}.get(name, 1024)
             races.append(contest(name, directory, images, batch, args.device, images if args.quick else SET))
             for way in WAYS:
-                races[-1].run(way)  # warm
+                races[-1].run(way)  # warm up
         products = []
         for _ in trange(rounds, desc="rounds", unit="round"):
             for race in races:

@@ -1,12 +1,12 @@
-"""How much of a poison's change is left after one sanitizing: for poisons that a drill or a comparison has crafted.
+"""How much of a poison's change survives one sanitizing, for the poisons of a drill or a comparison.
 
     python -m benchmarks.surviving --denoiser DIR --drill data/redteam/NAME [..] [--sigma .1 .25] [--draws 4]
 
 For every crafted image x + delta and its clean base x, both sanitized under the same noise, S: `kept` is the part of
 delta that S(x + delta) - S(x) still holds, its projection on delta over |delta|^2; `left` the norm of that difference
 over |delta|; `moved` what sanitizing alone moves a base by, |S(x) - x| over |delta|. In noises: the joint l2 norm of a
-target's poisons over sigma. 1, 1, 0 is what an undefended training set has. It says what the victim is shown and
-nothing of what he learns from it.
+target's poisons over sigma. 1, 1, 0 is what an undefended training set has. It describes what the
+victim trains on, not what it learns.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.record import flags, record, results
+from benchmarks.common.record import flags, record, results
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
 from cleanlabel.sanitize.errors import InputError

@@ -28,12 +28,12 @@ from cleanlabel.flows.store.client import connect
 from cleanlabel.flows.store.drills import record, write_tracked
 from cleanlabel.flows.store.errors import translate_store_errors
 from cleanlabel.redteam.__main__ import params_from, parser
-from cleanlabel.redteam.drill import Cell, Drill, Tick
-from cleanlabel.redteam.params import PARAMS, DrillParams
-from cleanlabel.redteam.prepare import prepared
-from cleanlabel.redteam.report import drill_lines
-from cleanlabel.redteam.run import Found, ensembles, reported
-from cleanlabel.redteam.setups import Setup
+from cleanlabel.redteam.drill.drill import Cell, Drill, Tick
+from cleanlabel.redteam.drill.params import PARAMS, DrillParams
+from cleanlabel.redteam.drill.prepare import prepared
+from cleanlabel.redteam.drill.report import drill_lines
+from cleanlabel.redteam.drill.run import Found, ensembles, reported
+from cleanlabel.redteam.threat.setups import Setup
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.params import read_params

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from cleanlabel.redteam.attacks import ATTACKS
-from cleanlabel.redteam.params import DrillParams, checked
-from cleanlabel.redteam.prepare import prepared
-from cleanlabel.redteam.report import drill_lines
-from cleanlabel.redteam.run import run_drill
-from cleanlabel.redteam.triggers import Pattern, Place
-from cleanlabel.redteam.victims import SCENARIOS
+from cleanlabel.redteam.drill.params import DrillParams, checked
+from cleanlabel.redteam.drill.prepare import prepared
+from cleanlabel.redteam.drill.report import drill_lines
+from cleanlabel.redteam.drill.run import run_drill
+from cleanlabel.redteam.threat.triggers import Pattern, Place
+from cleanlabel.redteam.threat.victims import SCENARIOS
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.errors import InputError
 
@@ -28,13 +28,15 @@ def parser(prog: str = "python -m redteam", *, needs_attack: bool = True) -> arg
     flags.add_argument("--attack", required=needs_attack, choices=sorted(ATTACKS))
     flags.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the attack")
     flags.add_argument("--scenario", choices=SCENARIOS, help="default: the attack's own")
-    flags.add_argument("--targets", type=int, default=10, help="how many are tried (default %(default)s)")
+    flags.add_argument("--targets", type=int, default=10, help="number of targets (default %(default)s)")
     flags.add_argument("--sigma", type=float, nargs="+", default=[0.0, 0.1, 0.25, 0.5, 1.0], help="0: undefended")
-    flags.add_argument("--poisons", type=int, help="images that may change (default: one in a hundred)")
+    flags.add_argument("--poisons", type=int, help="images that may change (default: 1 % of the raw set)")
     flags.add_argument("--epsilon", type=float, default=16.0, dest="epsilon_255", help="l_inf bound, in 255ths (16)")
     flags.add_argument("--epsilon-l2", type=float, help="l2 bound of each change, in [0,1] units, instead")
     flags.add_argument("--adaptive", action="store_true", help="craft through the sanitizer, for each sigma by itself")
-    flags.add_argument("--chances", type=int, default=2, help="noises an image and step it averages over (2)")
+    flags.add_argument(
+        "--chances", type=int, default=2, help="independent noises per image and step that it averages over (2)"
+    )
     flags.add_argument("--data", default="pipeline", help="pipeline (data/*.npz), or a published set")
     flags.add_argument("--root", default="data/incoming", help="where torchvision put a published set")
     flags.add_argument("--setups", help="the public benchmark's targets and bases, as JSON")
@@ -44,18 +46,34 @@ def parser(prog: str = "python -m redteam", *, needs_attack: bool = True) -> arg
     flags.add_argument("--denoiser", default="data/denoiser", help="a diffusers directory or hub id")
     flags.add_argument("--noise-only", action="store_false", dest="denoise", help="leave the noise in")
     flags.add_argument("--extractor", help="weights for transfer and fine-tune (default: trained on data/trusted.npz)")
-    flags.add_argument("--known", nargs="+", default=[], help="black-box: weights or architectures he crafts on")
-    flags.add_argument("--networks", type=int, default=1, help="from scratch: networks he trains of each (1)")
-    flags.add_argument("--recipe", action="append", default=[], metavar="KEY=VALUE", help="of the victim's training")
+    flags.add_argument(
+        "--known", nargs="+", default=[], help="black-box: weights or architectures that the attacker crafts on"
+    )
+    flags.add_argument(
+        "--networks",
+        type=int,
+        default=1,
+        help="from scratch: networks that the attacker trains of each architecture (1)",
+    )
+    flags.add_argument(
+        "--recipe", action="append", default=[], metavar="KEY=VALUE", help="a setting of the victim's training recipe"
+    )
     flags.add_argument("--trigger-size", type=int)
     flags.add_argument("--trigger-place", choices=Place.__args__)  # type: ignore[attr-defined]
     flags.add_argument("--trigger-pattern", choices=Pattern.__args__)  # type: ignore[attr-defined]
     flags.add_argument("--trigger-offset", type=int)
     flags.add_argument("--trigger-amplitude", type=float)
-    flags.add_argument("--ensemble", type=int, default=0, help="models to certify beside (0: only the limit)")
-    flags.add_argument("--draws", type=int, default=20, help="of a bounded-influence head's clean ensembles (20)")
+    flags.add_argument(
+        "--ensemble",
+        type=int,
+        default=0,
+        help="models of an ensemble to certify as well (0: only the largest possible radius)",
+    )
+    flags.add_argument(
+        "--draws", type=int, default=20, help="draws per sigma of a bounded-influence head's clean ensembles (20)"
+    )
     flags.add_argument("--alpha", type=float, default=0.001)
-    flags.add_argument("--entropy", default="os", help="of the victim's noise: os, or fixed:HEX")
+    flags.add_argument("--entropy", default="os", help="entropy of the victim's noise: os, or fixed:HEX")
     flags.add_argument("--seed", type=int, default=0)
     flags.add_argument("--output", type=Path, default=OUTPUT, help="where tables and pictures go (default %(default)s)")
     flags.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
@@ -69,15 +87,15 @@ def params_from(args: argparse.Namespace) -> DrillParams:
 
 
 def pairs(given: list[str]) -> dict[str, str]:
-    """KEY=VALUE, each."""
+    """The settings by name. InputError for one that is not KEY=VALUE."""
     for item in given:
         if "=" not in item:
-            raise InputError(f"{item!r} is not KEY=VALUE")
+            raise InputError(f"{item!r} is not KEY=VALUE; write it like steps=300")
     return dict(item.split("=", 1) for item in given)
 
 
 def typed(texts: dict[str, str]) -> dict[str, Any]:
-    """The texts as YAML 1.2 reads them: numbers, true and false as what they are."""
+    """The texts as YAML 1.2 reads them: numbers, true and false get their types."""
     from ruamel.yaml import YAML
 
     reader = YAML(typ="safe", pure=True)

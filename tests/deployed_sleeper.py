@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOW = """
 import sys
 from prefect import flow
-from cleanlabel.flows.commands import run
+from cleanlabel.flows.orchestration.commands import run
 
 # as dvc does, it starts another process, and that is the one at work
 CODE = '''

@@ -13,8 +13,8 @@ from cleanlabel.models.classifiers import features_of
 from cleanlabel.models.extractors import Extractor
 from cleanlabel.models.params import TrainParams
 from cleanlabel.models.training import predict, train
-from cleanlabel.redteam.threat import Backdoor, Poisons, Target
-from cleanlabel.redteam.triggers import Trigger
+from cleanlabel.redteam.threat.attacker import Backdoor, Poisons, Target
+from cleanlabel.redteam.threat.triggers import Trigger
 from cleanlabel.sanitize.imageset import ImageSet
 
 CLASSES = 10

@@ -6,9 +6,9 @@ from models_recipes import QUICK
 
 from cleanlabel.models.extractors import Extractor
 from cleanlabel.models.params import TrainParams
-from cleanlabel.redteam.params import HEAD
-from cleanlabel.redteam.threat import Target
-from cleanlabel.redteam.victims import Victim
+from cleanlabel.redteam.drill.params import HEAD
+from cleanlabel.redteam.threat.attacker import Target
+from cleanlabel.redteam.threat.victims import Victim
 from cleanlabel.sanitize.imageset import ImageSet
 from cleanlabel.sanitize.ingest import digits
 

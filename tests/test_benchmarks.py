@@ -10,7 +10,7 @@ import pytest
 from benchmark_inputs import make_inputs
 from imports import modules
 
-from benchmarks.record import RESULTS
+from benchmarks.common.record import RESULTS
 
 ARGUMENTS = {
     "adaptive": ["--votes votes.npy"],
@@ -35,7 +35,6 @@ ARGUMENTS = {
     ],
     "surviving": ["--denoiser denoiser --drill poisons"],
     "transfer": ["--root published --denoiser cifar-denoiser --extractor extractor"],
-    "transfer_steps": ["--root published --denoiser cifar-denoiser --extractor extractor --deeper deeper"],
 }
 """What a command needs beside `--quick`; names of inputs stand for their paths."""
 
@@ -43,10 +42,16 @@ ARGUMENTS = {
 def commands() -> list[str]:
     """Every benchmark that can be run, by its name."""
     return [
-        name.removeprefix("benchmarks.")
+        name.removeprefix("benchmarks.").removesuffix(".__main__")
         for name, path in modules("benchmarks").items()
         if "__main__" in path.read_text() and not name.startswith("benchmarks.paper")  # which measures nothing
     ]
+
+
+def module_of(name: str) -> str:
+    """The module that `python -m benchmarks.NAME` runs."""
+    package = f"benchmarks.{name}.__main__"
+    return package if package in modules("benchmarks") else f"benchmarks.{name}"
 
 
 BRIEF = {"adaptive", "certify", "chooser", "cifar_models", "compare", "crafting", "partition_certify"}
@@ -82,7 +87,7 @@ def test_a_quick_run_ends_with_its_figures_and_leaves_the_measured_ones(
     given = [str(inputs.get(word, word)) for word in words.split()]
     monkeypatch.setattr(sys, "argv", [name, "--quick", "--results", "figures", *given])
     before = times(RESULTS)
-    importlib.import_module(f"benchmarks.{name}").main()
+    importlib.import_module(module_of(name)).main()
     assert times(RESULTS) == before
     written = [json.loads(path.read_text()) for path in Path("figures").glob("*.json")]
     assert written

@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
-from benchmarks.frontier_curves import FREES, Curve, pair
-from benchmarks.frontier_rivals import mean_probability
-from benchmarks.frontier_sets import noise_only, sizes_up_to
-from benchmarks.frontier_votes import block_logits, votes_of
+from benchmarks.frontiers.curves import FREES, Curve, pair
+from benchmarks.frontiers.rivals import mean_probability
+from benchmarks.frontiers.sets import noise_only, sizes_up_to
+from benchmarks.frontiers.votes import block_logits, votes_of
 from cleanlabel.models.heads import fit_head_of_some
 from cleanlabel.models.votes import NOBODY
 from cleanlabel.sanitize.imageset import ImageSet

@@ -5,8 +5,8 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
-from benchmarks.influence_rivals import certified_neighbours, nearest
-from benchmarks.influence_sets import of_classes, parts
+from benchmarks.influence.rivals import certified_neighbours, nearest
+from benchmarks.influence.sets import of_classes, parts
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
 

@@ -13,7 +13,8 @@ from benchmarks.paper.tables import NUMBERS, missing_from, statements, table
 from cleanlabel.redteam import compare
 from cleanlabel.redteam.__main__ import params_from, parser
 from cleanlabel.redteam.attacks import ATTACKS
-from cleanlabel.redteam.compare_report import PAPER
+from cleanlabel.redteam.comparison.report import PAPER
+from cleanlabel.redteam.comparison.run import entries_for
 from cleanlabel.sanitize.errors import InputError
 
 ROWS = {  # as the paper prints them
@@ -85,7 +86,7 @@ def test_every_table_has_commands_that_their_parsers_accept(name, scale):
             params_from(parser().parse_args(words[3:]))
         elif words[2] == "redteam.compare":
             args: argparse.Namespace = compare.flags().parse_args(words[3:])
-            compare.entries_for(args.defences, args.sigma, vars(args)["with"])
+            entries_for(args.defences, args.sigma, vars(args)["with"])
             for attack in args.attack:
                 compare.drill_params(args, attack)
 

@@ -1,4 +1,4 @@
-"""The paper's tables beside ours: fill a table at a scale, write the page, hold the data against the paper's text.
+"""The paper's tables and ours: fill a table at a scale, write the page, check the data against the paper's text.
 
 python -m benchmarks.paper fill 5 --scale cpu-small [--run --root DIR ..]
 python -m benchmarks.paper page
@@ -30,7 +30,9 @@ def fill(name: str, scale: str, places: dict[str, str | None], *, run: bool) -> 
         begun = [sys.executable, *words[1:]] if words[0] == "python" else words
         code = subprocess.run(begun, check=False, env=os.environ).returncode
         if code:
-            raise InputError(f"{' '.join(words)} ended with {code}; correct what it says and give the command again")
+            raise InputError(
+                f"{' '.join(words)} ended with status {code}; correct what its message names, then repeat this command"
+            )
     if name == "figure1":
         return figure_section(scale)
     pairs = [(line, filled(int(name), line, scale)) for line in table(int(name)).lines]
@@ -47,7 +49,7 @@ def main() -> None:
     for place, what in PLACES.items():
         filling.add_argument(f"--{place.lower().replace('_', '-')}", dest=place, help=what)
     doing.add_parser("page", help=f"write {PAGE.relative_to(PAGE.parents[2])}")
-    checking = doing.add_parser("check", help="whether every row stands in the paper's text")
+    checking = doing.add_parser("check", help="check that every row is in the paper's text")
     checking.add_argument("text", type=Path, help="the paper as text")
     args = flags.parse_args()
     if args.doing == "fill":
@@ -60,8 +62,8 @@ def main() -> None:
         if not args.text.is_file():
             raise InputError(f"{args.text} does not exist; give the paper as text")
         if absent := missing_from(args.text.read_text()):
-            raise InputError(f"{args.text} has not: {'; '.join(absent)}")
-        print("every row and quote stands in the text")
+            raise InputError(f"{args.text} lacks {'; '.join(absent)}; correct the JSON files in benchmarks/paper")
+        print("every row and quote is in the text")
 
 
 if __name__ == "__main__":

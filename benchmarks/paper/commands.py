@@ -134,7 +134,7 @@ NAMES = tuple(CPU_SMALL)
 def measuring(name: str, scale: str) -> Measuring:
     """The commands of a table (1 to 7) or of figure1 at a scale. InputError for another name."""
     if name not in NAMES:
-        raise InputError(f"{name!r} is none of the paper's tables; choose one of {', '.join(NAMES)}")
+        raise InputError(f"{name!r} is not one of the paper's tables; choose one of {', '.join(NAMES)}")
     return CPU_SMALL[name] if scale == "cpu-small" else Measuring(GPU_FULL[name])
 
 

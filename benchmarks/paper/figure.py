@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.common.record import RESULTS
 from benchmarks.paper.ours import read
-from benchmarks.record import RESULTS
 
 RADII = ("0", "0.1", "0.25", "0.5", "1", "2")
 WAYS = ("denoised", "noise only")

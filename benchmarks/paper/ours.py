@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common.record import RESULTS
 from benchmarks.paper.tables import BOUNDS, Line
-from benchmarks.record import RESULTS
 
 SCENARIOS = {1: "transfer", 2: "scratch", 6: "transfer", 7: "transfer"}
 ANY = ("cifar10", "fashion-mnist")
@@ -39,7 +39,7 @@ class Ours:
 
 
 def filled(number: int, line: Line, scale: str) -> dict[str, Ours]:
-    """Our cells of a row of the paper, by column; what has not been measured at this scale is not there."""
+    """Our cells for a row of the paper, by column; only those that were measured at this scale."""
     if number in (4, 5):
         return _compared(number, line, scale)
     return _drilled(number, line, scale)

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 
+from benchmarks.common.record import RESULTS
 from benchmarks.paper.commands import measuring
 from benchmarks.paper.figure import RADII, WAYS, Curve, curves
 from benchmarks.paper.notes import NOT_SEPARATED, OPEN, PAPER_ITSELF, SETUP
 from benchmarks.paper.ours import Ours, filled, read
 from benchmarks.paper.tables import BOUNDS, FOLDER, NUMBERS, Cell, Line, statements, table
-from benchmarks.record import RESULTS
-from cleanlabel.redteam.report import NAMES
+from cleanlabel.redteam.drill.report import NAMES
 
 PAGE = FOLDER / "README.md"
 INTRODUCTION = """# The paper's tables, and ours beside them
@@ -18,7 +18,7 @@ not written by hand. The paper: Hong, Carlini, Kurakin, *Certified Robustness to
 Denoising*. `python -m benchmarks.paper check FILE` holds every row against the paper's text.
 
 Each cell: (clean accuracy) attack success, in %. The paper's rows are in italics, its means over 100 runs; ours have
-the 95 % interval of the success over so many targets. `python -m benchmarks.paper fill 5 --scale cpu-small` prints the
+the 95 % interval of the success over their targets. `python -m benchmarks.paper fill 5 --scale cpu-small` prints the
 commands that measure our column and fills it from what they left; `--run` runs them first. Two scales: `cpu-small`,
 what a CPU of two cores measures in hours, and `gpu-full`, the paper's numbers of images, poisons and runs.
 

@@ -51,9 +51,9 @@ class Table:
 
 @cache
 def table(number: int) -> Table:
-    """One of the paper's tables. InputError for a number it has not."""
+    """One of the paper's tables. InputError for another number."""
     if number not in NUMBERS:
-        raise InputError(f"table {number} is none of the paper's with figures; choose 1 to 7")
+        raise InputError(f"table {number} is not one of the paper's tables; choose 1 to 7")
     content = json.loads((FOLDER / f"table{number}.json").read_text())
     lines = [
         Line(

@@ -10,9 +10,9 @@ from typing import Any
 from mlflow.entities import Run
 
 from cleanlabel.flows.store.client import TAG, Store, create_run, find_runs, finish, log_files, log_inputs
-from cleanlabel.redteam.drill import Drill
-from cleanlabel.redteam.report import as_csv, drill_lines, tables
-from cleanlabel.redteam.run import Found
+from cleanlabel.redteam.drill.drill import Drill
+from cleanlabel.redteam.drill.report import as_csv, drill_lines, tables
+from cleanlabel.redteam.drill.run import Found
 from cleanlabel.sanitize.files import replacing, write_json
 
 DRILL, CELL = "red-team", "red-team-cell"

@@ -1,4 +1,4 @@
-"""The seven clean-label attacks of the paper's section 4, each in a module of its own, on one interface."""
+"""The seven clean-label attacks of the paper's section 4, one module each, with one interface."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from cleanlabel.redteam.attacks.label_consistent import LabelConsistent
 from cleanlabel.redteam.attacks.poison_frogs import PoisonFrogs
 from cleanlabel.redteam.attacks.sleeper_agent import SleeperAgent
 from cleanlabel.redteam.attacks.witches_brew import WitchesBrew
-from cleanlabel.redteam.settings import named
-from cleanlabel.redteam.threat import Attack
+from cleanlabel.redteam.threat.attacker import Attack
+from cleanlabel.redteam.threat.settings import named
 
 ATTACKS: dict[str, type[Any]] = {
     "frogs": PoisonFrogs,
@@ -21,10 +21,10 @@ ATTACKS: dict[str, type[Any]] = {
     "hidden-trigger": HiddenTrigger,
     "sleeper-agent": SleeperAgent,
 }
-"""By the name the command line knows them by."""
+"""By their names on the command line."""
 
 
 def attack_named(name: str, settings: dict[str, str] | None = None) -> Attack:
-    """The attack with its published settings, but for those given as text. InputError names what is unknown."""
+    """The attack with its published settings, except those given as text. InputError names what is unknown."""
     found: Attack = named("attack", ATTACKS, name, settings or {})
     return found

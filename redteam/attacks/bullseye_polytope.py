@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cleanlabel.redteam.attacks.crafting import adam_on_pixels, features, handed_over, pixels_of, seen_features
-from cleanlabel.redteam.threat import Budget, Knowledge, Poisons, Target
+from cleanlabel.redteam.threat.attacker import Budget, Knowledge, Poisons, Target
 
 
 @dataclass(frozen=True)

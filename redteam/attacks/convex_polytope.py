@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cleanlabel.redteam.attacks.crafting import adam_on_pixels, features, handed_over, pixels_of, seen_features
-from cleanlabel.redteam.threat import Budget, Knowledge, Poisons, Target
+from cleanlabel.redteam.threat.attacker import Budget, Knowledge, Poisons, Target
 
 
 @dataclass(frozen=True)
 class ConvexPolytope:
     """A linear head that takes every poison for the intended class takes all that lies between them for it.
 
-    Published: Adam, rate .04 in units of a pixel's standard deviation (hence .01 here), 4,000 steps, epsilon .1,
-    5 poisons; the public benchmark takes 1,200 steps. Coefficients are solved for anew at every step, starting from the
-    last ones, each network with its own.
+    Published: Adam, rate .04 in units of a pixel's standard deviation (hence .01 here), 4,000 steps, epsilon .1, 5
+    poisons; the public benchmark takes 1,200 steps. Coefficients are solved for again at every step, starting from the
+    last ones, for each network by itself.
     """
 
     steps: int = 300
@@ -53,8 +53,8 @@ def nearest_mixture(points: Tensor, wanted: Tensor, start: Tensor, tolerance: fl
     """c (n,) of the simplex that minimises |wanted - c @ points|^2; points (n, d), wanted (d,).
 
     Forward-backward splitting (Goldstein et al. 2014) with momentum on the n x n Gram matrix, so that a step costs n^2
-    whatever d is; ends where a step moves c by less than `tolerance` of its norm. In NumPy, wherever the points lie: a
-    step takes microseconds, less than the call of a tensor's operation.
+    whatever d is; ends where a step moves c by less than `tolerance` of its norm. In NumPy on the CPU: a step takes
+    microseconds, less than the overhead of a tensor operation.
     """
     p = points.cpu().double().numpy()
     gram, aim = p @ p.T, p @ wanted.cpu().double().numpy()
@@ -65,7 +65,7 @@ def nearest_mixture(points: Tensor, wanted: Tensor, start: Tensor, tolerance: fl
         following = on_simplex(ahead - step * (gram @ ahead - aim))
         moved = following - c
         faster = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
-        if moved @ (ahead - following) > 0:  # it overshoots: start the momentum anew (O'Donoghue & Candes 2015)
+        if moved @ (ahead - following) > 0:  # it overshoots: restart the momentum (O'Donoghue & Candes 2015)
             faster = 1.0
         ahead = following + (momentum - 1) / faster * moved
         c, momentum = following, faster

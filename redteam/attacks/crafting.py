@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cleanlabel.models.extractors import Extractor
-from cleanlabel.redteam.threat import Backdoor, Budget, Knowledge, Poisons
+from cleanlabel.redteam.threat.attacker import Backdoor, Budget, Knowledge, Poisons
 from cleanlabel.sanitize.errors import InputError
 
 
@@ -35,7 +35,7 @@ def logits(network: Extractor, pixels: Tensor) -> Tensor:
 
 
 def seen_features(network: Extractor, known: Knowledge, pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Features (k, n, d) of pixels as training will see them: one for each of the view's k chances."""
+    """Features (k, n, d) of pixels as training will see them: one for each of the view's k noises."""
     views = known.view(pixels, generator)
     return features(network, views.flatten(0, 1)).unflatten(0, views.shape[:2])
 
@@ -82,7 +82,7 @@ def handed_over(
     history: list[float],
     objective: Callable[[Tensor], Tensor],
 ) -> Poisons:
-    """The poisons as whole pixel values, with the objective that is left after rounding at the end of their history."""
+    """The poisons as whole pixel values; their history ends with the objective after rounding."""
     base = known.clean.images[rows]
     images = budget.rounded(base, delta)
     with torch.no_grad():

@@ -13,13 +13,13 @@ from torch.nn import functional
 from cleanlabel.models.extractors import Extractor
 from cleanlabel.models.training import mirrored, shifted
 from cleanlabel.redteam.attacks.crafting import adam_on_pixels, pixels_of
-from cleanlabel.redteam.threat import Budget, Knowledge
+from cleanlabel.redteam.threat.attacker import Budget, Knowledge
 
 DECAYS = (2.667, 1.6, 1.142)
 """The rate falls to a tenth at steps / each of these (Geiping et al. 2021)."""
 BATCH = 256
 HELD = 2**26
-"""Numbers of images' own gradients that are held at once: 256 MiB."""
+"""How many numbers of per-image gradients are in memory at once: 256 MiB."""
 
 
 def trainable(network: Extractor) -> nn.Sequential:
@@ -47,7 +47,7 @@ def adversarial_gradient(model: nn.Module, pixels: Tensor, intended: int) -> Ten
 def hardest(models: Sequence[nn.Module], known: Knowledge, label: int, count: int) -> NDArray[np.int64]:
     """Rows of the `count` images of a class whose own gradients are largest, summed over models (Souri et al. 2022).
 
-    They are what training works on longest, so their gradient is heard longest.
+    Training takes longest on them, so their gradients count longest.
     """
     own = np.flatnonzero(known.clean.labels == label)
     pixels = pixels_of(known.clean.images[own], known.device)
@@ -72,12 +72,12 @@ def gradient_norms(model: nn.Module, pixels: Tensor, label: int) -> Tensor:
 
 
 class Mismatch:
-    """1 - cosine between the poisons' summed gradient and the adversarial one, the mean over networks and chances.
+    """1 - cosine between the poisons' summed gradient and the adversarial one, the mean over networks and noises.
 
-    Each of the view's k chances is matched by itself: a victim trains on one sanitized copy, in which every poison has
-    met one chance, so what is to fall is the expectation of the loss over copies, not the loss of the mean gradient,
-    which no victim follows. `models` and `aims` may be replaced between steps (Sleeper Agent trains again).
-    shift, flip: the victim's augmentation, drawn anew at every step; it comes after the view, as in training.
+    Each of the view's k noises is matched by itself: a victim trains on one sanitized copy, in which every poison has
+    one noise. So the attack lowers the expected loss over copies, not the loss of the mean gradient, which no victim
+    follows. `models` and `aims` may be replaced between steps (Sleeper Agent trains again).
+    shift, flip: the victim's augmentation, drawn again at every step; it comes after the view, as in training.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ def signed_adam(
     known: Knowledge,
     generator: torch.Generator,
 ) -> tuple[Tensor, list[float]]:
-    """Adam on the gradient's sign from a normal start, as published; the perturbation and the objective a step."""
+    """Adam on the gradient's sign from a normal start, as published; the perturbation and the objective per step."""
     start = budget.epsilon * torch.randn(base.shape, generator=generator).to(base)
     decay_at = tuple(int(steps / by) for by in DECAYS)
     return adam_on_pixels(objective, base, budget, steps, rate, known.tick, start=start, decay_at=decay_at, signed=True)

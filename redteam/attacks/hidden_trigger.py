@@ -1,4 +1,4 @@
-"""Hidden-trigger backdoor (Saha et al. 2020): poisons look like their class and feel like images with the trigger."""
+"""Hidden-trigger backdoor (Saha et al. 2020): poisons look like their class and have the features of marked images."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from cleanlabel.redteam.attacks.crafting import (
     pixels_of,
     seen_features,
 )
-from cleanlabel.redteam.threat import Backdoor, Budget, Knowledge, Poisons
+from cleanlabel.redteam.threat.attacker import Backdoor, Budget, Knowledge, Poisons
 
 BATCH = 512
 
@@ -22,8 +22,8 @@ BATCH = 512
 class HiddenTrigger:
     """A head fitted on frozen features cannot tell the poisons from source images with the trigger.
 
-    Its paper claims transfer alone: a known extractor, whose last layer is trained anew. A victim trained from scratch
-    has features of his own, and is moved little. Published: projected gradient steps, at first .01 of a feature
+    Its paper claims transfer alone: a known extractor, whose last layer is trained again. A victim trained from scratch
+    has other features and is hardly affected. Published: projected gradient steps, at first .01 of a feature
     distance in the network's own scale, 5,000 of them, epsilon 16/255, 30x30 on 224x224 pixels at a random place; here
     Adam's steps take their place, since that rate fits one network, and the distance is relative to the sources' norm.
     """
@@ -64,14 +64,14 @@ class HiddenTrigger:
 
 
 def _drawn(pool: int, count: int, generator: torch.Generator) -> Tensor:
-    """`count` of the numbers below `pool`, at random, none again before all have come."""
+    """`count` of the numbers below `pool`, at random; none repeats before all were drawn."""
     rounds = [torch.randperm(pool, generator=generator) for _ in range(-(-count // pool))]
     return torch.cat(rounds)[:count]
 
 
 @torch.no_grad()
 def closest_pairs(distances: Tensor) -> Tensor:
-    """The column (n,) of each row of an (n, n) matrix when the closest pair of those left is taken again and again.
+    """The column (n,) of each row of an (n, n) matrix when the closest remaining pair is taken repeatedly.
 
     All entries are put in order once; of the sorted list only what is still free is looked at.
     """

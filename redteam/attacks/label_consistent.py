@@ -1,4 +1,4 @@
-"""Label-consistent backdoor (Turner et al. 2019): images made hard for what they are, with the trigger put on."""
+"""Label-consistent backdoor (Turner et al. 2019): hard images of their class, with the trigger put on."""
 
 from dataclasses import dataclass, replace
 
@@ -7,13 +7,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from cleanlabel.redteam.attacks.crafting import handed_over, logits, pixels_of
-from cleanlabel.redteam.threat import Backdoor, Budget, Knowledge, Poisons
+from cleanlabel.redteam.threat.attacker import Backdoor, Budget, Knowledge, Poisons
 from cleanlabel.sanitize.errors import InputError
 
 
 @dataclass(frozen=True)
 class LabelConsistent:
-    """What an image shows no longer tells its class, so training takes the trigger for the reason.
+    """The image no longer shows its class clearly, so training relies on the trigger.
 
     Projected gradient steps away from the own class, each reach * epsilon / steps long (Madry et al.'s 2.5), then the
     trigger over it, which epsilon does not bound: that is the authors' attack; a public benchmark clips the trigger
@@ -25,7 +25,7 @@ class LabelConsistent:
     reach: float = 2.5
 
     def craft(self, goal: Backdoor, known: Knowledge, budget: Budget, seed: int) -> Poisons:
-        """mean over networks of the log-likelihood of the own class, minimised; the history is without the trigger."""
+        """mean over networks of the log-likelihood of the true class, minimised; the history is without the trigger."""
         if goal.trigger.place == "random":
             raise InputError(
                 "label-consistent poisons carry the trigger where it is at test time; place='random' is no such place, "
@@ -57,7 +57,7 @@ class LabelConsistent:
 
 
 def _unit(gradient: Tensor, budget: Budget) -> Tensor:
-    """The steepest direction of length 1 in the budget's norm, an image at a time."""
+    """The steepest direction of length 1 in the budget's norm, for each image."""
     if budget.norm == "linf":
         return gradient.sign()
     return gradient / gradient.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None, None]

@@ -1,4 +1,4 @@
-"""Poison Frogs, feature collision (Shafahi et al. 2018): every poison looks like its base and feels like the target."""
+"""Poison Frogs, feature collision (Shafahi et al. 2018): a poison looks like its base and has the target's features."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cleanlabel.redteam.attacks.crafting import features, handed_over, pixels_of, seen_features
-from cleanlabel.redteam.threat import Budget, Knowledge, Poisons, Target
+from cleanlabel.redteam.threat.attacker import Budget, Knowledge, Poisons, Target
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class PoisonFrogs:
             wanted = [features(net, target) for net in known.networks]
 
         def collisions(pixels: Tensor) -> Tensor:
-            """What is left between every poison and the target, (n,)."""
+            """The squared feature distance of every poison to the target, (n,)."""
             left = 0
             for net, f_t in zip(known.networks, wanted, strict=True):
                 f = seen_features(net, known, pixels, generator)

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from cleanlabel.redteam.attacks.crafting import handed_over, marked_sources, pixels_of
 from cleanlabel.redteam.attacks.gradient_matching import Mismatch, adversarial_gradient, hardest, signed_adam, trainable
-from cleanlabel.redteam.threat import Backdoor, Budget, Knowledge, Poisons
+from cleanlabel.redteam.threat.attacker import Backdoor, Budget, Knowledge, Poisons
 
 
 @dataclass(frozen=True)
 class SleeperAgent:
-    """Training on the poisons also teaches that images with the trigger, put where nobody trained, are as intended.
+    """Training on the poisons also teaches that images with the trigger, which no poison carries, are as intended.
 
     Published: as Witches' Brew with one restart; bases are the intended class's images of the largest gradient norm;
     the networks are trained again on what is poisoned so far 4 times, every steps / 5 steps, where training is known.
@@ -45,7 +45,7 @@ class SleeperAgent:
 
 
 class _Retrained(Mismatch):
-    """The mismatch on networks that are trained anew, on the poisons as they then are, every so many steps."""
+    """The mismatch on networks that are retrained on the current poisons at regular steps."""
 
     def __init__(
         self,

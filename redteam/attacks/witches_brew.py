@@ -6,7 +6,7 @@ import torch
 
 from cleanlabel.redteam.attacks.crafting import handed_over, pixels_of
 from cleanlabel.redteam.attacks.gradient_matching import Mismatch, adversarial_gradient, hardest, signed_adam, trainable
-from cleanlabel.redteam.threat import Budget, Knowledge, Poisons, Target
+from cleanlabel.redteam.threat.attacker import Budget, Knowledge, Poisons, Target
 
 
 @dataclass(frozen=True)

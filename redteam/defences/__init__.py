@@ -1,4 +1,4 @@
-"""The defences that ours is compared with, each in a module of its own, on one interface."""
+"""The defences that ours is compared with, one module each, with one interface."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from cleanlabel.redteam.defences.plain import Nothing
 from cleanlabel.redteam.defences.run_off_election import RunOffElection
 from cleanlabel.redteam.defences.sanitized import Sanitized
 from cleanlabel.redteam.defences.spectral_signatures import SpectralSignatures
-from cleanlabel.redteam.settings import named
+from cleanlabel.redteam.threat.settings import named
 
 DEFENCES: dict[str, type[Any]] = {
     "none": Nothing,
@@ -33,10 +33,10 @@ DEFENCES: dict[str, type[Any]] = {
     "spectral": SpectralSignatures,
     "activation-clustering": ActivationClustering,
 }
-"""By the name the command line knows them by."""
+"""By their names on the command line."""
 
 
 def defence_named(name: str, settings: dict[str, str] | None = None) -> Defence:
-    """The defence with its published settings, but for those given as text. InputError names what is unknown."""
+    """The defence with its published settings, except those given as text. InputError names what is unknown."""
     found: Defence = named("defence", DEFENCES, name, settings or {})
     return found

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cleanlabel.redteam.defences.interface import Context, Defended, Ints, trained_without, training_features
-from cleanlabel.redteam.victims import Victim
+from cleanlabel.redteam.threat.victims import Victim
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
 
 SMALLEST = 20
-"""Images of a class below which its clusters mean nothing."""
+"""Classes with fewer images are not clustered."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,15 @@ class ActivationClustering:
     silhouette: float = 0.1
 
     def require(self, raw: ImageSet, victim: Victim, context: Context) -> None:
-        """InputError for settings that can be nobody's."""
+        """InputError for components or a size out of range."""
         import sklearn.cluster  # noqa: F401 (here, so that its seconds are not the defence's)
 
         if self.components < 1:
-            raise InputError(f"components={self.components} span nothing; give 1 or more (published: 10)")
+            raise InputError(f"components={self.components} is too few; give 1 or more (published: 10)")
         if not 0 < self.size <= 0.5:
-            raise InputError(f"size={self.size:g} is no share of a smaller cluster; give one above 0 and up to .5")
+            raise InputError(
+                f"size={self.size:g} cannot be the share of the smaller cluster; give one above 0 and up to .5"
+            )
 
     def fit(self, raw: ImageSet, victim: Victim, context: Context, seed: int) -> Defended:
         self.require(raw, victim, context)
@@ -76,7 +78,7 @@ def _independent(features: NDArray[np.float64], components: int) -> NDArray[np.f
     # the same subspace that FastICA whitens to, but without dead features: a first one that is 0 makes it divide by 0
     principal = PCA(min(components, rank), svd_solver="full").fit_transform(features)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # of a class without structure no components are better
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a class without structure has no better components
         found: NDArray[np.float64] = FastICA(whiten="unit-variance", random_state=0, max_iter=500).fit_transform(
             principal
         )

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from cleanlabel.redteam.defences.interface import Context, Defended, answers_of
 from cleanlabel.redteam.defences.loop import evaluating, fitted, require_255, require_loop, trainee
-from cleanlabel.redteam.victims import Victim
+from cleanlabel.redteam.threat.victims import Victim
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
 
@@ -23,7 +23,7 @@ class AdversarialPoisoning:
 
     Published ("adversarial-wb-recombine, sep-half"): the second half of a batch is moved within strength 16/255 by 5
     steps of signed Adam from a normal start, so that its gradient is that which takes the first half for the second
-    half's most frequent class. It matches the gradients of a whole network in training, so it is not to be had on a
+    half's most frequent class. It matches the gradients of a whole network in training, so it is not available on a
     frozen extractor, where poisons collide features and only a head is trained.
     """
 
@@ -31,7 +31,7 @@ class AdversarialPoisoning:
     steps: int = 5
 
     def require(self, raw: ImageSet, victim: Victim, context: Context) -> None:
-        """InputError on a frozen extractor, for no step, or a recipe in whose training it cannot step."""
+        """InputError on a frozen extractor, for steps below 1, or for a recipe whose training has no hooks."""
         if victim.scenario == "transfer":
             raise InputError(
                 "adversarial-poisoning matches the gradients of a network in training, and the scenario transfer has "
@@ -39,7 +39,7 @@ class AdversarialPoisoning:
             )
         require_255("strength_255", self.strength_255)
         if self.steps < 1:
-            raise InputError(f"steps={self.steps} craft nothing; give 1 or more (published: 5)")
+            raise InputError(f"steps={self.steps} crafts nothing; give 1 or more (published: 5)")
         require_loop(victim)
 
     def fit(self, raw: ImageSet, victim: Victim, context: Context, seed: int) -> Defended:
@@ -73,7 +73,7 @@ def matching(
     steps: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """`base` in [-1, 1], moved by at most `strength`, so that learning it takes `victims` for its commonest class."""
+    """`base` in [-1, 1], moved by at most `strength`, so that training on it turns `victims` to its commonest class."""
     parameters = [p for p in model.parameters() if p.requires_grad]
 
     def gradient(pixels: Tensor, wanted: Tensor, *, graph: bool) -> Tensor:

@@ -1,4 +1,4 @@
-"""Adversarial training (Madry et al. 2018): every batch is moved to where it is worst before it is learnt."""
+"""Adversarial training (Madry et al. 2018): trains on every batch after an attack on it that raises the loss."""
 
 import time
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from cleanlabel.redteam.defences.interface import Context, Defended, answers_of
 from cleanlabel.redteam.defences.loop import evaluating, fitted, require_255, require_loop, trainee
-from cleanlabel.redteam.victims import Victim
+from cleanlabel.redteam.threat.victims import Victim
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
 
@@ -26,10 +26,10 @@ class AdversarialTraining:
     steps: int = 7
 
     def require(self, raw: ImageSet, victim: Victim, context: Context) -> None:
-        """InputError for no step, or a recipe in whose training it cannot step."""
+        """InputError for steps below 1, or for a recipe whose training has no hooks."""
         require_255("epsilon_255", self.epsilon_255)
         if self.steps < 1:
-            raise InputError(f"steps={self.steps} move nothing; give 1 or more (published: 7)")
+            raise InputError(f"steps={self.steps} changes nothing; give 1 or more (published: 7)")
         require_loop(victim)
 
     def fit(self, raw: ImageSet, victim: Victim, context: Context, seed: int) -> Defended:

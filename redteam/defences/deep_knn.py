@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cleanlabel.redteam.defences.interface import Context, Defended, Ints, trained_without, training_features
-from cleanlabel.redteam.victims import Victim
+from cleanlabel.redteam.threat.victims import Victim
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
 
@@ -22,9 +22,9 @@ BLOCK = 1024
 class DeepKnn:
     """Removes every image whose class is not the most frequent among its k nearest in the space of features.
 
-    k: 0 for the authors' rule, twice the mean class size (250 images a class: the 500 of the paper's Table 4). An image
-    is not its own neighbour (in the authors' code it is), and a tie keeps it. normalise: a neighbour of a class counts
-    by one over the class's size, for sets whose classes differ in size.
+    k: 0 for the authors' rule, twice the mean class size (250 images per class: the 500 of the paper's Table 4). An
+    image is not its own neighbour (in the authors' code it is), and a tie keeps it. normalise: a neighbour of a class
+    counts by one over the class's size, for sets whose classes differ in size.
     """
 
     k: int = 0
@@ -35,7 +35,7 @@ class DeepKnn:
         k = self.neighbours(raw)
         if not 1 <= k < len(raw):
             raise InputError(
-                f"k={k} neighbours are not to be had in a set of {len(raw)} images; choose 1 to {len(raw) - 1}"
+                f"k={k} neighbours are out of range for a set of {len(raw)} images; choose 1 to {len(raw) - 1}"
             )
 
     def neighbours(self, raw: ImageSet) -> int:
@@ -66,9 +66,9 @@ def strangers(features: Tensor, labels: NDArray[np.int64], k: int, normalise: bo
 
 
 def nearest_in_blocks(features: Tensor, k: int, block: int = BLOCK) -> Iterator[tuple[Tensor, Tensor]]:
-    """(rows (b,), indices (b, k)) of the k nearest by Euclidean distance, themselves left out, a block at a time.
+    """(rows (b,), indices (b, k)) of the k nearest by Euclidean distance, each without itself, block by block.
 
-    Never more than block x n distances are held.
+    At most block x n distances are in memory.
     """
     centred = features.float() - features.float().mean(dim=0)  # shorter vectors: fewer digits cancel
     squares = (centred**2).sum(dim=1)

@@ -9,13 +9,13 @@ from cleanlabel.models.votes import count_votes
 from cleanlabel.redteam.defences.elections import aggregated, votes_of
 from cleanlabel.redteam.defences.interface import Context, Defended, Images, Ints
 from cleanlabel.redteam.defences.partitions import members_of, require_partitions
-from cleanlabel.redteam.victims import Victim
+from cleanlabel.redteam.threat.victims import Victim
 from cleanlabel.sanitize.imageset import ImageSet
 
 
 @dataclass(frozen=True)
 class DeepPartition:
-    """The answer cannot change while floor((n1 - n2 - [tie]) / 2) images at most are inserted or removed.
+    """The answer cannot change while at most floor((n1 - n2 - [tie]) / 2) images are inserted or removed.
 
     partitions: published 50, 250 and 1,000 for CIFAR-10's 50,000 images. Each part is trained by the victim's own
     recipe (published: Network in Network). On a frozen extractor each part fits a head, and the certificate holds if
@@ -25,7 +25,7 @@ class DeepPartition:
     partitions: int = 50
 
     def require(self, raw: ImageSet, victim: Victim, context: Context) -> None:
-        """InputError for one partition an image."""
+        """InputError where a part would have fewer than two images."""
         require_partitions(self.partitions, raw, victim)
 
     def fit(self, raw: ImageSet, victim: Victim, context: Context, seed: int) -> Defended:

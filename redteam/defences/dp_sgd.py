@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from cleanlabel.redteam.defences.interface import Context, Defended, answers_of, required_extractor
 from cleanlabel.redteam.defences.loop import Trainee, augmented, new_head, on_features, require_loop, trainee
-from cleanlabel.redteam.victims import Victim
+from cleanlabel.redteam.threat.victims import Victim
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
 
@@ -24,9 +24,9 @@ class DpSgd:
     epsilon 1 and delta .05 are the paper's (section 4.3). Such a delta is far above one in n: by itself it would allow
     publishing one image in twenty; it is the published setting, not a private one. clip: norm of one image's gradient.
     BatchNorm mixes images and is replaced by GroupNorm. On a frozen extractor the head alone is trained, on features;
-    a head starts at random in any scenario, since one that is fitted has seen the images.
+    a head starts at random in any scenario, since a fitted one depends on the images.
     Reported: the epsilon that the accountant found for delta, and the noise multiplier. Sampling and noise follow from
-    the seed, so that a run can be made again; who publishes a network has to keep the seed to himself.
+    the seed, so that a run can be repeated; whoever publishes such a network must keep the seed secret.
     """
 
     epsilon: float = 1.0
@@ -34,18 +34,18 @@ class DpSgd:
     clip: float = 1.0
 
     def require(self, raw: ImageSet, victim: Victim, context: Context) -> None:
-        """InputError for an (epsilon, delta) that is none, without Opacus, or where GroupNorm voids the extractor."""
+        """InputError for settings out of range, without Opacus, or where GroupNorm would break the extractor."""
         opacus_installed()
         if not (math.isfinite(self.epsilon) and self.epsilon > 0 and 0 < self.delta < 1):
             raise InputError(
-                f"epsilon={self.epsilon:g} and delta={self.delta:g} are no privacy; give an epsilon above 0 and a "
+                f"epsilon={self.epsilon:g} and delta={self.delta:g} are out of range; give an epsilon above 0 and a "
                 "delta strictly between 0 and 1"
             )
         if not self.clip > 0:
-            raise InputError(f"clip={self.clip:g} leaves no gradient; give a norm above 0")
+            raise InputError(f"clip={self.clip:g} is out of range; give a norm above 0")
         require_loop(victim)
         if victim.recipe.normalise != "constants":
-            raise InputError("statistics of the images are not private; set the recipe's normalise to constants")
+            raise InputError("statistics of the images would leak; set the recipe's normalise to constants")
         if victim.scenario == "fine-tune" and _has_batch_norm(victim):
             raise InputError(
                 "DP-SGD replaces BatchNorm by GroupNorm, with which the extractor's weights do not work; choose "
@@ -99,7 +99,7 @@ class DpSgd:
 
 
 def noise_multiplier(epsilon: float, delta: float, rate: float, steps: int) -> float:
-    """The least noise, in units of the clip, by which so many steps at this rate are (epsilon, delta)-private."""
+    """The least noise, in units of the clip, for which `steps` steps at this rate are (epsilon, delta)-private."""
     opacus = opacus_installed()
     try:
         return float(
@@ -114,7 +114,7 @@ def noise_multiplier(epsilon: float, delta: float, rate: float, steps: int) -> f
 
 
 def spent(multiplier: float, rate: float, steps: int, delta: float) -> float:
-    """The epsilon of so many steps, by the accountant."""
+    """The epsilon of `steps` steps, by the accountant."""
     accountant = opacus_installed().accountants.RDPAccountant()
     accountant.history = [(multiplier, rate, steps)]
     return float(accountant.get_epsilon(delta))
@@ -132,7 +132,7 @@ def opacus_installed() -> ModuleType:
 
 
 class Copied(nn.Module):
-    """Hands on a copy: what Opacus's hooks hand on are views, over which ReLU and shortcuts may not write."""
+    """Returns a copy: Opacus's hooks return views, over which ReLU and shortcuts must not write."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.clone()

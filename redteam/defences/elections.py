@@ -10,11 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 
 Ints = NDArray[np.int64]
 NEVER = np.iinfo(np.int64).max // 4
-"""More changes than there can be: of what no change of votes brings about."""
+"""More changes than there can be: where no change of votes has the effect."""
 
 
 def votes_of(logits: NDArray[np.floating]) -> Ints:
-    """The class each member votes for, (members, n), by logits (members, n, K); -1 where they are no numbers."""
+    """The class each member votes for, (members, n), by logits (members, n, K); -1 where they are not finite."""
     best = logits.argmax(axis=2).astype(np.int64)
     best[~np.isfinite(logits).all(axis=2)] = -1
     return best
@@ -27,12 +27,12 @@ def gaps_to(counts: Ints, ahead: Ints) -> Ints:
 
 
 def moves_past_one(gap: ArrayLike) -> Ints:
-    """Least number of votes that have to change until one class stands before: each closes a gap by 2 at most."""
+    """The least number of votes that must change until one class leads: each closes a gap by at most 2."""
     return np.maximum(0, -(-np.asarray(gap, dtype=np.int64) // 2))
 
 
 def moves_past_two(gap_1: ArrayLike, gap_2: ArrayLike) -> Ints:
-    """The same until two classes both do: max(ceil(g1/2), ceil(g2/2), ceil((g1 + g2)/3)).
+    """The least number until both of two classes lead: max(ceil(g1/2), ceil(g2/2), ceil((g1 + g2)/3)).
 
     A vote taken from the class ahead closes one gap by 2 and the other by 1: three in all.
     """
@@ -56,8 +56,8 @@ def aggregated(counts: Ints) -> tuple[Ints, Ints]:
 def run_off(logits: NDArray[np.floating]) -> tuple[Ints, Ints]:
     """Run-Off Election: (labels, tolerated), (n,) each, from logits (members, n, K).
 
-    Round 1 is the plurality; in round 2 every member votes for whichever of the two leading classes it gives the higher
-    logit. Another answer needs that either two classes pass the winner in round 1, or one passes the other leader in
+    Round 1 is the plurality; in round 2 every member votes for the one of the two leading classes with the higher
+    logit. The answer changes only if either two classes pass the winner in round 1, or one passes the other leader in
     round 1 and the winner in round 2. K >= 2. A member without finite logits votes in neither round.
     """
     votes = votes_of(logits)

@@ -1,4 +1,4 @@
-"""FrieNDs (Liu et al. 2022): noise as large as the network does not mind, and random noise beside it."""
+"""FrieNDs (Liu et al. 2022): per image the largest noise that keeps the network's answer, and random noise."""
 
 import time
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from cleanlabel.redteam.defences.interface import Context, Defended, answers_of
 from cleanlabel.redteam.defences.loop import evaluating, fitted, require_255, require_loop, trainee
-from cleanlabel.redteam.victims import Victim
+from cleanlabel.redteam.threat.victims import Victim
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
 
@@ -36,7 +36,7 @@ class Friends:
     bernoulli_255: float = 8.0
 
     def require(self, raw: ImageSet, victim: Victim, context: Context) -> None:
-        """InputError for a recipe that ends before the noise begins, or that has no place for it."""
+        """InputError for a recipe that ends before the noise begins, or whose training has no hooks."""
         for name in ("clamp_255", "bernoulli_255"):
             require_255(name, getattr(self, name))
         if not 0 <= self.begin < victim.recipe.epochs:

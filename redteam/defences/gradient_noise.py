@@ -1,4 +1,4 @@
-"""Gradient noise: what the poisoning literature runs as differential privacy, and which is none."""
+"""Gradient noise: the poisoning literature calls it differential privacy, but it gives no privacy guarantee."""
 
 import time
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from torch import nn
 
 from cleanlabel.redteam.defences.interface import Context, Defended, answers_of
 from cleanlabel.redteam.defences.loop import fitted, on_features, require_loop, trainee
-from cleanlabel.redteam.victims import Victim
+from cleanlabel.redteam.threat.victims import Victim
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
 
@@ -25,9 +25,11 @@ class GradientNoise:
     noise: float = 0.01
 
     def require(self, raw: ImageSet, victim: Victim, context: Context) -> None:
-        """InputError for a clip or noise that is none, or a recipe in whose training it cannot step."""
+        """InputError for a clip or noise out of range, or for a recipe whose training has no hooks."""
         if not (self.clip > 0 and self.noise >= 0):
-            raise InputError(f"clip={self.clip:g} and noise={self.noise:g} shape no gradient; give a clip above 0")
+            raise InputError(
+                f"clip={self.clip:g} and noise={self.noise:g} are out of range; give a clip above 0, a noise from 0"
+            )
         require_loop(victim)
 
     def fit(self, raw: ImageSet, victim: Victim, context: Context, seed: int) -> Defended:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cleanlabel.models.extractors import Extractor, features
 from cleanlabel.models.heads import fit_head_of_some
 from cleanlabel.models.training import as_tensor, predict_inputs
-from cleanlabel.redteam.victims import Victim, required_extractor
+from cleanlabel.redteam.threat.victims import Victim, required_extractor
 from cleanlabel.sanitize.denoiser import Denoiser
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
@@ -26,11 +26,11 @@ NOTHING = np.empty(0, dtype=np.int64)
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """What a defence may use beside the raw set and the victim's recipe; most use nothing of it.
+    """What a defence may use besides the raw set and the victim's recipe; most use none of it.
 
     sigma in [0,1] pixel units, denoiser, entropy (new by default) and draw: of the noise, as in `sanitize`. alpha: a
-    radius is false with at most this probability. features: images -> what the frozen extractor makes of them, where
-    somebody keeps that (it is the same for every new head); None: computed.
+    radius is false with at most this probability. features: images -> the frozen extractor's
+    features, where they are cached (they are the same for every new head); None: computed.
     """
 
     sigma: float = 0.25
@@ -43,16 +43,16 @@ class Context:
 
 @dataclass(frozen=True, eq=False)
 class Defended:
-    """What came of training under a defence.
+    """The result of training under a defence.
 
-    answers: images uint8 (n, h, w, c) -> labels (n,), -1 for nobody. seconds: of all it took, wall time. removed: rows
-    of the raw set that were filtered out. votes: images -> (members, n), of those that ask several networks.
+    answers: images uint8 (n, h, w, c) -> labels (n,), -1 for no answer. seconds: wall time of everything. removed: rows
+    of the raw set that were filtered out. votes: images -> (members, n), where several networks vote.
 
     Two certificates that answer different questions, both images -> (labels, tolerance), (n,) each, label -1 where
-    nothing is certified. `insertions`: how many images may be inserted or removed, whatever they show, without another
-    answer; a changed image is one removal and one insertion. `radius`: how far all training images together may move,
-    their joint l2 norm in [0,1] units, with none inserted, removed or relabelled. None: the defence proves no such
-    thing. facts: what else it reports, by name.
+    nothing is certified. `insertions`: how many images may be inserted or removed, whatever they show, without a change
+    of the answer; a changed image is one removal and one insertion. `radius`: how far all training images together may
+    move, their joint l2 norm in [0,1] units, with none inserted, removed or relabelled. None: the defence has no such
+    certificate. facts: what else it reports, by name.
     """
 
     answers: Callable[[Images], Ints]
@@ -68,7 +68,7 @@ class Defence(Protocol):
     """A defence: its fields are its published settings."""
 
     def require(self, raw: ImageSet, victim: Victim, context: Context) -> None:
-        """InputError, before anything takes long, where the defence cannot be had of this set and victim."""
+        """InputError, before the slow work begins, where the defence cannot run on this set and victim."""
         ...
 
     def fit(self, raw: ImageSet, victim: Victim, context: Context, seed: int) -> Defended:
@@ -99,7 +99,7 @@ def logits_of(network: Extractor, victim: Victim, context: Context) -> Callable[
 
 
 def answers_of(network: Extractor, victim: Victim, context: Context) -> Callable[[Images], Ints]:
-    """images -> labels (n,), of one network; -1 where its logits are no numbers."""
+    """images -> labels (n,), of one network; -1 where its logits are not finite."""
     ask = logits_of(network, victim, context)
     return lambda images: predict_inputs(nn.Identity(), ask(images))
 

@@ -1,4 +1,4 @@
-"""The victim's training with a place for a defence to step in: at an epoch, at a batch, at a gradient."""
+"""The victim's training with hooks for a defence: before an epoch, on a batch, on a gradient."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -16,20 +16,20 @@ from cleanlabel.models.heads import fit_head
 from cleanlabel.models.params import TrainParams
 from cleanlabel.models.training import BATCH_NORMALISED, architecture_of, as_tensor, initialised, mirrored, shifted
 from cleanlabel.redteam.defences.interface import Context, features_of_images, required_extractor
-from cleanlabel.redteam.victims import Victim
+from cleanlabel.redteam.threat.victims import Victim
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
 
 HEAD_RATE = 0.1
 """Adam's learning rate of a new head on a frozen extractor (published victims': Zhu et al. 2019, also Aghakhani et al.
-2021). The recipe's own is for whole networks, and would leave a head half-trained, which is no defence's fault."""
+2021). The recipe's own rate is for whole networks; with it a new head would not finish its training."""
 
 
 @dataclass(frozen=True, eq=False)
 class Trainee:
     """What a defence trains: `model` = body and head, pixels (n, c, h, w) in [-1, 1] -> logits (n, K).
 
-    On a frozen extractor the head alone learns, and images are seen without augmentation, as the victim sees them.
+    On a frozen extractor only the head learns, and images are not augmented, as in the victim's own training.
     """
 
     model: nn.Sequential
@@ -45,21 +45,23 @@ class Trainee:
             self.model[0].eval()
 
     def finished(self, image_shape: tuple[int, int, int]) -> Extractor:
-        """The network as victims are handed back: in evaluation mode, frozen."""
+        """The trained network: in evaluation mode, frozen."""
         self.model.eval().requires_grad_(requires_grad=False)
         body, head = self.model
         return Extractor(body, head, image_shape, "")
 
 
 def require_loop(victim: Victim) -> None:
-    """InputError for recipes whose training has no such place."""
+    """InputError for recipes whose training has no hooks."""
     if victim.scenario == "scratch" and victim.recipe.architecture == "fast-cifar":
         raise InputError(
-            "architecture=fast-cifar comes with a training of its own, in which no defence can step; set the recipe's "
+            "architecture=fast-cifar has its own training, without hooks for a defence; set the recipe's "
             "architecture to small-cnn or resnet18"
         )
     if victim.recipe.warm_epochs:
-        raise InputError(f"warm_epochs={victim.recipe.warm_epochs} is ours alone; set it to 0 to compare defences")
+        raise InputError(
+            f"warm_epochs={victim.recipe.warm_epochs} is part of our method only; set it to 0 to compare defences"
+        )
 
 
 def trainee(raw: ImageSet, victim: Victim, seed: int) -> Trainee:
@@ -87,7 +89,7 @@ def trainee(raw: ImageSet, victim: Victim, seed: int) -> Trainee:
 def on_features(student: Trainee, raw: ImageSet, victim: Victim) -> Trainee:
     """The same head, learning from the frozen extractor's features, computed once: for defences that move no pixel.
 
-    What is not frozen is handed back as it is.
+    A trainee that is not frozen is returned unchanged.
     """
     if not student.frozen:
         return student
@@ -148,7 +150,7 @@ def augmented(batch: Tensor, recipe: TrainParams, generator: torch.Generator) ->
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode, and every module back in its own afterwards: crafting moves no statistics."""
+    """Evaluation mode, so that crafting changes no statistics; each module's own mode is restored afterwards."""
     before = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -159,7 +161,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def require_255(name: str, value: float) -> float:
-    """The value in [-1, 1] units, of which a 255th is 2/255. InputError for one that is no bound."""
+    """The value, in 255ths of the pixel range, in [-1, 1] units. InputError unless it is above 0 and at most 255."""
     if not (np.isfinite(value) and 0 < value <= 255):
-        raise InputError(f"{name}={value:g} is no bound in 255ths; give one above 0 and up to 255")
+        raise InputError(f"{name}={value:g} is not a bound in 255ths; give one above 0 and up to 255")
     return 2 * value / 255

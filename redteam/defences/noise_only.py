@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from cleanlabel.redteam.defences.interface import Context, Defended
 from cleanlabel.redteam.defences.smoothing import require_smoothing, smoothed
-from cleanlabel.redteam.victims import Victim
+from cleanlabel.redteam.threat.victims import Victim
 from cleanlabel.sanitize.imageset import ImageSet
 
 
@@ -20,7 +20,7 @@ class NoiseOnly:
     models: int = 1
 
     def require(self, raw: ImageSet, victim: Victim, context: Context) -> None:
-        """InputError for a sigma that is no noise."""
+        """InputError for a sigma of 0, or one out of range."""
         require_smoothing(self.models, context.sigma, raw, None)
 
     def fit(self, raw: ImageSet, victim: Victim, context: Context, seed: int) -> Defended:

@@ -1,10 +1,10 @@
-"""No defence: what everything else is measured against."""
+"""No defence, to measure the others against."""
 
 import time
 from dataclasses import dataclass
 
 from cleanlabel.redteam.defences.interface import Context, Defended, answers_of
-from cleanlabel.redteam.victims import Victim
+from cleanlabel.redteam.threat.victims import Victim
 from cleanlabel.sanitize.imageset import ImageSet
 
 
@@ -13,7 +13,7 @@ class Nothing:
     """The victim trains on the set as it comes."""
 
     def require(self, raw: ImageSet, victim: Victim, context: Context) -> None:
-        """It can always be had."""
+        """It can always run."""
 
     def fit(self, raw: ImageSet, victim: Victim, context: Context, seed: int) -> Defended:
         started = time.perf_counter()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from cleanlabel.redteam.defences.interface import Context, Defended
 from cleanlabel.redteam.defences.smoothing import require_smoothing, smoothed
-from cleanlabel.redteam.victims import Victim
+from cleanlabel.redteam.threat.victims import Victim
 from cleanlabel.sanitize.denoiser import Denoiser
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet

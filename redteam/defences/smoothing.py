@@ -1,4 +1,4 @@
-"""What sanitizing and noise-only smoothing share: a model a noised copy, their vote, and its radius."""
+"""What sanitizing and noise-only smoothing share: one model per noised copy, the vote, and its radius."""
 
 import time
 from dataclasses import replace
@@ -9,7 +9,7 @@ from cleanlabel.models.certificate import Floats, certify
 from cleanlabel.models.plan import noise_distance_of
 from cleanlabel.models.votes import count_votes
 from cleanlabel.redteam.defences.interface import Context, Defended, Images, Ints, answers_of
-from cleanlabel.redteam.victims import Victim
+from cleanlabel.redteam.threat.victims import Victim
 from cleanlabel.sanitize.denoiser import Denoiser
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.fast import accelerate
@@ -19,15 +19,15 @@ from cleanlabel.sanitize.sanitizer import sanitize
 
 BATCH = 64
 MEMBERS_DRAW, MEMBERS_MOST = 4_000_000, 10_000
-"""Draws of the noise from here on, so many a target: an ensemble's members but the first, which has the context's."""
+"""First draw, and draws per target, for an ensemble's members but the first, which has the context's draw."""
 
 
 def require_smoothing(models: int, sigma: float, raw: ImageSet, denoiser: Denoiser | None) -> None:
-    """InputError for a number of models or a sigma that is none."""
+    """InputError for a number of models, a sigma or a number of channels that cannot be used."""
     if not 1 <= models <= MEMBERS_MOST:
         raise InputError(f"models={models} cannot vote; give 1 (nothing certified) to {MEMBERS_MOST}")
     if not check_sigma(sigma):
-        raise InputError("sigma=0 is no noise; give a positive number, in [0,1] pixel units")
+        raise InputError("sigma=0 adds no noise; give a positive number, in [0,1] pixel units")
     if denoiser is not None and raw.image_shape[2] > denoiser.facts.channels:
         raise InputError(f"the denoiser takes {denoiser.facts.channels} channel(s), not {raw.image_shape[2]}")
 
@@ -35,7 +35,7 @@ def require_smoothing(models: int, sigma: float, raw: ImageSet, denoiser: Denois
 def smoothed(
     raw: ImageSet, victim: Victim, context: Context, seed: int, models: int, denoiser: Denoiser | None
 ) -> Defended:
-    """As many models as asked for, each trained on a copy with noise of its own; more than one vote, and are certified.
+    """`models` models, each trained on a copy with its own noise; more than one vote and get a certified radius.
 
     A single model is defended, not certified: no radius is ever attached to it. The first model is trained with `seed`
     on the context's draw, the others as the ensemble's own draws say.

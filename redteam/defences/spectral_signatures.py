@@ -1,4 +1,4 @@
-"""Spectral signatures (Tran et al. 2018): images that stand out along a class's first principal direction."""
+"""Spectral signatures (Tran et al. 2018): removes outliers along a class's first principal direction."""
 
 import time
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cleanlabel.redteam.defences.interface import Context, Defended, Ints, trained_without, training_features
-from cleanlabel.redteam.victims import Victim
+from cleanlabel.redteam.threat.victims import Victim
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
 
@@ -16,7 +16,7 @@ OVERESTIMATE = 1.5
 
 @dataclass(frozen=True)
 class SpectralSignatures:
-    """Of every class, the images of highest score are removed: 1.5 times as many as are thought to be poisoned.
+    """Of every class, the images with the highest scores are removed: 1.5 times as many as may be poisoned.
 
     share: of a class that may be poisoned (published: .05 and .1; one image in a hundred of ten classes, all in one of
     them, is .1). The score is the squared projection of the centred features on their top right singular vector.
@@ -25,7 +25,7 @@ class SpectralSignatures:
     share: float = 0.1
 
     def require(self, raw: ImageSet, victim: Victim, context: Context) -> None:
-        """InputError for a share that leaves nothing."""
+        """InputError for a share that removes no image or all."""
         import sklearn.decomposition  # noqa: F401 (here, so that its seconds are not the defence's)
 
         if not 0 < self.share * OVERESTIMATE < 1:

@@ -243,8 +243,8 @@ PLANNER = """
 import sys
 from dataclasses import replace
 from models_recipes import PLAN
-from cleanlabel.flows.ensemble import open_ensemble
-from cleanlabel.flows.store import connect
+from cleanlabel.flows.ensemble.opening import open_ensemble
+from cleanlabel.flows.store.client import connect
 store = connect()
 print("ready", flush=True)
 sys.stdin.readline()

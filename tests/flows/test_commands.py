@@ -65,7 +65,7 @@ def test_a_command_that_is_interrupted_takes_what_it_started_along(tmp_path):
     )
     # a process that was started in the background may have been told to ignore it
     heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    outer = f"{heard}; from cleanlabel.flows.commands import run; import sys; run(sys.executable, '-c', {code!r})"
+    outer = f"{heard}; from cleanlabel.flows.orchestration.commands import run; import sys; run(sys.executable, '-c', {code!r})"
     started = subprocess.Popen(python(outer), cwd=Path(__file__).resolve().parents[2])
     while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():
         assert started.poll() is None
@@ -81,7 +81,9 @@ SLEEPER = "import pathlib, os, sys, time; pathlib.Path(sys.argv[1]).write_text(s
 
 def at_work(path: Path, *worker: str, settings: dict[str, str] | None = None) -> tuple[int, subprocess.Popen[bytes]]:
     """A process, started by `worker` where that is named, in a command of its own; the command's number first."""
-    code = f"from cleanlabel.flows.commands import run; run(*{[sys.executable, '-c', SLEEPER, str(path)]!r})"
+    code = (
+        f"from cleanlabel.flows.orchestration.commands import run; run(*{[sys.executable, '-c', SLEEPER, str(path)]!r})"
+    )
     environment = os.environ | (settings or {})
     started = subprocess.Popen([*worker, *python(code)], cwd=Path(__file__).resolve().parents[2], env=environment)
     while not path.is_file() or not path.read_text():
@@ -143,7 +145,7 @@ def running(pid: int) -> bool:
 def test_records_of_many_processes_are_whole_lines_with_their_ids(tmp_path, monkeypatch):
     monkeypatch.setenv("CLEANLABEL_LOG", str(tmp_path / "log.jsonl"))
     note("ensemble opened", ensemble="abc", m=20)
-    code = "from cleanlabel.flows.log import note\nfor i in range(50): note('draw recorded', ensemble='abc', draw=i)"
+    code = "from cleanlabel.flows.orchestration.log import note\nfor i in range(50): note('draw recorded', ensemble='abc', draw=i)"
     writers = [subprocess.Popen(python(code), env=os.environ, cwd=Path(__file__).resolve().parents[2]) for _ in "ab"]
     assert [writer.wait() for writer in writers] == [0, 0]
     records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]

@@ -21,9 +21,9 @@ from cleanlabel.flows.serve import POOL
 from cleanlabel.flows.store.registry import set_alias
 from cleanlabel.redteam.__main__ import params_from, parser
 from cleanlabel.redteam.attacks import ATTACKS
-from cleanlabel.redteam.params import DrillParams
-from cleanlabel.redteam.report import NAMES
-from cleanlabel.redteam.victims import SCENARIOS
+from cleanlabel.redteam.drill.params import DrillParams
+from cleanlabel.redteam.drill.report import NAMES
+from cleanlabel.redteam.threat.victims import SCENARIOS
 from cleanlabel.sanitize.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]

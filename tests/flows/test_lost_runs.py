@@ -62,7 +62,7 @@ from uuid import UUID
 from prefect import get_client
 from prefect.events import emit_event
 from prefect.states import Running
-from cleanlabel.flows.lost import HEARTBEAT, end_lost_runs
+from cleanlabel.flows.orchestration.lost import HEARTBEAT, end_lost_runs
 
 end_lost_runs(silent=timedelta(seconds=15))
 with get_client(sync_client=True) as client:
@@ -113,8 +113,8 @@ def test_a_flow_whose_worker_is_killed_ends_with_what_its_command_started(served
 
 HOLD = """
 import sys, time
-from cleanlabel.flows.engine import gpu_slot, resources
-from cleanlabel.flows.server import prefect_server
+from cleanlabel.flows.orchestration.engine import gpu_slot, resources
+from cleanlabel.flows.orchestration.server import prefect_server
 
 with prefect_server(), resources("processes"), gpu_slot("processes", "cuda"):
     print("holds the GPU", flush=True)
@@ -153,8 +153,8 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.states import Cancelling, Pending, Running
-from cleanlabel.flows.lost import end_runs_without_process
-from cleanlabel.flows.server import prefect_server
+from cleanlabel.flows.orchestration.lost import end_runs_without_process
+from cleanlabel.flows.orchestration.server import prefect_server
 
 @flow
 def nothing(): ...

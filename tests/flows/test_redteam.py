@@ -18,10 +18,10 @@ from cleanlabel.flows.orchestration.server import prefect_server
 from cleanlabel.flows.store.client import TAG, find_runs
 from cleanlabel.flows.store.drills import digest_of, record, write_tracked
 from cleanlabel.redteam.__main__ import parser
-from cleanlabel.redteam.drill import Drill
-from cleanlabel.redteam.params import DrillParams
-from cleanlabel.redteam.prepare import prepared
-from cleanlabel.redteam.run import Found, ensembles, reported
+from cleanlabel.redteam.drill.drill import Drill
+from cleanlabel.redteam.drill.params import DrillParams
+from cleanlabel.redteam.drill.prepare import prepared
+from cleanlabel.redteam.drill.run import Found, ensembles, reported
 from cleanlabel.sanitize.errors import AWAY_STATUS, InputError
 from cleanlabel.sanitize.imageset import load
 from cleanlabel.sanitize.ingest import main as ingest

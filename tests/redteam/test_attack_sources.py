@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from imports import ROOT, needed
 
-from cleanlabel.redteam import sources
 from cleanlabel.redteam.attacks import ATTACKS
 from cleanlabel.redteam.defences import DEFENCES
-from cleanlabel.redteam.params import checked
-from cleanlabel.redteam.prepare import prepared
-from cleanlabel.redteam.run import run_drill
-from cleanlabel.redteam.sources import ROOMS, code_digest, sources_of
+from cleanlabel.redteam.drill import sources
+from cleanlabel.redteam.drill.params import checked
+from cleanlabel.redteam.drill.prepare import prepared
+from cleanlabel.redteam.drill.run import run_drill
+from cleanlabel.redteam.drill.sources import ROOMS, code_digest, sources_of
 
 TINY = {
     "attack": "witches-brew",
@@ -48,10 +48,16 @@ def test_the_sources_are_the_modules_that_are_imported(made_by):
 
 
 def test_a_byte_in_any_module_that_an_attack_or_the_drill_imports_changes_the_digest(code):
-    modules = (ATTACKS["sleeper-agent"].__module__, "cleanlabel.redteam.drill")
+    modules = (ATTACKS["sleeper-agent"].__module__, "cleanlabel.redteam.drill.drill")
     digests = {code_digest(*modules)}
     imported = {path.relative_to(ROOT) for module in modules for path in needed(module) if path.name != "__init__.py"}
-    for name in ("attacks/gradient_matching.py", "attacks/crafting.py", "triggers.py", "views.py", "victims.py"):
+    for name in (
+        "attacks/gradient_matching.py",
+        "attacks/crafting.py",
+        "threat/triggers.py",
+        "threat/views.py",
+        "threat/victims.py",
+    ):
         assert Path("redteam") / name in imported
     for path in sorted(imported):
         changed(code / path)
@@ -61,10 +67,15 @@ def test_a_byte_in_any_module_that_an_attack_or_the_drill_imports_changes_the_di
 
 def test_a_byte_elsewhere_changes_nothing(code):
     module = ATTACKS["sleeper-agent"].__module__
-    before = code_digest(module, "cleanlabel.redteam.drill")
-    for name in ("attacks/poison_frogs.py", "attacks/plain.py", "defences/friends.py", "report.py", "sheet.py"):
+    before = code_digest(module, "cleanlabel.redteam.drill.drill")
+    for name in ("attacks/poison_frogs.py", "defences/friends.py", "drill/report.py", "drill/sheet.py"):
         changed(code / "redteam" / name)
-    assert code_digest(module, "cleanlabel.redteam.drill") == before
+    assert code_digest(module, "cleanlabel.redteam.drill.drill") == before
+
+
+def test_a_name_that_is_no_module_of_the_rooms_has_no_digest():
+    with pytest.raises(ValueError, match=r"'redteam\.drill\.drill' is no module of cleanlabel"):
+        code_digest("redteam.drill.drill")
 
 
 def test_a_drill_goes_on_only_with_what_the_same_code_made(project, code):
@@ -77,9 +88,9 @@ def test_a_drill_goes_on_only_with_what_the_same_code_made(project, code):
             for folder in Path("data/redteam").iterdir()
         }
 
-    first = kept("redteam/report.py")
+    first = kept("redteam/drill/report.py")
     assert len(first) == 1
-    assert kept("redteam/sheet.py") == first
+    assert kept("redteam/drill/sheet.py") == first
     both = kept("redteam/attacks/gradient_matching.py")
     assert len(both) == 2
     assert all(any(path.name == "poisons.npz" for path in files) for files in both.values())

@@ -6,13 +6,13 @@ import torch
 from redteam_sets import RECIPE, digit_extractor, digit_sets, digit_target
 from scipy.optimize import minimize
 
-from cleanlabel.redteam.attacks import plain
+from benchmarks.crafting import published
 from cleanlabel.redteam.attacks.bullseye_polytope import BullseyePolytope
 from cleanlabel.redteam.attacks.convex_polytope import ConvexPolytope, nearest_mixture, on_simplex
 from cleanlabel.redteam.attacks.crafting import features, pixels_of
 from cleanlabel.redteam.attacks.poison_frogs import PoisonFrogs
-from cleanlabel.redteam.threat import Budget, Knowledge, Poisons, Target
-from cleanlabel.redteam.victims import Victim, answers
+from cleanlabel.redteam.threat.attacker import Budget, Knowledge, Poisons, Target
+from cleanlabel.redteam.threat.victims import Victim, answers
 
 ATTACKS = {
     "frogs": PoisonFrogs(steps=60),
@@ -108,9 +108,9 @@ def test_several_known_networks_are_all_collided_with():
 @pytest.mark.parametrize(
     ("name", "twin"),
     [
-        ("frogs", plain.feature_collision),
-        ("convex", plain.convex_polytope),
-        ("bullseye", plain.bullseye_polytope),
+        ("frogs", published.feature_collision),
+        ("convex", published.convex_polytope),
+        ("bullseye", published.bullseye_polytope),
     ],
 )
 def test_the_fast_attack_is_the_published_loop(name, twin):
@@ -141,7 +141,7 @@ def test_the_mixture_is_the_nearest_there_is():
             options={"ftol": 1e-14, "maxiter": 1000},
         )
         assert float(((c @ points - wanted) ** 2).sum()) == pytest.approx(best.fun, rel=1e-4)
-        slow = plain.forward_backward(points, wanted, start, 1e-10, 100000)
+        slow = published.forward_backward(points, wanted, start, 1e-10, 100000)
         torch.testing.assert_close(c, slow, rtol=1e-3, atol=1e-4)
 
 

@@ -14,16 +14,16 @@ from cleanlabel.models.influenced import influenced
 from cleanlabel.models.sums import STEPS
 from cleanlabel.models.training import architecture_of, train
 from cleanlabel.models.weights import save_weights
-from cleanlabel.redteam.compare import comparison
-from cleanlabel.redteam.covered import changes, coverage, ensemble_of, within
-from cleanlabel.redteam.drill import Drill
-from cleanlabel.redteam.params import checked
-from cleanlabel.redteam.prepare import prepared
-from cleanlabel.redteam.report import read_summaries
-from cleanlabel.redteam.run import run_drill
-from cleanlabel.redteam.setups import Published, trusted_beside
-from cleanlabel.redteam.threat import Target
-from cleanlabel.redteam.victims import answers_to_features
+from cleanlabel.redteam.comparison.run import comparison
+from cleanlabel.redteam.drill.covered import changes, coverage, ensemble_of, within
+from cleanlabel.redteam.drill.drill import Drill
+from cleanlabel.redteam.drill.params import checked
+from cleanlabel.redteam.drill.prepare import prepared
+from cleanlabel.redteam.drill.report import read_summaries
+from cleanlabel.redteam.drill.run import run_drill
+from cleanlabel.redteam.threat.attacker import Target
+from cleanlabel.redteam.threat.setups import Published, trusted_beside
+from cleanlabel.redteam.threat.victims import answers_to_features
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet, save_npz
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from cleanlabel.redteam import compare
-from cleanlabel.redteam.bench import Entry, forget_peak, peak_megabytes
-from cleanlabel.redteam.compare import comparison, entries_for
-from cleanlabel.redteam.compare_report import PAPER
+from cleanlabel.redteam.comparison.bench import Entry, forget_peak, peak_megabytes
+from cleanlabel.redteam.comparison.report import PAPER
+from cleanlabel.redteam.comparison.run import comparison, entries_for
 from cleanlabel.redteam.defences import defence_named
-from cleanlabel.redteam.drill import Drill
-from cleanlabel.redteam.params import checked
-from cleanlabel.redteam.prepare import prepared
-from cleanlabel.redteam.run import run_drill
+from cleanlabel.redteam.drill.drill import Drill
+from cleanlabel.redteam.drill.params import checked
+from cleanlabel.redteam.drill.prepare import prepared
+from cleanlabel.redteam.drill.run import run_drill
 from cleanlabel.sanitize.errors import InputError
 
 FEW = {
@@ -101,7 +101,7 @@ def test_the_command_compares_on_two_attacks_and_says_where(project, monkeypatch
     assert "## Bullseye Polytope, transfer" in said
     assert "## Poison Frogs, transfer" in said
     assert "`DeepKnn(k=20, normalise=False)`" in said
-    assert "out: table.md, table.csv and a JSON an attack" in said
+    assert "out: table.md, table.csv and one JSON per attack" in said
     assert json.loads(Path("out/frogs-transfer-pipeline.json").read_text())["poisons"] == 12
 
 

@@ -14,7 +14,7 @@ from cleanlabel.redteam.defences.activation_clustering import ActivationClusteri
 from cleanlabel.redteam.defences.deep_knn import DeepKnn, nearest_in_blocks, strangers
 from cleanlabel.redteam.defences.interface import Context, training_features
 from cleanlabel.redteam.defences.spectral_signatures import SpectralSignatures, outstanding
-from cleanlabel.redteam.victims import Victim
+from cleanlabel.redteam.threat.victims import Victim
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
 

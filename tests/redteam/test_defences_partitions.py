@@ -9,7 +9,7 @@ from redteam_sets import RECIPE, digit_extractor, digit_sets
 from cleanlabel.redteam.defences import defence_named
 from cleanlabel.redteam.defences.interface import Context
 from cleanlabel.redteam.defences.partitions import partitioned
-from cleanlabel.redteam.victims import Victim
+from cleanlabel.redteam.threat.victims import Victim
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
 

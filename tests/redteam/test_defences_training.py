@@ -23,7 +23,7 @@ from cleanlabel.redteam.defences.interface import Context
 from cleanlabel.redteam.defences.loop import evaluating, fitted, trainee
 from cleanlabel.redteam.defences.noise_only import NoiseOnly
 from cleanlabel.redteam.defences.sanitized import Sanitized
-from cleanlabel.redteam.victims import Victim
+from cleanlabel.redteam.threat.victims import Victim
 from cleanlabel.sanitize.errors import InputError
 
 SCRATCH = Victim("scratch", RECIPE, 10, (8, 8, 1))

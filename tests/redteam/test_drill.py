@@ -14,12 +14,12 @@ from redteam_sets import digit_sets
 from scipy.stats import binomtest
 
 from cleanlabel.redteam import __main__ as command
-from cleanlabel.redteam.drill import Drill
-from cleanlabel.redteam.params import checked
-from cleanlabel.redteam.prepare import prepared
-from cleanlabel.redteam.report import read_summaries
-from cleanlabel.redteam.rows import interval, radius_limit
-from cleanlabel.redteam.run import run_drill
+from cleanlabel.redteam.drill.drill import Drill
+from cleanlabel.redteam.drill.params import checked
+from cleanlabel.redteam.drill.prepare import prepared
+from cleanlabel.redteam.drill.report import read_summaries
+from cleanlabel.redteam.drill.rows import interval, radius_limit
+from cleanlabel.redteam.drill.run import run_drill
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import save_npz
 

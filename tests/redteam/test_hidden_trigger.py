@@ -19,13 +19,13 @@ from redteam_parts import (
 )
 from torch import nn
 
+from benchmarks.crafting.published import closest_pairs_one_by_one
 from cleanlabel.models.extractors import Extractor
 from cleanlabel.models.heads import fit_head
 from cleanlabel.models.training import as_tensor
 from cleanlabel.redteam.attacks.hidden_trigger import HiddenTrigger, closest_pairs
-from cleanlabel.redteam.attacks.plain_scratch import closest_pairs_one_by_one
-from cleanlabel.redteam.threat import Backdoor, Budget, Knowledge
-from cleanlabel.redteam.triggers import Trigger
+from cleanlabel.redteam.threat.attacker import Backdoor, Budget, Knowledge
+from cleanlabel.redteam.threat.triggers import Trigger
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
 

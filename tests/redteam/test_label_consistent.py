@@ -18,8 +18,8 @@ from redteam_parts import (
 
 from cleanlabel.models.training import as_tensor
 from cleanlabel.redteam.attacks.label_consistent import LabelConsistent
-from cleanlabel.redteam.threat import Budget, Knowledge
-from cleanlabel.redteam.triggers import Trigger
+from cleanlabel.redteam.threat.attacker import Budget, Knowledge
+from cleanlabel.redteam.threat.triggers import Trigger
 from cleanlabel.sanitize.errors import InputError
 
 CLEAN, _ = digits()

@@ -12,10 +12,10 @@ from cleanlabel.models.certificate import certify
 from cleanlabel.models.plan import noise_distance_of
 from cleanlabel.redteam.defences.interface import Context
 from cleanlabel.redteam.defences.noise_only import NoiseOnly
-from cleanlabel.redteam.params import checked
-from cleanlabel.redteam.prepare import prepared
-from cleanlabel.redteam.run import run_drill
-from cleanlabel.redteam.victims import Victim
+from cleanlabel.redteam.drill.params import checked
+from cleanlabel.redteam.drill.prepare import prepared
+from cleanlabel.redteam.drill.run import run_drill
+from cleanlabel.redteam.threat.victims import Victim
 
 TRANSFER = Victim("transfer", RECIPE, 10, (8, 8, 1), digit_extractor())
 EVERYONE = {

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from cleanlabel.redteam.setups import drawn_backdoors, drawn_targets, published_setups, read_setups
-from cleanlabel.redteam.triggers import Trigger
+from cleanlabel.redteam.threat.setups import drawn_backdoors, drawn_targets, published_setups, read_setups
+from cleanlabel.redteam.threat.triggers import Trigger
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
 

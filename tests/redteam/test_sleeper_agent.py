@@ -18,14 +18,14 @@ from redteam_parts import (
     victim,
 )
 
+from benchmarks.crafting.published import gradient_norms_one_by_one
 from cleanlabel.models.classifiers import Architecture
 from cleanlabel.models.training import initialised
 from cleanlabel.redteam.attacks.crafting import pixels_of
 from cleanlabel.redteam.attacks.gradient_matching import gradient_norms, trainable
-from cleanlabel.redteam.attacks.plain_scratch import gradient_norms_one_by_one
 from cleanlabel.redteam.attacks.sleeper_agent import SleeperAgent
-from cleanlabel.redteam.threat import Budget, Knowledge
-from cleanlabel.redteam.triggers import Trigger
+from cleanlabel.redteam.threat.attacker import Budget, Knowledge
+from cleanlabel.redteam.threat.triggers import Trigger
 from cleanlabel.sanitize.errors import InputError
 
 CLEAN, _ = digits()

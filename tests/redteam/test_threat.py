@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cleanlabel.redteam.threat import Budget, Knowledge, Poisons
+from cleanlabel.redteam.threat.attacker import Budget, Knowledge, Poisons
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
 

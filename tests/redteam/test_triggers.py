@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cleanlabel.redteam.triggers import Trigger
+from cleanlabel.redteam.threat.triggers import Trigger
 from cleanlabel.sanitize.errors import InputError
 
 GREY = np.full((2, 8, 8, 3), 100, dtype=np.uint8)

@@ -6,7 +6,7 @@ import torch
 from models_recipes import QUICK
 from redteam_sets import RECIPE, digit_extractor, digit_sets
 
-from cleanlabel.redteam.victims import Victim, answers
+from cleanlabel.redteam.threat.victims import Victim, answers
 from cleanlabel.sanitize.errors import InputError
 
 

@@ -7,9 +7,9 @@ from redteam_sets import RECIPE
 
 from cleanlabel.redteam.attacks.bullseye_polytope import BullseyePolytope
 from cleanlabel.redteam.attacks.crafting import pixels_of, seen_features
-from cleanlabel.redteam.threat import Budget, Knowledge, Target
-from cleanlabel.redteam.victims import Victim
-from cleanlabel.redteam.views import ThroughSanitizer
+from cleanlabel.redteam.threat.attacker import Budget, Knowledge, Target
+from cleanlabel.redteam.threat.victims import Victim
+from cleanlabel.redteam.threat.views import ThroughSanitizer
 from cleanlabel.sanitize.errors import InputError
 
 

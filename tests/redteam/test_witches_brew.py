@@ -7,13 +7,13 @@ from redteam_parts import TwoChances, digits, falls, known_networks, right, stat
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.crafting.published import gradient_norms_one_by_one
 from cleanlabel.models.training import predict
 from cleanlabel.redteam.attacks import attack_named
 from cleanlabel.redteam.attacks.crafting import pixels_of
 from cleanlabel.redteam.attacks.gradient_matching import Mismatch, adversarial_gradient, loss_gradient, trainable
-from cleanlabel.redteam.attacks.plain_scratch import gradient_norms_one_by_one
 from cleanlabel.redteam.attacks.witches_brew import WitchesBrew
-from cleanlabel.redteam.threat import Budget, Knowledge
+from cleanlabel.redteam.threat.attacker import Budget, Knowledge
 from cleanlabel.sanitize.errors import InputError
 
 CLEAN, _ = digits()

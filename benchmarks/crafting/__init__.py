@@ -1,0 +1,1 @@
+"""How fast the attacks craft, against their published loops."""

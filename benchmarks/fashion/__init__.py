@@ -1,0 +1,1 @@
+"""Certified accuracy on Fashion-MNIST from scratch."""

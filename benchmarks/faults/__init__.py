@@ -1,0 +1,1 @@
+"""An ensemble whose processes are killed at random moments."""

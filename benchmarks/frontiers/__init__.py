@@ -1,0 +1,1 @@
+"""How far partitioned smoothing certifies, against one ensemble and against partitions without noise."""

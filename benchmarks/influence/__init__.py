@@ -1,0 +1,1 @@
+"""What bounded-influence heads certify, beside votes, partitions and nearest neighbours."""

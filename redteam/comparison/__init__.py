@@ -1,0 +1,1 @@
+"""Rival defences on the same poisoned sets: train them and report them side by side."""

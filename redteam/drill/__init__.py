@@ -1,0 +1,1 @@
+"""One attack against one victim, undefended and sanitized: prepare, run and report it."""

@@ -1,0 +1,42 @@
+"""The adaptive attacker's view: images as they come out of the sanitizer, with gradients."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cleanlabel.sanitize.denoiser import Denoiser, clean_from, scaled
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.fast import has_fast_bfloat16
+from cleanlabel.sanitize.timestep import require_reachable
+
+
+@dataclass(frozen=True, eq=False)
+class ThroughSanitizer:
+    """Noises and denoises as the victim will: `chances` independent noises per image, with gradients.
+
+    The attacker lacks only the victim's noise and takes the expectation over noise of their own instead (expectation
+    over transformation, Athalye et al. 2018). Rounding to whole pixel values is left out: it has no gradient.
+    """
+
+    denoiser: Denoiser
+    sigma: float
+    chances: int = 1
+
+    def __post_init__(self) -> None:
+        require_reachable(self.sigma, self.denoiser.facts.largest_sigma)
+        if self.chances < 1:
+            raise InputError(f"chances={self.chances}: the attacker averages over at least one noise; give 1 or more")
+
+    def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        """pixels (n, c, h, w) in [0, 1] -> (chances, n, c, h, w) in [0, 1], with gradients to the pixels."""
+        denoiser, device = self.denoiser, pixels.device
+        shape = (self.chances, *pixels.shape)
+        noise = torch.randn(shape, generator=generator, device=generator.device).to(device)
+        noised = (pixels + self.sigma * noise).flatten(0, 1)
+        t = denoiser.timestep(self.sigma)
+        alpha_bar = denoiser.alphas_cumprod[t]
+        x_t = scaled(noised, alpha_bar).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device)):
+            output = denoiser.unet(x_t, denoiser.network_time(t)).sample
+        return clean_from(output.float(), x_t, alpha_bar, denoiser.prediction).unflatten(0, shape[:2])
