@@ -138,4 +138,4 @@ def main(words: Sequence[str] | None = None, prog: str = "python -m cleanlabel.s
 
 
 if __name__ == "__main__":
-    errors.run(lambda: main(prog=f"python -m {__spec__.parent}"))
+    errors.run(lambda: main(prog=f"python -m {__package__}"))

@@ -152,4 +152,4 @@ def main(words: Sequence[str] | None = None, prog: str = "python -m cleanlabel.s
 
 
 if __name__ == "__main__":
-    errors.run(lambda: main(prog=f"python -m {__spec__.name}"))
+    errors.run(lambda: main(prog=f"python -m {__package__}.preview"))
