@@ -21,11 +21,11 @@ from PIL import Image
 from registered import ROOT, M
 from services import Service, answers_http, free_port
 
-from cleanlabel.flows.served import Refused
 from cleanlabel.flows.store import SMOOTHED
 from cleanlabel.models.smoothed import SmoothedClassifier
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import load
+from cleanlabel.served import Refused
 
 TAKES = "this model takes images of shape (n, 8, 8) or (n, 8, 8, 1), whole numbers 0..255 (uint8)"
 
