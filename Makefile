@@ -81,7 +81,7 @@ lint: setup ## ruff (lint and format) and mypy
 
 lock: ## compile requirements*.txt anew from pyproject.toml
 	$(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --group dev \
-		pyproject.toml --output-file requirements.txt
+		--extra pipeline pyproject.toml --output-file requirements.txt
 
 # What the project does not bring, for `make bench`: where torchvision put CIFAR-10 and Fashion-MNIST, a denoiser for each
 # (diffusers directories), two ResNets for CIFAR-10 (.safetensors), the public poisoning benchmark's setups (JSON).

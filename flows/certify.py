@@ -33,9 +33,8 @@ from cleanlabel.flows.artifacts import (
     PAGE,
 )
 from cleanlabel.flows.certificate.comparison import previous_version
-from cleanlabel.flows.certificate.gate import Verdict, run_gate
+from cleanlabel.flows.certificate.gate import Verdict, run_gate, tell_verdict
 from cleanlabel.flows.certificate.record import Certified, certify_version, metrics_of, tags_of
-from cleanlabel.flows.orchestration.events import tell_verdict
 from cleanlabel.flows.orchestration.log import note
 from cleanlabel.flows.orchestration.server import prefect_server
 from cleanlabel.flows.report.card import card

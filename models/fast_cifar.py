@@ -9,7 +9,7 @@ image are averaged at prediction, shifted ones are not; the scale of the logits 
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cleanlabel.models.params import TrainParams
+if TYPE_CHECKING:  # it needs pydantic, and nothing else here does
+    from cleanlabel.models.params import TrainParams
+
 
 LEAST_SIDE = 9
 """Pixels: what the whitening and three halvings of its output leave one pixel of."""
@@ -126,7 +128,7 @@ def train_fast_cifar(
     model: nn.Sequential,
     images: NDArray[Any],
     labels: Tensor | NDArray[np.int64],
-    recipe: TrainParams,
+    recipe: "TrainParams",
     seed: int,
     device: torch.device | str = "cpu",
 ) -> None:
@@ -181,7 +183,7 @@ def scaled(images: Tensor) -> Tensor:
     return pixels / 127.5 - 1 if images.dtype == torch.uint8 else 2 * pixels - 1
 
 
-def visits(shape: tuple[int, ...], recipe: TrainParams, seed: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def visits(shape: tuple[int, ...], recipe: "TrainParams", seed: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Of each epoch: the order of the images (n,), and the source rows (n, h) and columns (n, w) of their pixels.
 
     Each image moves by up to `shift` pixels a side and is reflected at its edge. With `flip` a coin says which images
@@ -210,7 +212,7 @@ def triangle(step: int, steps: int) -> float:
     return 1 - (1 - RATE_END) * (step - peak) / max(1, steps - peak)
 
 
-def _optimiser(model: nn.Module, recipe: TrainParams, batch: int) -> torch.optim.Optimizer:
+def _optimiser(model: nn.Module, recipe: "TrainParams", batch: int) -> torch.optim.Optimizer:
     rate, decay = recipe.learning_rate / UNIT, recipe.weight_decay * batch / UNIT
     norms = {id(m.bias) for m in model.modules() if isinstance(m, nn.BatchNorm2d)}
     groups = []

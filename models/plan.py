@@ -6,13 +6,15 @@ import math
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cleanlabel.models.anytime import Looks, Rule, Sequence, default_looks, largest_radius, look_levels
-from cleanlabel.models.params import TrainParams
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.noise import NOISE_STREAM
 from cleanlabel.sanitize.rounded_gaussian import rounded_gaussian
+
+if TYPE_CHECKING:  # it needs pydantic, and nothing else here does
+    from cleanlabel.models.params import TrainParams
 
 OLD_STREAM = "cleanlabel/noise/1"
 """Gaussian noise in float32, which the theorem does not cover: plans that name no stream were made with it."""
@@ -313,7 +315,7 @@ def code_digest() -> str:
     return _digest({name: hashlib.sha256((root / name).read_bytes()).hexdigest() for name in DRAW_SOURCES})
 
 
-def recipe_of(params: TrainParams) -> dict[str, Any]:
+def recipe_of(params: "TrainParams") -> dict[str, Any]:
     """The recipe as plain values; the words about where the initial weights come from stand in the plan itself."""
     content = params.model_dump(mode="json", exclude={"initial_origin"})
     silent = [] if params.twin else ["twin"]

@@ -146,7 +146,7 @@ def _answers_of(network: nn.Module, inputs: Tensor) -> NDArray[np.int64]:
 
 
 def _load_pyfunc(path: str) -> SmoothedClassifier:
-    """Called by MLflow for versions whose `MLmodel` names this module; later ones name `flows.served`."""
+    """Called by MLflow for versions whose `MLmodel` names this module; later ones name `cleanlabel.served`."""
     warnings.warn(
         "MLflow's server cuts what it is sent to whole numbers before this version sees it; "
         "send it whole numbers 0..255 only, or serve a version registered since, which refuses all else",

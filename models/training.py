@@ -1,6 +1,6 @@
 """Ordinary training on images in memory, and prediction."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -10,8 +10,10 @@ from torch.nn import functional
 
 from cleanlabel.models.classifiers import Architecture, Standardise, build
 from cleanlabel.models.fast_cifar import train_fast_cifar
-from cleanlabel.models.params import TrainParams
 from cleanlabel.sanitize.errors import InputError
+
+if TYPE_CHECKING:  # it needs pydantic, and nothing else here does
+    from cleanlabel.models.params import TrainParams
 
 PREDICT_BATCH = 1024
 BATCH_NORMALISED = ("resnet18", "vgg11", "mobilenet-v2")
@@ -30,7 +32,7 @@ def train(
     images: NDArray[Any],
     labels: NDArray[np.int64],
     classes: int,
-    recipe: TrainParams,
+    recipe: "TrainParams",
     seed: int,
     device: torch.device | str = "cpu",
     *,
@@ -53,7 +55,7 @@ def _train(
     model: nn.Sequential,
     images: NDArray[Any],
     labels: NDArray[np.int64],
-    recipe: TrainParams,
+    recipe: "TrainParams",
     seed: int,
     device: torch.device | str,
     raw: NDArray[np.uint8] | None,
@@ -71,12 +73,12 @@ def _train(
     fit(model, inputs, targets, recipe, recipe.epochs, generator)
 
 
-def reads_raw_images(recipe: TrainParams) -> bool:
+def reads_raw_images(recipe: "TrainParams") -> bool:
     """Whether the recipe shows un-noised images to training."""
     return (recipe.warm_epochs > 0 and recipe.warm_on == "raw") or recipe.normalise == "raw"
 
 
-def architecture_of(recipe: TrainParams, shape: tuple[int, ...], classes: int) -> Architecture:
+def architecture_of(recipe: "TrainParams", shape: tuple[int, ...], classes: int) -> Architecture:
     """The network that the recipe trains on images of `shape`, (..., h, w, c)."""
     h, w, c = shape[-3:]
     return Architecture(recipe.architecture, (h, w, c), classes, recipe.width, recipe.normalise != "constants")
@@ -98,14 +100,14 @@ def initialised(architecture: Architecture, seed: int, initial: dict[str, Tensor
     return model
 
 
-def _required(raw: NDArray[np.uint8] | None, recipe: TrainParams) -> NDArray[np.uint8]:
+def _required(raw: NDArray[np.uint8] | None, recipe: "TrainParams") -> NDArray[np.uint8]:
     if raw is None:
         raise ValueError(f"the recipe (warm_epochs={recipe.warm_epochs}, {recipe.normalise=}) needs the raw images")
     return raw
 
 
 def fit(
-    model: nn.Module, inputs: Tensor, targets: Tensor, recipe: TrainParams, epochs: int, generator: torch.Generator
+    model: nn.Module, inputs: Tensor, targets: Tensor, recipe: "TrainParams", epochs: int, generator: torch.Generator
 ) -> None:
     """So many epochs of AdamW with a learning rate that falls to 0 by a line, for the weights that require gradients.
 

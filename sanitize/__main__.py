@@ -1,11 +1,12 @@
 """The preprocessing step alone, for anybody's own pipeline.
 
-python -m sanitize --input IN --output OUT --denoiser DIR_OR_HUB_ID --sigma S
+cleanlabel sanitize --input IN --output OUT --denoiser DIR_OR_HUB_ID --sigma S
 """
 
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +28,10 @@ from cleanlabel.sanitize.sources import Source, open_published, open_source
 from cleanlabel.sanitize.stream import parse_shard
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command's flags."""
+def parser(prog: str) -> argparse.ArgumentParser:
+    """The command's flags; prog: how it was called."""
     flags = argparse.ArgumentParser(
-        prog="python -m sanitize",
+        prog=prog,
         description="Add Gaussian noise to every image of a set and remove it with one step of a diffusion denoiser.",
     )
     flags.add_argument(
@@ -95,8 +96,9 @@ def dry_run(source: Source, sigma: float, denoiser: Denoiser | None, fit: Fit) -
     return "\n".join(lines)
 
 
-def main() -> None:
-    args = parser().parse_args()
+def main(words: Sequence[str] | None = None, prog: str = "python -m cleanlabel.sanitize") -> None:
+    """The command. words: its arguments, by default the process's own; prog: how it was called."""
+    args = parser(prog).parse_args(words)
     if args.noise_only == (args.denoiser is not None):
         raise InputError("give either --denoiser or --noise-only")
     check_sigma(args.sigma, "--sigma")
@@ -136,4 +138,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run(lambda: main(prog=f"python -m {__package__}"))

@@ -1,16 +1,18 @@
 """A picture of what the sanitizer does: raw, noised, sanitized, and the difference, side by side.
 
-python -m sanitize.preview --input IN --denoiser DIR_OR_HUB_ID --sigma S --output sheet.png
+cleanlabel preview --input IN --denoiser DIR_OR_HUB_ID --sigma S --output sheet.png
 """
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
@@ -29,6 +31,8 @@ POOL = 256
 """Images among which the worst are looked for."""
 AMPLIFIED = 3
 """Factor of the differences shown, around grey."""
+CELL, GAP, NAMES = 112, 6, 150
+"""Pixels of the sheet: the side of an image with its gap, the gap, and the width of the names."""
 
 
 def examples(raw: ImageSet, count: int) -> ImageSet:
@@ -46,7 +50,7 @@ def contact_sheet(
     """Write a PNG with one column an image: raw, noised (clipped to be shown) and, with a denoiser, sanitized."""
     shown = examples(raw, columns)
     noised = sanitize_batch(shown.images, shown.ids, sigma, None, entropy, draw)
-    rows: list[tuple[str, NDArray[Any]]] = [("raw", shown.images), (f"noised, σ = {sigma:g}", as_pixels(noised))]
+    rows: list[tuple[str, NDArray[Any]]] = [("raw", shown.images), (f"noised, sigma {sigma:g}", as_pixels(noised))]
     if denoiser is not None:
         rows.append(("sanitized", sanitize_batch(shown.images, shown.ids, sigma, denoiser, entropy, draw)))
     draw_sheet([("", rows)], path)
@@ -82,9 +86,9 @@ def preview(
         difference = AMPLIFIED * (clean[chosen].astype(np.int64) - pool.images[chosen]) + 128
         lines: list[tuple[str, NDArray[Any]]] = [
             (f"raw, {name}", pool.images[chosen]),
-            (f"noised, σ = {sigma:g}", noised[chosen]),
+            (f"noised, sigma {sigma:g}", noised[chosen]),
             ("sanitized", clean[chosen]),
-            (f"difference ×{AMPLIFIED}", difference.clip(0, 255).astype(np.uint8)),
+            (f"difference x{AMPLIFIED}", difference.clip(0, 255).astype(np.uint8)),
         ]
         blocks.append((name, lines))
     draw_sheet(blocks, path)
@@ -96,26 +100,25 @@ def draw_sheet(blocks: list[tuple[str, list[tuple[str, NDArray[Any]]]]], path: P
 
     blocks: (name, lines); a line is (its name, uint8 (columns, h, w, c)); one named `difference..` has no PSNR.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported late: it takes a second
-    from matplotlib.figure import Figure
-
     lines = [(name, images, block[0][1]) for _, block in blocks for name, images in block]
     columns = len(lines[0][1])
-    figure = Figure(figsize=(1.0 * columns + 1.3, 1.05 * len(lines) + 0.1), dpi=110)
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(len(lines), columns, squeeze=False)
-    for line, (name, images, clean) in zip(axes, lines, strict=True):
-        for axis, image in zip(line, images, strict=True):
-            axis.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(b=False)
+    sheet = Image.new("RGB", (NAMES + CELL * columns + GAP, CELL * len(lines) + GAP), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    for y, (name, images, clean) in enumerate(lines):
         quiet = images is clean or name.startswith("difference")
-        line[0].set_ylabel(
-            name if quiet else f"{name}\n{_psnr(clean, images)}", rotation=0, ha="right", va="center", fontsize=10
-        )
-    figure.subplots_adjust(left=1.25 / (columns + 1.3), right=0.995, top=0.98, bottom=0.02, wspace=0.06, hspace=0.06)
+        words = name if quiet else f"{name}\n{_psnr(clean, images)}"
+        middle = y * CELL + CELL // 2
+        pen.multiline_text((NAMES - GAP, middle), words, fill="black", font=font, anchor="rm", align="right")
+        for x, image in enumerate(images):
+            h, w = image.shape[:2]
+            scale = (CELL - GAP) / max(h, w)
+            size = max(1, round(w * scale)), max(1, round(h * scale))
+            shown = Image.fromarray(image.squeeze(axis=2) if image.shape[2] == 1 else image)
+            shown = shown.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX)
+            left, top = ((CELL - side) // 2 for side in size)
+            sheet.paste(shown.convert("RGB"), (NAMES + x * CELL + left, y * CELL + top))
     with replacing(path) as scratch:
-        figure.savefig(scratch, format="png")
+        sheet.save(scratch, format="png")
 
 
 def _psnr(clean: NDArray[np.uint8], other: NDArray[Any]) -> str:
@@ -123,8 +126,9 @@ def _psnr(clean: NDArray[np.uint8], other: NDArray[Any]) -> str:
     return "identical" if found == np.inf else f"{found:.1f} dB"
 
 
-def main() -> None:
-    flags = argparse.ArgumentParser(prog="python -m sanitize.preview", description=__doc__.splitlines()[0])
+def main(words: Sequence[str] | None = None, prog: str = "python -m cleanlabel.sanitize.preview") -> None:
+    """The command. words: its arguments, by default the process's own; prog: how it was called."""
+    flags = argparse.ArgumentParser(prog=prog, description=__doc__.splitlines()[0])
     flags.add_argument("--input", type=Path, required=True, help="a folder root/class/image or a .npz")
     reading_flags(flags)
     flags.add_argument("--denoiser", required=True, help="a diffusers directory or a hub id")
@@ -133,7 +137,7 @@ def main() -> None:
     flags.add_argument("--fit", choices=FITS, default="exact", help="images of another size than the denoiser's")
     flags.add_argument("--columns", type=int, default=10, help="images a line (default 10)")
     flags.add_argument("--seed", type=int, default=0, help="of the random sample")
-    args = flags.parse_args()
+    args = flags.parse_args(words)
     check_sigma(args.sigma, "--sigma")
     if args.columns < 1:
         raise InputError(f"--columns {args.columns} shows nothing; give 1 or more")
@@ -148,4 +152,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    errors.run(main)
+    errors.run(lambda: main(prog=f"python -m {__package__}.preview"))

@@ -155,12 +155,13 @@ def open_published(name: str, root: Path, split: str) -> Source:
     """A published set by name, see `read_published`; an image's id is its split and index."""
     images, labels, classes = read_published(name, root, split)
     ids = tuple(f"{split}/{i:06d}" for i in range(len(images)))
-    return _from_array(images, labels, ids, classes)
+    return from_array(images, labels, ids, classes)
 
 
-def _from_array(
+def from_array(
     images: NDArray[np.uint8] | DiskArray, labels: NDArray[np.int64], ids: tuple[str, ...], classes: tuple[str, ...]
 ) -> Source:
+    """A source of images uint8 (n, h, w[, 1 or 3]) that are at hand as an array. InputError where they are not."""
     if images.dtype != np.uint8:
         raise InputError(f"images are {images.dtype}, not uint8; save pixels as whole numbers 0..255")
     shape = (*images.shape, 1) if images.ndim == 3 else images.shape
@@ -225,7 +226,7 @@ def _open_npz(path: Path) -> Source:
     n = images.shape[0] if images.ndim else 0
     ids = named.get("ids") or tuple(map(str, range(n)))
     classes = named.get("classes") or tuple(map(str, range(n_classes)))
-    return _from_array(images, labels.astype(np.int64), ids, classes)
+    return from_array(images, labels.astype(np.int64), ids, classes)
 
 
 def _column(array: DiskArray) -> NDArray[Any] | None:

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 STAGE = """\
 stages:
   sanitize:
-    cmd: python -m sanitize --input photos --output sanitized --denoiser denoiser --sigma 0.25
+    cmd: python -m cleanlabel.sanitize --input photos --output sanitized --denoiser denoiser --sigma 0.25
     deps: [photos, denoiser]
     outs: [sanitized]
   train:
@@ -24,14 +24,20 @@ stages:
     deps: [sanitized, train.py]
     outs: [model.pt]
 """
+OWN = {
+    "models": "import torch\nlinear = lambda n, k: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(n, k))\n",
+    "flows": "RATE = 0.1\n",
+    "sanitize": "raise ImportError('this is no sanitizer of images')\n",
+}
 TRAINING = """\
 import sys
+import flows, models
 import torch
 from torchvision import datasets, transforms
 
 data = datasets.ImageFolder(sys.argv[1], transforms.ToTensor())
-model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(data[0][0].numel(), len(data.classes)))
-optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+model = models.linear(data[0][0].numel(), len(data.classes))
+optimiser = torch.optim.SGD(model.parameters(), lr=flows.RATE)
 for images, labels in torch.utils.data.DataLoader(data, batch_size=8, shuffle=True):
     optimiser.zero_grad()
     torch.nn.functional.cross_entropy(model(images), labels).backward()
@@ -56,7 +62,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A fresh DVC project with a folder of photos, a denoiser and a training script."""
+    """A fresh DVC project with photos, a denoiser, a training script, and packages of its own with the rooms' names."""
     generator = np.random.default_rng(0)
     for label in ("cat", "a dog"):
         (tmp_path / "photos" / label).mkdir(parents=True)
@@ -66,6 +72,9 @@ def project(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     save_tiny_denoiser(tmp_path / "denoiser")
     (tmp_path / "dvc.yaml").write_text(STAGE)
     (tmp_path / "train.py").write_text(TRAINING)
+    for name, content in OWN.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(content)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(installed))
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
@@ -86,11 +95,16 @@ def test_three_lines_sanitize_a_folder_and_the_training_script_runs_as_it_is(ins
     assert {str(p.relative_to("sanitized")) for p in Path("sanitized").rglob("*.png")} == names
     for name in names:
         assert np.any(np.asarray(Image.open(f"photos/{name}")) != np.asarray(Image.open(f"sanitized/{name}")))
-    where = subprocess.run(
-        [sys.executable, "-c", "import sanitize; print(sanitize.__file__)"], capture_output=True, text=True, check=True
+    where = "import cleanlabel.sanitize.noise as noise, models; print(noise.__file__, models.__file__, sep='|')"
+    found = subprocess.run([sys.executable, "-c", where], capture_output=True, text=True, check=True).stdout.split("|")
+    assert found[0].startswith(str(installed / "cleanlabel"))
+    assert found[1].startswith(str(Path.cwd()))
+    script = installed / "bin" / "cleanlabel"
+    said = subprocess.run(
+        [sys.executable, script, "plan", "--sigma", "0.25"], capture_output=True, text=True, check=True
     )
-    assert where.stdout.startswith(str(installed))
-    assert (installed / "flows" / "web" / "page.html").is_file()
+    assert "fewer than 11 models certify nothing" in said.stdout
+    assert {path.name for path in installed.iterdir() if path.suffix != ".dist-info"} == {"bin", "cleanlabel"}
 
     again = repro()
     assert "Data and pipelines are up to date" in again.stdout

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cleanlabel.flows.certificate.checks import Check, audit
 from cleanlabel.flows.certificate.record import Certified
+from cleanlabel.flows.orchestration import events
 from cleanlabel.flows.report.wording import accuracy_name
 from cleanlabel.flows.store.client import TAG, Store
 from cleanlabel.flows.store.registry import aliases_of, clear_alias, set_alias, tag_version
@@ -132,3 +133,20 @@ def give_alias(store: Store, version: ModelVersion, alias: str | None) -> tuple[
     lost = [name for name in (CANDIDATE, CERTIFIED) if name != alias and held.get(name) == number]
     clear_alias(store, version, *lost)
     return (*moves, *(f"version {number} lost the alias {name}" for name in lost))
+
+
+def tell_verdict(version: int, verdict: Verdict, aliases: list[str]) -> None:
+    """What the gate said of a version, and whom it waits for."""
+    if not verdict.passed:
+        events.tell(
+            events.GATE_FAILED, version, f"{SMOOTHED} version {version} does not pass the gate: {verdict.reasons}"
+        )
+    elif CANDIDATE in aliases:
+        way = f"python -m flows.review approve {version} --reason WHY"
+        events.tell(
+            events.AWAITING_REVIEW,
+            version,
+            f"{SMOOTHED} version {version} passed the gate and awaits its review: {way}",
+        )
+    elif CERTIFIED in aliases:
+        events.tell(events.CERTIFIED, version, f"{SMOOTHED} version {version} passed the gate and is certified")

@@ -1,4 +1,4 @@
-"""The registered model: the whole ensemble as an MLflow pyfunc that loads without unpickling anything."""
+"""The registered model: the whole ensemble as an MLflow pyfunc that loads anywhere, without unpickling anything."""
 
 import shutil
 import tempfile
@@ -7,32 +7,49 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mlflow.entities import LoggedModel, LoggedModelOutput
+from numpy.typing import NDArray
 
+import cleanlabel
 from cleanlabel.flows.artifacts import NETWORKS
 from cleanlabel.flows.ensemble.assembly import Assembly
 from cleanlabel.flows.ensemble.record import Ensemble, network_file
 from cleanlabel.flows.environment import state
 from cleanlabel.flows.store.client import TAG, Store, log_directory, read_directory
+from cleanlabel.flows.store.registry import SMOOTHED
 from cleanlabel.models.influenced import COSTS
+from cleanlabel.models.plan import Plan
+from cleanlabel.sanitize.denoiser import load_denoiser
 from cleanlabel.sanitize.denoiser_files import copy_denoiser
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import file_digest, write_json
 from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.noise import draw_entropy
 from cleanlabel.sanitize.paths import DENOISER
+from cleanlabel.sanitize.sanitizer import as_pixels, sanitize
 
-LIBRARIES = ("diffusers", "mlflow", "numpy", "pandas", "pydantic", "safetensors", "scipy", "torch")
+LIBRARIES = (
+    *("diffusers", "huggingface-hub", "mlflow", "mpmath", "numpy", "pandas", "pillow", "pydantic", "ruamel.yaml"),
+    *("safetensors", "scikit-learn", "scipy", "torch", "torchvision", "tqdm"),
+)
+"""What the code in a registered version imports, as distributions: its requirements."""
+LEFT_OUT = ("flows", "redteam", "__pycache__")
+"""The parts of the package that a registered version does not bring."""
 
 
 def package(store: Store, ensemble: Ensemble, assembly: Assembly, raw: ImageSet) -> None:
-    """Make of the networks at the ensemble's run a pyfunc, `ensemble/MLmodel`; the loader is `flows.served`.
+    """Make of the networks at the ensemble's run a pyfunc, `ensemble/MLmodel`, with the code that loads it.
 
-    Only if all are kept. InputError names a run whose network is not the one it recorded.
+    It is a logged model of the run too, which stands in MLflow's Models view; that one finds its networks at the run.
+    Only if all networks are kept. InputError names a run whose network is not the one it recorded.
     """
     if not all(f"{TAG}weights_sha256" in run.data.tags for run in assembly.runs.values()):
         return
-    from mlflow.pyfunc import save_model  # imported late: it takes seconds
+    from mlflow.models import Model  # imported late: these take seconds
+    from mlflow.pyfunc import save_model
 
     from cleanlabel.models.smoothed import DESCRIPTION, EXTRACTOR
+    from cleanlabel.served import ELSEWHERE
 
     (state() / "packages").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=state() / "packages") as scratch:
@@ -62,15 +79,47 @@ def package(store: Store, ensemble: Ensemble, assembly: Assembly, raw: ImageSet)
             shutil.copy(ensemble.plan.recipe["initial_weights"], data / EXTRACTOR)
         if ensemble.plan.test_sigma and ensemble.plan.denoiser_digest:
             copy_denoiser(DENOISER, data / "denoiser")
+        shutil.copytree(
+            Path(cleanlabel.__file__).parent, Path(scratch) / "cleanlabel", ignore=shutil.ignore_patterns(*LEFT_OUT)
+        )
+        logged = _logged_model(store, ensemble.run_id)
         save_model(
             Path(scratch) / "ensemble",
-            loader_module="flows.served",
+            loader_module="cleanlabel.served",
             data_path=str(data),
-            pip_requirements=[f"{name}=={version(name)}" for name in LIBRARIES],
+            code_paths=[str(Path(scratch) / "cleanlabel")],
+            mlflow_model=Model(run_id=ensemble.run_id, model_id=logged.model_id),
+            # without what a build adds to its version (+cpu): an index may not have that one
+            pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in LIBRARIES],
             signature=_signature(raw, counts=ensemble.plan.bounded_influence),
-            input_example=np.full((1, *_shape(raw)), 128, np.uint8),  # grey: the raw images are not ours to copy
+            input_example=_example(ensemble.plan, raw),
         )
         log_directory(store, ensemble.run_id, Path(scratch) / "ensemble", "ensemble")
+        write_json(
+            Path(scratch) / "ensemble" / "data" / data.name / ELSEWHERE,
+            {"networks": f"runs:/{ensemble.run_id}/{NETWORKS}"},
+        )
+        store.client.log_model_artifacts(logged.model_id, str(Path(scratch) / "ensemble"))
+    store.client.finalize_logged_model(logged.model_id, "READY")
+
+
+def _logged_model(store: Store, run_id: str) -> LoggedModel:
+    """The run's logged model: the one that was begun, or a new one."""
+    for found in store.client.search_logged_models([store.experiment_id], f"source_run_id = '{run_id}'"):
+        return found
+    params = store.client.get_run(run_id).data.params
+    made = store.client.create_logged_model(store.experiment_id, SMOOTHED, run_id, params=params)
+    store.client.log_outputs(run_id, [LoggedModelOutput(made.model_id, 0)])
+    return made
+
+
+def _example(plan: Plan, raw: ImageSet) -> NDArray[np.uint8]:
+    """One sanitized image, uint8 (1, *shape): raw ones are not ours to copy. Its noise is new, and used only here."""
+    if not plan.sigma:
+        return np.full((1, *_shape(raw)), 128, np.uint8)
+    denoiser = load_denoiser(DENOISER) if plan.denoiser_digest else None
+    made = sanitize(raw.take(np.zeros(1, dtype=np.int64)), plan.sigma, denoiser, draw_entropy("os").value)
+    return as_pixels(made).reshape(1, *_shape(raw))
 
 
 def _shape(raw: ImageSet) -> tuple[int, ...]:

@@ -3,25 +3,12 @@
 from prefect.events import emit_event
 from prefect.settings import get_current_settings
 
-from cleanlabel.flows.certificate.gate import CANDIDATE, Verdict
-from cleanlabel.flows.certificate.gate import CERTIFIED as IS_CERTIFIED
 from cleanlabel.flows.store.registry import SMOOTHED
 
 GATE_FAILED = "cleanlabel.gate.failed"
 AWAITING_REVIEW = "cleanlabel.version.awaiting-review"
 CERTIFIED = "cleanlabel.version.certified"
 AUDIT_FAILED = "cleanlabel.audit.failed"
-
-
-def tell_verdict(version: int, verdict: Verdict, aliases: list[str]) -> None:
-    """What the gate said of a version, and whom it waits for."""
-    if not verdict.passed:
-        tell(GATE_FAILED, version, f"{SMOOTHED} version {version} does not pass the gate: {verdict.reasons}")
-    elif CANDIDATE in aliases:
-        way = f"python -m flows.review approve {version} --reason WHY"
-        tell(AWAITING_REVIEW, version, f"{SMOOTHED} version {version} passed the gate and awaits its review: {way}")
-    elif IS_CERTIFIED in aliases:
-        tell(CERTIFIED, version, f"{SMOOTHED} version {version} passed the gate and is certified")
 
 
 def tell(event: str, version: int, sentence: str) -> None:

@@ -1,9 +1,11 @@
 """The model registry: versions, their tags and their aliases."""
 
+import json
 import os
 
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from cleanlabel.flows.store.client import TAG, Store
 from cleanlabel.flows.store.errors import absent, without_password
@@ -16,7 +18,10 @@ SANITIZED = "sanitized-classifier"
 
 
 def register(store: Store, name: str, run_id: str, directory: str, tags: dict[str, str], description: str) -> int:
-    """Register a run's artifact directory as the next version of `name`; the version of that run if it has one."""
+    """Register a run's artifact directory as the next version of `name`; the version of that run if it has one.
+
+    The run's logged model names its version, as MLflow's Models view shows it.
+    """
     client = store.client
     if not client.search_registered_models(f"name = '{name}'"):
         try:
@@ -30,6 +35,9 @@ def register(store: Store, name: str, run_id: str, directory: str, tags: dict[st
     made = client.create_model_version(
         name, source, run_id, tags={f"{TAG}{k}": v for k, v in tags.items()}, description=description
     )
+    for model in client.search_logged_models([store.experiment_id], f"source_run_id = '{run_id}'"):
+        link = json.dumps([{"name": name, "version": str(made.version)}])
+        client.set_logged_model_tags(model.model_id, {MLFLOW_MODEL_VERSIONS: link})
     return int(made.version)
 
 

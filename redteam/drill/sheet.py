@@ -31,9 +31,9 @@ def draw_poisons(drill: Drill, setups: list[Setup], path: Path) -> None:
                 lines.setdefault("clean base", []).append(poisons.base[:each])
                 lines.setdefault("poison", []).append(poisons.images[:each])
                 shown = difference.clip(0, 255).astype(np.uint8)
-                lines.setdefault(f"difference ×{AMPLIFIED}", []).append(shown[:each])
+                lines.setdefault(f"difference x{AMPLIFIED}", []).append(shown[:each])
             if sigma:
                 raw = poisons.injected(setup.clean).take(poisons.rows[:each])
                 copy = as_pixels(drill.sanitized(raw, sigma, number))
-                lines.setdefault(f"sanitized\nσ = {sigma:g}", []).append(copy)
+                lines.setdefault(f"sanitized\nsigma {sigma:g}", []).append(copy)
     draw_sheet([("", [(name, np.concatenate(parts)[:COLUMNS]) for name, parts in lines.items()])], path)

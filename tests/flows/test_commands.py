@@ -65,7 +65,8 @@ def test_a_command_that_is_interrupted_takes_what_it_started_along(tmp_path):
     )
     # a process that was started in the background may have been told to ignore it
     heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    outer = f"{heard}; from cleanlabel.flows.orchestration.commands import run; import sys; run(sys.executable, '-c', {code!r})"
+    outer = f"{heard}; import sys; from cleanlabel.flows.orchestration.commands import run; "
+    outer += f"run(sys.executable, '-c', {code!r})"
     started = subprocess.Popen(python(outer), cwd=Path(__file__).resolve().parents[2])
     while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():
         assert started.poll() is None
@@ -145,7 +146,8 @@ def running(pid: int) -> bool:
 def test_records_of_many_processes_are_whole_lines_with_their_ids(tmp_path, monkeypatch):
     monkeypatch.setenv("CLEANLABEL_LOG", str(tmp_path / "log.jsonl"))
     note("ensemble opened", ensemble="abc", m=20)
-    code = "from cleanlabel.flows.orchestration.log import note\nfor i in range(50): note('draw recorded', ensemble='abc', draw=i)"
+    code = "from cleanlabel.flows.orchestration.log import note\n"
+    code += "for i in range(50): note('draw recorded', ensemble='abc', draw=i)"
     writers = [subprocess.Popen(python(code), env=os.environ, cwd=Path(__file__).resolve().parents[2]) for _ in "ab"]
     assert [writer.wait() for writer in writers] == [0, 0]
     records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]

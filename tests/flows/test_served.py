@@ -3,8 +3,10 @@
 import base64
 import io
 import json
+import shutil
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,14 @@ from fastapi.testclient import TestClient
 from mlflow.models import Model
 from mlflow.pyfunc import PyFuncModel, scoring_server
 from PIL import Image
-from registered import ROOT, M
+from registered import M
 from services import Service, answers_http, free_port
 
-from cleanlabel.flows.served import Refused
 from cleanlabel.flows.store.registry import SMOOTHED
 from cleanlabel.models.smoothed import SmoothedClassifier
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import load
+from cleanlabel.served import Refused
 
 TAKES = "this model takes images of shape (n, 8, 8) or (n, 8, 8, 1), whole numbers 0..255 (uint8)"
 
@@ -192,25 +194,37 @@ def test_the_server_refuses_csv(server, images):
     assert len(answer.json()["message"]) < 300
 
 
-def test_a_version_that_names_the_earlier_loader_still_loads_and_says_what_to_send(version, images, expected):
+@pytest.mark.parametrize("loader", ["models.smoothed", "flows.served"])
+def test_in_a_checkout_versions_that_bring_no_code_and_name_an_earlier_loader_still_load(
+    version, images, expected, loader
+):
     path = Path(f".mlflow/artifacts/{version.version.run_id}/artifacts/ensemble/MLmodel")
     described = Model.load(path)
-    described.flavors["python_function"]["loader_module"] = "cleanlabel.models.smoothed"
+    described.flavors["python_function"]["loader_module"] = loader
+    described.flavors["python_function"]["code"] = None
     described.signature._is_signature_from_type_hint = False
     described.save(path)
-    with pytest.warns(UserWarning, match="send it whole numbers 0..255 only, or serve a version registered since"):
-        model = mlflow.pyfunc.load_model(f"models:/{SMOOTHED}/1")
+    shutil.rmtree(path.parent / "code")
+    load_it = partial(mlflow.pyfunc.load_model, f"models:/{SMOOTHED}/1")
+    if loader == "flows.served":
+        model = load_it()
+    else:
+        with pytest.warns(UserWarning, match="send it whole numbers 0..255 only, or serve a version registered since"):
+            model = load_it()
     assert model.predict(images).to_dict("records") == expected
 
 
 @pytest.mark.slow  # it starts MLflow's server as a process of its own
-def test_mlflow_models_serve_answers_and_refuses(version, images, expected, tmp_path):
+def test_mlflow_models_serve_answers_and_refuses_away_from_the_checkout(version, images, expected, packaged, tmp_path):
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager=local", f"--port={port}"]
     command.append(f"--model-uri=models:/{SMOOTHED}/1")
-    served = Service(url, {}, command, {"PYTHONPATH": str(ROOT)}, tmp_path / "log", answers_http(f"{url}/health"))
+    served = Service(url, {}, command, {"PYTHONPATH": ""}, tmp_path / "log", answers_http(f"{url}/health"))
     try:
+        example = (packaged / "serving_input_example.json").read_text()
+        headers = {"content-type": "application/json"}
+        assert requests.post(f"{url}/invocations", data=example, headers=headers, timeout=60).status_code == 200
         right = requests.post(f"{url}/invocations", json={"inputs": images.tolist()}, timeout=60)
         assert (right.status_code, right.json()) == (200, {"predictions": expected})
         scaled = requests.post(f"{url}/invocations", json={"inputs": (images / 255).tolist()}, timeout=60)

@@ -1,0 +1,54 @@
+"""The command `cleanlabel`, or `python -m cleanlabel`: what works beside anybody's own code, without a pipeline."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+
+from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.errors import InputError
+
+COMMANDS = {
+    "sanitize": (
+        "cleanlabel.sanitize.__main__",
+        "main",
+        "a sanitized copy of a folder, a .npz or a published set",
+    ),
+    "preview": ("cleanlabel.sanitize.preview", "main", "a picture of raw, noised and sanitized images, side by side"),
+    "plan": ("cleanlabel.commands", "plan", "how many models a radius takes, and what a radius buys"),
+    "certify-votes": ("cleanlabel.commands", "certify", "certificates from the votes of models of your own"),
+}
+"""By name: where it is, and what it does. Each is imported when it is called: torch takes seconds."""
+
+
+def usage(prog: str) -> str:
+    """What `--help` says."""
+    lines = [f"  {name:<15}{what}" for name, (_, _, what) in COMMANDS.items()]
+    return "\n".join([f"usage: {prog} COMMAND ...", "", *lines, "", f"{prog} COMMAND --help says more of one."])
+
+
+def main(words: Sequence[str] | None = None, prog: str = "cleanlabel") -> None:
+    """Hand over to the command that the first word names. words: by default the process's own arguments."""
+    given = list(sys.argv[1:] if words is None else words)
+    if not given or given[0] in ("-h", "--help"):
+        print(usage(prog))
+        return
+    if given[0] == "--version":
+        try:
+            print(f"cleanlabel {version('cleanlabel')}")
+        except PackageNotFoundError:
+            print("cleanlabel, not installed")
+        return
+    if given[0] not in COMMANDS:
+        raise InputError(f"{given[0]!r} is no command of {prog}; it is one of {', '.join(COMMANDS)}")
+    module, function, _ = COMMANDS[given[0]]
+    getattr(import_module(module), function)(given[1:], prog=f"{prog} {given[0]}")
+
+
+def script() -> None:
+    """The console script."""
+    errors.run(main)
+
+
+if __name__ == "__main__":
+    errors.run(lambda: main(prog="python -m cleanlabel"))

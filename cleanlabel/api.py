@@ -1,0 +1,270 @@
+"""Sanitized copies of a training set, in memory: what a notebook or a training script asks for."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from cleanlabel.certifying import Certificate, Votes, certify_votes
+from cleanlabel.models.plan import noise_distance_of
+from cleanlabel.sanitize import denoiser as denoisers
+from cleanlabel.sanitize.copies import NETWORK_BATCH
+from cleanlabel.sanitize.denoiser import Denoiser
+from cleanlabel.sanitize.denoiser_files import find_denoiser
+from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.fast import accelerate
+from cleanlabel.sanitize.fitting import Fit, fitting_for
+from cleanlabel.sanitize.imageset import ImageSet, load, read_all
+from cleanlabel.sanitize.noise import check_sigma, draw_entropy, training_seed
+from cleanlabel.sanitize.quality import LOOKED_AT, worse_than_noise
+from cleanlabel.sanitize.sanitizer import sanitize_batch
+from cleanlabel.sanitize.sources import from_array
+from cleanlabel.sanitize.timestep import require_reachable
+
+
+class Dataset(Protocol):
+    """What torchvision's data sets are: items (image, label) by their index."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> tuple[Any, Any]: ...
+
+
+Data = str | Path | tuple[Any, Any] | Dataset | ImageSet
+"""A folder `root/<class>/<image>` or a `.npz`; (images, labels); a data set without a transform; an ImageSet."""
+
+
+def load_denoiser(source: str | Path, *, revision: str | None = None, device: str | None = None) -> Denoiser:
+    """A one-step denoiser from a diffusers directory or a hub id such as `google/ddpm-cifar10-32`.
+
+    revision: the commit of a hub id; pin it. device: `cuda` where there is one, otherwise `cpu`. Weights are read from
+    safetensors, and nothing is unpickled. InputError if files are missing or it is no denoiser.
+    """
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return denoisers.load_denoiser(find_denoiser(str(source), revision), place)
+
+
+def image_set(data: Data) -> ImageSet:
+    """A labelled image set in memory, checked: images uint8 (n, h, w, c) with c = 1 or 3, labels 0..K-1, n ids.
+
+    data: a folder `root/<class>/<image>` or a `.npz`, by its path; (images, labels), uint8 (n, h, w) or (n, h, w, c)
+    and integers (n,); or a data set of torchvision's kind, whose images are PIL images of mode L or RGB, or uint8
+    arrays. An id is an image's path in the folder, the `.npz`'s `ids`, or else its index: images keep their noise
+    only as long as they keep their ids. InputError says what is wrong with the data.
+    """
+    if isinstance(data, ImageSet):
+        return data
+    if isinstance(data, str | Path):
+        return load(Path(data))
+    if isinstance(data, tuple | list) and len(data) == 2:
+        images, labels = (np.asarray(part) for part in data)
+        classes: Sequence[str] = ()
+    elif hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        images, labels = _items_of(data)
+        classes = getattr(data, "classes", ())
+    else:
+        raise InputError(
+            f"the data are a {type(data).__name__}; give a path, (images, labels), or a data set of (image, label)"
+        )
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise InputError(f"labels are {labels.dtype} of shape {labels.shape}; give one integer an image")
+    count = int(labels.max(initial=-1)) + 1
+    names = tuple(map(str, classes)) if len(classes) >= count else tuple(map(str, range(count)))
+    ids = tuple(map(str, range(len(images))))
+    return read_all(from_array(images, labels.astype(np.int64), ids, names), "the data")
+
+
+def _items_of(data: Dataset) -> tuple[NDArray[Any], NDArray[Any]]:
+    images: list[NDArray[Any]] = []
+    labels = []
+    for i in range(len(data)):
+        image, label = data[i]
+        if isinstance(image, Image.Image) and image.mode in ("L", "RGB"):
+            image = np.asarray(image)
+        if not isinstance(image, np.ndarray):
+            words = f"picture of mode {image.mode}" if isinstance(image, Image.Image) else type(image).__name__
+            raise InputError(
+                f"image {i} of the data set is a {words}; give the data set without a transform, its images as PIL "
+                "images of mode L or RGB or as uint8 arrays: the noise belongs on the raw pixels"
+            )
+        if image.shape != np.shape(images[0] if images else image):
+            raise InputError(
+                f"image {i} of the data set has the shape {image.shape} where image 0 has {images[0].shape}; bring all "
+                "images to one size"
+            )
+        images.append(image)
+        labels.append(label)
+    return np.array(images), np.array(labels)
+
+
+@dataclass(frozen=True, eq=False)
+class SanitizedCopy:
+    """One sanitized copy of a training set: the same order and labels, other pixels.
+
+    images: uint8, of the shape of the raw ones; without a denoiser float32 in [0,1] units, with the noise in them and
+    not clipped. labels int64 (n,). draw: its number. seed: 63 bits for all else that is random in this training, of a
+    stream that has nothing to do with the noise.
+    """
+
+    images: NDArray[Any]
+    labels: NDArray[np.int64]
+    draw: int
+    seed: int
+
+
+class SanitizedCopies:
+    """m sanitized copies of one training set, for m models. Iterate over it, or ask for one by `copy(draw)`.
+
+    Copy i is a function of (the data, denoiser, sigma, entropy, i): made again, it is the same on the same machine,
+    in any order and any process. Copies are made when they are asked for, one at a time; none is kept.
+
+    data: see `image_set`. denoiser: a diffusers directory, a hub id or a loaded Denoiser; None leaves the noise in.
+    sigma: the noise, in [0,1] pixel units; m: how many models will vote. Decide on all of these before you look at the
+    data. entropy: `os` draws 256 new bits from the operating system, once the data are read; `fixed:HEX` makes earlier
+    copies again. fit: `exact` refuses images of another size than the denoiser's; `tiles` cuts larger ones into
+    overlapping tiles. InputError if the data, the denoiser or a number are refused. Warns if the denoiser does harm.
+
+    raw_digest names the data. `commitment`, the sha256 of `entropy` (hexadecimal), can be published before the first
+    model is trained; keep `entropy` secret until the votes are there, and then with them.
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        denoiser: Denoiser | str | Path | None,
+        sigma: float,
+        m: int,
+        *,
+        entropy: str = "os",
+        fit: Fit = "exact",
+    ) -> None:
+        if not check_sigma(sigma):
+            raise InputError(
+                "sigma=0 adds no noise, and nothing would be certified; give a number above 0, such as .25"
+            )
+        if m < 1:
+            raise InputError(f"m={m} copies are none; give 1 or more")
+        if fit == "resize":
+            raise InputError(
+                "fit='resize' changes images before the noise, and a radius would be about the resized ones; resize "
+                "them first and give those, or give fit='tiles'"
+            )
+        self.sigma, self.m = float(sigma), int(m)
+        self.raw = image_set(data)
+        if not len(self.raw):
+            raise InputError("the data hold no image; there is nothing to sanitize")
+        self.denoiser = load_denoiser(denoiser) if isinstance(denoiser, str | Path) else denoiser
+        self._fitting, self._fast = None, None
+        if self.denoiser is not None:
+            require_reachable(sigma, self.denoiser.facts.largest_sigma)
+            h, w, channels = self.raw.image_shape
+            self._fitting = fitting_for(np.tile([h, w], (len(self.raw), 1)), channels, self.denoiser.facts, fit)
+            self._fast = accelerate(self.denoiser, sigma, NETWORK_BATCH, images=len(self.raw))
+            few = self.raw.take(np.arange(min(LOOKED_AT, len(self.raw))))
+            harm = worse_than_noise(
+                few.images,
+                few.ids,
+                sigma,
+                self.denoiser,
+                fitting=self._fitting,
+                denoise=self._fast,
+                batch=NETWORK_BATCH,
+            )
+            if harm:
+                warnings.warn(harm, stacklevel=2)
+        self.raw_digest = self.raw.digest
+        self._entropy = draw_entropy(entropy)  # after the digest: the noise must not be known when the data are chosen
+
+    @property
+    def entropy(self) -> str:
+        """256 bits in hexadecimal; `entropy="fixed:" + it` makes the same copies again."""
+        return self._entropy.hex
+
+    @property
+    def commitment(self) -> str:
+        """sha256 of the entropy's bytes: gives nothing of it away."""
+        return self._entropy.commitment
+
+    @property
+    def noise_distance(self) -> float:
+        """Total variation between all the noise of one copy and ideal Gaussian noise, at most."""
+        return noise_distance_of(len(self.raw), self.raw.image_shape, self.sigma)
+
+    @property
+    def class_sizes(self) -> tuple[int, ...]:
+        """Images of each class: what `certify_sums` needs."""
+        return tuple(np.bincount(self.raw.labels, minlength=len(self.raw.classes)).tolist())
+
+    def __len__(self) -> int:
+        return self.m
+
+    def __iter__(self) -> Iterator[SanitizedCopy]:
+        return map(self.copy, range(self.m))
+
+    def copy(self, draw: int) -> SanitizedCopy:
+        """Copy number `draw`, 0..m-1. InputError for another number."""
+        if not 0 <= draw < self.m:
+            raise InputError(f"copy {draw} is not planned; there are copies 0..{self.m - 1}")
+        parts = []
+        for start in range(0, len(self.raw), NETWORK_BATCH):
+            rows = slice(start, start + NETWORK_BATCH)
+            parts.append(
+                sanitize_batch(
+                    self.raw.images[rows],
+                    self.raw.ids[rows],
+                    self.sigma,
+                    self.denoiser,
+                    self._entropy.value,
+                    draw,
+                    fitting=self._fitting,
+                    denoise=self._fast,
+                    batch=NETWORK_BATCH,
+                )
+            )
+        images = np.concatenate(parts)
+        shown = images if self.raw.channel_axis else images[..., 0]
+        return SanitizedCopy(shown, self.raw.labels.copy(), draw, training_seed(self._entropy.value, draw))
+
+    def certify(self, votes: Votes, *, alpha: float = 0.001, **rule: Any) -> Certificate:
+        """`certify_votes` for the models of these copies: sigma, the noise's distance and the classes are known here.
+
+        votes: one row a copy, in the order of the draws; None, or -1s, for a model that is missing. `rule`: method,
+        simultaneous and ensembles as there. InputError unless there are exactly m rows.
+        """
+        if len(votes) != self.m:
+            raise InputError(
+                f"there are votes of {len(votes)} models and {self.m} copies were planned; give a row a copy, and None "
+                "for a model that is missing"
+            )
+        return certify_votes(
+            votes,
+            self.sigma,
+            (len(self.raw), *self.raw.image_shape),
+            alpha=alpha,
+            classes=len(self.raw.classes),
+            entropy_source=self._entropy.source,
+            **rule,
+        )
+
+
+def sanitize_images(
+    data: Data,
+    denoiser: Denoiser | str | Path | None,
+    sigma: float,
+    *,
+    entropy: str = "os",
+    draw: int = 0,
+    fit: Fit = "exact",
+) -> SanitizedCopy:
+    """One sanitized copy of a data set, for ordinary training. Arguments as those of `SanitizedCopies`.
+
+    A model trained on it is defended, and not certified: a certificate needs the votes of many models. The command
+    `cleanlabel sanitize` writes such a copy to disk, for sets that do not fit in memory too.
+    """
+    return SanitizedCopies(data, denoiser, sigma, draw + 1, entropy=entropy, fit=fit).copy(draw)
