@@ -13,7 +13,7 @@ from cleanlabel.flows.certificate.record import Certified
 from cleanlabel.flows.orchestration import events
 from cleanlabel.flows.report.wording import accuracy_name
 from cleanlabel.flows.store.client import TAG, Store
-from cleanlabel.flows.store.registry import aliases_of, clear_alias, set_alias, tag_version
+from cleanlabel.flows.store.registry import SMOOTHED, aliases_of, clear_alias, set_alias, tag_version
 from cleanlabel.models.certificate import certified_accuracy
 from cleanlabel.models.params import GateParams
 
@@ -136,17 +136,12 @@ def give_alias(store: Store, version: ModelVersion, alias: str | None) -> tuple[
 
 
 def tell_verdict(version: int, verdict: Verdict, aliases: list[str]) -> None:
-    """What the gate said of a version, and whom it waits for."""
+    """Emit an event that says what the gate found of a version, and who has to act on it."""
+    name = f"{SMOOTHED} version {version}"
     if not verdict.passed:
-        events.tell(
-            events.GATE_FAILED, version, f"{SMOOTHED} version {version} does not pass the gate: {verdict.reasons}"
-        )
+        events.tell(events.GATE_FAILED, version, f"{name} does not pass the gate: {verdict.reasons}")
     elif CANDIDATE in aliases:
         way = f"python -m flows.review approve {version} --reason WHY"
-        events.tell(
-            events.AWAITING_REVIEW,
-            version,
-            f"{SMOOTHED} version {version} passed the gate and awaits its review: {way}",
-        )
+        events.tell(events.AWAITING_REVIEW, version, f"{name} passed the gate and awaits its review: {way}")
     elif CERTIFIED in aliases:
-        events.tell(events.CERTIFIED, version, f"{SMOOTHED} version {version} passed the gate and is certified")
+        events.tell(events.CERTIFIED, version, f"{name} passed the gate and is certified")
