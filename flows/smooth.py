@@ -9,6 +9,9 @@ what the ensemble will take.
 
 import argparse
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from prefect import flow, task
@@ -18,31 +21,25 @@ from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Failed, State
 from tqdm import tqdm
 
-from cleanlabel.flows.ensemble.assembly import assemble, find_draws
 from cleanlabel.flows.ensemble.attempts import attempt_of
 from cleanlabel.flows.ensemble.lock import ensemble_lock
+from cleanlabel.flows.ensemble.making import make_version
 from cleanlabel.flows.ensemble.opening import open_ensemble
-from cleanlabel.flows.ensemble.package import package
 from cleanlabel.flows.ensemble.planning import make_plan
 from cleanlabel.flows.ensemble.reach import radius_asked, require_reach
-from cleanlabel.flows.ensemble.record import Ensemble, save_ensemble, stop_at, version_tags
+from cleanlabel.flows.ensemble.record import Ensemble
 from cleanlabel.flows.environment import Engine, own_store
 from cleanlabel.flows.orchestration.engine import engine_asked, resources, task_runner
 from cleanlabel.flows.orchestration.log import note
 from cleanlabel.flows.orchestration.server import prefect_server
-from cleanlabel.flows.store.client import Store, connect, finish, system_metrics
+from cleanlabel.flows.store.client import Store, connect, system_metrics
 from cleanlabel.flows.store.errors import translate_store_errors
 from cleanlabel.flows.store.home import project_home
-from cleanlabel.flows.store.registry import SMOOTHED, register
-from cleanlabel.models.decision import decide
 from cleanlabel.models.params import GateParams, SmoothParams
 from cleanlabel.models.plan import Plan
-from cleanlabel.models.votes import count_votes
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.errors import InputError, ServiceUnavailable
-from cleanlabel.sanitize.imageset import load
 from cleanlabel.sanitize.params import read_params
-from cleanlabel.sanitize.paths import ENSEMBLE, SETS
 
 
 @task(name="make-draws", task_run_name="draws {wanted}", cache_policy=NO_CACHE, persist_result=False)
@@ -101,62 +98,22 @@ def _outcome(future: PrefectFuture[int]) -> int | BaseException:
     return result if isinstance(result, int | BaseException) else RuntimeError(str(result))
 
 
-def make_prefix(store: Store, ensemble: Ensemble, t: int, keep: int | str, engine: Engine) -> None:
-    """Make what is missing of draws 0..t-1 and of those that choose the class; each is recorded once.
-
-    A batch that was lost with its worker is given out again, as long as any is getting done.
-    """
-    plan, before = ensemble.plan, -1
-    while True:
-        finished, unfinished = find_draws(store, ensemble)
-        for run in unfinished:
-            if run.info.status in ("RUNNING", "SCHEDULED"):
-                finish(store, run.info.run_id, "KILLED")
-        needed = {*range(t), *range(plan.m, plan.draws)} - finished.keys()
-        if not needed:
-            return
-        if before < 0 and finished:
-            print(f"{len(finished)} of {plan.draws} draws are done; making {len(needed)} more")
-        batches = [(batch, wanted) for batch in plan.batches if (wanted := sorted(needed & {*batch}))]
-        total = t + plan.selection
-        state = smooth.with_options(task_runner=task_runner(engine))(
-            ensemble.run_id, batches, total, keep, engine, return_state=True
-        )
-        if not state.is_completed() and len(finished) <= before:
-            kind = (
-                ServiceUnavailable
-                if isinstance(state.result(raise_on_failure=False), ServiceUnavailable)
-                else InputError
-            )
-            raise kind(f"{state.message}; fix the cause and run again; finished draws are kept")
-        before = len(finished)
+def run_with_prefect(
+    keep: int | str, engine: Engine, ensemble: Ensemble, batches: list[tuple[range, list[int]]], planned: int
+) -> None:
+    """Run the flow `smooth` on these batches. InputError, or ServiceUnavailable, says what stopped it."""
+    flow_on_engine = smooth.with_options(task_runner=task_runner(engine))
+    state = flow_on_engine(ensemble.run_id, batches, planned, keep, engine, return_state=True)
+    if not state.is_completed():
+        away = isinstance(state.result(raise_on_failure=False), ServiceUnavailable)
+        raise (ServiceUnavailable if away else InputError)(str(state.message))
 
 
-def decided(store: Store, ensemble: Ensemble, t: int) -> bool:
-    """Whether the gate of params.yaml is decided by the votes of draws 0..t-1; says how."""
-    plan, gate, test = ensemble.plan, read_params("gate", GateParams), load(SETS["test"])
-    votes = {draw: row for draw, row in assemble(store, ensemble).votes.items() if draw < t}
-    counts = count_votes(votes, t, plan.n_test, plan.classes)
-    asked = [(threshold.radius, threshold.at_least) for threshold in gate.certified_accuracy]
-    decision = decide(plan.rule(ensemble.attempt), counts, t, test.labels, gate.accuracy, asked)
-    print(f"look at {t} models: the gate is {'not decided yet' if decision.verdict == 'open' else decision.verdict}")
-    note("look", ensemble=plan.digest[:12], models=t, verdict=decision.verdict)
-    return decision.verdict != "open"
-
-
-def make_ensemble(store: Store, ensemble: Ensemble, keep: int | str, engine: Engine) -> Ensemble:
-    """Make the draws: all of them, or those up to the look that decides the gate."""
-    plan = ensemble.plan
-    if ensemble.stopped or plan.stopping == "none":
-        make_prefix(store, ensemble, ensemble.m, keep, engine)
-        return ensemble
-    for t in plan.looks:
-        make_prefix(store, ensemble, t, keep, engine)
-        if t == plan.m or any(draw >= t for draw in find_draws(store, ensemble)[0]):
-            continue  # a look that was passed by, under whatever gate, is not taken again: later draws are there
-        if decided(store, ensemble, t):
-            return stop_at(store, ensemble, t)
-    return ensemble
+@contextmanager
+def at_work(store: Store, ensemble: Ensemble) -> Iterator[None]:
+    """A Prefect server, and this machine's load recorded at the ensemble's run."""
+    with prefect_server(), system_metrics(store, ensemble.run_id):
+        yield
 
 
 def attempt_so_far(plan: Plan) -> int:
@@ -190,23 +147,8 @@ def main() -> None:
         note("ensemble opened", ensemble=plan.digest[:12], run=ensemble.run_id, m=plan.m, attempt=ensemble.attempt)
         for reason in plan.voids:
             print(f"not certifiable: {reason}; its models are defended, no radius will be attached")
-        with prefect_server(), system_metrics(store, ensemble.run_id):
-            ensemble = make_ensemble(store, ensemble, params.keep_weights, engine)
-        assembly = assemble(store, ensemble)
-        content = save_ensemble(store, ensemble, assembly.votes, ENSEMBLE)
-        package(store, ensemble, assembly, load(SETS["raw"]))
-        finish(store, ensemble.run_id)
-        version = register(
-            store,
-            SMOOTHED,
-            ensemble.run_id,
-            "ensemble",
-            version_tags(ensemble, content["votes_root"]),
-            f"{ensemble.m} smoothed models at sigma {plan.sigma:g}. "
-            + (f"**Not certifiable**: {'; '.join(plan.voids)}." if plan.voids else "Not certified yet."),
-        )
-    note("registered", ensemble=plan.digest[:12], run=ensemble.run_id, version=version, draws=len(assembly.votes))
-    print(f"{ENSEMBLE}: {len(assembly.votes)} of {ensemble.draws} draws voted; {SMOOTHED} version {version}")
+        with_prefect = partial(run_with_prefect, params.keep_weights, engine)
+        make_version(store, ensemble, with_prefect, at_work(store, ensemble))
 
 
 if __name__ == "__main__":

@@ -1,38 +1,34 @@
 """A real ensemble of fourteen small models in a real store: planned, trained, registered, certified; then copied."""
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from models_recipes import PLAN, QUICK
-from prefect.states import Completed, Failed, State
 from ruamel.yaml import YAML
 
-from cleanlabel.flows import smooth
 from cleanlabel.flows.certificate.checks import Check, audit
 from cleanlabel.flows.certificate.gate import Verdict, run_gate
 from cleanlabel.flows.certificate.record import Certified, certify_version
 from cleanlabel.flows.certify import publish, write_reports
 from cleanlabel.flows.ensemble import worker
 from cleanlabel.flows.ensemble.assembly import assemble
+from cleanlabel.flows.ensemble.making import make_draws, make_version, register_ensemble
 from cleanlabel.flows.ensemble.opening import open_ensemble
-from cleanlabel.flows.ensemble.package import package
-from cleanlabel.flows.ensemble.record import Ensemble, read_ensemble, save_ensemble, version_tags
-from cleanlabel.flows.store.client import Store, connect, finish
-from cleanlabel.flows.store.registry import SMOOTHED, get_version, register
+from cleanlabel.flows.ensemble.record import Ensemble, read_ensemble
+from cleanlabel.flows.store.client import Store, connect
+from cleanlabel.flows.store.registry import SMOOTHED, get_version
 from cleanlabel.models.params import CertifyParams, GateParams
 from cleanlabel.models.plan import Plan, code_digest, recipe_of
 from cleanlabel.sanitize.content import content_digest
+from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import load, save_npz
 from cleanlabel.sanitize.ingest import digits
 from cleanlabel.sanitize.params import read_params
-from cleanlabel.sanitize.paths import ENSEMBLE, SETS
+from cleanlabel.sanitize.paths import SETS
 
 ROOT = Path(__file__).resolve().parents[1]
 M = 14
@@ -120,65 +116,37 @@ def make_plan(**changes: object) -> Plan:
 
 def make_ensemble(store: Store, keep: int | str = "all", **changes: object) -> Registered:
     """Plan, train, assemble and register, as `flows.smooth` does in its processes."""
-    worker._inputs.cache_clear()
-    plan = make_plan(**changes)
-    ensemble = open_ensemble(store, plan)
-    for batch in plan.batches:
-        worker.train_batch(ensemble.run_id, batch, list(batch), keep, "processes")
-    return registered(store, ensemble)
+    ensemble = open_ensemble(store, make_plan(**changes))
+    version = make_version(store, ensemble, InThisProcess(keep))
+    return Registered(store, ensemble, get_version(store, SMOOTHED, version))
 
 
 @dataclass
 class InThisProcess:
-    """In the place of Prefect's flow `smooth`: the batches one after the other, here. The first `lose` get lost."""
+    """Runs batches one after the other in this process, where `flows.smooth` has Prefect. The first `lose` get lost."""
 
+    keep: int | str = "none"
     lose: int = 0
     given: list[tuple[range, list[int]]] = field(default_factory=list)
 
-    def with_options(self, **_: object) -> "InThisProcess":
-        return self
-
-    def __call__(
-        self, run_id: str, batches: list[tuple[range, list[int]]], *rest: object, return_state: bool = True
-    ) -> State:
-        _, keep, engine = rest
+    def __call__(self, ensemble: Ensemble, batches: list[tuple[range, list[int]]], _planned: int) -> None:
+        worker._inputs.cache_clear()
         lost, self.lose = min(self.lose, len(batches)), max(0, self.lose - len(batches))
         self.given += batches
         for batch, wanted in batches[lost:]:
-            worker.train_batch(run_id, batch, wanted, keep, engine)
-        return Failed(message=f"{lost} of {len(batches)} batches failed") if lost else Completed()
-
-
-@contextmanager
-def in_this_process(lose: int = 0) -> Iterator[InThisProcess]:
-    """`flows.smooth` without Prefect, and what it gives out."""
-    worker._inputs.cache_clear()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(smooth, "smooth", flow := InThisProcess(lose))
-        yield flow
+            worker.train_batch(ensemble.run_id, batch, wanted, self.keep, "processes")
+        if lost:
+            raise InputError(f"{lost} of {len(batches)} batches failed")
 
 
 def grow(store: Store, ensemble: Ensemble) -> Ensemble:
-    """Make the draws as `flows.smooth` does, look for look."""
-    with in_this_process():
-        return smooth.make_ensemble(store, ensemble, "all", "processes")
-
-
-def make_prefix(store: Store, ensemble: Ensemble, t: int) -> None:
-    """Make what is missing of draws 0..t-1, as `flows.smooth` does."""
-    with in_this_process():
-        smooth.make_prefix(store, ensemble, t, "all", "processes")
+    """Make the draws, look for look."""
+    return make_draws(store, ensemble, InThisProcess("all"))
 
 
 def registered(store: Store, ensemble: Ensemble) -> Registered:
-    """The last part of `flows.smooth`: from finished draws to a version."""
-    assembly = assemble(store, ensemble)
-    content = save_ensemble(store, ensemble, assembly.votes, ENSEMBLE)
-    package(store, ensemble, assembly, load(SETS["raw"]))
-    finish(store, ensemble.run_id)
-    tags = version_tags(ensemble, content["votes_root"])
-    number = register(store, SMOOTHED, ensemble.run_id, "ensemble", tags, "")
-    return Registered(store, ensemble, get_version(store, SMOOTHED, number))
+    """From finished draws to a version."""
+    return Registered(store, ensemble, get_version(store, SMOOTHED, register_ensemble(store, ensemble)))
 
 
 def the_version(store: Store, number: int) -> Registered:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from registered import in_this_process, make_plan, make_sets
+from registered import InThisProcess, make_plan, make_sets
 from test_pipeline import Project
 from tiny import FIXED
 
-from cleanlabel.flows import smooth as smooth_module
 from cleanlabel.flows.ensemble import worker
 from cleanlabel.flows.ensemble.assembly import assemble, find_draws
+from cleanlabel.flows.ensemble.making import make_prefix
 from cleanlabel.flows.ensemble.opening import open_ensemble
 from cleanlabel.flows.ensemble.record import Ensemble
 from cleanlabel.flows.orchestration import engine
@@ -101,11 +101,11 @@ def test_a_batch_is_made_whole_where_only_some_of_its_draws_are_wanted(store, pl
 
 def test_what_is_recorded_already_is_not_given_out_again(store, planned):
     worker.train_batch(planned.run_id, range(5), [1, 3], "all", "processes")
-    with in_this_process() as flow:
-        smooth_module.make_prefix(store, planned, 14, "all", "processes")
-        assert flow.given == [(range(5), [0, 2, 4]), (range(5, 10), [*range(5, 10)]), (range(10, 14), [*range(10, 14)])]
-        smooth_module.make_prefix(store, planned, 14, "all", "processes")
-        assert len(flow.given) == 3
+    here = InThisProcess("all")
+    make_prefix(store, planned, 14, here)
+    assert here.given == [(range(5), [0, 2, 4]), (range(5, 10), [*range(5, 10)]), (range(10, 14), [*range(10, 14)])]
+    make_prefix(store, planned, 14, here)
+    assert len(here.given) == 3
     assert sorted(find_draws(store, planned)[0]) == [*range(14)]
     assert same_votes(assemble(store, planned).votes, undisturbed(planned))
 
@@ -124,9 +124,8 @@ def test_a_run_that_never_finished_does_not_count_and_its_draw_is_made_anew(stor
     worker.train_batch(planned.run_id, range(5), [2], "none", "processes")
     run_id = find_draws(store, planned)[0][2].info.run_id
     store.client.update_run(run_id, "RUNNING")  # as a worker leaves it that dies before the last step
-    with in_this_process() as flow:
-        smooth_module.make_prefix(store, planned, 5, "none", "processes")
-    assert flow.given == [(range(5), [0, 1, 2, 3, 4])]
+    make_prefix(store, planned, 5, here := InThisProcess())
+    assert here.given == [(range(5), [0, 1, 2, 3, 4])]
     assert store.client.get_run(run_id).info.status == "KILLED"
     finished = find_draws(store, planned)[0]
     assert sorted(finished) == [0, 1, 2, 3, 4]
@@ -134,22 +133,18 @@ def test_a_run_that_never_finished_does_not_count_and_its_draw_is_made_anew(stor
 
 
 def test_lost_batches_are_given_out_again_while_any_is_getting_done(store, planned):
-    with in_this_process(lose=2) as flow:
-        smooth_module.make_prefix(store, planned, 14, "none", "processes")
-    assert [batch for batch, _ in flow.given] == [range(5), range(5, 10), range(10, 14), range(5), range(5, 10)]
+    make_prefix(store, planned, 14, here := InThisProcess(lose=2))
+    assert [batch for batch, _ in here.given] == [range(5), range(5, 10), range(10, 14), range(5), range(5, 10)]
     assert sorted(find_draws(store, planned)[0]) == [*range(14)]
 
 
 def test_where_nothing_gets_done_the_flow_gives_up_in_a_sentence(store, planned):
-    with (
-        in_this_process(lose=100) as flow,
-        pytest.raises(InputError, match="3 of 3 batches failed; fix the cause"),
-    ):
-        smooth_module.make_prefix(store, planned, 14, "none", "processes")
-    assert len(flow.given) == 6
+    here = InThisProcess(lose=100)
+    with pytest.raises(InputError, match="3 of 3 batches failed; fix the cause"):
+        make_prefix(store, planned, 14, here)
+    assert len(here.given) == 6
     finish(store, planned.run_id, "FAILED")
-    with in_this_process():
-        smooth_module.make_prefix(store, planned, 14, "none", "processes")
+    make_prefix(store, planned, 14, InThisProcess())
     assert sorted(find_draws(store, planned)[0]) == [*range(14)]
 
 

@@ -8,13 +8,14 @@ import mlflow
 import numpy as np
 import pytest
 from models_recipes import QUICK
-from registered import ROOT, Registered, in_this_process, make_ensemble, make_plan, registered, set_params
+from registered import ROOT, InThisProcess, Registered, make_ensemble, make_plan, registered, set_params
 
-from cleanlabel.flows import choose, choose_influence, distil, smooth
+from cleanlabel.flows import choose, choose_influence, distil
 from cleanlabel.flows.certificate.checks import agreeing
 from cleanlabel.flows.ensemble import planning, worker
 from cleanlabel.flows.ensemble.assembly import assemble
 from cleanlabel.flows.ensemble.instrument import planned_instrument, recall_instrument
+from cleanlabel.flows.ensemble.making import make_draws
 from cleanlabel.flows.ensemble.opening import open_ensemble
 from cleanlabel.flows.ensemble.reach import require_reach
 from cleanlabel.flows.ensemble.record import read_ensemble
@@ -134,8 +135,7 @@ def test_votes_have_no_counts_for_the_gate(tmp_path, monkeypatch, store):
 
 def test_a_lost_batch_is_made_again_and_the_sums_are_those_of_an_undisturbed_run(sets):
     ensemble = open_ensemble(sets, make_plan(**planned(entropy_spec="fixed:1f")))
-    with in_this_process(lose=1):
-        smooth.make_ensemble(sets, ensemble, "none", "processes")
+    make_draws(sets, ensemble, InThisProcess(lose=1))
     disturbed = assemble(sets, ensemble).votes
     again = assemble(sets, made(sets, "none", entropy_spec="fixed:01f").ensemble).votes
     assert disturbed.keys() == again.keys() == set(range(8))

@@ -3,11 +3,11 @@
 import mlflow
 import numpy as np
 import pytest
-from registered import M, in_this_process, make_ensemble, make_plan, make_sets, registered, set_params
+from registered import InThisProcess, M, make_ensemble, make_plan, make_sets, registered, set_params
 
-from cleanlabel.flows import smooth
 from cleanlabel.flows.ensemble import planning
 from cleanlabel.flows.ensemble.assembly import assemble
+from cleanlabel.flows.ensemble.making import make_draws
 from cleanlabel.flows.ensemble.opening import open_ensemble
 from cleanlabel.flows.store.client import TAG, log_files
 from cleanlabel.flows.store.registry import SMOOTHED
@@ -54,8 +54,7 @@ def test_a_partitioned_ensemble_is_certified_audited_and_served(store):
 def test_a_lost_batch_is_made_again_and_the_votes_are_those_of_an_undisturbed_run(store):
     make_sets()
     ensemble = open_ensemble(store, make_plan(**split(), entropy_spec="fixed:1f"))
-    with in_this_process(lose=1):
-        smooth.make_ensemble(store, ensemble, "none", "processes")
+    make_draws(store, ensemble, InThisProcess(lose=1))
     disturbed = assemble(store, ensemble).votes
     undisturbed = make_ensemble(store, "none", **split(), entropy_spec="fixed:01f")
     again = assemble(store, undisturbed.ensemble).votes

@@ -4,10 +4,11 @@ import os
 import sqlite3
 
 import pytest
-from registered import Registered, grow, make_plan, make_prefix, make_sets, registered, set_params, the_version
+from registered import InThisProcess, Registered, grow, make_plan, make_sets, registered, set_params, the_version
 
 from cleanlabel.flows.ensemble import planning
 from cleanlabel.flows.ensemble.assembly import find_draws
+from cleanlabel.flows.ensemble.making import make_prefix
 from cleanlabel.flows.ensemble.opening import open_ensemble
 from cleanlabel.flows.ensemble.planning import make_plan as plan_of_params
 from cleanlabel.flows.ensemble.record import Ensemble, read_ensemble
@@ -114,7 +115,7 @@ def test_a_stopped_ensemble_trains_nothing_more_even_under_another_gate(sets, st
 
 def test_a_look_that_was_passed_by_is_not_taken_again_under_another_gate(sets):
     ensemble = planned(sets, LATE, **LOOKS)
-    make_prefix(sets, ensemble, 23)  # killed on the way from the look at 20 to the one at 25
+    make_prefix(sets, ensemble, 23, InThisProcess("all"))  # killed on the way from the look at 20 to the one at 25
     assert draws_of(sets, ensemble) == list(range(23))
     set_params(gate=ANYTHING)
     resumed = grow(sets, again(ensemble, sets))
