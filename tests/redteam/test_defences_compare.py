@@ -133,7 +133,7 @@ def test_bad_entries_are_refused(names, sigmas, settings, words):
 def test_what_does_not_apply_is_refused_by_name_before_anything_is_crafted(project):
     with pytest.raises(InputError, match="adversarial-poisoning: adversarial-poisoning matches the gradients"):
         comparison(drill(), entries_for(["adversarial-poisoning"], [0.5], []), Path("out"))
-    with pytest.raises(InputError, match="deep-knn: k=400 neighbours are not to be had"):
+    with pytest.raises(InputError, match="deep-knn: k=400 neighbours are out of range"):
         comparison(drill(), entries_for(["deep-knn"], [0.5], ["deep-knn.k=400"]), Path("out"))
     with pytest.raises(InputError, match="gives every defence the same poisons; leave --adaptive"):
         comparison(drill(adaptive=True), entries_for(["dpa"], [0.5], []), Path("out"))
