@@ -4,7 +4,7 @@
 
 On the pipeline's data (run `dvc repro denoiser` first) with the recipe of params.yaml. For each sigma and number of
 blocks a pilot on the trusted images gives its forecast for several targets; then every block of the raw set is trained
-with all its models, asked about the test images, and certified. The chooser sees neither raw nor test images.
+with all its models, evaluated on the test images, and certified. The chooser sees neither raw nor test images.
 """
 
 import time
@@ -33,7 +33,7 @@ from cleanlabel.sanitize.paths import DENOISER, SETS
 from cleanlabel.sanitize.sanitizer import sanitize
 
 ALPHA, DRAWS = 0.001, 12
-Floats = tuple[float, ...]
+Sigmas = tuple[float, ...]
 TARGETS = ((0.25, 0), (0.5, 0), (0.25, 1), (0.25, 2))
 
 
@@ -70,7 +70,7 @@ def forecast(
     trusted: ImageSet,
     denoiser: Denoiser,
     recipe: TrainParams,
-    sigmas: Floats,
+    sigmas: Sigmas,
     sizes: dict[int, int],
     draws: int,
     targets: list[Target],
@@ -90,7 +90,7 @@ def measured(
     test: ImageSet,
     denoiser: Denoiser,
     recipe: TrainParams,
-    sigmas: Floats,
+    sigmas: Sigmas,
     ks: tuple[int, ...],
     m: int,
     targets: list[Target],

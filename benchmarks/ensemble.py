@@ -119,15 +119,9 @@ def books() -> None:
     ends = sorted(run.info.end_time for run in runs)
     middle = ends[len(ends) // 4], ends[3 * len(ends) // 4]
     steady = (middle[1] - middle[0]) / 1000 / (len(ends) / 2)
-    print(
-        json.dumps(
-            {
-                "work_seconds_a_model": work / len(runs),
-                "making_seconds": (last - first) / 1000,
-                "steady_seconds_a_model": steady,
-            }
-        )
-    )
+    making = (last - first) / 1000
+    found = {"work_seconds_a_model": work / len(runs), "making_seconds": making, "steady_seconds_a_model": steady}
+    print(json.dumps(found))
 
 
 def curves(votes: NDArray[np.int64], sizes: list[int], test: ImageSet, sigma: float, alpha: float) -> dict[int, Any]:

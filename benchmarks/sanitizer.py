@@ -84,6 +84,7 @@ class Contest:
         return done
 
     def time(self, way: str) -> None:
+        """Run one implementation and note its seconds."""
         started = time.perf_counter()
         self.run(way)
         self.seconds[way].append(time.perf_counter() - started)

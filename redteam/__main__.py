@@ -30,7 +30,7 @@ def parser(prog: str = "python -m redteam", *, needs_attack: bool = True) -> arg
     flags.add_argument("--scenario", choices=SCENARIOS, help="default: the attack's own")
     flags.add_argument("--targets", type=int, default=10, help="number of targets (default %(default)s)")
     flags.add_argument("--sigma", type=float, nargs="+", default=[0.0, 0.1, 0.25, 0.5, 1.0], help="0: undefended")
-    flags.add_argument("--poisons", type=int, help="images that may change (default: 1 % of the raw set)")
+    flags.add_argument("--poisons", type=int, help="images that may change (default: 1 %% of the raw set)")
     flags.add_argument("--epsilon", type=float, default=16.0, dest="epsilon_255", help="l_inf bound, in 255ths (16)")
     flags.add_argument("--epsilon-l2", type=float, help="l2 bound of each change, in [0,1] units, instead")
     flags.add_argument("--adaptive", action="store_true", help="craft through the sanitizer, for each sigma by itself")

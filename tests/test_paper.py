@@ -96,5 +96,5 @@ def test_a_command_says_which_place_is_missing():
     assert shlex.split(command)[4] == "ROOT"
     with pytest.raises(InputError, match="this command needs DENOISER, a diffusers directory .* --denoiser"):
         arguments(command, {"ROOT": "data/incoming"})
-    with pytest.raises(InputError, match="'8' is none of the paper's tables"):
+    with pytest.raises(InputError, match="'8' is not one of the paper's tables"):
         measuring("8", "cpu-small")

@@ -33,6 +33,7 @@ def plot(rows: dict[str, dict[str, Any]], curve: NDArray[np.float64], m: int, pa
 
 
 def show(rows: dict[str, dict[str, Any]]) -> None:
+    """Print a line per ensemble and sigma."""
     print("\n| σ | | one model | vote | abstain | " + " | ".join(f"R = {r:g}" for r in RADII) + " | s/model |")
     print("|---|---|---|---|---|" + "---|" * len(RADII) + "---|")
     for row in rows.values():

@@ -58,7 +58,7 @@ def measured(kills: list[Kill], m: int) -> Run:
                 undisturbed_seconds=alone_seconds,
                 seconds=seconds,
                 starts=struck.starts,
-                left=struck.processes(),
+                left=struck.left(),
                 draws=struck.server.finished_draws(),
                 begun=struck.begun(),
                 votes=[np.load(p.root / ENSEMBLE / "votes.npy", allow_pickle=False) for p in projects],
@@ -84,7 +84,7 @@ def show(run: Run, kills: list[Kill], m: int, seed: int) -> None:
         f"\nundisturbed {run.undisturbed_seconds:.0f} s; with {len(kills)} kills {run.seconds:.0f} s, "
         f"{run.starts} starts"
     )
-    print(f"{run.begun - m} draws were begun in vain by Prefect's count, {lost} were in flight at a kill\n")
+    print(f"{run.begun - m} draws were begun more than once by Prefect's count, {lost} were in flight at a kill\n")
 
 
 def require_whole(run: Run, m: int) -> None:

@@ -39,9 +39,11 @@ class Server:
 
     @property
     def uri(self) -> str:
+        """The tracking URI."""
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
+        """Start the server and wait until it answers."""
         self.root.mkdir(exist_ok=True)
         store, artifacts = f"sqlite:///{self.root}/mlflow.db", f"{self.root}/artifacts"
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
@@ -54,6 +56,7 @@ class Server:
         until(self._answers, "the MLflow server answers")
 
     def kill(self) -> None:
+        """SIGKILL the server and its workers."""
         if self.process:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
@@ -92,9 +95,11 @@ class Project:
 
     @property
     def log(self) -> Path:
+        """What all flows printed."""
         return self.root / "smooth.log"
 
     def start(self) -> None:
+        """Start the flow; it does not wait."""
         env = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_"))}
         env |= {"MLFLOW_TRACKING_URI": self.server.uri, "CLEANLABEL_WORKERS": str(WORKERS), "OMP_NUM_THREADS": "1"}
         with self.log.open("ab") as log:
@@ -112,6 +117,13 @@ class Project:
     def processes(self) -> list[str]:
         """Command lines of everything that still runs in the project's folder."""
         return [words for _, _, words in self._processes()]
+
+    def left(self, seconds: float = 10) -> list[str]:
+        """Command lines of what still runs this long after the flow ended: helper processes take a moment to end."""
+        deadline = time.monotonic() + seconds
+        while (found := self.processes()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return found
 
     def begun(self) -> int:
         """Draws that workers began, as Prefect recorded it; what it heard last before a kill may be missing."""
@@ -171,6 +183,7 @@ def make_project(root: Path, m: int) -> Project:
 
 
 def until(reached: Callable[[], bool], what: str, seconds: float = 120) -> None:
+    """Wait until `reached`. InputError after `seconds` that names what was awaited."""
     deadline = time.monotonic() + seconds
     while not reached():
         if time.monotonic() > deadline:

@@ -91,10 +91,12 @@ def reach_of_one(curves: list[Curve]) -> float:
 
 
 def models_of(curves: list[Curve]) -> list[str]:
+    """The curves' models, in order of appearance."""
     return list(dict.fromkeys(curve.model for curve in curves))
 
 
 def sizes_of(curves: list[Curve], model: str) -> list[int]:
+    """The numbers of raw images that a model was measured with, rising."""
     return sorted({curve.n for curve in curves if curve.model == model})
 
 

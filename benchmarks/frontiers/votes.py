@@ -98,6 +98,7 @@ def _votes(learn: Callable[[], NDArray[np.float32]]) -> dict[str, NDArray[Any]]:
 
 
 def key_of(name: str) -> Key:
+    """The key that an array's name in a draw's file stands for."""
     head, n, k = name.rsplit("/", 2)
     return head, int(n), int(k)
 

@@ -34,6 +34,7 @@ FORMS: dict[str, tuple[tuple[float | None, float], ...]] = {
 
 
 def sides_of(form: str) -> Sides:
+    """Whether a form of clip bounds influences on one side or on both."""
     return "two" if form == "two-sided" else "one"
 
 
@@ -74,7 +75,7 @@ def instrument_of(
 def chosen(sets: Sets, copies: Copies, m: int, form: str, copied: int) -> tuple[Instrument, dict[str, Any]]:
     """The instrument whose lambda and clip serve the tuning images best, and what was tried.
 
-    The tuning images' sums are scaled to the raw set's class sizes, and taken for those of m draws.
+    The tuning images' sums are scaled to the raw set's class sizes, and used as those of m draws.
     """
     public = copies.public(copied)
     phi, asked = (features(sets.extractor, i.images) for i in (sets.moments, sets.tuned_test))

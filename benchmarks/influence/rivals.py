@@ -1,8 +1,8 @@
 """What others certify on the same features, raw and test images: votes, partitions, nearest neighbours.
 
 Votes (`models.certificate`) know radii alone, partitions and neighbours counts alone. Partitions and neighbours take
-clean features, no noise. Their k, and the neighbours' radius, are tried out; which is best is said after the fact, on
-the test images, in their favour.
+clean features, no noise. Their k, and the neighbours' radius, are tried out; the best is chosen afterwards, on the
+test images, in their favour.
 """
 
 from collections.abc import Sequence
@@ -124,8 +124,10 @@ def certified_neighbours(votes: Ints, *, joined: bool = False) -> tuple[Ints, In
 
 
 def share(held: NDArray[np.bool_]) -> float:
+    """The share of true entries, to 4 digits."""
     return round(float(held.mean()), 4)
 
 
 def rounded(values: Floats) -> list[float]:
+    """The values, to 4 digits."""
     return [round(float(v), 4) for v in values]

@@ -107,6 +107,7 @@ class Pooled(nn.Module):
         self.network = network
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """The network's answers to the halved images."""
         return self.network(nn.functional.avg_pool2d(pixels, 2))
 
 
@@ -152,7 +153,7 @@ def deep_extractor(learned: ImageSet) -> Extractor:
 def parts(images: ImageSet, *sizes: int) -> list[ImageSet]:
     """The first images, the next ones and so on. InputError where they do not suffice."""
     if sum(sizes) > len(images):
-        raise InputError(f"there are {len(images)} images for the {sum(sizes)} that are asked for; give smaller sets")
+        raise InputError(f"{sum(sizes)} images are needed and there are {len(images)}; give smaller sets")
     ends = np.cumsum((0, *sizes))
     return [images.take(np.arange(a, b)) for a, b in pairwise(ends)]
 
@@ -178,6 +179,7 @@ class Copies:
 
     @cached_property
     def fast(self) -> FastDenoiser | None:
+        """The fast path of the denoiser; None without one."""
         return accelerate(self.denoiser, self.sigma, BATCH) if self.denoiser else None
 
     @cached_property

@@ -197,18 +197,22 @@ def measured_on() -> str:
 
 
 def italic(cell: Cell) -> str:
+    """A cell of the paper."""
     return "" if cell is None else f"*({cell[0]:g}) {cell[1]:g}*"
 
 
 def our_cell(cell: Ours | None) -> str:
+    """A cell of ours, with its interval; empty where nothing was measured."""
     if cell is None:
         return ""
     return f"({cell.accuracy:.1f}) {cell.success:.0f} [{cell.low:.0f}–{cell.high:.0f}]"
 
 
 def label(column: str) -> str:
+    """The name of a column."""
     return f"σ = {column}" if column[0].isdigit() else column
 
 
 def row(cells: list[str]) -> str:
+    """A line of a Markdown table."""
     return f"| {' | '.join(cells)} |"

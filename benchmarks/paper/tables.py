@@ -46,6 +46,7 @@ class Table:
 
     @property
     def columns(self) -> list[str]:
+        """The names of the columns, in order."""
         return list(self.lines[0].cells)
 
 

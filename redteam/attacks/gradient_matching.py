@@ -99,7 +99,7 @@ class Mismatch:
             # `shifted` moves in -1, which is black in the units of training
             moved = mirrored(shifted(2 * chance - 1, self.shift, self.generator), self.flip, self.generator)
             for model, aim in zip(self.models, self.aims, strict=True):
-                with torch.enable_grad():  # also where only the value is asked for: it is made of a gradient
+                with torch.enable_grad():  # also where only the value is needed: it is computed from a gradient
                     gradient = loss_gradient(model, (moved + 1) / 2, self.intended, graph=pixels.requires_grad)
                 losses.append(1 - functional.cosine_similarity(gradient, aim, dim=0, eps=1e-12))
         return torch.stack(losses).mean()

@@ -40,6 +40,7 @@ class Entry:
 
     @property
     def label(self) -> str:
+        """The name in tables, with the sigma where there is one."""
         return self.name if self.sigma is None else f"{self.name}, σ = {self.sigma:g}"
 
     def key(self, drill: Drill) -> str:
@@ -54,11 +55,12 @@ class Entry:
 class Outcome:
     """One defence against one target's poisons.
 
-    success: share of the asked test images taken for the intended class. accuracy on the clean test set. removed:
-    images that were filtered, poisons_removed: how many of them are poisons. undefended_seconds: of training without a
-    defence, in the same run. peak_megabytes: of the process, or of the device's memory; None where the system does not
-    say. Medians of what is certified, 0 where the answer is wrong or nothing is: images inserted or removed, and joint
-    l2 radius in [0,1] units, for the asked images and for the clean test set; None: not that kind of certificate.
+    success: share of the attacked test images classified as the intended class. accuracy on the clean test set.
+    removed: images that were filtered, poisons_removed: how many of them are poisons. undefended_seconds: of training
+    without a defence, in the same run. peak_megabytes: of the process, or of the device's memory; None where the system
+    does not say. Medians of what is certified, 0 where the answer is wrong or not certified: images inserted or
+    removed, and joint l2 radius in [0,1] units, for the attacked images and for the clean test set; None: not that kind
+    of certificate.
     """
 
     setup: str

@@ -40,6 +40,7 @@ class ActivationClustering:
             )
 
     def fit(self, raw: ImageSet, victim: Victim, context: Context, seed: int) -> Defended:
+        """See `Defence.fit`."""
         self.require(raw, victim, context)
         started = time.perf_counter()
         removed = self.suspicious(training_features(raw, victim, seed).numpy(), raw.labels)

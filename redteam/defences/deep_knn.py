@@ -43,6 +43,7 @@ class DeepKnn:
         return self.k or round(2 * len(raw) / len(np.unique(raw.labels)))
 
     def fit(self, raw: ImageSet, victim: Victim, context: Context, seed: int) -> Defended:
+        """See `Defence.fit`."""
         self.require(raw, victim, context)
         started = time.perf_counter()
         found = training_features(raw, victim, seed).to(victim.device)

@@ -29,6 +29,7 @@ class DeepPartition:
         require_partitions(self.partitions, raw, victim)
 
     def fit(self, raw: ImageSet, victim: Victim, context: Context, seed: int) -> Defended:
+        """See `Defence.fit`."""
         self.require(raw, victim, context)
         started = time.perf_counter()
         logits = members_of(raw, victim, context, self.partitions)

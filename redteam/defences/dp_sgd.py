@@ -53,6 +53,7 @@ class DpSgd:
             )
 
     def fit(self, raw: ImageSet, victim: Victim, context: Context, seed: int) -> Defended:
+        """See `Defence.fit`."""
         self.require(raw, victim, context)
         started = time.perf_counter()
         student = trainee(raw, victim, seed)
@@ -135,6 +136,7 @@ class Copied(nn.Module):
     """Returns a copy: Opacus's hooks return views, over which ReLU and shortcuts must not write."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """A copy of x."""
         return x.clone()
 
 

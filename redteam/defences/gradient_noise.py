@@ -33,6 +33,7 @@ class GradientNoise:
         require_loop(victim)
 
     def fit(self, raw: ImageSet, victim: Victim, context: Context, seed: int) -> Defended:
+        """See `Defence.fit`."""
         self.require(raw, victim, context)
         started = time.perf_counter()
         generator = torch.Generator().manual_seed(seed)

@@ -107,7 +107,7 @@ def answers_of(network: Extractor, victim: Victim, context: Context) -> Callable
 def training_features(raw: ImageSet, victim: Victim, seed: int) -> Tensor:
     """Features (n, d) by which filters judge the training images.
 
-    Those of the victim's extractor, or, from scratch, of a network trained on the very set that is to be filtered.
+    Those of the victim's extractor, or, from scratch, of a network trained on the set that will be filtered.
     """
     network = victim.extractor or victim.trained(raw.images, raw.labels, seed)
     return features(network, raw.images, victim.device)

@@ -24,5 +24,6 @@ class NoiseOnly:
         require_smoothing(self.models, context.sigma, raw, None)
 
     def fit(self, raw: ImageSet, victim: Victim, context: Context, seed: int) -> Defended:
+        """See `Defence.fit`."""
         self.require(raw, victim, context)
         return smoothed(raw, victim, context, seed, self.models, None)

@@ -16,6 +16,7 @@ class Nothing:
         """It can always run."""
 
     def fit(self, raw: ImageSet, victim: Victim, context: Context, seed: int) -> Defended:
+        """See `Defence.fit`."""
         started = time.perf_counter()
         network = victim.trained(raw.images, raw.labels, seed)
         return Defended(answers_of(network, victim, context), time.perf_counter() - started)

@@ -30,6 +30,7 @@ class RunOffElection:
             raise InputError(f"a run-off needs two classes, and the set has {victim.classes}; choose another set")
 
     def fit(self, raw: ImageSet, victim: Victim, context: Context, seed: int) -> Defended:
+        """See `Defence.fit`."""
         self.require(raw, victim, context)
         started = time.perf_counter()
         logits = members_of(raw, victim, context, self.partitions)

@@ -26,6 +26,7 @@ class Sanitized:
         require_smoothing(self.models, context.sigma, raw, context.denoiser)
 
     def fit(self, raw: ImageSet, victim: Victim, context: Context, seed: int) -> Defended:
+        """See `Defence.fit`."""
         self.require(raw, victim, context)
         return smoothed(raw, victim, context, seed, self.models, _denoiser(context))
 

@@ -18,8 +18,8 @@ OVERESTIMATE = 1.5
 class SpectralSignatures:
     """Of every class, the images with the highest scores are removed: 1.5 times as many as may be poisoned.
 
-    share: of a class that may be poisoned (published: .05 and .1; one image in a hundred of ten classes, all in one of
-    them, is .1). The score is the squared projection of the centred features on their top right singular vector.
+    share: of a class that may be poisoned (published: .05 and .1; 1 % of a set of ten classes, all in one class, is
+    .1). The score is the squared projection of the centred features on their top right singular vector.
     """
 
     share: float = 0.1
@@ -35,6 +35,7 @@ class SpectralSignatures:
             )
 
     def fit(self, raw: ImageSet, victim: Victim, context: Context, seed: int) -> Defended:
+        """See `Defence.fit`."""
         self.require(raw, victim, context)
         started = time.perf_counter()
         removed = outstanding(training_features(raw, victim, seed).numpy(), raw.labels, self.share)

@@ -51,6 +51,7 @@ class Drill(Networks):
 
     @property
     def white_box(self) -> bool:
+        """Whether the attacker crafts on the victim's own network."""
         return not self.params.known
 
     def chosen(self, say: Callable[[str], None] = lambda _: None) -> list[Setup]:

@@ -20,7 +20,7 @@ def require_trusted(victim: Victim, trusted: ImageSet | None) -> None:
     if victim.summed and victim.recipe.influence_form == "instrumental" and (trusted is None or len(trusted) < 2):
         raise InputError(
             f"recipe.influence_form='instrumental' is fitted to at least 2 trusted images, and this drill has "
-            f"{len(trusted) if trusted else 0}; bring data/trusted.npz, hold some out with --held-out, or take "
+            f"{len(trusted) if trusted else 0}; give data/trusted.npz, hold some out with --held-out, or take "
             "--recipe influence_form=cosine, which needs none"
         )
 

@@ -84,6 +84,7 @@ class DrillParams(Section):
 
     @property
     def norm(self) -> Norm:
+        """The norm of the bound."""
         return "linf" if self.epsilon_l2 is None else "l2"
 
     @property

@@ -140,7 +140,7 @@ class Knowledge:
         if count > len(own):
             raise InputError(
                 f"{count} poisons are more than class {self.clean.classes[label]!r} has images ({len(own)}); "
-                "lower the count or bring more images"
+                "lower the count or give more images"
             )
         return np.sort(own[torch.randperm(len(own), generator=generator)[:count].numpy()])
 

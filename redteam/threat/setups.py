@@ -93,7 +93,7 @@ def _published_setup(i: int, setup: Published, train: ImageSet, test: ImageSet, 
         wanted = each - (len(bases) if label == setup.base_class else 0)
         if not 0 <= wanted <= len(others):
             raise InputError(
-                f"{images} raw images are {each} a class, which does not fit {len(bases)} bases; change one"
+                f"{images} raw images are {each} per class, which does not fit {len(bases)} bases; change --images"
             )
         kept.append(others[:wanted])
     rows = np.sort(np.concatenate([*kept, bases]))

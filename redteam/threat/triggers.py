@@ -40,7 +40,7 @@ class Trigger:
             raise InputError(f"trigger place {self.place!r} is unknown; choose one of {', '.join(get_args(Place))}")
         if self.size < 1 or self.offset < 0 or not 0 < self.amplitude <= 1:
             raise InputError(
-                f"a trigger of size {self.size}, offset {self.offset} and amplitude {self.amplitude:g} cannot be; "
+                f"trigger size {self.size}, offset {self.offset}, amplitude {self.amplitude:g}: out of range; "
                 "give a size from 1, an offset from 0 and an amplitude above 0, up to 1"
             )
 

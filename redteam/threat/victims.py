@@ -105,6 +105,7 @@ class SumsHead(nn.Module):
         self.copy = Features(found)
 
     def forward(self, asked: Tensor) -> Tensor:
+        """The class sums, float64 (n, K), for features (n, d)."""
         sums = self.instrument.class_sums(self.copy, self.labels, self.classes, asked.cpu())
         return torch.from_numpy(sums).double()
 

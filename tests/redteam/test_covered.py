@@ -276,7 +276,7 @@ def test_what_does_not_go_together_is_refused(project, change, words):
 def test_the_instrumental_form_without_trusted_images_is_refused_with_a_way_out(project):
     save_extractor(Path("own.safetensors"))
     Path("data/trusted.npz").unlink()
-    with pytest.raises(InputError, match="this drill has 0; bring data/trusted.npz, hold some out .* influence_form"):
+    with pytest.raises(InputError, match="this drill has 0; give data/trusted.npz, hold some out .* influence_form"):
         drill(extractor="own.safetensors")
 
 

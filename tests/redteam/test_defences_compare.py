@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cleanlabel.redteam import compare
+from cleanlabel.redteam.__main__ import parser
 from cleanlabel.redteam.comparison.bench import Entry, forget_peak, peak_megabytes
 from cleanlabel.redteam.comparison.report import PAPER
 from cleanlabel.redteam.comparison.run import comparison, entries_for
@@ -133,7 +134,7 @@ def test_bad_entries_are_refused(names, sigmas, settings, words):
 def test_what_does_not_apply_is_refused_by_name_before_anything_is_crafted(project):
     with pytest.raises(InputError, match="adversarial-poisoning: adversarial-poisoning matches the gradients"):
         comparison(drill(), entries_for(["adversarial-poisoning"], [0.5], []), Path("out"))
-    with pytest.raises(InputError, match="deep-knn: k=400 neighbours are not to be had"):
+    with pytest.raises(InputError, match="deep-knn: k=400 neighbours are out of range"):
         comparison(drill(), entries_for(["deep-knn"], [0.5], ["deep-knn.k=400"]), Path("out"))
     with pytest.raises(InputError, match="gives every defence the same poisons; leave --adaptive"):
         comparison(drill(adaptive=True), entries_for(["dpa"], [0.5], []), Path("out"))
@@ -160,3 +161,10 @@ def test_the_paper_s_cells_are_of_attacks_and_defences_that_exist():
 
     assert all(attack in ATTACKS and defence in DEFENCES for attack, defence in PAPER)
     assert all(0 <= figure <= 100 for cell in PAPER.values() for figure in cell)
+
+
+@pytest.mark.parametrize("made", [parser, compare.flags])
+def test_the_commands_help_can_be_printed_and_names_every_flag(made):
+    flags = made()
+    printed = flags.format_help()
+    assert all(option in printed for action in flags._actions for option in action.option_strings)

@@ -116,11 +116,11 @@ def test_a_class_that_is_filtered_out_is_never_chosen_again():
 @pytest.mark.parametrize(
     ("defence", "words"),
     [
-        (DeepKnn(k=400), "k=400 neighbours are not to be had in a set of 400 images; choose 1 to 399"),
-        (DeepKnn(k=-1), "k=-1 neighbours are not to be had"),
+        (DeepKnn(k=400), "k=400 neighbours are out of range for a set of 400 images; choose 1 to 399"),
+        (DeepKnn(k=-1), "k=-1 neighbours are out of range"),
         (SpectralSignatures(share=0.7), "share=0.7 removes 105% of every class; choose one above 0 and below 0.67"),
-        (ActivationClustering(components=0), "components=0 span nothing; give 1 or more"),
-        (ActivationClustering(size=0.6), "size=0.6 is no share of a smaller cluster"),
+        (ActivationClustering(components=0), "components=0 is too few; give 1 or more"),
+        (ActivationClustering(size=0.6), "size=0.6 cannot be the share of the smaller cluster"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(defence, words):

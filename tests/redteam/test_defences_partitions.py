@@ -101,5 +101,5 @@ def test_a_part_that_lacks_classes_never_votes_for_them_and_an_empty_one_for_nob
 def test_one_partition_an_image_is_refused(name):
     raw = digit_sets()["raw"]
     for parts in (400, 201, 0):
-        with pytest.raises(InputError, match=f"partitions={parts} of a set of 400 images leave less than two"):
+        with pytest.raises(InputError, match=f"partitions={parts} of a set of 400 images leave fewer than two"):
             defence_named(name, {"partitions": str(parts)}).fit(raw, HEADS, Context(), 0)

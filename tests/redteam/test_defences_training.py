@@ -190,7 +190,7 @@ def test_private_training_takes_networks_with_batch_norm_and_empty_batches(archi
 
 @pytest.mark.parametrize(("epsilon", "delta"), [(0.0, 0.05), (-1.0, 0.05), (math.inf, 0.05), (1.0, 0.0), (1.0, 1.0)])
 def test_an_epsilon_or_delta_out_of_range_is_refused(epsilon, delta):
-    with pytest.raises(InputError, match=f"epsilon={epsilon:g} and delta={delta:g} are no privacy; give an epsilon"):
+    with pytest.raises(InputError, match=f"epsilon={epsilon:g} and delta={delta:g} are out of range; give an epsilon"):
         DpSgd(epsilon, delta).fit(digit_sets()["raw"], TRANSFER, Context(), 0)
 
 
@@ -229,20 +229,24 @@ def test_an_ensemble_is_certified_and_a_single_model_never(denoiser):
             TRANSFER,
             "the gradients of a network in training, and the scenario transfer has none",
         ),
-        (AdversarialPoisoning(steps=0), SCRATCH, "steps=0 craft nothing"),
-        (AdversarialTraining(steps=0), SCRATCH, r"steps=0 move nothing; give 1 or more \(published: 7\)"),
-        (AdversarialTraining(epsilon_255=0), SCRATCH, "epsilon_255=0 is no bound in 255ths"),
+        (AdversarialPoisoning(steps=0), SCRATCH, "steps=0 crafts nothing"),
+        (AdversarialTraining(steps=0), SCRATCH, r"steps=0 changes nothing; give 1 or more \(published: 7\)"),
+        (AdversarialTraining(epsilon_255=0), SCRATCH, "epsilon_255=0 is not a bound in 255ths"),
         (Friends(begin=10), SCRATCH, "begin=10 lies outside the recipe's 10 epochs"),
-        (Friends(clamp_255=300), SCRATCH, "clamp_255=300 is no bound in 255ths"),
-        (GradientNoise(clip=0), SCRATCH, "clip=0 and noise=0.01 shape no gradient; give a clip above 0"),
-        (DpSgd(clip=0), SCRATCH, "clip=0 leaves no gradient; give a norm above 0"),
-        (DpSgd(), quick(SCRATCH, normalise="copy"), "statistics of the images are not private"),
+        (Friends(clamp_255=300), SCRATCH, "clamp_255=300 is not a bound in 255ths"),
+        (GradientNoise(clip=0), SCRATCH, "clip=0 and noise=0.01 are out of range; give a clip above 0"),
+        (DpSgd(clip=0), SCRATCH, "clip=0 is out of range; give a norm above 0"),
+        (DpSgd(), quick(SCRATCH, normalise="copy"), "statistics of the images would leak"),
         (
             Friends(),
             quick(SCRATCH, architecture="fast-cifar"),
-            "fast-cifar comes with a training of its own",
+            "fast-cifar has its own training",
         ),
-        (Friends(), quick(SCRATCH, warm_epochs=2), "warm_epochs=2 is ours alone; set it to 0 to compare defences"),
+        (
+            Friends(),
+            quick(SCRATCH, warm_epochs=2),
+            "warm_epochs=2 is part of our method only",
+        ),
         (Sanitized(), SCRATCH, "sanitizing needs a denoiser; name one with --denoiser"),
         (NoiseOnly(models=0), SCRATCH, r"models=0 cannot vote; give 1 \(nothing certified\) to 10000"),
     ],

@@ -133,10 +133,10 @@ def test_a_target_that_is_misclassified_anyway_is_left_out_and_said(project):
     wrong = (test.labels + 1) % 10
     save_npz(replace(test, labels=np.where(np.arange(len(test)) < 299, wrong, test.labels)), Path("data/test.npz"))
     said: list[str] = []
-    with pytest.raises(InputError, match=r"of 300 targets can be attacked .* 3 are asked for; lower --targets"):
+    with pytest.raises(InputError, match=r"of 300 targets can be attacked .* but --targets is 3; lower it"):
         drill().chosen(said.append)
     assert len(said) >= 290
-    assert "without any attack; left out" in said[0]
+    assert "without an attack; left out" in said[0]
 
 
 @pytest.mark.parametrize(
@@ -156,8 +156,11 @@ def test_a_target_that_is_misclassified_anyway_is_left_out_and_said(project):
         ({"denoiser": "./gone"}, "the denoiser directory ./gone does not exist"),
         ({"setups": "x.json"}, "--setups x.json is for a published set; name it with --data"),
         ({"poisons": 99}, r"99 poisons are more than class '\d' has images \(\d+\); lower the count"),
-        ({"data": "cifar10", "setups": "x", "attack": "sleeper-agent", "settings": {}}, "is a backdoor and has none"),
-        ({"data": "cifar10"}, "--images 0 takes a published set whole"),
+        (
+            {"data": "cifar10", "setups": "x", "attack": "sleeper-agent", "settings": {}},
+            "the backdoor sleeper-agent has",
+        ),
+        ({"data": "cifar10"}, "--images 0 takes the whole published set"),
         ({"data": "cifar10", "images": 10}, "let torchvision download cifar10 into"),
     ],
 )

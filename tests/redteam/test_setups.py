@@ -49,11 +49,11 @@ def test_the_whole_split_is_taken_where_no_number_is_given(tmp_path, many):
 @pytest.mark.parametrize(
     ("change", "images", "count", "words"),
     [
-        ({"target_index": 99}, 24, 3, "names images that the set has not"),
+        ({"target_index": 99}, 24, 3, "names an index beyond the set's 60 training and 24 test images"),
         ({"base_class": 2}, 24, 3, "does not fit the labels of the set"),
-        ({}, 24, 4, "names 3 bases, not 4; lower the number of poisons"),
-        ({}, 6, 3, "6 raw images are 2 a class, which does not fit 3 bases"),
-        ({}, 600, 3, "600 raw images are 200 a class, which does not fit"),
+        ({}, 24, 4, "names 3 bases, fewer than 4 poisons; lower --poisons"),
+        ({}, 6, 3, "6 raw images are 2 per class, which does not fit 3 bases"),
+        ({}, 600, 3, "600 raw images are 200 per class, which does not fit"),
     ],
 )
 def test_setups_of_another_set_are_refused(tmp_path, many, change, images, count, words):
@@ -64,8 +64,8 @@ def test_setups_of_another_set_are_refused(tmp_path, many, change, images, count
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ([{"target_class": 1}], "entry 0 has not target_class, target_index, base_class, base_indices"),
-        ({"a": 1}, "entry 0 has not"),
+        ([{"target_class": 1}], "entry 0 needs target_class, target_index, base_class, base_indices"),
+        ({"a": 1}, "entry 0 needs"),
         ([ENTRY | {"base_class": 0}], "its target among the base class"),
         ([ENTRY, ENTRY | {"base_indices": [1, 1]}], "entry 1 has .* a base twice"),
     ],
@@ -79,7 +79,7 @@ def test_a_missing_or_damaged_file_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"none.json does not exist"):
         read_setups(tmp_path / "none.json")
     (tmp_path / "x.json").write_bytes(b"\x80\x04")
-    with pytest.raises(InputError, match="is no JSON"):
+    with pytest.raises(InputError, match="is not JSON"):
         read_setups(tmp_path / "x.json")
 
 

@@ -101,7 +101,7 @@ def test_poisons_take_their_places_and_nothing_else_changes(small_set: ImageSet)
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Budget(0, 0.1), "0 poisons are no attack"),
+        (lambda: Budget(0, 0.1), "poisons=0: an attack needs at least one"),
         (lambda: Budget(1, 0.0), r"epsilon=0 \(0/255\) cannot change a pixel"),
         (lambda: Budget(1, float("nan")), "cannot change a pixel"),
         (lambda: Budget(1, 0.1, "l1"), "norm='l1' is neither linf nor l2"),
@@ -119,9 +119,9 @@ def test_more_poisons_than_the_class_has_images_are_refused(small_set: ImageSet)
 
 
 def test_bases_of_another_class_and_too_few_are_refused(small_set: ImageSet):
-    with pytest.raises(InputError, match="a base image is not of class 1"):
+    with pytest.raises(InputError, match="a base image is not of the intended class 1"):
         Knowledge((), small_set, np.array([0])).chosen_bases(1, 1, torch.Generator())
-    with pytest.raises(InputError, match="2 poisons need 2 base images, 1 are given"):
+    with pytest.raises(InputError, match="2 poisons need 2 base images, but 1 are given"):
         Knowledge((), small_set, np.array([1])).chosen_bases(1, 2, torch.Generator())
 
 

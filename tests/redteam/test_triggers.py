@@ -86,8 +86,8 @@ def test_a_trigger_larger_than_the_image_is_refused(settings, sentence):
     [
         ({"pattern": "star"}, "pattern 'star' is unknown; choose one of checkerboard, noise, white"),
         ({"place": "centre"}, "place 'centre' is unknown; choose one of bottom-right"),
-        ({"size": 0}, "size 0, offset 0 and amplitude 1 is none"),
-        ({"amplitude": 0.0}, "amplitude 0 is none"),
+        ({"size": 0}, "size 0, offset 0, amplitude 1: out of range"),
+        ({"amplitude": 0.0}, "amplitude 0: out of range"),
     ],
 )
 def test_what_is_no_trigger_is_refused(settings, sentence):

@@ -55,5 +55,5 @@ def test_an_adaptive_bullseye_hits_nearer_once_sanitized_than_a_blind_one(denois
 def test_a_sigma_out_of_reach_or_no_chances_is_refused(denoiser):
     with pytest.raises(InputError, match="exceeds the schedule's largest noise level"):
         ThroughSanitizer(denoiser, 1e9)
-    with pytest.raises(InputError, match="0 noises an image and step"):
+    with pytest.raises(InputError, match="chances=0: the attacker averages over at least one noise"):
         ThroughSanitizer(denoiser, 0.1, chances=0)
