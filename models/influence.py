@@ -41,8 +41,8 @@ moves a sum of one draw by at most B distance.
 At sigma = 0 nothing is random: one draw, no level, no radius; the counts hold as they are.
 
 numpy and scipy only. Throughout: scores (n_points, K) are a point's class sums, the mean over m planned draws;
-class_sizes (K,); label (n_points,) is ABSTAIN where nothing is certified. docs/bounded-influence.md has the proof in
-full.
+class_sizes (K,); label (n_points,) is ABSTAIN where nothing is certified. The proof in full is in
+docs/explanation/bounded-influence.md.
 """
 
 import math

@@ -10,8 +10,8 @@ trusted images; with a threshold, hi_t and low_t are quantiles of u_t . (psi - p
 is *public*: fixed before the raw set, from trusted images and noise that anybody may know. `models.influence` certifies
 sums of such influences.
 
-The weight is an instrumental-variables estimate (docs/bounded-influence.md): with C = E[psi psi'], X = E[psi phi'] over
-trusted images, centred,
+The weight is an instrumental-variables estimate (docs/explanation/bounded-influence.md): with C = E[psi psi'] and
+X = E[psi phi'] over trusted images, centred,
 
     weight = C^-1 X (X' C^-1 X + lambda I)^-1,   lambda in units of the mean eigenvalue of X' C^-1 X.
 

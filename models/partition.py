@@ -32,7 +32,8 @@ least 1 - alpha (union bound: the blocks need not be independent). From then on 
 R is the largest radius that follows from the c_j and R_j, and the comparison is strict as in `models.certificate`. With
 k = 1 and a = 0 it is the ordinary certificate. With every R_j positive, equal or not, R > 0 exactly for a <= min over B
 of floor((N_A - N_B - #abstained - [B < A]) / 2): without abstentions the bound of DPA (Levine & Feizi 2021).
-docs/partitioned-smoothing.md has the proof in full, and what noise on test inputs changes. numpy and scipy only.
+docs/explanation/partitioned-smoothing.md has the proof in full, and what noise on test inputs changes. numpy and
+scipy only.
 
 Throughout, labels and radii are (n_points, k); a label is ABSTAIN where a block abstained.
 """

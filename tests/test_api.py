@@ -47,7 +47,9 @@ def votes() -> np.ndarray:
 
 
 def test_the_tutorial_runs_as_it_stands_and_certifies(capsys):
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "own-training.md").read_text(), re.DOTALL)
+    (block,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "tutorial" / "own-training.md").read_text(), re.DOTALL
+    )
     space: dict = {}
     exec(block, space)
     certificate, labels = space["certificate"], space["labels"][1000:]
