@@ -37,7 +37,7 @@ def prefect_server() -> Iterator[None]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "cleanlabel.flows.server", str(port), str(os.getpid())]
+    command = [sys.executable, "-m", "cleanlabel.flows.orchestration.server", str(port), str(os.getpid())]
     lean = {"PREFECT_SERVER_UI_ENABLED": "false", "PREFECT__SERVER_EPHEMERAL": "1"}  # no page, no scheduler
     quiet = subprocess.DEVNULL
     process = subprocess.Popen(command, stdout=quiet, stderr=quiet, env=os.environ | lean | LEASES)
