@@ -12,14 +12,14 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 
-from cleanlabel.flows.certificate import influences
 from cleanlabel.flows.certificate.comparison import Previous, answers_that_changed, changes, figures
 from cleanlabel.flows.certificate.figures import what_it_buys
 from cleanlabel.flows.certificate.gate import Verdict
-from cleanlabel.flows.certificate.influences import influence_of
+from cleanlabel.flows.certificate.influences import WAYS, influence_of
 from cleanlabel.flows.certificate.partitions import partitions_of
 from cleanlabel.flows.certificate.record import Certified
 from cleanlabel.flows.ensemble.provenance import shared_with_test
+from cleanlabel.flows.report import influences
 from cleanlabel.flows.report.card import (
     SOURCES,
     assumptions,
@@ -233,7 +233,7 @@ def _influence(section: dict[str, Any]) -> dict[str, Any]:
         "in_words": influence_in_words(section),
         "most": influences.most_in_words(section),
         "counts": section["counts"],
-        "ways": influences.WAYS,
+        "ways": WAYS,
         "grid": grid,
         "maps": maps,
     }
