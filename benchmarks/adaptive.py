@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.common.record import RESULTS, flags, record, results
-from cleanlabel.models.anytime import Looks, Rule, Sequence, default_looks, look_levels
+from cleanlabel.models.anytime import ConfidenceSequence, Looks, Rule, default_looks, look_levels
 from cleanlabel.models.certificate import certified_accuracy, certify
 from cleanlabel.models.decision import decide
 from cleanlabel.models.plan import least_models
@@ -63,7 +63,7 @@ def rules(m: int) -> dict[str, tuple[Rule, tuple[int, ...]]]:
     times, shares = default_looks(m, least_models(ALPHA))
     return {
         "looks": (Looks(times, look_levels(ALPHA, shares), SIGMA), times),
-        "sequence": (Sequence(m, SIGMA, ALPHA), (*range(STEP, m, STEP), m)),
+        "sequence": (ConfidenceSequence(m, SIGMA, ALPHA), (*range(STEP, m, STEP), m)),
     }
 
 

@@ -4,7 +4,7 @@ The certificate of models/certificate.py is for one m that was fixed beforehand.
 stopping where it pleases breaks it. Two rules here do not break:
 
 Looks     certificates at planned prefixes of the draws, each with its own share of alpha (union bound);
-Sequence  a bound that holds at every prefix at once (a confidence sequence), so that any t is a look.
+ConfidenceSequence  a bound that holds at every prefix at once (a confidence sequence), so that any t is a look.
 
 In both, with probability at least 1 - alpha per test point, *every* certificate that is issued on the way is true, so
 the one that is released is true, whatever made the training stop there. `counts` at t is (n_points, K): the votes of
@@ -93,7 +93,7 @@ class Looks:
 
 
 @dataclass(frozen=True)
-class Sequence:
+class ConfidenceSequence:
     """The confidence sequence's certificates: any t up to m is a look, at no further price.
 
     The share `last` of alpha is kept for the certificate at m itself, where the bound for a fixed m is the tighter one;
@@ -121,7 +121,7 @@ class Sequence:
         return certify_anytime(counts, t, self.sigma, self.alpha * (1 - self.last), distance=self.distance)
 
 
-Rule = Looks | Sequence
+Rule = Looks | ConfidenceSequence
 """How the votes of a prefix are certified. Both have `m`, the most models there will be, and `certify(counts, t)`."""
 
 

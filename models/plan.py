@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cleanlabel.models.anytime import Looks, Rule, Sequence, default_looks, largest_radius, look_levels
+from cleanlabel.models.anytime import ConfidenceSequence, Looks, Rule, default_looks, largest_radius, look_levels
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.noise import NOISE_STREAM
 from cleanlabel.sanitize.rounded_gaussian import rounded_gaussian
@@ -201,7 +201,7 @@ class Plan:
         """How the votes of the prefixes that may be certified are certified."""
         level = self.level(attempt)
         if self.stopping == "sequence":
-            return Sequence(self.m, self.sigma, level, distance=self.noise_distance)
+            return ConfidenceSequence(self.m, self.sigma, level, distance=self.noise_distance)
         times, shares = (self.looks, self.shares) if self.stopping == "looks" else ((self.m,), (1.0,))
         return Looks(times, look_levels(level, shares), self.sigma, self.method, self.noise_distance)
 
@@ -271,7 +271,7 @@ def chosen_looks(m: int, least: int, batch: int) -> tuple[int, ...]:
 
 def least_of_sequence(alpha: float) -> int:
     """The same for a confidence sequence."""
-    return next(m for m in count(1) if largest_radius(Sequence(m, 1.0, alpha), m) > 0)
+    return next(m for m in count(1) if largest_radius(ConfidenceSequence(m, 1.0, alpha), m) > 0)
 
 
 DRAW_SOURCES = (

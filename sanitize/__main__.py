@@ -50,7 +50,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
     flags.add_argument("--entropy", default="os", help="os (default), or fixed:HEX to make a copy again")
     flags.add_argument("--draw", type=int, default=0, help="which independent noise sample (default 0)")
     flags.add_argument(
-        "--shard", default="0/1", metavar="i/N", help="do this part only; the last one puts OUT together"
+        "--shard", default="1/1", metavar="i/N", help="do this part only; the last one puts OUT together"
     )
     flags.add_argument("--noise-only", action="store_true", help="leave the noise in (the baseline)")
     flags.add_argument("--dry-run", action="store_true", help="say what would be done, how long it takes and its disk")

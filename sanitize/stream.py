@@ -43,13 +43,13 @@ class Work(Protocol):
 
 @dataclass(frozen=True)
 class Shard:
-    """Every N-th block, beginning with block i (counted from 0 or from 1: shard N is shard 0)."""
+    """Shard `index` of `count`, from 1 to `count`: every `count`-th block, beginning with block `index`."""
 
-    index: int = 0
+    index: int = 1
     count: int = 1
 
     def blocks(self, total: int) -> range:
-        return range(self.index % self.count, total, self.count)
+        return range(self.index - 1, total, self.count)
 
 
 def work_folder(output: Path) -> Path:
@@ -69,7 +69,7 @@ def is_work_folder(path: Path) -> bool:
 def parse_shard(text: str) -> Shard:
     """`i/N`. InputError if it is none."""
     index, _, count = text.partition("/")
-    if not (index.isdecimal() and count.isdecimal() and 0 <= int(index) <= int(count) and int(count) > 0):
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
         raise InputError(f"--shard {text} is no part of a whole; give i/N with i from 1 to N, 2/3 for example")
     return Shard(int(index), int(count))
 
@@ -115,7 +115,7 @@ class Copy:
         """Do what is not done yet of this shard's blocks; the next one is read, and pieces are written, meanwhile."""
         mine = shard.blocks(self.blocks)
         todo = [block for block in mine if not self._note(block).is_file()]
-        part = f"shard {shard.index % shard.count} of {shard.count}"
+        part = f"shard {shard.index} of {shard.count}"
         with (
             self._locked("whole", shared=shard.count > 1, says="another process is at work on"),
             self._locked(part.replace(" ", "-"), says=f"another process is at work on {part} of"),

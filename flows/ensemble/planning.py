@@ -45,7 +45,7 @@ def make_plan(denoiser: dict[str, Any] | None = None) -> Plan:
             f"params certify.method={certify_params.method!r} and smooth.selection={smooth_params.selection} do not "
             "fit: split needs models that choose the class (smooth.selection: 20, say), the other methods take none"
         )
-    blocks = blocks_of(smooth_params, certify_params, raw)
+    blocks = planned_blocks(smooth_params, certify_params, raw)
     if recipe.bounded_influence:
         check_influence(smooth_params, certify_params, raw)
     elif not sanitize_params.sigma:
@@ -123,7 +123,7 @@ def check_influence(smooth: SmoothParams, certify: CertifyParams, raw: ImageSet)
         )
 
 
-def blocks_of(smooth: SmoothParams, certify: CertifyParams, raw: ImageSet) -> dict[str, Any]:
+def planned_blocks(smooth: SmoothParams, certify: CertifyParams, raw: ImageSet) -> dict[str, Any]:
     """What the plan says of its blocks. InputError unless so many can be had of the raw set, and with the params."""
     k, n = smooth.partitions, len(raw)
     if k == 1:

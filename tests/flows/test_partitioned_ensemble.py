@@ -94,6 +94,6 @@ def test_what_does_not_go_with_blocks_is_said_before_anything_is_made(tmp_path, 
         **{"smooth": {"partitions": 3}} | {section: {"partitions": 3} | changes if section == "smooth" else changes}
     )
     with pytest.raises(InputError, match=words):
-        planning.blocks_of(
+        planning.planned_blocks(
             read_params("smooth", SmoothParams), read_params("certify", CertifyParams), load(SETS["raw"])
         )

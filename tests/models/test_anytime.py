@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy import integrate, optimize, stats
 
 from cleanlabel.models.anytime import (
+    ConfidenceSequence,
     Looks,
-    Sequence,
     certify_anytime,
     default_looks,
     largest_radius,
@@ -96,9 +96,9 @@ def test_unanimous_votes_have_closed_forms():
     assert largest_radius(Looks((50,), (0.001,), 0.7, "split"), 50) == pytest.approx(
         0.7 * stats.norm.ppf(0.001 ** (1 / 50))
     )
-    sequence = Sequence(2000, 1.0, 0.001, last=0)
+    sequence = ConfidenceSequence(2000, 1.0, 0.001, last=0)
     assert [round(largest_radius(sequence, t), 2) for t in (50, 100, 1000)] == [0.99, 1.38, 2.38]
-    assert largest_radius(Sequence(100, 1.0, 0.001), 5) == 0
+    assert largest_radius(ConfidenceSequence(100, 1.0, 0.001), 5) == 0
 
 
 @settings(max_examples=40, deadline=None)
@@ -155,7 +155,7 @@ def test_looks_stopped_where_it_hurts_most_are_false_no_more_often_than_alpha(p,
 
 @pytest.mark.parametrize("p", SHARES)
 def test_the_sequence_stopped_where_it_hurts_most_is_false_no_more_often_than_alpha(p):
-    rule = Sequence(M, 1.0, ALPHA)
+    rule = ConfidenceSequence(M, 1.0, ALPHA)
     false = times_ever_false(p, range(5, M + 1, 5), rule.certify)
     assert stats.binomtest(false, TRIALS, ALPHA, alternative="greater").pvalue > 1e-4
 
@@ -171,7 +171,7 @@ def test_the_certificate_for_one_m_looked_at_again_and_again_is_false_too_often(
 
 
 def test_a_late_draw_lowers_the_radius_and_breaks_nothing():
-    for rule in (Sequence(100, 1.0, 0.001), Looks((50, 100), (0.0005, 0.0005), 1.0)):
+    for rule in (ConfidenceSequence(100, 1.0, 0.001), Looks((50, 100), (0.0005, 0.0005), 1.0)):
         whole, late = rule.certify([[48, 2]], 50)[1], rule.certify([[47, 2]], 50)[1]
         assert 0 < late[0] < whole[0]
         assert late == pytest.approx(rule.certify([[47, 3]], 50)[1])
@@ -179,9 +179,9 @@ def test_a_late_draw_lowers_the_radius_and_breaks_nothing():
 
 
 def test_the_share_kept_for_m_is_spent_there():
-    rule, counts = Sequence(100, 1.0, 0.001, last=0.25), [[95, 5], [60, 40]]
+    rule, counts = ConfidenceSequence(100, 1.0, 0.001, last=0.25), [[95, 5], [60, 40]]
     assert rule.certify(counts, 100)[1] == pytest.approx(certify(counts, 100, 1.0, 0.00025)[1])
-    assert rule.certify(counts, 99 + 1)[1][0] > Sequence(100, 1.0, 0.001, last=0).certify(counts, 100)[1][0]
+    assert rule.certify(counts, 99 + 1)[1][0] > ConfidenceSequence(100, 1.0, 0.001, last=0).certify(counts, 100)[1][0]
     early = [[90, 0]]
     assert rule.certify(early, 90)[1] == pytest.approx(certify_anytime(early, 90, 1.0, 0.00075)[1])
 
@@ -208,7 +208,7 @@ def ensemble(seed: int, m: int = 500) -> np.ndarray:
 
 def rules() -> list:
     times, shares = default_looks(500, 11)
-    return [Looks(times, look_levels(0.001, shares), 1.0), Sequence(500, 1.0, 0.001)]
+    return [Looks(times, look_levels(0.001, shares), 1.0), ConfidenceSequence(500, 1.0, 0.001)]
 
 
 def stop(rule, counts, accuracy, thresholds):
@@ -255,7 +255,7 @@ def test_early_decisions_are_those_of_the_whole_ensemble(rule):
 
 
 def test_an_accuracy_that_just_reaches_its_threshold_passes_only_when_the_rest_can_hardly_undo_it():
-    rule = Sequence(1000, 1.0, 0.001)
+    rule = ConfidenceSequence(1000, 1.0, 0.001)
     counts = np.array([[60, 0]] * 90 + [[31, 29]] * 5 + [[0, 60]] * 5)
     truth = np.zeros(100, dtype=np.int64)
     assert decide(rule, counts, 60, truth, 0.95, []).verdict == "open"
@@ -282,15 +282,15 @@ def test_a_class_that_split_did_not_choose_is_not_forecast():
         (lambda: Looks((20, 10), (0.1, 0.1), 1.0), "increase"),
         (lambda: Looks((10, 20), (0.1,), 1.0), "2 looks have 1 levels"),
         (lambda: Looks((10,), (0.1,), 1.0).certify([[5, 0]], 9), "no look was planned at 9"),
-        (lambda: Sequence(10, 1.0, 0.1).certify([[5, 0]], 11), "1..m=10 draws, not 11"),
-        (lambda: Sequence(10, 1.0, 0.1).certify([[5, 0]], 9, [[1, 0]]), "no selection counts"),
-        (lambda: Sequence(10, 1.0, 0.1, last=1.0), "last=1.0"),
+        (lambda: ConfidenceSequence(10, 1.0, 0.1).certify([[5, 0]], 11), "1..m=10 draws, not 11"),
+        (lambda: ConfidenceSequence(10, 1.0, 0.1).certify([[5, 0]], 9, [[1, 0]]), "no selection counts"),
+        (lambda: ConfidenceSequence(10, 1.0, 0.1, last=1.0), "last=1.0"),
         (lambda: sequence_lower_bound(5, 4, 0.1), "outside 0..t"),
         (lambda: sequence_lower_bound(0, 0, 0.1), "not positive"),
         (lambda: sequence_lower_bound(0.5, 4, 0.1), "must be integers"),
         (lambda: sequence_lower_bound(1, 4, 0.0), "alpha=0.0"),
         (lambda: certify_anytime([[3, 2]], 4, 1.0, 0.1), "sums to 5"),
-        (lambda: decide(Sequence(10, 1.0, 0.1), [[5, 0]], 9, [0, 1], 0.5, []), "truth has the shape"),
+        (lambda: decide(ConfidenceSequence(10, 1.0, 0.1), [[5, 0]], 9, [0, 1], 0.5, []), "truth has the shape"),
     ],
 )
 def test_what_makes_no_sense_is_refused(call, sentence):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from models_recipes import PLAN
 
 from cleanlabel.models.answers import answers
-from cleanlabel.models.anytime import Looks, Sequence, certify_anytime, sequence_lower_bound
+from cleanlabel.models.anytime import ConfidenceSequence, Looks, certify_anytime, sequence_lower_bound
 from cleanlabel.models.certificate import ABSTAIN, ROUNDING, certify, lower_confidence_bound, upper_confidence_bound
 from cleanlabel.models.partition import block_certificates
 from cleanlabel.models.plan import noise_distance_of
@@ -109,7 +109,7 @@ def test_a_bound_that_the_distance_brings_to_one_half_certifies_nothing():
 def test_looks_sequences_and_blocks_take_the_distance_off_as_well():
     looks = [Looks((100,), (0.001,), 1.0, "binary", shift) for shift in (0.0, SHIFT)]
     assert looks[1].certify(COUNTS, 100)[1].tolist() == certify(COUNTS, 100, 1.0, 0.001, distance=SHIFT)[1].tolist()
-    sequences = [Sequence(200, 1.0, 0.001, distance=shift) for shift in (0.0, SHIFT)]
+    sequences = [ConfidenceSequence(200, 1.0, 0.001, distance=shift) for shift in (0.0, SHIFT)]
     early = [rule.certify(COUNTS, 100)[1] for rule in sequences]
     assert (early[1] < early[0]).all()
     assert early[1].tolist() == certify_anytime(COUNTS, 100, 1.0, 0.0005, distance=SHIFT)[1].tolist()

@@ -241,5 +241,7 @@ def test_a_shard_that_is_none_is_refused(text):
         parse_shard(text)
 
 
-def test_shards_may_be_counted_from_nought_or_from_one():
-    assert [list(parse_shard(f"{i}/3").blocks(8)) for i in range(4)] == [[0, 3, 6], [1, 4, 7], [2, 5], [0, 3, 6]]
+def test_the_shards_share_the_blocks_and_no_two_names_stand_for_one():
+    assert [list(parse_shard(f"{i}/3").blocks(8)) for i in (1, 2, 3)] == [[0, 3, 6], [1, 4, 7], [2, 5]]
+    with pytest.raises(InputError, match="--shard 0/3 is no part of a whole; give i/N with i from 1 to N"):
+        parse_shard("0/3")
