@@ -42,7 +42,7 @@ def default_looks(m: int, least: int, ratio: float = 1.5) -> tuple[tuple[int, ..
     """
     # Measured on the digits: m = 1000, ten gates, seven of them within 2 points of their thresholds; means over 40
     # orders of the draws. The saving factor (10 m / sum of stops) is 5.3 at ratio 1.3 (16 looks), 5.0 at 1.5 (10 looks)
-    # and 4.4 at 2 (7 looks). At 1.5 it is 5.05 with equal shares, 5.02 with ~sqrt(t) and 4.8 with ~t. The last look then
+    # and 4.4 at 2 (7 looks). At 1.5 it is 5.05 with equal shares, 5.02 with ~sqrt(t), 4.8 with ~t. The last look then
     # has .10, .22 or .35 of alpha. At R = 0, .25, .5, 1 and 2 it certifies 1, 1, 1, 3, 3 or 0, 1, 1, 3, 1 or
     # 0, 1, 1, 1, 1 of 397 points fewer than all of alpha would.
     if not 1 <= least <= m or not ratio > 1:

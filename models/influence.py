@@ -36,7 +36,7 @@ for independent terms of any distributions), each of the 2K bounds at level alph
 probability at least 1 - alpha, so that A may be chosen after seeing the sums. `score_margins` is Hoeffding's simpler
 bound of every difference. A missing draw counts as the worst possible one: all lo for a lower bound, all hi for an
 upper one. `distance` is the total variation between one draw's noise and ideal noise, over the whole raw set: it
-changes the mean of a term by at most B distance.
+changes the mean of a sum of one draw by at most B distance.
 
 At sigma = 0 nothing is random: there is one draw, no level and no radius, and the counts hold with certainty.
 

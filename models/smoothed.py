@@ -34,7 +34,7 @@ INSTRUMENT = "instrument.safetensors"
 
 
 class SmoothedClassifier:
-    """An ensemble read back from its directory: `smoothed.json`, a safetensors file per draw, and any other file it needs.
+    """An ensemble read back from its directory: `smoothed.json`, a safetensors file per draw, and other files it needs.
 
     InputError if a network's file is not the recorded one, or the noise is of an older kind, whose radii do not hold.
     Nothing is unpickled.
