@@ -1,4 +1,4 @@
-"""The command `cleanlabel`, or `python -m cleanlabel`: what works beside anybody's own code, without a pipeline."""
+"""The command `cleanlabel`, or `python -m cleanlabel`: tools to use with your own code, without the pipeline."""
 
 import sys
 from collections.abc import Sequence
@@ -18,17 +18,17 @@ COMMANDS = {
     "plan": ("cleanlabel.commands", "plan", "how many models a radius takes, and what a radius buys"),
     "certify-votes": ("cleanlabel.commands", "certify", "certificates from the votes of models of your own"),
 }
-"""By name: where it is, and what it does. Each is imported when it is called: torch takes seconds."""
+"""Each command's module and description, by name. A module is imported when called: torch takes seconds."""
 
 
 def usage(prog: str) -> str:
-    """What `--help` says."""
+    """The text of `--help`."""
     lines = [f"  {name:<15}{what}" for name, (_, _, what) in COMMANDS.items()]
     return "\n".join([f"usage: {prog} COMMAND ...", "", *lines, "", f"{prog} COMMAND --help says more of one."])
 
 
 def main(words: Sequence[str] | None = None, prog: str = "cleanlabel") -> None:
-    """Hand over to the command that the first word names. words: by default the process's own arguments."""
+    """Call the command that the first word names. words: the arguments (default: those of the process)."""
     given = list(sys.argv[1:] if words is None else words)
     if not given or given[0] in ("-h", "--help"):
         print(usage(prog))

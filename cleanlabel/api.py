@@ -1,4 +1,4 @@
-"""Sanitized copies of a training set, in memory: what a notebook or a training script asks for."""
+"""Sanitized copies of a training set in memory, for a notebook or a training script."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ from cleanlabel.sanitize.timestep import require_reachable
 
 
 class Dataset(Protocol):
-    """What torchvision's data sets are: items (image, label) by their index."""
+    """A data set like torchvision's: items (image, label) by index."""
 
     def __len__(self) -> int: ...
 
@@ -43,8 +43,8 @@ Data = str | Path | tuple[Any, Any] | Dataset | ImageSet
 def load_denoiser(source: str | Path, *, revision: str | None = None, device: str | None = None) -> Denoiser:
     """A one-step denoiser from a diffusers directory or a hub id such as `google/ddpm-cifar10-32`.
 
-    revision: the commit of a hub id; pin it. device: `cuda` where there is one, otherwise `cpu`. Weights are read from
-    safetensors, and nothing is unpickled. InputError if files are missing or it is no denoiser.
+    revision: the commit of a hub id; pin it. device: by default `cuda` if available, otherwise `cpu`. Weights are read
+    from safetensors, and nothing is unpickled. InputError if files are missing or the model is no denoiser.
     """
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return denoisers.load_denoiser(find_denoiser(str(source), revision), place)
@@ -53,10 +53,10 @@ def load_denoiser(source: str | Path, *, revision: str | None = None, device: st
 def image_set(data: Data) -> ImageSet:
     """A labelled image set in memory, checked: images uint8 (n, h, w, c) with c = 1 or 3, labels 0..K-1, n ids.
 
-    data: a folder `root/<class>/<image>` or a `.npz`, by its path; (images, labels), uint8 (n, h, w) or (n, h, w, c)
-    and integers (n,); or a data set of torchvision's kind, whose images are PIL images of mode L or RGB, or uint8
-    arrays. An id is an image's path in the folder, the `.npz`'s `ids`, or else its index: images keep their noise
-    only as long as they keep their ids. InputError says what is wrong with the data.
+    data: the path of a folder `root/<class>/<image>` or of a `.npz`; (images, labels), uint8 (n, h, w) or (n, h, w, c)
+    and integers (n,); or a data set like torchvision's, whose images are PIL images of mode L or RGB, or uint8 arrays.
+    An id is an image's path in the folder, its entry in the `.npz`'s `ids`, or its index. An image keeps its noise only
+    as long as it keeps its id. InputError says what is wrong with the data.
     """
     if isinstance(data, ImageSet):
         return data
@@ -107,9 +107,9 @@ def _items_of(data: Dataset) -> tuple[NDArray[Any], NDArray[Any]]:
 class SanitizedCopy:
     """One sanitized copy of a training set: the same order and labels, other pixels.
 
-    images: uint8, of the shape of the raw ones; without a denoiser float32 in [0,1] units, with the noise in them and
-    not clipped. labels int64 (n,). draw: its number. seed: 63 bits for all else that is random in this training, of a
-    stream that has nothing to do with the noise.
+    images: uint8, in the shape of the raw ones; without a denoiser, noised and unclipped float32 in [0,1] units.
+    labels: int64 (n,). draw: the number of the copy. seed: 63 bits for all other randomness of this training, from a
+    stream that is independent of the noise.
     """
 
     images: NDArray[Any]
@@ -119,19 +119,19 @@ class SanitizedCopy:
 
 
 class SanitizedCopies:
-    """m sanitized copies of one training set, for m models. Iterate over it, or ask for one by `copy(draw)`.
+    """m sanitized copies of one training set, for m models. Iterate over it, or get one with `copy(draw)`.
 
-    Copy i is a function of (the data, denoiser, sigma, entropy, i): made again, it is the same on the same machine,
-    in any order and any process. Copies are made when they are asked for, one at a time; none is kept.
+    Copy i is a function of (the data, denoiser, sigma, entropy, i): on the same machine it is always the same, in any
+    order and any process. Copies are made on request, one at a time; none is stored.
 
     data: see `image_set`. denoiser: a diffusers directory, a hub id or a loaded Denoiser; None leaves the noise in.
-    sigma: the noise, in [0,1] pixel units; m: how many models will vote. Decide on all of these before you look at the
-    data. entropy: `os` draws 256 new bits from the operating system, once the data are read; `fixed:HEX` makes earlier
-    copies again. fit: `exact` refuses images of another size than the denoiser's; `tiles` cuts larger ones into
-    overlapping tiles. InputError if the data, the denoiser or a number are refused. Warns if the denoiser does harm.
+    sigma: the noise, in [0,1] pixel units; m: the number of models that vote. Choose all of these before you look at
+    the data. entropy: `os` draws 256 new bits from the operating system after the data are read; `fixed:HEX` makes
+    earlier copies again. fit: `exact` refuses images whose size is not the denoiser's; `tiles` cuts larger ones into
+    overlapping tiles. InputError if the data, the denoiser or a number is refused. Warns if the denoiser does harm.
 
-    raw_digest names the data. `commitment`, the sha256 of `entropy` (hexadecimal), can be published before the first
-    model is trained; keep `entropy` secret until the votes are there, and then with them.
+    raw_digest identifies the data. You can publish `commitment`, the sha256 of `entropy` (hexadecimal), before the
+    first model is trained. Keep `entropy` secret until all votes exist, then store it with them.
     """
 
     def __init__(
@@ -183,22 +183,22 @@ class SanitizedCopies:
 
     @property
     def entropy(self) -> str:
-        """256 bits in hexadecimal; `entropy="fixed:" + it` makes the same copies again."""
+        """256 bits in hexadecimal. The argument `entropy="fixed:..."` with this value makes the same copies again."""
         return self._entropy.hex
 
     @property
     def commitment(self) -> str:
-        """sha256 of the entropy's bytes: gives nothing of it away."""
+        """sha256 of the entropy's bytes. It does not reveal the entropy."""
         return self._entropy.commitment
 
     @property
     def noise_distance(self) -> float:
-        """Total variation between all the noise of one copy and ideal Gaussian noise, at most."""
+        """An upper bound on the total variation between all the noise of one copy and ideal Gaussian noise."""
         return noise_distance_of(len(self.raw), self.raw.image_shape, self.sigma)
 
     @property
     def class_sizes(self) -> tuple[int, ...]:
-        """Images of each class: what `certify_sums` needs."""
+        """The number of images of each class, for `certify_sums`."""
         return tuple(np.bincount(self.raw.labels, minlength=len(self.raw.classes)).tolist())
 
     def __len__(self) -> int:
@@ -232,10 +232,10 @@ class SanitizedCopies:
         return SanitizedCopy(shown, self.raw.labels.copy(), draw, training_seed(self._entropy.value, draw))
 
     def certify(self, votes: Votes, *, alpha: float = 0.001, **rule: Any) -> Certificate:
-        """`certify_votes` for the models of these copies: sigma, the noise's distance and the classes are known here.
+        """`certify_votes` for the models of these copies, with their sigma, noise distance and classes.
 
-        votes: one row a copy, in the order of the draws; None, or -1s, for a model that is missing. `rule`: method,
-        simultaneous and ensembles as there. InputError unless there are exactly m rows.
+        votes: one row per copy, in the order of the draws; None or a row of -1 for a missing model. rule: the arguments
+        method, simultaneous and ensembles of `certify_votes`. InputError unless there are exactly m rows.
         """
         if len(votes) != self.m:
             raise InputError(
@@ -262,9 +262,9 @@ def sanitize_images(
     draw: int = 0,
     fit: Fit = "exact",
 ) -> SanitizedCopy:
-    """One sanitized copy of a data set, for ordinary training. Arguments as those of `SanitizedCopies`.
+    """One sanitized copy of a data set, for ordinary training. Arguments as for `SanitizedCopies`.
 
-    A model trained on it is defended, and not certified: a certificate needs the votes of many models. The command
-    `cleanlabel sanitize` writes such a copy to disk, for sets that do not fit in memory too.
+    A model trained on it is defended but not certified: a certificate needs the votes of many models. The command
+    `cleanlabel sanitize` writes such a copy to disk, also for sets that do not fit in memory.
     """
     return SanitizedCopies(data, denoiser, sigma, draw + 1, entropy=entropy, fit=fit).copy(draw)

@@ -1,4 +1,4 @@
-"""From the answers of your own models to certificates, and the arithmetic of planning them. numpy and scipy only."""
+"""Certificates from the answers of your own models, and the arithmetic to plan them. Needs only numpy and scipy."""
 
 import math
 from collections.abc import Sequence
@@ -18,20 +18,20 @@ from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.noise import check_sigma
 
 MOST_MODELS = 100_000
-"""Above this no number of models is offered: it would be no way out."""
+"""The largest number of models that is suggested; more would not be practical."""
 
 Votes = NDArray[np.int64] | Sequence[Any]
-"""(m, n) integers, or m rows of n; a row that is None is a model that is missing."""
+"""(m, n) integers, or m rows of n. A row that is None is a missing model."""
 
 
 @dataclass(frozen=True, eq=False)
 class Certificate:
     """What the votes of m models certify about n test points.
 
-    label (n,): the certified class, ABSTAIN (-1) where nothing is certified. radius (n,): the joint l2 norm, in [0,1]
-    pixel units, that changes of the *whole* training set's pixels must reach before the label can change; 0 where
-    nothing is certified. vote (n,): what most models answer, without a guarantee. counts (n, K): votes for each class.
-    level: the probability at which each point's statement may be false. entropy_source: `os`, `fixed` or `unknown`.
+    label (n,): the certified class, ABSTAIN (-1) if nothing is certified. radius (n,): the joint l2 norm, in [0,1]
+    pixel units, that changes of the *whole* training set's pixels must reach before the label can change; 0 if nothing
+    is certified. vote (n,): the class with most votes, without a guarantee. counts (n, K): votes for each class. level:
+    the probability with which each point's statement may be false. entropy_source: `os`, `fixed` or `unknown`.
     """
 
     label: Ints
@@ -47,7 +47,7 @@ class Certificate:
     entropy_source: Literal["os", "fixed", "unknown"]
 
     def certified_accuracy(self, truth: ArrayLike, radii: ArrayLike = 0.0) -> Floats:
-        """For each of `radii` the share of points whose certified label is `truth` and whose radius is larger."""
+        """For each of `radii`, the share of points whose certified label is `truth` and whose radius is larger."""
         return mathematics.certified_accuracy(self.label, self.radius, truth, radii)
 
     def images_tolerated(self, epsilon: float) -> Ints:
@@ -55,11 +55,11 @@ class Certificate:
         return mathematics.images_tolerated(self.radius, epsilon)
 
     def per_image_radius(self, images: int) -> Floats:
-        """How far (l2) each of so many training images may change without changing the answer: (n,)."""
+        """How far (l2) each of `images` training images may change without changing the answer: (n,)."""
         return mathematics.per_image_radius(self.radius, images)
 
     def summary(self, truth: ArrayLike | None = None) -> str:
-        """The certificate in a few lines, and what its radii buy. With `truth` (n,) also accuracies."""
+        """The certificate in a few lines, with its radii in words. With `truth` (n,) also accuracies."""
         certified = self.label != ABSTAIN
         largest = float(self.radius.max(initial=0.0))
         lines = [
@@ -80,7 +80,7 @@ class Certificate:
 
 
 def bought(radius: float, pixels: int) -> str:
-    """What a joint radius buys, in words; pixels: values of one image."""
+    """A joint radius in words: how many images may change by how much. pixels: the number of values of one image."""
     grey = math.sqrt(pixels) / 255
     images = int(mathematics.images_tolerated(radius, grey))
     return (
@@ -104,24 +104,24 @@ def certify_votes(
 ) -> Certificate:
     """Certificates from the votes of your own models, by the rule of the pipeline.
 
-    votes: (m, n) integers, row i the classes that the model of copy i predicts for n test points, -1 for no answer. A
-    model that failed is a row of -1 (or None): it stays in m, as a vote for nobody. training_set: the shape (n, h, w)
-    or (n, h, w, c) of the raw training images; the distance between the drawn noise and the ideal one, over all of
-    their pixels, is subtracted. alpha: the probability at which a point's certificate may be false, or with
-    `simultaneous` that of any. ensembles: how many ensembles on this training set share alpha. method: `binary`;
-    `margin`, which bounds every class and needs `classes`; or `split`, where the votes of further models (`selection`)
-    choose the class. InputError says which argument is wrong.
+    votes: (m, n) integers. Row i has the classes that the model of copy i predicts for n test points, -1 for no answer.
+    A failed model is a row of -1 (or None): it stays in m and votes for no class. training_set: the shape (n, h, w) or
+    (n, h, w, c) of the raw training images; the distance between the drawn noise and ideal noise, over all of their
+    pixels, is subtracted. alpha: the probability with which a point's certificate may be false, or with `simultaneous`
+    any of them. ensembles: how many ensembles on this training set share alpha. method: `binary`; `margin`, which
+    bounds every class and needs `classes`; or `split`, in which the votes of further models (`selection`) choose the
+    class. InputError says which argument is wrong.
 
-    A certificate is true only if all of this holds, and votes alone cannot show it:
+    A certificate is true only if all of this holds. The votes alone cannot show it:
 
     - Copy i is the whole training set under noise of exactly `sigma` (as `SanitizedCopies` makes it), and model i saw
       the training set through copy i alone: no statistics, filter, early stopping or setting came from raw images.
     - One copy serves a model's whole training, and each model has its own.
-    - All m models come from the same procedure, with seeds of their own, and m was fixed before the first one. No model
+    - All m models come from the same procedure, each with its own seed, and m was fixed before the first one. No model
       was left out, exchanged or repeated after its votes were seen.
     - The denoiser, initial weights and settings do not depend on the training set as it was supplied.
-    - The noise was not known to whoever could change the data: its entropy came from the operating system afterwards.
-    - Further ensembles on this training set were counted in `ensembles`, not made until one pleased.
+    - Nobody who could change the data knew the noise: its entropy came from the operating system afterwards.
+    - All ensembles on this training set are counted in `ensembles`. They were not repeated until one had good results.
     """
     level, distance = _level_and_distance(sigma, training_set, alpha, ensembles)
     rows, m, n = _rows(votes, 1)
@@ -161,15 +161,16 @@ def certify_sums(
     simultaneous: bool = False,
     ensembles: int = 1,
 ) -> Influenced:
-    """Certificates from class sums of bounded influences: label, `radius(...)` and `counts(...)` of images at will.
+    """Certificates from class sums of bounded influences: label, `radius(...)` and `counts(...)`.
 
-    sums: (m, n, K) integers. Of copy i, for each test point and class, the sum of the influences of the training images
-    of that class, each a whole number from 0 (`sides="two"`: from -10,000) to 10,000 (`models.sums.STEPS`). A draw that
-    is missing is None: it counts as the worst that it could have been. class_sizes: training images of each class.
-    Other arguments as for `certify_votes`; the result holds with probability 1 - alpha a point.
+    sums: (m, n, K) integers. Row i has, for each test point and class, the sum of the influences of copy i's training
+    images of that class. An influence is a whole number from 0 (`sides="two"`: from -10,000) to 10,000
+    (`models.sums.STEPS`). A missing draw is None and counts as the worst possible one. class_sizes: the number of
+    training images of each class. Other arguments as for `certify_votes`. The result holds with probability 1 - alpha
+    per point.
 
-    You promise what `certify_votes` asks of you, with one thing in place of the training: an image's influence depends
-    on nothing of the training set but that one sanitized image. A class mean, a covariance or a scale taken from the
+    The conditions of `certify_votes` apply, with one in place of those on training: an image's influence depends on
+    nothing of the training set except that one sanitized image. A class mean, a covariance or a scale computed from
     other images, even from their copies, voids the certificate.
     """
     level, distance = _level_and_distance(sigma, training_set, alpha, ensembles)
@@ -185,9 +186,9 @@ def certify_sums(
 
 
 def reach(m: int, sigma: float, alpha: float = 0.001, method: str = "binary", classes: int = 2) -> float:
-    """The radius that m models certify where all of them agree: none is larger. 0 if they are too few.
+    """The radius that m unanimous models certify, which is the largest possible. 0 if m is too small.
 
-    The noise's own distance, which a certificate subtracts, is left out: it is below a probability of 1e-6 for 50,000
+    It leaves out the distance of the noise, which a certificate subtracts: that is a probability below 1e-6 for 50,000
     colour images of 32x32.
     """
     _check_alpha(alpha)
@@ -201,7 +202,7 @@ def reach(m: int, sigma: float, alpha: float = 0.001, method: str = "binary", cl
 def models_for_radius(
     radius: float, sigma: float, alpha: float = 0.001, method: str = "binary", classes: int = 2
 ) -> int:
-    """The least number of models that certify `radius` where all of them agree. InputError if 100,000 do not.
+    """The least number of unanimous models that certify `radius`. InputError if 100,000 do not.
 
     At radius 0: the least number that certifies anything. Models that disagree certify less; plan for more.
     """
@@ -234,7 +235,7 @@ def _check_alpha(alpha: float) -> None:
 
 
 def _level_and_distance(sigma: float, training_set: Sequence[int], alpha: float, ensembles: int) -> tuple[float, float]:
-    """alpha's share, and the noise's distance from the ideal one."""
+    """The share of alpha, and the distance between the drawn noise and ideal noise."""
     if not check_sigma(sigma):
         raise InputError("sigma=0: without noise no vote certifies anything; give the sigma of the copies")
     _check_alpha(alpha)
@@ -246,7 +247,7 @@ def _level_and_distance(sigma: float, training_set: Sequence[int], alpha: float,
 
 
 def _rows(votes: Votes, axes: int) -> tuple[dict[int, Ints], int, int]:
-    """What each model that is there says, by its number; how many models and test points there are."""
+    """The answers of each present model, by its number; the number of models; the number of test points."""
     what = "(m, n)" if axes == 1 else "(m, n, classes)"
     if not isinstance(votes, list | tuple) and np.ndim(votes) != axes + 1:
         raise InputError(f"the answers have the shape {np.shape(votes)}; give integers of shape {what}, a row a model")

@@ -129,7 +129,7 @@ def _level_flags(flags: argparse.ArgumentParser) -> None:
 
 
 def read_integers(path: Path, axes: int) -> NDArray[np.int64]:
-    """A .npy file of integers with so many axes. InputError if it is anything else; nothing is unpickled."""
+    """The integers in a .npy file with `axes` axes. InputError if it is anything else; nothing is unpickled."""
     try:
         found = np.load(path, allow_pickle=False)
     except FileNotFoundError:
@@ -152,7 +152,7 @@ def _points(found: Certificate, truth: NDArray[np.int64] | None) -> list[dict[st
 
 
 def as_csv(found: Certificate, truth: NDArray[np.int64] | None) -> str:
-    """A line a test point: index, label (-1: abstained), radius, vote and, where it is known, truth."""
+    """One line per test point: index, label (-1: abstained), radius, vote and, if known, truth."""
     rows = _points(found, truth)
     stream = io.StringIO()
     writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
@@ -162,7 +162,7 @@ def as_csv(found: Certificate, truth: NDArray[np.int64] | None) -> str:
 
 
 def as_json(found: Certificate, truth: NDArray[np.int64] | None) -> str:
-    """The same as JSON, with what it was computed with."""
+    """The same as JSON, with the arguments of the computation."""
     names = ("m", "sigma", "level", "method", "noise_distance")
     content = {name: getattr(found, name) for name in names} | {"points": _points(found, truth)}
     return json.dumps(content, indent=2) + "\n"

@@ -1,6 +1,6 @@
-"""The registered model as MLflow loads and serves it: what it refuses, it refuses in one sentence.
+"""The registered model as MLflow loads and serves it. It refuses unsuitable images with a one-sentence message.
 
-A registered version brings this module with it, and all that it needs of the package. Importing it sets nothing.
+A registered version contains this module and all it needs of the package. Importing it changes no settings.
 """
 
 import json
@@ -17,27 +17,28 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ELSEWHERE = "networks.json"
-"""In a logged model's data: where its networks are, {"networks": URI}. A registered version has them in itself."""
+"""File in a logged model's data that says where its networks are, {"networks": URI}. A registered version contains
+its networks."""
 
 
 class Refused(MlflowException, InputError):
-    """Images that the model does not take. MLflow's scoring server answers the sentence with status 400."""
+    """The model does not take these images. MLflow's scoring server answers with the sentence and status 400."""
 
     def __init__(self, sentence: str) -> None:
         super().__init__(sentence, error_code=INVALID_PARAMETER_VALUE)
         self.sentence = sentence
 
     def serialize_as_json(self) -> str:
-        """The server's answer: the sentence alone. The server puts everything it was sent before the message."""
+        """The server's answer: only the sentence. By default the server puts all of its input before the message."""
         self.message = self.sentence
         return super().serialize_as_json()
 
 
 class ServedClassifier(SmoothedClassifier):
-    """The smoothed classifier, with refusals that MLflow passes on."""
+    """The smoothed classifier with refusals that MLflow passes on to the client."""
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> "pd.DataFrame":
-        """As `SmoothedClassifier.predict`. Refused (an InputError) where the images are not what the model takes."""
+        """As `SmoothedClassifier.predict`. Raises Refused (an InputError) if the model does not take the images."""
         try:
             pixels = as_pixels(model_input, self.image_shape)
         except InputError as error:
@@ -46,7 +47,7 @@ class ServedClassifier(SmoothedClassifier):
 
 
 def _load_pyfunc(path: str) -> ServedClassifier:
-    """Called by MLflow: the model in a registered version's data directory, or in a logged model's.
+    """The model in the data directory of a registered version or of a logged model. MLflow calls this.
 
     InputError if the networks are not the recorded ones.
     """

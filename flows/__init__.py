@@ -1,5 +1,5 @@
-"""Prefect flows, and the only code that talks to MLflow, DVC and the task engine."""
+"""Prefect flows. Only this code talks to MLflow, DVC and the task engine."""
 
 from cleanlabel.flows.environment import set_defaults
 
-set_defaults()  # the one thing done at import: prefect and mlflow read the environment when they are
+set_defaults()  # done at import, because prefect and mlflow read the environment when they are imported

@@ -1,4 +1,4 @@
-"""Where the flows leave what people and later flows read: files in reports/, and the artifacts of MLflow runs."""
+"""The paths of the flows' results: files in reports/, and artifacts of MLflow runs."""
 
 from cleanlabel.sanitize.paths import REPORTS
 
@@ -13,8 +13,8 @@ TRAIN_METRICS = REPORTS / "train.json"
 CHOOSER = REPORTS / "chooser.json"
 
 PLAN_ARTIFACT = "ensemble/plan.json"
-"""The plan of an ensemble, at its parent run."""
+"""The plan of an ensemble, an artifact of its parent run."""
 CERTIFICATE_ARTIFACT = "ensemble/certificate/certificate.json"
-"""The certificate of an ensemble, at its parent run."""
+"""The certificate of an ensemble, an artifact of its parent run."""
 NETWORKS = "ensemble/data/networks"
-"""The networks of the draws, at the parent run: where MLflow looks for a pyfunc's data."""
+"""The networks of the draws, artifacts of the parent run in the place where MLflow expects a pyfunc's data."""

@@ -1,10 +1,10 @@
-"""Flow `red-team`: a drill, target by target, and what it found as runs in MLflow.
+"""Flow `red-team`: run a drill, target by target, and record its results as runs in MLflow.
 
     python -m flows.attack                     # the drill of redteam/params.yaml
-    python -m flows.attack --attack NAME ...   # the drill of the flags alone, those of `python -m redteam`
+    python -m flows.attack --attack NAME ...   # the drill of the flags alone, which are those of `python -m redteam`
 
-Poisons and cells are kept as soon as they are there. Killed at any point, the same command makes the missing ones only;
-a drill that was logged is not logged again.
+Poisons and cells are stored as soon as they are made. After a kill at any point, the same command makes only the
+missing ones. A drill that was logged is not logged again.
 """
 
 import argparse
@@ -40,9 +40,9 @@ from cleanlabel.sanitize.params import read_params
 
 PROG = "python -m flows.attack"
 FULL_SECONDS = [30, 120]
-"""How long a GPU that others have filled is given to empty. Any other failure would only come again."""
+"""How long to wait for memory on a GPU that others have filled. Other failures are not retried: they would recur."""
 TRACKED = "drill"
-"""Below the output: what DVC tracks of the drill of redteam/params.yaml."""
+"""Folder below the output with the files that DVC tracks, for the drill of redteam/params.yaml."""
 
 
 def _memory_ran_out(_task: object, _run: object, state: State[Any]) -> bool:
@@ -57,12 +57,12 @@ on_device = partial(
     retry_delay_seconds=FULL_SECONDS,
     retry_condition_fn=_memory_ran_out,
 )
-"""A task that computes: tried again while the device is full. What it made before is read from disk."""
+"""A task that computes. It is retried while the device is full, and reads finished parts from disk."""
 
 
 @on_device(name="prepare")
 def prepare(params: DrillParams, device: str) -> tuple[Drill, list[Setup]]:
-    """Sets, victim and attacker, checked, and the targets that the victim gets right without any attack."""
+    """The checked sets, victim and attacker, and the targets that the victim classifies correctly without attack."""
     with gpu_slot("processes", torch.device(device).type):
         drill = prepared(params, device)
         return drill, drill.chosen(_say)
@@ -70,7 +70,7 @@ def prepare(params: DrillParams, device: str) -> tuple[Drill, list[Setup]]:
 
 @on_device(name="attack", task_run_name="attack {name}")
 def attack(name: str, number: int, drill: Drill, setup: Setup, tick: Tick) -> list[Cell]:
-    """The cells of one target, a sigma each; poisons and cells that are on disk are read."""
+    """The cells of one target, one per sigma. Poisons and cells that exist on disk are read."""
     with gpu_slot("processes", drill.victim.device.type):
         cells = list(drill.run(number, setup, tick))
     logger().info("%s: %s", name, ", ".join(f"sigma {cell.sigma:g} success {cell.success:g}" for cell in cells))
@@ -79,7 +79,7 @@ def attack(name: str, number: int, drill: Drill, setup: Setup, tick: Tick) -> li
 
 @on_device(name="report")
 def report(drill: Drill, setups: list[Setup], cells: list[Cell], output: Path, *, tracked: bool) -> Found:
-    """Ensembles beside the attack where they are asked for, then tables and pictures."""
+    """Make the ensembles for comparison if requested, then tables and pictures."""
     with gpu_slot("processes", drill.victim.device.type):
         found = reported(drill, setups, cells, ensembles(drill, setups), output)
     if tracked:

@@ -1,9 +1,9 @@
-"""Audit a registered version: compute its certificate again from its runs, and compare all that should agree.
+"""Audit a registered version: compute its certificate again from its runs, and compare everything that should agree.
 
     python -m flows.audit --version N [--replay K]
 
-One line a check; the exit status is 1 if any fails. `--replay K` retrains K draws, chosen at random, from the revealed
-entropy and compares their votes.
+It prints one line per check; the exit status is 1 if any check fails. `--replay K` retrains K draws, chosen at random,
+from the revealed entropy and compares their votes.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Flow `certify`: from the votes of a registered ensemble to its certificate.
+"""Flow `certify`: compute the certificate of a registered ensemble from its votes.
 
     python -m flows.certify [--version N]
 
-Reads the ensemble through the MLflow registry, its votes from its runs; writes reports/, attaches all of it to the
-registered version and holds that against the gate. The review page comes last, with the verdict on it.
+It reads the ensemble from the MLflow registry and its votes from its runs, writes reports/, attaches them to the
+registered version, and judges that version by the gate. The review page is written last and shows the verdict.
 """
 
 import argparse
@@ -62,7 +62,7 @@ compute_certificate = task(certify_version, name="compute", cache_policy=NO_CACH
 
 @task(name="report", cache_policy=NO_CACHE, persist_result=False)
 def write_reports(certified: Certified, raw: ImageSet, test: ImageSet, entropy: Entropy) -> None:
-    """The certificate's files in reports/, and its points under data/."""
+    """Write the certificate's files in reports/, and its points under data/."""
     certificate = certified.certificate
     radii = curve_radii(float(certified.radius.max(initial=0)))
     accuracy = certified_accuracy(certified.label, certified.radius, test.labels, radii)
@@ -99,7 +99,7 @@ def hold_against_gate(
 
 
 def show_on_prefects_page(certificate: dict[str, Any], version: ModelVersion) -> None:
-    """The table, the curve and the way to the version, as artifacts of the flow run."""
+    """Show the table, the curve and a link to the version as artifacts of the flow run."""
     words = f"{SMOOTHED} version {version.version}: {title(certificate)}"
     create_table_artifact(certificate["at_radii"], key="certified-accuracy", description=words)
     picture = base64.b64encode(CURVE_PICTURE.read_bytes()).decode()
@@ -113,7 +113,7 @@ def show_on_prefects_page(certificate: dict[str, Any], version: ModelVersion) ->
 def write_page(
     store: Store, version: ModelVersion, certified: Certified, verdict: Verdict | None, raw: ImageSet, test: ImageSet
 ) -> None:
-    """The review page, in reports/ and beside the certificate that is attached to the version."""
+    """Write the review page in reports/ and beside the certificate that is attached to the version."""
     page = render(
         certified,
         verdict,
@@ -130,7 +130,7 @@ def write_page(
 
 
 def seconds_a_model(store: Store, run_id: str) -> float | None:
-    """Seconds of work a smoothed model took (sanitizing and training), the mean over the ensemble's draws."""
+    """Mean seconds of work per smoothed model (sanitizing and training) over the ensemble's draws."""
     runs = find_runs(store, f"tags.mlflow.parentRunId = '{run_id}' and attributes.status = 'FINISHED'")
     spent = [run.data.metrics["sanitize_seconds"] + run.data.metrics["train_seconds"] for run in runs]
     return float(np.mean(spent)) if spent else None
@@ -167,7 +167,7 @@ def certify(version: int | None = None) -> dict[str, Any]:
 
 
 def pipelines_version(store: Store) -> ModelVersion:
-    """The version of the ensemble that stands in data/."""
+    """The version of the ensemble in data/."""
     description = ENSEMBLE / "ensemble.json"
     if not description.is_file():
         raise InputError(f"{ENSEMBLE} does not exist; run `dvc repro smooth`")
@@ -181,7 +181,7 @@ def main() -> None:
     with prefect_server():
         state = certify(version, return_state=True)
     if not state.is_completed():
-        state.result()  # raises what stopped it
+        state.result()  # raises the error that stopped the flow
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""Which noise and how many blocks: a short pilot on trusted images suggests (sigma, k) for a target (a, R).
+"""Choose the noise and the number of blocks: a short pilot on trusted images suggests (sigma, k) for a target (a, R).
 
     python -m flows.choose --images 800 --models 100 --radius 0.5
     python -m flows.choose --images 5000 --models 100 --radius 0.3 --rewritten 2 --sigmas 0.25 0.5 --partitions 5 10 20
 
-Where train.head is bounded-influence it suggests sigma, lambda, the clip and the sides instead (`--models`: draws).
-Reads params.yaml (train, sanitize.denoise, certify), the denoiser and data/trusted.npz, and nothing else: never the raw
-set. So sanitize.sigma and smooth.partitions may be set to what it suggests, and the ensemble stays certifiable; the
-record, reports/chooser.json, says `"looked_at": "trusted"` and names the trusted set's digest. That holds where
-the trusted images are not among the raw ones (stage `ingest` sees to it), and where this is run *before* anybody looks
-at what the raw set gives. Its figures are forecasts, certify nothing, and spend no alpha.
+If train.head is bounded-influence, it suggests sigma, lambda, the clip and the sides instead (`--models`: draws).
+It reads only params.yaml (train, sanitize.denoise, certify), the denoiser and data/trusted.npz, never the raw set. So
+the ensemble stays certifiable if sanitize.sigma and smooth.partitions are set to its suggestion. The record,
+reports/chooser.json, says `"looked_at": "trusted"` and contains the trusted set's digest. Two conditions apply: the
+trusted images are not among the raw ones (stage `ingest` ensures this), and you run it *before* anybody looks at
+results on the raw set. Its figures are forecasts: they certify nothing and spend no alpha.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line. InputError for a target or a candidate that makes no sense."""
+    """Parse the command line. InputError for an impossible target or candidate."""
     parser = argparse.ArgumentParser(description="Suggests sigma and the number of blocks, from trusted images alone.")
     parser.add_argument("--images", type=int, required=True, help="images that the raw set has or will have")
     parser.add_argument("--models", type=int, required=True, help="models a block (smooth.m)")
@@ -95,7 +95,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def choose(asked: argparse.Namespace) -> dict[str, Any]:
-    """Run the pilot; what is to be expected of each (sigma, k), as a record."""
+    """Run the pilot. Returns the forecast for each (sigma, k), as a record."""
     recipe, smooth = read_params("train", TrainParams), read_params("smooth", SmoothParams)
     certify, denoised = read_params("certify", CertifyParams), read_params("sanitize", SanitizeParams).denoise
     if certify.method != "binary" or smooth.test_sigma:
@@ -150,7 +150,7 @@ def choose(asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def table(record: dict[str, Any]) -> str:
-    """A row for each (sigma, k), in Markdown."""
+    """One row per (sigma, k), in Markdown."""
     target = record["target"]
     lines = [
         f"Certified accuracy to expect at R = {target['radius']:g} with {target['rewritten']} images rewritten; "
@@ -170,7 +170,7 @@ def table(record: dict[str, Any]) -> str:
 
 
 def verdict(record: dict[str, Any]) -> str:
-    """What to set, how sure that is, and what it rests on."""
+    """What to set, how certain that is, and what it is based on."""
     best = record["best"]
     if best is None:
         return "Nothing is expected to be certified at this target; ask for less, or for more models or noise."
@@ -223,7 +223,7 @@ def _points(asked: argparse.Namespace) -> int:
 
 
 def _materials(trusted: ImageSet, recipe: TrainParams, draws: int, sigma: float, *, denoised: bool) -> dict[str, Any]:
-    """What the models of every sigma are made from. InputError if the denoiser does not reach the largest."""
+    """The materials of the models at every sigma. InputError if the largest sigma is beyond the denoiser's schedule."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     denoiser = load_denoiser(DENOISER, device) if denoised else None
     if denoiser and sigma:

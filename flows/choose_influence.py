@@ -1,4 +1,4 @@
-"""`flows.choose` where the head is bounded-influence: sigma, lambda, clip and sides, from trusted images alone."""
+"""`flows.choose` for a bounded-influence head: choose sigma, lambda, clip and sides from trusted images alone."""
 
 import argparse
 from dataclasses import asdict
@@ -12,13 +12,13 @@ from cleanlabel.models.plan import recipe_of
 from cleanlabel.sanitize.imageset import ImageSet
 
 ROWS = 12
-"""Candidates shown, best first."""
+"""How many candidates are shown, best first."""
 
 
 def choose_influence(
     asked: argparse.Namespace, prepared: dict[str, Any], level: float, trusted: ImageSet, *, denoised: bool
 ) -> dict[str, Any]:
-    """Forecast every candidate, best first, as a record."""
+    """The forecasts of all candidates, best first, as a record."""
     found: list[Choice] = []
     sigmas = sorted(set(asked.sigmas))
     with tqdm(total=len(sigmas) * (1 + asked.draws), desc="pilot", unit="copy", mininterval=1) as bar:
@@ -63,7 +63,7 @@ def table(record: dict[str, Any]) -> str:
 
 
 def verdict(record: dict[str, Any]) -> str:
-    """What to set, and what it rests on."""
+    """What to set, and what it is based on."""
     best = record["best"]
     looked = (
         f"Looked at {record['trusted_images']} trusted images and at no untrusted one: the suggestion voids no "
@@ -80,7 +80,7 @@ def verdict(record: dict[str, Any]) -> str:
 
 
 def _set(row: dict[str, Any]) -> str:
-    """A candidate's threshold as params.yaml has it."""
+    """A candidate's threshold in the form of params.yaml."""
     return "null" if row["threshold"] is None else f"{row['threshold']:g}"
 
 

@@ -1,7 +1,6 @@
-"""The project's commands as flows, for deployments: each runs one command and ends as that ends.
+"""The project's commands as flows for deployments. Each flow runs one command and ends in the same way.
 
-Prefect makes a form of their parameters. What a stage of the pipeline makes goes through DVC, so that its lock file
-stays true.
+Prefect shows their parameters as a form. Stages of the pipeline run through DVC, so that its lock file stays true.
 """
 
 from typing import Annotated, Literal
@@ -30,7 +29,7 @@ Count = Annotated[int, Field(ge=0)]
 Some = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Sigmas = Annotated[list[Sigma], Field(min_length=1)]
-# Spelled out: Prefect loads this file with its folder first, where `redteam` is the flow and not the room.
+# The full name is needed: Prefect puts this file's folder first on the path, where `redteam` would be the flow.
 Attack = Literal["bullseye", "convex", "frogs", "hidden-trigger", "label-consistent", "sleeper-agent", "witches-brew"]
 Scenario = Literal["transfer", "fine-tune", "scratch"]
 Published = Literal["pipeline", "cifar10", "cifar100", "fashion-mnist", "mnist", "svhn"]
@@ -110,7 +109,7 @@ def audit_version(version: Version = None, replay: Count = 3) -> None:
 
 
 def relied_on(store: Store) -> int:
-    """The version people rely on: the certified one, else the candidate, else the newest. InputError without any."""
+    """The version in use: the certified one, else the candidate, else the newest. InputError if there is none."""
     aliases, versions = aliases_of(store, SMOOTHED), all_versions(store, SMOOTHED)
     if not versions:
         raise InputError(f"{SMOOTHED} has no version yet; run `dvc repro`")

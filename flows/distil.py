@@ -2,9 +2,9 @@
 
     python -m flows.distil --output data/pretrained/twin.safetensors
 
-Reads params.yaml (train.initial_weights, sanitize), the denoiser and data/trusted.npz. The twin learns, on sanitized
-copies of trusted images and without their labels, to answer as the extractor does on the clean ones. Name it by
-train.twin: the ensemble's copies then go through it, test images through the extractor itself.
+It reads params.yaml (train.initial_weights, sanitize), the denoiser and data/trusted.npz. The twin learns on sanitized
+copies of trusted images, without their labels, to answer as the extractor does on the clean ones. Set train.twin to
+its file: the ensemble's copies then go through the twin, and test images through the extractor itself.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from cleanlabel.sanitize.paths import DENOISER, SETS
 from cleanlabel.sanitize.sanitizer import sanitize
 
 FIRST_COPY = 1_000
-"""Of the public noise on trusted images: other copies than an instrument is fitted to."""
+"""The first copy number under public noise. It differs from those that an instrument is fitted to."""
 
 
 def distil(output: Path, epochs: int, copies: int) -> None:

@@ -1,6 +1,6 @@
-"""Defaults for the services around the pipeline: everything on this machine, inside the project, telling nobody.
+"""Defaults for the services around the pipeline: everything stays on this machine and in the project, no telemetry.
 
-A variable that is set already wins: `MLFLOW_TRACKING_URI` and `PREFECT_API_URL` choose a team's own servers.
+Variables that are already set take precedence: `MLFLOW_TRACKING_URI` and `PREFECT_API_URL` choose a team's servers.
 """
 
 import os
@@ -11,22 +11,22 @@ from cleanlabel.flows.store.home import project_home
 from cleanlabel.sanitize.errors import InputError
 
 Engine = Literal["processes", "ray"]
-"""What runs the batches of an ensemble: this machine's processes, or a Ray cluster."""
+"""The engine that runs an ensemble's batches: processes of this machine, or a Ray cluster."""
 
 
 def state() -> Path:
-    """The folder of what belongs to this machine and to no store: locks, and entropy that is not revealed yet."""
+    """The folder of files that belong to this machine and not to a store: locks, and entropy not yet revealed."""
     return project_home() / ".state"
 
 
 def set_defaults() -> None:
-    """Set what is not set yet. Called before prefect or mlflow is imported: both read their settings then."""
+    """Set the variables that are not set. Call it before prefect or mlflow is imported: both read them at import."""
     try:
         home = project_home()
-    except InputError:  # said when the store is asked for: an import says nothing
+    except InputError:  # raised again when the store is used; an import must not fail
         home = Path.cwd()
     defaults = {
-        "DO_NOT_TRACK": "true",  # the spelling that both Prefect and MLflow obey
+        "DO_NOT_TRACK": "true",  # both Prefect and MLflow accept this spelling
         "DVC_NO_ANALYTICS": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -36,11 +36,11 @@ def set_defaults() -> None:
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "MLFLOW_TRACKING_URI": own_store(home),
         "PREFECT_HOME": f"{home}/.prefect",
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # errors are said once, in a sentence
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # commands report an error once, in a sentence
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
         "RAY_USAGE_STATS_ENABLED": "0",
-        "TORCHINDUCTOR_CACHE_DIR": f"{home}/.cache/inductor",  # what is compiled once serves the next run
+        "TORCHINDUCTOR_CACHE_DIR": f"{home}/.cache/inductor",  # later runs reuse compiled code
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)

@@ -1,9 +1,9 @@
-"""How long `dvc repro` will take, stage by stage: said before the long work begins, from a few seconds of it.
+"""Estimate how long `dvc repro` takes, stage by stage, from a few seconds of measurement.
 
     python -m flows.estimate
 
-The stage `denoiser` begins with it. It reads params.yaml and the sets that `ingest` made, writes nothing, and stops
-nothing: what a later stage will refuse is said here, and refused there.
+The stage `denoiser` begins with it. It reads params.yaml and the sets that `ingest` made, writes nothing, and never
+stops the pipeline: it reports what a later stage will refuse, and that stage refuses it.
 """
 
 import os
@@ -36,18 +36,18 @@ from cleanlabel.sanitize.pretrain import Training, steps_for
 from cleanlabel.sanitize.sanitizer import sanitize
 
 BUDGET = 1.2
-"""Seconds that each measurement may take, beyond one step of it."""
+"""Seconds that each measurement may take, plus one step."""
 AT_ONCE = 25
-"""Draws that are trained at once in the measurement, at most."""
+"""The most draws that the measurement trains at once."""
 START = {"denoiser": 20, "sanitize": 20, "train": 25, "smooth": 60, "certify": 60}
-"""Seconds a stage takes beside its work on 2 cores: libraries, the store, its services, pictures."""
+"""Fixed seconds of a stage, measured on 2 cores: libraries, the store, its services, pictures."""
 WORTH = 60.0
-"""Seconds of the denoiser's training from which a smaller one is offered."""
+"""If the denoiser's training takes at least this many seconds, a smaller denoiser is suggested."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds: of a step of the denoiser's training, of sanitizing an image, of training one model on the raw set."""
+    """Seconds per step of the denoiser's training, per sanitized image, and per model trained on the raw set."""
 
     step: float | None
     image: float
@@ -55,7 +55,7 @@ class Costs:
 
 
 def estimate() -> str:
-    """A table of the stages that come after `ingest`, and what would make them shorter."""
+    """A table of the stages after `ingest`, and ways to make them shorter."""
     wanted, recipe = read_params("denoiser", DenoiserParams), read_params("train", TrainParams)
     smooth, noise = read_params("smooth", SmoothParams), read_params("sanitize", SanitizeParams)
     gate = read_params("gate", GateParams)
@@ -98,9 +98,9 @@ def estimate() -> str:
 
 
 def _each(step: Callable[[], object]) -> float:
-    """Seconds a call takes: the median of at least three after a first that warms up, as many as the budget holds.
+    """Median seconds per call: after a warm-up call, at least three calls and as many as fit the budget.
 
-    The median, because on a busy machine a single call may take ten times as long as the next.
+    It is the median because on a busy machine one call may take ten times as long as the next.
     """
     step()
     spent: list[float] = []
@@ -113,7 +113,7 @@ def _each(step: Callable[[], object]) -> float:
 
 
 def _sanitizing(raw: ImageSet, noise: SanitizeParams, training: Training | None, wanted: DenoiserParams) -> float:
-    """Seconds an image takes, with the denoiser as it is before its training: that is as fast as after it."""
+    """Seconds per image, measured with the untrained denoiser, which is as fast as the trained one."""
     some = raw.take(np.arange(min(len(raw), 64)))
     denoiser: Denoiser | None = None
     if noise.denoise and training:
@@ -131,7 +131,7 @@ def _sanitizing(raw: ImageSet, noise: SanitizeParams, training: Training | None,
 
 
 def _model(raw: ImageSet, test: ImageSet, sigma: float, recipe: TrainParams, smooth: SmoothParams) -> float:
-    """Seconds one model's training takes, from an epoch on a part of the raw set, noised alone."""
+    """Seconds per trained model, from an epoch on a part of the raw set, noised but not denoised."""
     part = raw.take(np.arange(min(len(raw), max(64, 4 * recipe.batch))))
     threads = torch.get_num_threads()
     torch.set_num_threads(int(os.environ.get("CLEANLABEL_THREADS", "1")))
@@ -155,7 +155,7 @@ def _model(raw: ImageSet, test: ImageSet, sigma: float, recipe: TrainParams, smo
 
 
 def _smaller(trusted: ImageSet, wanted: DenoiserParams, steps: int) -> str:
-    """What a smaller denoiser would take, as a sentence."""
+    """The time for a smaller denoiser, as a sentence."""
     channels = tuple(max(8, width // 16 * 8) for width in wanted.channels)
     own = steps_for(trusted.image_shape)
     fewer = f" With denoiser.steps: null it takes {own:,} steps, not {steps:,}." if own < steps else ""
@@ -172,7 +172,7 @@ def _smaller(trusted: ImageSet, wanted: DenoiserParams, steps: int) -> str:
 def main() -> None:
     try:
         print(estimate(), flush=True)
-    except InputError as error:  # the stage that it concerns refuses it
+    except InputError as error:  # the stage concerned will refuse it
         print(f"No estimate of the time: {error}.", flush=True)
 
 

@@ -1,9 +1,9 @@
-"""Flow `refresh`: what the schedule runs. Bring the data up to date, make again what that changes, share it.
+"""Flow `refresh`, run by the schedule: update the data, remake what depends on changes, push and commit the results.
 
     python -m flows.refresh
 
-A raw set with another digest leads to a new ensemble with new entropy; an unchanged one does nothing. Killed at any
-point, the next one goes on where this one stopped. It works in this checkout, which should be its own.
+A raw set with another digest leads to a new ensemble with new entropy; an unchanged one leads to no work. After a kill
+at any point, the next run continues where this one stopped. It works in this checkout, so give it one of its own.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from cleanlabel.sanitize.errors import InputError
 
 LOCK = Path("dvc.lock")
 BROUGHT = (Path("data/incoming"), Path("data/pretrained"))
-"""Where data from outside comes in; its `.dvc` files stand in git."""
+"""The folder for data from outside; git has its `.dvc` files."""
 Commit = Literal["no", "commit", "push"]
 
 DVC = ("dvc",)
@@ -41,7 +41,7 @@ DVC = ("dvc",)
 
 @task(name="pull data", cache_policy=NO_CACHE, persist_result=False)
 def pull_data() -> None:
-    """What git and DVC have that is newer: commits of the upstream branch, tracked data, imports from elsewhere."""
+    """Get newer commits of the upstream branch, newer tracked data and newer DVC imports."""
     if _git("rev-parse", "--abbrev-ref", "@{upstream}"):
         run("git", "pull", "--ff-only", "--quiet")
     tracked = sorted(path for directory in BROUGHT for path in directory.glob("*.dvc"))
@@ -55,7 +55,7 @@ def pull_data() -> None:
 
 @patient_task(name="reproduce")
 def reproduce() -> bool:
-    """`dvc repro --pull`; whether anything changed. Tried again while a service is away: finished draws are kept."""
+    """Run `dvc repro --pull`. Returns whether anything changed. Retried while a service is away; draws are kept."""
     before = _digest(LOCK)
     run(*DVC, "repro", "--pull")
     return _digest(LOCK) != before
@@ -63,16 +63,16 @@ def reproduce() -> bool:
 
 @task(name="push", cache_policy=NO_CACHE, persist_result=False)
 def push_outputs() -> None:
-    """`dvc push` to the default remote, if there is one."""
+    """Run `dvc push` to the default remote, if there is one."""
     if any(line.startswith("core.remote=") for line in _lines(*DVC, "config", "--list")):
         run(*DVC, "push")
 
 
 @task(name="commit", cache_policy=NO_CACHE, persist_result=False)
 def commit_outputs(how: Commit, sentence: str) -> None:
-    """Commit what git holds of the outputs: the lock file, the reports, what `dvc update` changed; push it if asked.
+    """Commit the outputs that git tracks: the lock file, the reports, changes by `dvc update`. Push them if requested.
 
-    The audit believes a certificate that git holds more than one that only the store has.
+    The audit trusts a certificate in git more than one that only the store has.
     """
     paths = [str(LOCK), "reports", *(str(p) for directory in BROUGHT for p in directory.glob("*.dvc"))]
     run("git", "add", "--", *(path for path in paths if Path(path).exists()))
@@ -85,7 +85,7 @@ def commit_outputs(how: Commit, sentence: str) -> None:
 
 @task(name="publish summary", cache_policy=NO_CACHE, persist_result=False)
 def publish_summary(*, changed: bool) -> dict[str, Any]:
-    """The state of things as a Markdown artifact, `refresh`, on Prefect's page; its key figures."""
+    """Publish the current state as the Markdown artifact `refresh` on Prefect's page. Returns its key figures."""
     certificate, gate = json.loads(CERTIFICATE.read_text()), json.loads(GATE.read_text())
     with translate_store_errors():
         store = connect()
@@ -130,7 +130,7 @@ def refresh(*, pull: bool = True, push: bool = True, commit: Commit = "commit") 
 
 
 def _git(*command: str) -> str:
-    """What a git command prints, empty if it fails."""
+    """The output of a git command, empty if it fails."""
     return subprocess.run(["git", *command], capture_output=True, text=True, check=False).stdout.strip()
 
 
@@ -152,7 +152,7 @@ def main() -> None:
     with prefect_server():
         state = refresh(pull=not args.no_pull, push=not args.no_push, commit=args.commit, return_state=True)
     if not state.is_completed():
-        state.result()  # raises what stopped it
+        state.result()  # raises the error that stopped the flow
     print(state.result()["sentence"])
 
 

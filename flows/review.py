@@ -1,11 +1,11 @@
-"""Review the registered versions: side by side with their figures, then approve or reject one, with a reason.
+"""Review the registered versions: list them with their figures, and approve or reject one with a reason.
 
     python -m flows.review
     python -m flows.review approve N --reason WHY
     python -m flows.review reject N --reason WHY
 
-An approval holds the version against the gate once more, audit included, before it gets the alias `certified`. No
-other version's aliases change, but for the one that was `certified` until then. Without --by, the reviewer is $USER,
+An approval runs the gate on the version again, audit included, before the version gets the alias `certified`. Of the
+other versions, only the one that was `certified` until then loses its alias. Without --by, the reviewer is $USER,
 $LOGNAME (unless that is root) or git's user.name.
 """
 
@@ -41,7 +41,7 @@ COLUMNS = {
 
 
 def side_by_side(store: Store) -> str:
-    """Every version with its figures, a row each, in Markdown; gate reasons and review reasons below."""
+    """All versions with their figures, one row each, in Markdown; the reasons of gate and review are below."""
     versions = all_versions(store, SMOOTHED)
     if not versions:
         return f"{SMOOTHED} has no version yet; run `dvc repro`"
@@ -81,7 +81,7 @@ def _notes(version: ModelVersion) -> list[str]:
 
 
 def approve(store: Store, number: int, reason: str, by: str) -> Verdict:
-    """Make a version `certified`. InputError, with the registry as it was, if it does not pass the gate now."""
+    """Make a version `certified`. If it does not pass the gate now: InputError, and the registry is unchanged."""
     version = get_version(store, SMOOTHED, number)
     raw, test = load(SETS["raw"]), load(SETS["test"])
     certified, _ = certify_version(store, version, raw, test, read_params("certify", CertifyParams))
@@ -94,9 +94,9 @@ def approve(store: Store, number: int, reason: str, by: str) -> Verdict:
 
 
 def reject(store: Store, number: int, reason: str, by: str) -> tuple[str, ...]:
-    """Take a version out of the running: it loses its aliases, and no later run of the gate gives them back.
+    """Reject a version: it loses its aliases, and no later run of the gate gives them back.
 
-    What it lost, a clause each.
+    Returns what it lost, one clause each.
     """
     version = get_version(store, SMOOTHED, number)
     _record(store, version, "rejected", reason, by)
@@ -104,9 +104,9 @@ def reject(store: Store, number: int, reason: str, by: str) -> tuple[str, ...]:
 
 
 def reviewer(given: str | None) -> str:
-    """Who decides: the name given, or the one this account has. InputError asks for one if there is none.
+    """The reviewer's name: the given one, or this account's. InputError asks for a name if there is none.
 
-    An account named root, which a container has, names no person.
+    The name root, as in containers, identifies no person and is not used.
     """
     if given is None:
         accounts = [os.environ.get(name, "").strip() for name in ("USER", "LOGNAME")]

@@ -1,6 +1,6 @@
-"""Put the deployments of prefect.yaml on a Prefect server, and keep a server and a worker of this machine running.
+"""Put the deployments of prefect.yaml on a Prefect server, and run a server and a worker on this machine.
 
-    python -m flows.serve                 # a server of its own (or PREFECT_API_URL's), pool, deployments, worker
+    python -m flows.serve                 # its own server (or PREFECT_API_URL's), pool, deployments, worker
     python -m flows.serve --deploy-only   # pool and deployments on the server that PREFECT_API_URL names
 
 Ctrl-C, or the end of this process, ends the server and the worker.
@@ -31,9 +31,9 @@ STOP_SECONDS = 20
 
 
 def deploy() -> None:
-    """Make the work pool, one flow at a time, all deployments, and what ends runs that were killed.
+    """Make the work pool (one flow at a time), all deployments, and the automations that end killed runs.
 
-    InputError with what Prefect says if it refuses.
+    InputError with Prefect's message if it refuses.
     """
     os.environ.setdefault("CLEANLABEL_ROOT", str(Path.cwd()))
     for command in (
@@ -86,7 +86,7 @@ def serve(port: int) -> None:
                     )
             url = f"http://127.0.0.1:{port}/api"
             command = (*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port))
-            page = {"PREFECT_SERVER_UI_API_URL": url}  # or it asks port 4200, whatever its own is
+            page = {"PREFECT_SERVER_UI_API_URL": url}  # otherwise the page uses port 4200
             server = running.enter_context(child(*command, quiet=True, settings=page | LEASES))
             wait_for(url, server)
             running.enter_context(use_prefect_api(url))

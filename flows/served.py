@@ -1,4 +1,4 @@
-"""The loader that earlier versions name in their `MLmodel`; it is `cleanlabel.served` now. They load in a checkout."""
+"""The loader that older versions name in their `MLmodel`; newer ones name `cleanlabel.served`. Works in a checkout."""
 
 from cleanlabel.served import Refused, ServedClassifier, _load_pyfunc
 

@@ -1,10 +1,10 @@
-"""Flow `smooth`: the ensemble. m draws, each sanitized anew, trained and asked for its votes.
+"""Flow `smooth`: make the ensemble of m draws. Each draw sanitizes the raw set anew, trains a model and votes.
 
     python -m flows.smooth [--engine processes|ray] [--plan]
 
-The plan is recorded before the first draw. Killed at any point, the same command trains the missing draws only. With
-`smooth.stopping` it ends at the first look that decides the gate. `--plan` makes a few draws, records nothing, and says
-what the ensemble will take.
+The plan is recorded before the first draw. After a kill at any point, the same command trains only the missing draws.
+With `smooth.stopping` it ends at the first look that decides the gate. `--plan` makes a few draws, records nothing, and
+prints a forecast of the ensemble's cost.
 """
 
 import argparse
@@ -44,7 +44,7 @@ from cleanlabel.sanitize.params import read_params
 
 @task(name="make-draws", task_run_name="draws {wanted}", cache_policy=NO_CACHE, persist_result=False)
 def make_draws(root: str, run_id: str, batch: range, wanted: list[int], keep: int | str, engine: Engine) -> int:
-    """Make a batch of draws in this worker process, wherever it is; how many were recorded."""
+    """Make a batch of draws in this worker process, on whichever machine. Returns how many were recorded."""
     os.chdir(root)
     from cleanlabel.flows.ensemble.worker import (
         train_batch,  # imported late: only the workers need torch and its half gigabyte
@@ -57,7 +57,7 @@ def make_draws(root: str, run_id: str, batch: range, wanted: list[int], keep: in
 def smooth(
     run_id: str, batches: list[tuple[range, list[int]]], planned: int, keep: int | str, engine: Engine
 ) -> State | int:
-    """Make the wanted draws of these batches of a planned ensemble on the flow's task runner, with progress."""
+    """Make the wanted draws of these batches of a planned ensemble on the flow's task runner, with a progress bar."""
     wanted = sum(len(draws) for _, draws in batches)
     done_before = planned - wanted
     progress = create_progress_artifact(100 * done_before / planned, key="smoothed-models", description=f"of {planned}")
@@ -93,7 +93,7 @@ def _left(bar: tqdm) -> str:
 def _outcome(future: PrefectFuture[int]) -> int | BaseException:
     try:
         result = future.result(raise_on_failure=False)
-    except BaseException as error:  # Ray raises here what became of the worker
+    except BaseException as error:  # Ray raises the worker's failure here
         return error
     return result if isinstance(result, int | BaseException) else RuntimeError(str(result))
 
@@ -101,7 +101,7 @@ def _outcome(future: PrefectFuture[int]) -> int | BaseException:
 def run_with_prefect(
     keep: int | str, engine: Engine, ensemble: Ensemble, batches: list[tuple[range, list[int]]], planned: int
 ) -> None:
-    """Run the flow `smooth` on these batches. InputError, or ServiceUnavailable, says what stopped it."""
+    """Run the flow `smooth` on these batches. InputError or ServiceUnavailable says what stopped it."""
     flow_on_engine = smooth.with_options(task_runner=task_runner(engine))
     state = flow_on_engine(ensemble.run_id, batches, planned, keep, engine, return_state=True)
     if not state.is_completed():
@@ -111,13 +111,13 @@ def run_with_prefect(
 
 @contextmanager
 def at_work(store: Store, ensemble: Ensemble) -> Iterator[None]:
-    """A Prefect server, and this machine's load recorded at the ensemble's run."""
+    """Run a Prefect server, and record this machine's load at the ensemble's run."""
     with prefect_server(), system_metrics(store, ensemble.run_id):
         yield
 
 
 def attempt_so_far(plan: Plan) -> int:
-    """Which attempt the plan would be; where there is no store yet, none is made."""
+    """The attempt number the plan would have. Does not create a store if there is none."""
     home = project_home()
     if os.environ["MLFLOW_TRACKING_URI"] == own_store(home) and not (home / ".mlflow" / "mlflow.db").is_file():
         return attempt_of(None, plan)
@@ -142,7 +142,7 @@ def main() -> None:
         return
     with ensemble_lock(plan), translate_store_errors():
         store = connect()
-        # The gate is no param of this stage in dvc.yaml: another threshold must not make a finished ensemble anew.
+        # dvc.yaml does not list the gate as a param of this stage: a new threshold must not remake a finished ensemble.
         ensemble = open_ensemble(store, plan, radius_asked(read_params("gate", GateParams)))
         note("ensemble opened", ensemble=plan.digest[:12], run=ensemble.run_id, m=plan.m, attempt=ensemble.attempt)
         for reason in plan.voids:

@@ -1,4 +1,4 @@
-"""What `make demo` ends with: the result as a table, and where to look.
+"""The end of `make demo`: print the result as a table, and where to find more.
 
 python -m flows.summary
 """

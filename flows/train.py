@@ -34,12 +34,12 @@ def main() -> None:
     sanitized, test = load(SANITIZED_SET), load(SETS["test"])
     require_trainable(sanitized, "sanitized")
     check_recipe(recipe)
-    if recipe.bounded_influence:  # which is no head of one model: the ordinary model on one copy has a linear one
+    if recipe.bounded_influence:  # such a head needs many draws: the model on one copy has a linear head
         recipe = recipe.model_copy(update={"head": "lda"})
     manifest = json.loads(manifest_path(SANITIZED_SET).read_text())
     store = connect()
 
-    raw = load(SETS["raw"]) if reads_raw_images(recipe) else sanitized  # un-noised images only where they are asked for
+    raw = load(SETS["raw"]) if reads_raw_images(recipe) else sanitized  # un-noised images only if required
     weights = Path(recipe.initial_weights) if recipe.initial_weights else None
     twin = twin_of(weights, Path(recipe.twin)) if weights and recipe.twin else None
     materials = Materials(

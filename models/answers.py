@@ -1,4 +1,4 @@
-"""What an ensemble answers: from its draws' votes to labels and radii, by the rule that its plan fixed."""
+"""The answers of an ensemble: labels and radii from its draws' votes, by the rule in its plan."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from cleanlabel.models.votes import NOBODY, count_block_votes, count_votes
 
 @dataclass(frozen=True)
 class Answers:
-    """Of n test points: label and radius as `models.certificate.certify` means them, (n,).
+    """The answers for n test points: label and radius (n,), as `models.certificate.certify` defines them.
 
-    vote (n,): what most models answer, without a guarantee; of k blocks, the plurality of what most models of each do.
-    counts (n, K): how many models voted for each class; of k blocks, how many are certified for it.
-    block_labels, block_radii (n, k): what each block certifies by itself, at its share of the level; None of one block.
-    influenced: of a bounded-influence head, all that its sums say; `counts` are then the classes' mean sums, in whole
-    images, from 0 on.
+    vote (n,): the class with most votes, without a guarantee; with k blocks, the plurality of the blocks' votes.
+    counts (n, K): how many models voted for each class; with k blocks, how many blocks are certified for it.
+    block_labels, block_radii (n, k): each block's own certificate at its share of the level; None with one block.
+    influenced: for a bounded-influence head, the full result of its sums; `counts` are then the classes' mean sums, in
+    whole images, shifted to start at 0.
     """
 
     label: Ints
@@ -35,9 +35,9 @@ class Answers:
 
 
 def answers(plan: Plan, attempt: int, m: int, votes: Mapping[int, Ints], n: int) -> Answers:
-    """The answers for n test points of draws 0..m-1, and of those after `plan.m` that only choose the class.
+    """The answers for n test points from draws 0..m-1 and the draws from `plan.m` on that only choose the class.
 
-    votes: by draw, (n,) or (k, n); a draw that is missing is a vote for nobody. InputError for votes that are none.
+    votes: by draw, (n,) or (k, n); a missing draw votes for no class. InputError for invalid votes.
     """
     bounding = {draw: row for draw, row in votes.items() if draw < m}
     if plan.bounded_influence:
@@ -65,7 +65,7 @@ def answers(plan: Plan, attempt: int, m: int, votes: Mapping[int, Ints], n: int)
 
 
 def influenced_of(plan: Plan, attempt: int, m: int, sums: Mapping[int, Ints], n: int) -> Influenced:
-    """What the class sums of a bounded-influence plan's draws 0..m-1 say on n test points."""
+    """The result for n test points from the class sums of a bounded-influence plan's draws 0..m-1."""
     level, distance = plan.level_at(m, attempt), plan.noise_distance
     return influenced(sums, m, n, plan.class_sizes, plan.sides, plan.sigma, level, distance=distance)
 
@@ -75,9 +75,9 @@ def _of_blocks(labels: Ints, classes: int) -> Ints:
 
 
 def largest_radius(plan: Plan, attempt: int, m: int) -> float:
-    """The radius where all m models, of every block, agree on the first class, which wins ties: there is no larger.
+    """The largest possible radius: all m models of every block vote for the first class, which wins ties.
 
-    Of a bounded-influence head: where every image of one class has the most influence, and of all others the least.
+    For a bounded-influence head: each image of one class has the most influence, each image of the others the least.
     """
     if plan.bounded_influence:
         level, distance = plan.level_at(m, attempt), plan.noise_distance

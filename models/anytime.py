@@ -1,15 +1,15 @@
 """Anytime certificates: look at the votes while the ensemble grows, and stop as soon as the gate is decided.
 
-The certificate of models/certificate.py is for one m that was fixed beforehand. Looking at it after every batch and
-stopping where it pleases breaks it. Two rules here do not break:
+The certificate of models/certificate.py is for one m that was fixed beforehand. Checking it after every batch and
+stopping at a good moment makes it invalid. The two rules here stay valid:
 
 Looks     certificates at planned prefixes of the draws, each with its own share of alpha (union bound);
 ConfidenceSequence  a bound that holds at every prefix at once (a confidence sequence), so that any t is a look.
 
-In both, with probability at least 1 - alpha per test point, *every* certificate that is issued on the way is true, so
-the one that is released is true, whatever made the training stop there. `counts` at t is (n_points, K): the votes of
-draws 0..t-1. A draw in that prefix that is missing or late is a vote for nobody: it stays in t. That can only lower
-a count, and every bound here is monotone in it. numpy and scipy only.
+With either rule, and with probability at least 1 - alpha per test point, *every* certificate issued on the way is
+true. So the released one is true, whatever made the training stop there. `counts` at t is (n_points, K): the votes of
+draws 0..t-1. A missing or late draw of that prefix stays in t and votes for no class. That can only lower a count, and
+every bound here is monotone in the count. Only numpy and scipy are needed.
 """
 
 import math
@@ -25,7 +25,7 @@ from cleanlabel.models.certificate import ABSTAIN, ROUNDING, Floats, Ints, certi
 
 
 def look_levels(alpha: float, shares: Series[float]) -> tuple[float, ...]:
-    """alpha split over the looks in proportions `shares`, which are positive and sum to at most 1; else ValueError."""
+    """The level of each look: alpha times its share. ValueError unless shares are positive and sum to at most 1."""
     if not 0 < alpha < 1:
         raise ValueError(f"alpha={alpha} is not a probability strictly between 0 and 1")
     if not shares or min(shares) <= 0 or math.fsum(shares) > 1 + 1e-12:
@@ -34,16 +34,17 @@ def look_levels(alpha: float, shares: Series[float]) -> tuple[float, ...]:
 
 
 def default_looks(m: int, least: int, ratio: float = 1.5) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """(times, shares): looks from 2 least on, each about `ratio` times as far as the one before, the last at m.
+    """(times, shares): looks from 2 * least on, each about `ratio` times the one before, the last at m.
 
-    `least` is the least m that certifies anything at the whole alpha (models.plan.least_models); twice as many do at
-    any share above 2^-least. Shares are proportional to sqrt(t). ValueError unless 1 <= least <= m and ratio > 1.
+    `least` is the least m that certifies anything at the whole alpha (models.plan.least_models). Twice as many models
+    certify something at any share above 2^-least. Shares are proportional to sqrt(t). ValueError unless
+    1 <= least <= m and ratio > 1.
     """
-    # Digits, m = 1000, ten gates, seven of them within 2 points of their thresholds, mean over 40 orders of the draws:
-    # models saved (10 m / sum of stops) by 5.3 at ratio 1.3 (16 looks), 5.0 at 1.5 (10 looks), 4.4 at 2 (7 looks). At
-    # 1.5, equal shares save by 5.05, ~sqrt(t) by 5.02, ~t by 4.8. The last look then has .10, .22 or .35 of alpha, and
-    # at R = 0, .25, .5, 1 and 2 certifies 1, 1, 1, 3, 3 or 0, 1, 1, 3, 1 or 0, 1, 1, 1, 1 of 397 points less than all
-    # of alpha would.
+    # Measured on the digits: m = 1000, ten gates, seven of them within 2 points of their thresholds; means over 40
+    # orders of the draws. The saving factor (10 m / sum of stops) is 5.3 at ratio 1.3 (16 looks), 5.0 at 1.5 (10 looks)
+    # and 4.4 at 2 (7 looks). At 1.5 it is 5.05 with equal shares, 5.02 with ~sqrt(t), 4.8 with ~t. The last look then
+    # has .10, .22 or .35 of alpha. At R = 0, .25, .5, 1 and 2 it certifies 1, 1, 1, 3, 3 or 0, 1, 1, 3, 1 or
+    # 0, 1, 1, 1, 1 of 397 points fewer than all of alpha would.
     if not 1 <= least <= m or not ratio > 1:
         raise ValueError(f"least={least}, ratio={ratio}: looks need 1 <= least <= m={m} and a ratio above 1")
     first = min(2 * least, m)
@@ -53,7 +54,7 @@ def default_looks(m: int, least: int, ratio: float = 1.5) -> tuple[tuple[int, ..
 
 
 def look_shares(times: Series[int]) -> tuple[float, ...]:
-    """What part of alpha each look spends: proportional to sqrt(t), together all of it."""
+    """Each look's share of alpha: proportional to sqrt(t); the shares sum to 1."""
     total = math.fsum(math.sqrt(t) for t in times)
     return tuple(math.sqrt(t) / total for t in times)
 
@@ -62,9 +63,9 @@ def look_shares(times: Series[int]) -> tuple[float, ...]:
 class Looks:
     """Certificates at planned prefixes: draws 0..t_j-1 at level alpha_j, for t_1 < .. < t_J = m.
 
-    For any K and with votes missing, P(some look certifies a point falsely) <= sum_j alpha_j: each look's certificate
-    is false with probability at most alpha_j (models.certificate.certify), and the plan stood before the first draw.
-    Which look is the last may depend on anything.
+    For any K and with missing votes, P(some look certifies a point falsely) <= sum_j alpha_j: each look's certificate
+    is false with probability at most alpha_j (models.certificate.certify), and the plan was fixed before the first
+    draw. The choice of the last look may depend on anything.
     """
 
     times: tuple[int, ...]
@@ -85,7 +86,7 @@ class Looks:
         return self.times[-1]
 
     def certify(self, counts: ArrayLike, t: int, selection: ArrayLike | None = None) -> tuple[Ints, Floats]:
-        """certify() at t's own level. ValueError where no look was planned."""
+        """certify() at t's own level. ValueError if no look is planned at t."""
         if t not in self.times:
             raise ValueError(f"no look was planned at {t} draws; the planned ones are {list(self.times)}")
         level = self.levels[self.times.index(t)]
@@ -94,11 +95,12 @@ class Looks:
 
 @dataclass(frozen=True)
 class ConfidenceSequence:
-    """The confidence sequence's certificates: any t up to m is a look, at no further price.
+    """The confidence sequence's certificates: any t up to m may be a look, at no further cost.
 
-    The share `last` of alpha is kept for the certificate at m itself, where the bound for a fixed m is the tighter one;
-    the sequence has the rest (union bound). last = 0: the sequence at m too, which on the digits (m = 1000) certifies
-    2, 3, 2, 4 and 11 of 397 points less than the fixed bound at R = 0, .25, .5, 1 and 2, and saves 5.5 in place of 4.6.
+    The share `last` of alpha is reserved for the certificate at m itself, where the bound for a fixed m is tighter; the
+    sequence has the rest (union bound). With last = 0 the sequence is used at m too. On the digits (m = 1000) it then
+    certifies 2, 3, 2, 4 and 11 of 397 points fewer than the fixed bound at R = 0, .25, .5, 1 and 2, and the saving
+    factor is 5.5 instead of 4.6.
     """
 
     m: int
@@ -113,7 +115,7 @@ class ConfidenceSequence:
             raise ValueError(f"last={self.last} is the share of alpha that is kept for m; give 0 or more, less than 1")
 
     def certify(self, counts: ArrayLike, t: int, selection: ArrayLike | None = None) -> tuple[Ints, Floats]:
-        """certify_anytime() before m, certify() at m. ValueError with `selection`: this rule takes none."""
+        """certify_anytime() before m, certify() at m. ValueError if `selection` is given: this rule uses none."""
         if selection is not None or not 1 <= t <= self.m:
             raise ValueError(f"the sequence looks at 1..m={self.m} draws, not {t}, and takes no selection counts")
         if t == self.m and self.last:
@@ -122,7 +124,7 @@ class ConfidenceSequence:
 
 
 Rule = Looks | ConfidenceSequence
-"""How the votes of a prefix are certified. Both have `m`, the most models there will be, and `certify(counts, t)`."""
+"""How the votes of a prefix are certified. Both have `m`, the largest number of models, and `certify(counts, t)`."""
 
 
 def sequence_lower_bound(k: ArrayLike, t: ArrayLike, alpha: float, b: float = 0.5) -> Floats:
@@ -130,8 +132,8 @@ def sequence_lower_bound(k: ArrayLike, t: ArrayLike, alpha: float, b: float = 0.
 
     k and t are integers or arrays of them, 0 <= k <= t. L is 0 at k = 0, increases with k and stays below k/t.
 
-    Against the claim "the chance is p" one bets, at every trial, the share u of one's wealth on success at the fair
-    odds (1-p)/p: wealth times 1 + u(1-p)/p after a success, times 1 - u after a failure. Its mean factor is
+    To test the claim "the chance is p", bet at every trial the share u of the wealth on success at the fair odds
+    (1-p)/p. A success multiplies the wealth by 1 + u(1-p)/p, a failure by 1 - u. The mean factor is
     p + u(1-p) + (1-p)(1-u) = 1, so with u drawn once from Beta(1, b)
 
         W_t(p) = E_u[(1 + u(1-p)/p)^k (1-u)^(t-k)]
@@ -144,9 +146,9 @@ def sequence_lower_bound(k: ArrayLike, t: ArrayLike, alpha: float, b: float = 0.
         W_t(p) = b B(k+1, t-k+b) P(Beta(k+1, t-k+b) > p) / (p^k (1-p)^(t-k+b)).
 
     Robbins 1970 (mixtures); Howard, Ramdas, McAuliffe & Sekhon 2021 (the one-sided beta-binomial one); Waudby-Smith &
-    Ramdas 2024 (betting). Where k = t the price is nearly the same at all t: at alpha = .0005, R/sigma is .99, 1.38 and
+    Ramdas 2024 (betting). At k = t the loss is nearly the same for all t: at alpha = .0005, R/sigma is .99, 1.38 and
     2.38 for t = 50, 100 and 1000 (1.08, 1.45 and 2.43 for a t fixed beforehand; the two-sided mixture's uniform prior
-    gives .82, 1.20 and 2.19). A smaller b is tighter there and looser at k/t = .8.
+    gives .82, 1.20 and 2.19). A smaller b is tighter at k = t and looser at k/t = .8.
     """
     k, t = np.broadcast_arrays(np.asarray(k), np.asarray(t))
     if not (np.issubdtype(k.dtype, np.integer) and np.issubdtype(t.dtype, np.integer)):
@@ -157,7 +159,7 @@ def sequence_lower_bound(k: ArrayLike, t: ArrayLike, alpha: float, b: float = 0.
         raise ValueError(f"k={k.min()}..{k.max()} lies outside 0..t with t={t.min()}..{t.max()}, or t is not positive")
     low, high = np.zeros(k.shape), k / t
     fixed = np.log(b) + betaln(k + 1, t - k + b) + np.log(alpha)
-    for _ in range(60):  # to the last bit; what is returned is the lower end, where the wealth is at least 1/alpha
+    for _ in range(60):  # to the last bit; returns the lower end, where the wealth is at least 1/alpha
         p = np.maximum((low + high) / 2, np.finfo(float).tiny)
         wealth = fixed - k * np.log(p) - (t - k + b) * np.log1p(-p) + np.log(betaincc(k + 1, t - k + b, p))
         low, high = np.where(wealth >= 0, p, low), np.where(wealth >= 0, high, p)
@@ -170,12 +172,13 @@ def certify_anytime(
     """(label, radius) of every point from the votes of draws 0..t-1: valid at every t at once.
 
     With probability at least 1 - alpha per point no (label, radius) returned at any t = 1, 2, ... is false. The
-    top class is bounded by sequence_lower_bound at alpha/2 and certified only above 1/2. That suffices, for any K and
-    with votes missing. Let L be the bound at alpha/2. A false certificate needs L_t(k_c) > max(p_c, 1/2), some t, c.
+    top class is bounded by sequence_lower_bound at alpha/2 and certified only above 1/2. That suffices for any K and
+    with missing votes. Proof: let L be the bound at alpha/2. A false certificate needs L_t(k_c) > max(p_c, 1/2) for
+    some t and c.
 
-    If p_1 > 1/2: for class 1, at most alpha/2. The votes of all other classes together are Bernoulli of p <= 1/2
-    and no fewer than those of each, and L rises with k: L_t(k_c) > 1/2 for some c implies that the merged count's L
-    exceeds 1/2 >= p: at most alpha/2.
+    If p_1 > 1/2: for class 1 the probability is at most alpha/2. The votes of all other classes together are Bernoulli
+    with p <= 1/2 and no fewer than those of each class, and L rises with k. So L_t(k_c) > 1/2 for some c implies that
+    the merged count's L exceeds 1/2 >= p: again with probability at most alpha/2.
 
     If all p_c <= 1/2: let f(p) = P_p(exists t: L_t(k_t) > 1/2). Sum over the paths that end at their first crossing:
     one with k successes in t trials adds p^k (1-p)^(t-k). Divided by p it increases on [0, (k-1)/(t-1)], and a
@@ -192,7 +195,7 @@ def certify_anytime(
 
 
 def largest_radius(rule: Rule, t: int, classes: int = 2) -> float:
-    """The radius of votes that all agree at t: what no ensemble of t models can exceed. 0 if nothing is certified."""
+    """The radius of unanimous votes at t, which no ensemble of t models can exceed. 0 if nothing is certified."""
     row = np.eye(classes, dtype=np.int64)[:1]
     selection = row if isinstance(rule, Looks) and rule.method == "split" else None
     return float(rule.certify(row * t, t, selection)[1][0])

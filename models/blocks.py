@@ -1,4 +1,4 @@
-"""Which block of a partitioned ensemble an image belongs to: a matter of its id alone."""
+"""Which block of a partitioned ensemble an image belongs to. Its id alone decides."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ RULE = "the id's sha256, after the prefix cleanlabel/block/1, mod the number of 
 
 
 def block_of(ids: Sequence[str], k: int) -> NDArray[np.int64]:
-    """The block, 0..k-1, of each image: a function of its id and k alone, never of pixels, labels or other images.
+    """The block, 0..k-1, of each image: a function of its id and k, never of pixels, labels or other images.
 
-    So a rewritten image stays where it is, and one that is added or removed moves no other: either changes one block.
-    An image under a new id (renamed, or in another class's folder) leaves one block and enters another: two. The hash
-    is public. Whoever knows it may choose which blocks to attack, and by the names of added images which blocks they
-    fall in; the certificate is for every choice, so a secret key would add nothing to it. What such names can do is
-    make blocks uneven, which costs accuracy and no truth.
+    A rewritten image stays in its block, and an added or removed image moves no other image: each changes one block.
+    An image with a new id (renamed, or in another class's folder) leaves one block and enters another: it changes two.
+    The hash is public. An attacker can choose which blocks to attack, and can choose the blocks of added images by
+    their names. The certificate holds for every such choice, so a secret key would add nothing. Such names can make
+    the blocks uneven, which lowers accuracy but never makes a certificate false.
     """
     if k < 1:
         raise ValueError(f"k={k} blocks cannot hold the images; give k >= 1")
@@ -26,9 +26,9 @@ def block_of(ids: Sequence[str], k: int) -> NDArray[np.int64]:
 
 
 def ids_are_names(ids: Sequence[str]) -> bool:
-    """Whether ids stay with their images when others come or go: paths and names do, bare positions do not.
+    """Whether ids stay with their images when others are added or removed. Paths and names do, positions do not.
 
-    An array without an `ids` column has positions; a column of bare numbers cannot be told from that, and is taken
-    for it.
+    An array without an `ids` column has positions as ids. A column of bare numbers looks the same and is treated as
+    positions.
     """
     return not all(image_id.isdecimal() for image_id in ids)

@@ -1,4 +1,4 @@
-"""The certificate: from the votes of m smoothed models to a radius no poisoning within can beat.
+"""The certificate: from the votes of m smoothed models to a radius within which no poisoning changes the answer.
 
 Let A(D) be: noise the training set D with N(0, sigma^2), denoise, train, predict. If A answers class
 A with probability at least p_a and every other class with at most p_b, the smoothed prediction is the
@@ -11,12 +11,12 @@ p_b = 1 - p_a this is R = sigma * Phi^-1(p_a). R bounds the *joint* l2 norm over
 in [0,1] pixel units, and does not shrink with the number of models. What the votes estimate is p_a; this
 file bounds it from the counts. numpy and scipy only.
 
-The theorem is about ideal noise, the votes about the noise that was drawn. `distance` bounds the total variation
-between the two, over everything that one model draws; it is taken from p_a's bound and added to p_b's. Bounds and
-radii are rounded down, by far more than SciPy can err.
+The theorem is about ideal noise, the votes about the drawn noise. `distance` bounds the total variation between the
+two, over everything that one model draws. It is subtracted from p_a's bound and added to p_b's. Bounds and radii are
+rounded down, by far more than SciPy's errors.
 
 Throughout, `counts` is (n_points, K): how many of the m *planned* models voted for each class. A row may
-sum to less than m: a missing vote is a vote for nobody and stays in m.
+sum to less than m: a missing vote counts for no class and stays in m.
 """
 
 from typing import Any
@@ -28,7 +28,7 @@ from scipy.stats import beta, binom, norm
 ABSTAIN = -1
 METHODS = ("binary", "split", "margin")
 ROUNDING = 1e-12
-"""How far bounds (absolutely) and radii (relatively) are rounded down. SciPy was seen to err by 1.3e-14 and 7e-16."""
+"""How far bounds (absolutely) and radii (relatively) are rounded down. Observed SciPy errors: 1.3e-14 and 7e-16."""
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -67,18 +67,18 @@ def certify(
 ) -> tuple[Ints, Floats]:
     """Labels and joint radii, each wrong with probability at most alpha (per test point).
 
-    Returns (label, radius), both (n_points,). Where label is ABSTAIN the radius is 0. Where it is not,
-    with probability at least 1 - alpha over the draws, the smoothed classifier (of ideal noise) answers `label` for
-    every training set within joint l2 distance `radius` (strictly) of the given one. `distance` is the total
-    variation between the noise of one draw and the ideal one; 0 if the noise is ideal.
+    Returns (label, radius), both (n_points,). If label is ABSTAIN, the radius is 0. Otherwise, with probability at
+    least 1 - alpha over the draws, the smoothed classifier (with ideal noise) answers `label` for every training set
+    within joint l2 distance `radius` (strictly) of the given one. `distance` is the total variation between the noise
+    of one draw and ideal noise; 0 if the noise is ideal.
 
     binary  class and bound from the same votes at level alpha/2, certified only above 1/2. Sound for any K
-            and with votes missing: a false certificate needs L(k_c) > max(p_c, 1/2) for some class c, and
-            the chance of that is at most alpha.
+            and with missing votes: a false certificate needs L(k_c) > max(p_c, 1/2) for some class c, which
+            has probability at most alpha.
     split   the paper's Algorithm 2 (Cohen et al. 2019, CERTIFY): `selection` holds the counts of m0 other
             draws, which choose the class; the m draws in `counts` bound it at level alpha.
-    margin  every class is bounded from both sides at alpha/(2K); may certify below 1/2. Missing votes are
-            counted for every rival.
+    margin  every class is bounded from both sides at alpha/(2K); this may certify below 1/2. Missing votes
+            count for every rival.
     """
     counts = _checked_counts(counts, m)
     if not (np.isfinite(sigma) and sigma > 0):
@@ -115,10 +115,10 @@ def certify(
 
 
 def predict(counts: ArrayLike, m: int, alpha: float) -> Ints:
-    """Cohen et al. 2019, PREDICT: the top class, or ABSTAIN unless it beats the runner-up significantly.
+    """Cohen et al. 2019, PREDICT: the top class, or ABSTAIN if it does not beat the runner-up significantly.
 
-    With probability at least 1 - alpha a label returned is the smoothed classifier's own answer. Two-sided
-    binomial test on the top two classes; missing votes are given to the runner-up.
+    With probability at least 1 - alpha, a returned label is the smoothed classifier's own answer. It is a two-sided
+    binomial test on the top two classes; missing votes go to the runner-up.
     """
     counts = _checked_counts(counts, m)
     top = counts.argmax(axis=1)
@@ -153,9 +153,9 @@ def images_tolerated(radius: ArrayLike, epsilon: float) -> Ints:
 
 
 def radius_beside_a_trigger(radius: ArrayLike, sigma: float, sigma_x: float, trigger: float) -> Floats:
-    """What is left of a joint radius when the test input may move too, by l2 norm `trigger`; 0 where nothing is.
+    """The remaining joint radius when the test input may also move, by l2 norm `trigger`; 0 if none remains.
 
-    With noise N(0, sigma_x^2) on test inputs as well (RAB's Theorem 1), votes certify all (omega, Delta) with
+    With noise N(0, sigma_x^2) also on test inputs (RAB's Theorem 1), votes certify all (omega, Delta) with
     ||omega||^2 / sigma_x^2 + sum_i ||delta_i||^2 / sigma^2  <  (R / sigma)^2.
     """
     if not sigma_x > 0:

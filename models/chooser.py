@@ -1,10 +1,10 @@
-"""What (sigma, k) to choose for a target (a, R), from a pilot on trusted images: a forecast, and no certificate.
+"""Choose (sigma, k) for a target (a, R) from a pilot on trusted images. The result is a forecast, not a certificate.
 
 The ensemble on the raw set will have k blocks of n/k images with m models each. A pilot (`models.pilot`) has a few
-models of a few blocks of that size. From its votes the chance that a model of a block answers right is estimated for
-each image and block, m votes a block are drawn from that, and certified as the ensemble's will be. The forecast is of
-the average certified accuracy on images like the trusted ones; what raw images would do to it, it cannot know.
-`python -m benchmarks.chooser` measures how far off it is: by more than its interval says.
+models of a few blocks of that size. Its votes give, for each image and block, an estimated chance that a model answers
+correctly. From these chances m votes per block are drawn and certified like the ensemble's. The forecast is the average
+certified accuracy on images like the trusted ones; it cannot know the effect of the raw images.
+`python -m benchmarks.chooser` measures its error, which is larger than its interval says.
 """
 
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ INTERVAL = (5, 95)
 
 @dataclass(frozen=True)
 class Target:
-    """What is asked for: certified accuracy where `rewritten` images change at will, the others within `radius`.
+    """The target: certified accuracy when `rewritten` images change at will and the others within `radius`.
 
-    radius: joint l2; m: models a block; level: the error probability of one test point's certificate.
+    radius: joint l2; m: models per block; level: the error probability of one test point's certificate.
     """
 
     radius: float
@@ -35,10 +35,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What is to be expected of (sigma, k): certified accuracy at the target, and 90% of its bootstrap repeats.
+    """The forecast for (sigma, k): certified accuracy at the target, and the interval of 90% of its bootstrap repeats.
 
-    largest: the radius that k unanimous blocks have at the target's `rewritten`; accuracy is None where nothing was
-    piloted, and `why` says why.
+    largest: the radius of k unanimous blocks at the target's `rewritten`. accuracy is None if there was no pilot; `why`
+    gives the reason.
     """
 
     sigma: float
@@ -54,7 +54,7 @@ class Outlook:
 
 
 def largest_radius(sigma: float, k: int, target: Target, classes: int) -> float:
-    """The joint radius of k unanimous blocks of m unanimous models each, `rewritten` of them given away."""
+    """The joint radius of k unanimous blocks of m unanimous models each, if `rewritten` of the blocks are lost."""
     votes = np.zeros((k, 1, classes), dtype=np.int64)
     votes[:, :, 0] = target.m
     labels, radii = block_certificates(votes, target.m, sigma, target.level)
@@ -62,13 +62,13 @@ def largest_radius(sigma: float, k: int, target: Target, classes: int) -> float:
 
 
 def forecast(pilot: Pilot, sigma: float, k: int, target: Target, seed: int = 0) -> Floats:
-    """Certified accuracies at the target that `REPEATS` simulated ensembles of k blocks reach, (REPEATS,).
+    """Certified accuracies at the target of `REPEATS` simulated ensembles of k blocks, (REPEATS,).
 
-    Each repeat draws anew which of the pilot's blocks and images there were (with replacement), the chances, and the
-    votes. A simulated block is one of the pilot's that has not seen the image. Its chance of a right answer given v of
-    d right votes is drawn from Beta(a + v, b + d - v), the prior fitted over all images and blocks (a pull to Jeffreys'
-    1/2): d unanimous votes do not make a certainty. Wrong votes fall on other classes as they did in all blocks.
-    The same arguments give the same forecast.
+    Each repeat resamples the pilot's blocks and images (with replacement), the chances, and the votes. A simulated
+    block is one of the pilot's blocks that has not seen the image. With v of d votes right, its chance of a right
+    answer is drawn from Beta(a + v, b + d - v). The prior is fitted over all images and blocks (with a pull to
+    Jeffreys' 1/2), so d unanimous votes do not give certainty. Wrong votes are distributed over the other classes as in
+    all blocks. The same arguments give the same forecast.
     """
     generator = np.random.default_rng(seed)
     counts = _counts(pilot)
@@ -96,7 +96,7 @@ def forecast(pilot: Pilot, sigma: float, k: int, target: Target, seed: int = 0) 
 
 
 def outlook(pilot: Pilot, sigma: float, k: int, target: Target) -> Outlook:
-    """`forecast` in figures."""
+    """The key figures of `forecast`."""
     shares = forecast(pilot, sigma, k, target)
     low, high = np.percentile(shares, INTERVAL)
     blocks, _, points = pilot.votes.shape
@@ -106,26 +106,26 @@ def outlook(pilot: Pilot, sigma: float, k: int, target: Target) -> Outlook:
 
 
 def best_of(outlooks: list[Outlook]) -> Outlook | None:
-    """The largest expected accuracy; of equals the fewest blocks, then the least noise. None if nothing is expected."""
+    """The largest forecast accuracy; among equals, the fewest blocks, then the least noise. None without a forecast."""
     found = [(one.accuracy, -one.k, -one.sigma, one) for one in outlooks if one.accuracy]
     return max(found, key=lambda row: row[:3])[3] if found else None
 
 
 def not_told_apart(outlooks: list[Outlook], best: Outlook) -> list[Outlook]:
-    """The others whose interval reaches the best one's expected accuracy."""
+    """The others whose interval reaches the best one's forecast accuracy."""
     mean = best.accuracy or 0.0
     return [one for one in outlooks if one is not best and one.high is not None and one.high >= mean]
 
 
 def _counts(pilot: Pilot) -> Ints:
-    """(blocks, n_points, K): the draws' votes of each block."""
+    """(blocks, n_points, K): the votes of each block's draws."""
     return np.stack([(pilot.votes == c).sum(axis=1) for c in range(pilot.classes)], axis=2)
 
 
 def _chosen(generator: np.random.Generator, k: int, asked: np.ndarray, there: np.ndarray) -> Ints:
-    """(k, n_points): which pilot block stands for each of k: the first, in an order of its own, that was asked.
+    """(k, n_points): the pilot block that represents each of k blocks: in a random order, the first that was asked.
 
-    Those that are not `there` in this repeat come last; they stand in where an image was in all the others.
+    Blocks that are not `there` in this repeat come last. They are used if an image was in all the others.
     """
     order = generator.random((k, len(there))) + ~there
     place = np.where(asked[None], order[:, :, None], np.inf)

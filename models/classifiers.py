@@ -12,18 +12,18 @@ from cleanlabel.sanitize.errors import InputError
 
 @dataclass(frozen=True)
 class Architecture:
-    """What is needed to build a network: its name, the images (h, w, c) it takes, its classes and its width."""
+    """The specification of a network: its name, its images (h, w, c), its classes and its width."""
 
     name: str
     image_shape: tuple[int, int, int]
     classes: int
     width: int
-    """Channels of the first layer that is trained, others in proportion; hidden units of an mlp; nothing to linear.
+    """Channels of the first trained layer, the others in proportion; hidden units of an mlp; unused by linear.
 
-    resnet18 takes 64 alone, mobilenet-v2 multiples of 8.
+    resnet18 allows only 64, mobilenet-v2 only multiples of 8.
     """
     standardised: bool = False
-    """Whether a layer of its own centres and scales the pixels."""
+    """Whether a separate layer centres and scales the pixels."""
 
 
 class Standardise(nn.Module):
@@ -35,7 +35,7 @@ class Standardise(nn.Module):
         self.register_buffer("deviation", torch.ones(1, channels, 1, 1))
 
     def measure(self, pixels: Tensor) -> None:
-        """Take mean and deviation of these pixels (n, c, h, w)."""
+        """Set the statistics to the mean and standard deviation of these pixels (n, c, h, w)."""
         self.mean.copy_(pixels.mean(dim=(0, 2, 3), keepdim=True))
         self.deviation.copy_(pixels.std(dim=(0, 2, 3), keepdim=True).clamp(min=1e-3))
 
@@ -46,8 +46,8 @@ class Standardise(nn.Module):
 def build(architecture: Architecture) -> nn.Sequential:
     """The network, freshly initialised from torch's global generator. Its last module is the linear head.
 
-    InputError where the images are too small for it, or the width is not to be had. The published networks take 32x32
-    images in their usual form: no early downsampling, no dropout (torch's global generator would have to feed it).
+    InputError if the images are too small for it, or the width is not possible. The published networks have their usual
+    form for 32x32 images: no early downsampling, and no dropout, which would draw from torch's global generator.
     """
     h, w, c = architecture.image_shape
     least = LEAST_SIDE.get(architecture.name, 1)
@@ -89,15 +89,15 @@ def _layers(name: str, image_shape: tuple[int, int, int], classes: int, width: i
 
 
 def _convolution(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
-    # GroupNorm: BatchNorm's running statistics, of sanitized images, do not fit the clean ones met at prediction
+    # GroupNorm: BatchNorm's running statistics of sanitized images do not fit the clean images at prediction
     return nn.Conv2d(inputs, outputs, 3, padding=1), nn.GroupNorm(math.gcd(outputs, 4), outputs), nn.ReLU()
 
 
-# torchvision is imported where it is used: that takes seconds, and most recipes have no need of it
+# torchvision is imported where it is used: that takes seconds, and most recipes do not need it
 
 
 def _resnet18(channels: int, classes: int, width: int) -> tuple[nn.Module, ...]:
-    """He et al. 2016 with a 3x3 stem of stride 1 and no max-pooling; 64 channels at first, which torchvision fixes."""
+    """He et al. 2016 with a 3x3 stem of stride 1 and no max-pooling. torchvision fixes the first width at 64."""
     from torchvision.models import resnet18
 
     if width != 64:
@@ -126,7 +126,7 @@ def _mobilenet_v2(channels: int, classes: int, width: int) -> tuple[nn.Module, .
 
     if width % 8:
         raise InputError(f"width={width} is not to be had with mobilenet-v2: set train.width to a multiple of 8")
-    # expansion, channels, repeats, stride of each stage
+    # per stage: expansion, channels, repeats, stride
     stages = [[1, 16, 1, 1], [6, 24, 2, 1], [6, 32, 3, 2], [6, 64, 4, 2], [6, 96, 3, 1], [6, 160, 3, 2], [6, 320, 1, 1]]
     net = MobileNetV2(classes, width / 32, stages, dropout=0.0)
     net.features[0][0] = _he(nn.Conv2d(channels, width, 3, padding=1, bias=False))
@@ -141,4 +141,4 @@ def _he(convolution: nn.Conv2d) -> nn.Conv2d:
 OWN = ("linear", "mlp", "small-cnn", "fast-cifar")
 PUBLISHED = {"resnet18": _resnet18, "vgg11": _vgg11, "mobilenet-v2": _mobilenet_v2}
 LEAST_SIDE = {"fast-cifar": fast_cifar.LEAST_SIDE, "resnet18": 8, "vgg11": 32, "mobilenet-v2": 8}
-"""Pixels: what a network's halvings leave one pixel of."""
+"""The smallest side in pixels: a network's halvings reduce it to one pixel."""

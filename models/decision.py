@@ -1,7 +1,7 @@
-"""Deciding the gate while the ensemble grows: passed by a certificate that is there, failed by a forecast.
+"""Decide the gate while the ensemble grows: it passes by an actual certificate, and fails by a forecast.
 
-A wrong "failed" costs a promotion, never a false certificate: what is released rests on
-models.anytime's rules alone.
+A wrong "failed" costs a promotion, never a false certificate: released certificates depend only on the rules of
+models.anytime.
 """
 
 import math
@@ -23,9 +23,9 @@ Verdict = Literal["passed", "failed", "open"]
 
 @dataclass(frozen=True)
 class Decision:
-    """What a look decides, with the certificate it decides on.
+    """The decision at a look, with the certificate behind it.
 
-    chances: of the vote's accuracy, then of each certified accuracy, the forecast probability that it is met at m.
+    chances: the forecast probabilities that thresholds are met at m: the vote's accuracy, then each certified accuracy.
     """
 
     verdict: Verdict
@@ -47,24 +47,28 @@ def decide(
     confirm: float = 0.99,
     inflation: float = 2.0,
 ) -> Decision:
-    """The gate at a look: accuracy of the vote, and certified accuracies as (radius, at_least). truth is (n_points,).
+    """Decide the gate at a look, from the vote's accuracy and the certified accuracies. truth is (n_points,).
 
-    passed  the certificate of *this* prefix meets every threshold, and so does the vote's accuracy here and, with
+    accuracy: the least accuracy of the vote; thresholds: (radius, least certified accuracy) pairs.
+
+    passed  the certificate of *this* prefix meets every threshold, and the vote's accuracy meets its own here and, with
             forecast probability `confirm`, at m: unlike a certificate, an accuracy seen once is only an estimate.
-    failed  for some threshold the forecast probability that it is met at m is below `risk`.
-    open    neither. At t = m nothing is forecast and nothing stays open.
+    failed  for some threshold, the forecast probability that it is met at m is below `risk`.
+    open    neither. At t = m there is no forecast and no "open".
 
-    A wrong forecast never makes a false certificate: what passes is a certificate that meets the gate. A wrong
-    "failed" costs a promotion that more models would have earned, a needless "open" costs models.
+    A wrong forecast never makes a false certificate: only a certificate that meets the gate passes. A wrong "failed"
+    costs a promotion that more models would have earned; an unnecessary "open" costs models.
 
-    The forecast: what a point's votes will be at m is beta-binomial given those at t, with a prior fitted over all
-    points; a certified share's mean and variance follow, and a normal probability. The same m models vote on all
-    points, so these are not independent, and the prior is not quite a Beta: the variance is multiplied by `inflation`.
+    The forecast: given a point's votes at t, its votes at m are beta-binomial, with a prior fitted over all points.
+    This gives the mean and variance of a certified share, and a normal probability. The variance is multiplied by
+    `inflation`: points are not independent, as the same m models vote on all of them, and the prior is not exactly a
+    Beta.
     """
-    # Digits, six radii, looks from 12 to 700 of m = 1000, 60 orders of the draws: the forecast was off by 3.9 of its
-    # own standard deviations at worst, 2.8 when the variance is doubled; risk = .001 lies at 3.1. 40 orders, thresholds
-    # one to four points of 397 below what m reaches: not doubled, up to 17% failed wrongly (R = 2); doubled, none.
-    # An accuracy that is confirmed with .5 in place of .99 passed wrongly in up to 75% one point above its value at m.
+    # Measured on the digits, six radii, looks from 12 to 700 of m = 1000, 60 orders of the draws: the largest error of
+    # the forecast was 3.9 of its own standard deviations, 2.8 with the variance doubled; risk = .001 corresponds to
+    # 3.1. With 40 orders and thresholds one to four points of 397 below the value at m, up to 17% failed wrongly (R = 2) without
+    # doubling, none with it. For a threshold one point above the accuracy at m, up to 75% passed wrongly when confirmed
+    # with .5 in place of .99.
     counts, truth = np.asarray(counts), np.asarray(truth)
     if truth.shape != counts.shape[:1]:
         raise ValueError(f"truth has the shape {truth.shape}; counts are of {counts.shape[:1]} points")
@@ -92,7 +96,7 @@ def decide(
 
 @lru_cache(maxsize=1024)
 def _least_votes(rule: Rule, radius: float, classes: int) -> int:
-    """The least count at m that brings a radius above `radius`, the other votes spread evenly; m + 1 if none does."""
+    """The least count at m with a radius above `radius`, if the other votes are spread evenly; m + 1 if none has."""
     k = np.arange(rule.m + 1)
     rest = rule.m - k
     rivals = [(rest + i) // (classes - 1) for i in range(classes - 1)]
@@ -107,10 +111,10 @@ def _least_votes(rule: Rule, radius: float, classes: int) -> int:
 
 
 def fitted_prior(k: Ints, t: int) -> tuple[float, float]:
-    """Beta(a, b) of the points' chances, fitted to their counts: what the points have in common.
+    """The Beta(a, b) prior of the points' chances, fitted to the counts of all points.
 
-    Marginal likelihood of the beta-binomial, with log a and log b held to Jeffreys' 1/2 by a unit normal: one point's
-    counts say little. Under Jeffreys' prior itself unanimous votes at t = 20 hide that most of them stay unanimous.
+    It maximises the marginal likelihood of the beta-binomial. A unit normal pulls log a and log b to Jeffreys' 1/2, as
+    one point's counts say little. Jeffreys' prior itself would miss that most votes unanimous at t = 20 stay so.
     """
     distinct, times = np.unique(k, return_counts=True)
 
@@ -123,7 +127,7 @@ def fitted_prior(k: Ints, t: int) -> tuple[float, float]:
 
 
 def _reaches(k: Ints, t: int, m: int, least: Series[int]) -> list[Floats]:
-    """For each of `least`, the points' probabilities of at least so many votes at m given k at t: beta-binomial."""
+    """For each of `least`, the points' beta-binomial probabilities of at least that many votes at m, given k at t."""
     a, b = fitted_prior(k, t)
     distinct, where = np.unique(k, return_inverse=True)
     n, more = m - t, np.arange(m - t + 1)
@@ -151,7 +155,7 @@ def _leads(counts: Ints, truth: Ints, t: int, m: int) -> Floats:
 
 
 def _meets(chance: Floats, at_least: float, inflation: float) -> float:
-    """P(the share of points at m >= at_least) from each point's chance."""
+    """P(share of points at m >= at_least), from each point's chance."""
     need = math.ceil(at_least * len(chance) - 1e-9) - 0.5
     spread = math.sqrt(inflation * float(np.sum(chance * (1 - chance))) + 0.25)
     return float(ndtr((float(chance.sum()) - need) / spread))

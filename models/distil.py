@@ -1,4 +1,4 @@
-"""The distilled twin of an extractor: on sanitized images it answers what the extractor answers on clean ones."""
+"""The distilled twin of an extractor: it maps sanitized images to the extractor's features of the clean ones."""
 
 import copy
 import json
@@ -28,10 +28,11 @@ FORMAT = "cleanlabel-twin/1"
 def distilled(
     extractor: Extractor, copied: NDArray[Any], wanted: Tensor, epochs: int, device: str | torch.device, name: str
 ) -> nn.Module:
-    """A twin of the extractor's network that answers on sanitized trusted images what it answers on the clean ones.
+    """A twin of the extractor's network, trained to map sanitized trusted images to the features of the clean ones.
 
-    copied (n, h, w, c), wanted (n, d). By least squares it becomes the mean of the clean features given the sanitized
-    image, so means over classes stay where they are. All layers learn, BatchNorm on the copies; no label is used.
+    copied: the sanitized images (n, h, w, c); wanted: the clean features (n, d). Least squares makes it approximate the
+    mean of the clean features given the sanitized image, which keeps class means. All layers learn, BatchNorm's
+    statistics come from the copies, and no label is used.
     """
     network = copy.deepcopy(extractor.network).to(device, memory_format=torch.channels_last)
     network.requires_grad_(requires_grad=True).train()
@@ -56,13 +57,13 @@ def distilled(
 
 
 def fast_arithmetic(device: torch.device | str) -> torch.autocast:
-    """bfloat16 where the device multiplies it in hardware, float32 elsewhere: emulated it would take minutes."""
+    """bfloat16 if the device multiplies it in hardware, otherwise float32: emulation would take minutes."""
     device = torch.device(device)
     return torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device))
 
 
 def save_twin(network: nn.Module, path: Path, extractor_digest: str, sigma: float, trained: TrainedOn) -> None:
-    """Write a twin's weights, with the extractor and the noise it is for and a record of what it was trained on."""
+    """Write a twin's weights with its extractor, its noise and a record of its training images."""
     hashes = trained.record.hashes if trained.record else None
     facts = {
         "extractor": extractor_digest,
@@ -76,7 +77,7 @@ def save_twin(network: nn.Module, path: Path, extractor_digest: str, sigma: floa
 
 
 def read_twin(path: Path) -> dict[str, Any]:
-    """What a twin's file says of itself. InputError if it is missing or no twin's."""
+    """The metadata of a twin's file. InputError if it is missing or is not a twin's."""
     try:
         with safetensors.safe_open(path, framework="pt") as archive:
             facts: dict[str, Any] = json.loads((archive.metadata() or {})[FORMAT])
@@ -88,7 +89,7 @@ def read_twin(path: Path) -> dict[str, Any]:
 
 
 def load_twin(extractor: Extractor, path: Path) -> Extractor:
-    """The twin in a file. InputError if it is another extractor's."""
+    """The twin in a file. InputError if it belongs to another extractor."""
     if read_twin(path)["extractor"] != extractor.digest:
         raise InputError(f"{path} is the twin of another extractor; make one with `python -m flows.distil`")
     network = copy.deepcopy(extractor.network)
@@ -100,5 +101,5 @@ def load_twin(extractor: Extractor, path: Path) -> Extractor:
 
 
 def twin_of(extractor_path: Path, path: Path) -> Extractor:
-    """The twin in a file, of the extractor in another one."""
+    """The twin in a file, for the extractor in another file."""
     return load_twin(load_extractor(extractor_path), path)

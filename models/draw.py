@@ -1,4 +1,4 @@
-"""Draws of the ensemble: sanitize the raw set anew, train, vote. `make_batch` is the way; `make_draw` its slow twin."""
+"""Draws of the ensemble: sanitize the raw set anew, train, vote. Use `make_batch`; `make_draw` is its slow twin."""
 
 import hashlib
 import math
@@ -36,9 +36,9 @@ CPU = torch.device("cpu")
 class Smoothed:
     """A smoothed model and its votes on the test set (n_test,).
 
-    Of k blocks: `model` is an `nn.ModuleList` of k networks, votes are (k, n_test). Of a bounded-influence head:
-    `model` is the copy's features, votes are its class sums (n_test, K).
-    `seal` names the random streams it was made from, `copy_sha256` the pixels it was trained on; seconds of its steps.
+    With k blocks, `model` is an `nn.ModuleList` of k networks and votes are (k, n_test). With a bounded-influence head,
+    `model` is the copy's features and votes are its class sums (n_test, K). `seal` identifies the random streams it was
+    made from, `copy_sha256` the pixels it was trained on. The times of its steps are in seconds.
     """
 
     draw: int
@@ -54,11 +54,11 @@ class Smoothed:
 class Materials:
     """What every draw of an ensemble is made from.
 
-    `draws` is how many the ensemble has: with the number of images it decides how the denoiser is made fast, and so
-    the last bits. `initial` are the weights that fine-tuning starts from, `extractor` what transfer's heads stand on;
-    `device` is where the networks train. With `partitions` a draw is a model of every one of `blocks`; `block` is the
-    number of the one that these are the materials of, `asked` the test inputs where somebody has them. `instrument` is
-    the public part of a bounded-influence head, `twin` the extractor's twin for sanitized images.
+    draws: the number of draws in the ensemble; with the number of images it decides how the denoiser is accelerated,
+    and so the last bits. initial: the weights that fine-tuning starts from. extractor: the network whose features
+    transfer's heads use. device: where the networks train. With `partitions`, a draw has one model per block; `block`
+    is the number of the block that these materials are for, and `asked` the test inputs if already computed.
+    instrument: the public part of a bounded-influence head. twin: the extractor's twin for sanitized images.
     """
 
     raw: ImageSet
@@ -79,9 +79,9 @@ class Materials:
 
     @cached_property
     def blocks(self) -> list["Materials"]:
-        """What each block's models are made from, as if there were no other: its own images, in the order of their ids.
+        """The materials of each block, independent of all others: its own images, in the order of their ids.
 
-        Which images those are follows from ids alone, so no change of one block reaches another's models.
+        Ids alone decide which images those are, so a change of one block never reaches another block's models.
         """
         order = np.array(sorted(range(len(self.raw)), key=self.raw.ids.__getitem__), dtype=np.int64)
         block = block_of(self.raw.ids, self.partitions)[order]
@@ -92,12 +92,12 @@ class Materials:
         ]
 
     def seed(self, entropy: bytes, draw: int) -> int:
-        """Of the draw's training."""
+        """The seed of the draw's training."""
         return training_seed(entropy, draw, self.block)
 
     @property
     def architecture(self) -> Architecture:
-        """What a draw's weights are those of: the recipe's network, or the head on the extractor's features."""
+        """The architecture of a draw's weights: the recipe's network, or the head on the extractor's features."""
         classes = len(self.raw.classes)
         if self.extractor:
             return head_architecture(self.extractor.head.in_features, classes)
@@ -105,42 +105,42 @@ class Materials:
 
     @cached_property
     def test_inputs(self) -> Tensor:
-        """What every network is asked about where the test images are read as they are: pixels, or their features."""
+        """The test inputs of every network if test images are not noised: their pixels, or their features."""
         return self.inputs_of(self.test.images) if self.asked is None else self.asked
 
     def inputs_of(self, images: NDArray[Any]) -> Tensor:
-        """What the networks take of these images."""
+        """The networks' inputs for these images."""
         return features(self.extractor, images, self.device) if self.extractor else as_tensor(images)
 
     def features_of(self, copy: NDArray[Any]) -> Tensor:
-        """A sanitized copy's features, by the twin where there is one."""
+        """A sanitized copy's features, from the twin if there is one."""
         if self.extractor is None:
             raise ValueError("there is no extractor; only transfer has features")
         return features(self.twin or self.extractor, copy, self.device)
 
     def fast(self, sigma: float) -> FastDenoiser | None:
-        """The fast denoiser of all draws at this sigma, None where nothing is denoised.
+        """The fast denoiser of all draws at this sigma; None if nothing is denoised.
 
-        For blocks it is never compiled: whether that pays would depend on how large they are, and each would take its
-        own half minute.
+        It is never compiled for blocks: whether that pays depends on their sizes, and each block would need its own
+        half minute of compilation.
         """
         images = len(self.raw) * self.draws if self.whole else 0
         return accelerate(self.denoiser, sigma, self.batch, images) if self.denoiser and sigma else None
 
     @property
     def whole(self) -> bool:
-        """Whether these make one model a draw, of all images."""
+        """Whether a draw is one model of all images."""
         return self.partitions == 1 and self.block is None
 
     @property
     def batch(self) -> int:
-        """Images that are denoised at once: as many small ones as 256 of CIFAR's hold, the set in equal parts."""
+        """Images that are denoised at once: about as many pixels as 256 images of CIFAR, in equal parts of the set."""
         most = max(1, BATCH * 32 * 32 * 3 // math.prod(self.raw.image_shape))
         parts = -(-len(self.raw) // most)
         return -(-len(self.raw) // parts)
 
     def stacked(self, copies: int) -> bool:
-        """Whether the networks of so many copies train at once; of k blocks, whether those of some block do."""
+        """Whether the networks of `copies` copies train at once; with k blocks, whether those of some block do."""
         if self.partitions > 1:
             return any(block.stacked(copies) for block in self.blocks)
         if self.instrument:
@@ -149,10 +149,10 @@ class Materials:
 
 
 def make_draw(materials: Materials, entropy: bytes, draw: int) -> Smoothed:
-    """Draw `draw`: one noise sample for the whole training, one training seed of its own, one vote a test image.
+    """Draw `draw`: one noise sample for the whole training, its own training seed, one vote per test image.
 
-    Model and votes follow from the arguments (on one machine and library set, bit for bit). The test images are
-    read as they are; with `test_sigma` they are noised and denoised as well, one sample an image and draw.
+    The arguments determine model and votes (bit for bit on one machine and set of libraries). The test images are used
+    unchanged; with `test_sigma` they are noised and denoised as well, with one noise sample per image and draw.
     """
     if materials.partitions > 1:
         return _joined([make_draw(block, entropy, draw) for block in materials.blocks])
@@ -169,11 +169,11 @@ def make_draw(materials: Materials, entropy: bytes, draw: int) -> Smoothed:
 
 
 def make_batch(materials: Materials, entropy: bytes, draws: Sequence[int]) -> Iterator[Smoothed]:
-    """These draws, in order, as `make_draw` makes them, up to the roundings of the fast paths.
+    """These draws, in order, equal to those of `make_draw` up to the roundings of the fast paths.
 
-    The denoiser is the fast one; networks too small to fill a device are trained all at once (`models.stacked`);
-    on an accelerator the next draw is sanitized while the last one trains. The same batch gives the same bits.
-    Blocks are made one after the other, each as if alone: a change of one leaves every other's votes equal to the bit.
+    It uses the fast denoiser. Networks too small to fill a device are trained all at once (`models.stacked`). On an
+    accelerator the next draw is sanitized while the current one trains. The same batch gives the same bits. Blocks are
+    made one after the other and independently: a change of one leaves the others' votes bitwise equal.
     """
     if materials.partitions > 1:
         blocks = [list(make_batch(block, entropy, draws)) for block in materials.blocks]
@@ -216,13 +216,13 @@ def make_batch(materials: Materials, entropy: bytes, draws: Sequence[int]) -> It
 
 
 def make_again(materials: Materials, entropy: bytes, batch: Sequence[int], draw: int) -> Smoothed:
-    """One draw of a batch, to the bit as the whole batch made it."""
+    """One draw of a batch, bitwise equal to the one in the whole batch."""
     draws = batch if materials.stacked(len(batch)) else [draw]
     return next(made for made in make_batch(materials, entropy, draws) if made.draw == draw)
 
 
 def _joined(blocks: Sequence[Smoothed]) -> Smoothed:
-    """A draw of all blocks, from each one's own."""
+    """The draw of all blocks, joined from the draws of each block."""
     copies = hashlib.sha256("".join(one.copy_sha256 for one in blocks).encode()).hexdigest()
     return Smoothed(
         blocks[0].draw,
@@ -236,7 +236,7 @@ def _joined(blocks: Sequence[Smoothed]) -> Smoothed:
 
 
 def _empty_block_draw(materials: Materials, entropy: bytes, draw: int) -> Smoothed:
-    """The draw of a block without images: a network whose answers are no numbers, so that it votes for nobody."""
+    """The draw of a block without images: a network whose outputs are NaN, so that it votes for no class."""
     network = initialised(materials.architecture, 0, None).requires_grad_(requires_grad=False).eval()
     for weight in network.parameters():
         weight.fill_(math.nan)
@@ -245,7 +245,7 @@ def _empty_block_draw(materials: Materials, entropy: bytes, draw: int) -> Smooth
 
 
 def ahead(make: Callable[[int], T], draws: Sequence[int]) -> Iterator[T]:
-    """What `make` gives for each draw, in order; the next one is made in a thread while the caller has the last."""
+    """The results of `make` for each draw, in order. A thread makes the next one while the caller uses the current."""
     with ThreadPoolExecutor(1) as thread:
         upcoming = thread.submit(make, draws[0])
         for following in (*draws[1:], None):
@@ -256,7 +256,7 @@ def ahead(make: Callable[[int], T], draws: Sequence[int]) -> Iterator[T]:
 
 
 def learn(materials: Materials, copy: NDArray[Any], seed: int) -> nn.Module:
-    """What the recipe makes of one sanitized copy: a trained network, a head on its features, or these features."""
+    """Apply the recipe to one sanitized copy. Returns a trained network, a head on its features, or its features."""
     raw, recipe, extractor = materials.raw, materials.recipe, materials.extractor
     if materials.instrument:
         return Features(materials.features_of(copy))
@@ -280,7 +280,7 @@ def learn(materials: Materials, copy: NDArray[Any], seed: int) -> nn.Module:
 
 
 def ask(materials: Materials, model: nn.Module, inputs: Tensor) -> NDArray[np.int64]:
-    """A model's votes on the test inputs; of a bounded-influence head, its class sums."""
+    """A model's votes on the test inputs; for a bounded-influence head, its class sums."""
     if materials.instrument and isinstance(model, Features):
         raw = materials.raw
         return materials.instrument.class_sums(model, raw.labels, len(raw.classes), inputs)

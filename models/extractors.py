@@ -26,10 +26,10 @@ FEATURE_BATCH = 256
 
 @dataclass(frozen=True, eq=False)
 class Extractor:
-    """A frozen network and the linear head of the classifier that it was the body of.
+    """A frozen network and the linear head of the classifier that it comes from.
 
     network: float32 (n, c, h, w) in [-1, 1] -> features (n, d), in evaluation mode. head: weight (K, d), bias (K).
-    image_shape: the (h, w, c) it was made for. digest: sha256 of the file it came from.
+    image_shape: the (h, w, c) it was made for. digest: sha256 of its file.
     """
 
     network: nn.Module
@@ -39,7 +39,7 @@ class Extractor:
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions and a shortcut without weights: every other pixel, new channels zero (He 2015, option A)."""
+    """Two 3x3 convolutions and a shortcut without weights: subsampled pixels, zero new channels (He 2015, option A)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -90,8 +90,8 @@ def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential
 def load_extractor(path: Path) -> Extractor:
     """The extractor in a safetensors file: a published ResNet-20, -32, .. for CIFAR, or weights of this project.
 
-    Which of the two its keys say. Of this project's networks the features are what goes into the last linear layer.
-    InputError if the file is missing, damaged, or neither.
+    The file's keys show which of the two it is. The features of this project's networks are the inputs of the last
+    linear layer. InputError if the file is missing, damaged, or neither.
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist; give the extractor's .safetensors file")
@@ -130,7 +130,7 @@ def _published(tensors: dict[str, Tensor], path: Path) -> tuple[nn.Module, nn.Li
 
 
 def require_fits(extractor: Extractor, image_shape: tuple[int, int, int]) -> None:
-    """InputError unless the extractor is made for images of this (h, w, c)."""
+    """InputError unless the extractor was made for images of this (h, w, c)."""
     if tuple(image_shape) != extractor.image_shape:
         raise InputError(
             f"the images are {_words(image_shape)}, the extractor takes {_words(extractor.image_shape)}; "
@@ -149,7 +149,7 @@ def features(
 ) -> Tensor:
     """Features float32 (n, d), on the CPU, of images (n, h, w, c): uint8, or float32 in [0,1] units, unclipped.
 
-    The extractor's network lies on `device`. InputError for images of another size than the extractor's.
+    The extractor's network must be on `device`. InputError for images whose size is not the extractor's.
     """
     require_fits(extractor, images.shape[1:])
     parts = [extractor.network(part.to(device)).float().cpu() for part in as_tensor(images).split(batch)]
@@ -157,7 +157,7 @@ def features(
 
 
 class Bfloat16(nn.Module):
-    """A network in bfloat16 and channels-last, each BatchNorm folded into the convolution before; float32 outside."""
+    """A network in bfloat16 and channels-last, with each BatchNorm folded into its convolution; float32 outside."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -176,10 +176,10 @@ class Bfloat16(nn.Module):
 
 
 def accelerated(extractor: Extractor) -> Extractor:
-    """A published ResNet in bfloat16, where its device multiplies that in hardware; any other extractor as it is.
+    """A published ResNet in bfloat16 if its device multiplies that in hardware; any other extractor unchanged.
 
-    Three to four times as fast on a CPU. Features differ from the float32 twin's by about 1 % of their size, enough for
-    no vote but those on the brink.
+    It is three to four times as fast on a CPU. Features differ from the float32 twin's by about 1 % of their size,
+    which changes only votes that are nearly tied.
     """
     device = next(extractor.network.parameters(), torch.empty(0)).device
     gains = isinstance(extractor.network, CifarResNet) and has_fast_bfloat16(device)

@@ -1,11 +1,11 @@
 """A small network and the recipe that trains it on 32x32 photographs in seconds.
 
-After K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", arXiv 2404.00498 (2024). What it publishes stands
-here as constants, but for the recipe's own settings: width 64, 9.9 epochs of batches of 1,024, learning_rate 11.5,
-weight_decay 0.0153, label_smoothing 0.2, shift 2, flip.
+After K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", arXiv 2404.00498 (2024). Its published values are
+constants here, except those that are settings of the recipe: width 64, 9.9 epochs of batches of 1,024, learning_rate
+11.5, weight_decay 0.0153, label_smoothing 0.2, shift 2, flip.
 
-Departures: whitening centres its patches, as pixels come in [-1, 1] and no set's mean is subtracted; mirrored and plain
-image are averaged at prediction, shifted ones are not; the scale of the logits stands before the last layer.
+Differences: the whitening centres its patches, as pixels are in [-1, 1] and no set's mean is subtracted; prediction
+averages the plain and the mirrored image but no shifted ones; the logits' scale is applied before the last layer.
 """
 
 from collections.abc import Iterator
@@ -17,32 +17,32 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-if TYPE_CHECKING:  # it needs pydantic, and nothing else here does
+if TYPE_CHECKING:  # only this import needs pydantic
     from cleanlabel.models.params import TrainParams
 
 
 LEAST_SIDE = 9
-"""Pixels: what the whitening and three halvings of its output leave one pixel of."""
+"""The smallest side in pixels: the whitening and three halvings of its output reduce it to one pixel."""
 LOGIT_SCALE = 1 / 9
 BATCH_NORM_MOMENTUM = 0.4
 WHITENING_FLOOR = 5e-4
-"""Added to the eigenvalues, as a share of a patch pixel's variance."""
+"""The value added to the eigenvalues, as a share of a patch pixel's variance."""
 WHITENING_IMAGES = 2000
 MOMENTUM = 0.85
 UNIT = 1024 * (1 + 1 / (1 - MOMENTUM))
-"""Examples whose gradients, summed, make a step of the learning rate: Nesterov momentum adds up that many."""
+"""The number of examples whose summed gradients make one step of the learning rate, as in Nesterov momentum."""
 NORM_BIAS_RATE = 64
-"""Learning rate of the norm layers' biases, in that of the other weights."""
+"""The learning rate of the norm layers' biases, as a multiple of that of the other weights."""
 RATE_START, RATE_PEAK_AT, RATE_END = 0.2, 0.23, 0.07
 WHITENING_BIAS_SHARE = 0.3
-"""Share of the epochs in which the whitening's biases are trained."""
+"""The share of the epochs in which the whitening's biases are trained."""
 LOOKAHEAD_EVERY, LOOKAHEAD_DECAY, LOOKAHEAD_POWER = 5, 0.95**5, 3
 
 
 class Whitening(nn.Module):
-    """A 2x2 convolution to 8c channels that are uncorrelated and of equal variance on the images it has measured.
+    """A 2x2 convolution to 8c channels that are uncorrelated and have equal variance on the images it has measured.
 
-    Its filters, c*4 directions and their negatives, are part of the weights and are not trained; its biases are.
+    Its filters, c*4 directions and their negatives, are part of the weights and are not trained. Its biases are.
     """
 
     def __init__(self, channels: int) -> None:
@@ -54,7 +54,7 @@ class Whitening(nn.Module):
 
     @torch.no_grad()
     def measure(self, pixels: Tensor) -> None:
-        """Take the filters, and biases that centre, from the 2x2 patches of these pixels (n, c, h, w)."""
+        """Set the filters and the centring biases from the 2x2 patches of these pixels (n, c, h, w)."""
         patches = functional.unfold(pixels, 2).transpose(0, 1).flatten(1)
         variances, directions = torch.linalg.eigh(torch.cov(patches).double().cpu())
         variances = variances.clamp(min=0) + WHITENING_FLOOR * variances.mean().clamp(min=1e-6)
@@ -69,9 +69,9 @@ class Whitening(nn.Module):
 
 
 class Trunk(nn.Sequential):
-    """Layers whose output, in evaluation mode, is the mean over an image and its mirror image where `mirrors` is set.
+    """Layers whose output, in evaluation mode and if `mirrors` is set, is the mean over an image and its mirror image.
 
-    A linear head makes of it the mean of the two logits.
+    A linear head turns this into the mean of the two logits.
     """
 
     def __init__(self, *layers: nn.Module) -> None:
@@ -94,7 +94,7 @@ class Peak(nn.Module):
 
 
 def network(channels: int, classes: int, width: int) -> tuple[nn.Module, nn.Module]:
-    """The trunk, of blocks of width, 4 width and 4 width channels, and its linear head."""
+    """The trunk, with blocks of width, 4 width and 4 width channels, and its linear head."""
     blocks = (_block(8 * channels, width), _block(width, 4 * width), _block(4 * width, 4 * width))
     return Trunk(Whitening(channels), nn.GELU(), *blocks, Peak()), nn.Linear(4 * width, classes, bias=False)
 
@@ -132,13 +132,13 @@ def train_fast_cifar(
     seed: int,
     device: torch.device | str = "cpu",
 ) -> None:
-    """Trains a `fast-cifar` in place; all of its randomness follows from `seed`, and nothing but `images` enters.
+    """Train a `fast-cifar` in place. All randomness follows from `seed`, and `images` are the only data.
 
     images (n, h, w, c), a sanitized copy: uint8, or float32 in [0,1] units that may exceed them; labels (n,).
-    `learning_rate` and `weight_decay` are those of 1,024 examples, apart from each other and from the momentum: with
-    half the batch a step does half as much. Images that do not fill the epoch's last batch wait for the next epoch.
-    The whitening is measured on the first training and kept after that, since the weights behind it rest on it.
-    Parameters that need no gradient stay. The model is left on `device` in training mode.
+    `learning_rate` and `weight_decay` are per 1,024 examples and independent of each other and of the momentum: with
+    half the batch size a step does half as much. Images that do not fill the epoch's last batch are left out of that
+    epoch. The whitening is measured in the first training and kept afterwards, since later weights depend on it.
+    Parameters that require no gradient stay unchanged. The model is left on `device` in training mode.
     """
     device = torch.device(device)
     n, batch = len(images), min(recipe.batch, len(images))
@@ -160,7 +160,7 @@ def train_fast_cifar(
         order, rows, columns = order.to(device), rows.to(device), columns.to(device)
         for first in range(0, n - batch + 1, batch):
             chosen = order[first : first + batch]
-            # one gather shifts and mirrors; its rows of pixels are channels-last already
+            # one gather shifts and mirrors; its result is already channels-last
             pixels = scaled(source[chosen[:, None, None], rows[chosen][:, :, None], columns[chosen][:, None, :]])
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 logits = model(pixels)
@@ -184,10 +184,11 @@ def scaled(images: Tensor) -> Tensor:
 
 
 def visits(shape: tuple[int, ...], recipe: "TrainParams", seed: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Of each epoch: the order of the images (n,), and the source rows (n, h) and columns (n, w) of their pixels.
+    """For each epoch: the order of the images (n,), and the source rows (n, h) and columns (n, w) of their pixels.
 
-    Each image moves by up to `shift` pixels a side and is reflected at its edge. With `flip` a coin says which images
-    the first epoch mirrors; each later epoch mirrors those that the one before did not, so that two epochs show both.
+    Each image moves by up to `shift` pixels in each direction and is reflected at its edge. With `flip`, the first
+    epoch mirrors each image with probability 1/2. Each later epoch mirrors those that the one before did not, so that
+    two epochs show both.
     """
     n, h, w, _ = shape
     generator = torch.Generator().manual_seed(seed)
@@ -205,7 +206,7 @@ def _reflected(index: Tensor, side: int) -> Tensor:
 
 
 def triangle(step: int, steps: int) -> float:
-    """Share of the learning rate at a step: a line up to 1, and a line down."""
+    """The share of the learning rate at a step: it rises linearly to 1, then falls linearly."""
     peak = max(1, int(RATE_PEAK_AT * steps))
     if step < peak:
         return RATE_START + (1 - RATE_START) * step / peak

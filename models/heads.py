@@ -13,27 +13,27 @@ HeadKind = Literal["mean", "direction", "lda", "ridge", "logistic"]
 TAKES_PRIOR = ("ridge", "logistic")
 LBFGS_STEPS = 200
 NEVER_CHOSEN = -1e30
-"""Logit of a class without images: finite, since a network without finite logits votes for nobody."""
+"""Logit of a class without images. It is finite, since a network with non-finite logits votes for no class."""
 
 
 def fit_head(
     features: Tensor, labels: Tensor, classes: int, kind: HeadKind, l2: float, prior: nn.Linear | None = None
 ) -> nn.Linear:
-    """The linear head of a kind that fits these features; the same arguments give the same head.
+    """Fit a linear head of this kind to the features. The same arguments give the same head.
 
-    features (n, d), labels (n,) in 0..classes-1; only these enter, so nothing is known of images that were not
-    sanitized. Computed in float64 on the features' device, returned in float32, frozen.
+    features (n, d), labels (n,) in 0..classes-1. It uses only these, so nothing of un-noised images enters. It is
+    computed in float64 on the features' device, and returned in float32, frozen.
 
     mean       the nearest class mean. l2 has no effect.
-    direction  the class mean that lies in the direction of the features, seen from the mean of the class means. Unlike
-               `mean` it does not ask how far out a class lies, which denoising changes. l2 has no effect.
-    lda        the nearest class mean by the covariance within classes, which l2 draws towards the identity's multiples.
+    direction  the class mean in the direction of the features, seen from the mean of the class means. Unlike `mean`,
+               it ignores the distance of a class mean, which denoising changes. l2 has no effect.
+    lda        the nearest class mean by the covariance within classes, which l2 shrinks towards a multiple of I.
     ridge      least squares on one-hot targets.
     logistic   cross-entropy.
 
-    For the last three l2 counts in units of the features' mean variance, so that it suits features of any scale. Ridge
-    and logistic are drawn towards `prior`, a head trained elsewhere (its scale is fitted), or else towards zero.
-    InputError for an unknown kind, a class without images, l2 <= 0, or a prior that does not fit or is not asked for.
+    For the last three, l2 is in units of the features' mean variance, so that it suits features of any scale. Ridge and
+    logistic are shrunk towards `prior`, a head trained elsewhere (its scale is fitted), or else towards zero.
+    InputError for an unknown kind, a class without images, l2 <= 0, or a prior that does not fit or is not used.
     """
     if kind not in get_args(HeadKind):
         raise InputError(f"head={kind!r} is unknown; choose one of {', '.join(get_args(HeadKind))}")
@@ -63,7 +63,7 @@ def fit_head(
 def fit_head_of_some(
     features: Tensor, labels: Tensor, classes: int, kind: HeadKind, l2: float, prior: nn.Linear | None = None
 ) -> nn.Linear:
-    """`fit_head` on the classes that have images; no other is ever chosen. ValueError without any image."""
+    """`fit_head` on the classes that have images; other classes are never chosen. ValueError without any image."""
     present = torch.unique(labels.cpu())
     if len(present) == classes:
         return fit_head(features, labels, classes, kind, l2, prior)
@@ -84,7 +84,7 @@ def fit_head_of_some(
 
 
 def head_architecture(width: int, classes: int) -> Architecture:
-    """A head on features (n, width) as `models.weights` saves it: a linear classifier of 1 x 1 images of so many
+    """A head on features (n, width) as `models.weights` saves it: a linear classifier of 1 x 1 images with `width`
     channels, whose network is `Sequential(Flatten, Linear)`."""
     return Architecture("linear", (1, 1, width), classes, 1)
 
@@ -118,7 +118,7 @@ def _ridge(f: Tensor, one_hot: Tensor, l2: float, prior: nn.Linear | None) -> tu
 def _logistic(f: Tensor, one_hot: Tensor, l2: float, prior: nn.Linear | None) -> tuple[Tensor, Tensor]:
     """argmin over W, b of mean cross-entropy + l2 v / 2 |W - W0|^2, v the features' mean variance."""
     middle, variance, start = f.mean(dim=0), _variance(f), _prior_weight(f, one_hot, prior)
-    # centred and scaled features make the problem round, which is what L-BFGS likes
+    # centred and scaled features make the problem well conditioned for L-BFGS
     scaled, start = (f - middle) / variance.sqrt(), start * variance.sqrt()
     weight = start.clone().requires_grad_()
     bias = torch.zeros(one_hot.shape[1], dtype=f.dtype, device=f.device, requires_grad=True)
@@ -137,7 +137,7 @@ def _logistic(f: Tensor, one_hot: Tensor, l2: float, prior: nn.Linear | None) ->
 
 
 def _prior_weight(f: Tensor, one_hot: Tensor, prior: nn.Linear | None) -> Tensor:
-    """The prior's weight without what all classes share, which decides nothing; zero where there is none."""
+    """The prior's weight minus its mean over classes, which does not affect decisions; zero without a prior."""
     if prior is None:
         return f.new_zeros(one_hot.shape[1], f.shape[1])
     weight = prior.weight.detach().to(f)

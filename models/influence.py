@@ -1,4 +1,4 @@
-"""The certificate of a bounded-influence head: from sums over training images to what no poisoning within can change.
+"""The certificate of a bounded-influence head: from sums over training images to answers that poisoning cannot change.
 
 For a test point t let every training image i have an *influence* k_t(x_i), a number in [lo, hi] that depends on nothing
 of the raw set but the noised image x_i + sigma z (`models.instrument` makes it). With B = hi - lo and H = max(hi, -lo):
@@ -8,10 +8,10 @@ of the raw set but the noised image x_i + sigma z (`models.instrument` makes it)
 
 The statement: G(D') = A for every D' that differs from D in a1 images rewritten under their own labels, a2 rewritten
 and relabelled, a3 added or removed, all at will, and in all others by a joint l2 norm of at most R, if for every b != A
-what is left of F_A - F_b after all of that is positive. What each of them costs:
+the rest of F_A - F_b after the costs of all these changes is positive. The costs:
 
  1. *Rewritten*: one term, of one class, changes by at most B.
- 2. *Rewritten and relabelled*: A to b costs hi twice, b to A -lo twice, all else less: at most 2H.
+ 2. *Rewritten and relabelled*: A to b costs 2 hi, b to A costs -2 lo, all others less: at most 2H.
  3. *Added or removed*: one term appears or disappears: at most H.
  4. *Moved*. Scale a term to h = (g - lo)/B in [0, 1]. Phi^-1(h) is 1/sigma-Lipschitz (Salman et al. 2019, lemma 2), so
     |grad h| <= I(h)/sigma with I = phi(Phi^-1(.)), the Gaussian isoperimetric function; and I <= 1/sqrt(2 pi).
@@ -23,7 +23,7 @@ moved by a joint norm r along a straight line, and C the least concave function 
     |dp| <= 1/(n sigma) sum I(h_i) |d_i| <= 1/(n sigma) sqrt(sum I(h_i)^2) r <= r sqrt(C(p)) / (sigma sqrt(n)),
 
 by Cauchy-Schwarz and Jensen. With S' = 1/sqrt(C) this says |S(p_moved) - S(p)| <= r / (sigma sqrt(n)); `spread` is S.
-So an attacker who ends at means u of class A and v of class b has paid at least
+So an attacker who ends at means u of class A and v of class b has spent at least
 
     R^2 = sigma^2 [ n_A (S(p_A) - S(u))^2 + n_b (S(v) - S(p_b))^2 ],
 
@@ -34,14 +34,14 @@ line up to p* (there I^2 touches it: phi(z) = -2 z Phi(z) at p* = Phi(z)), then 
 mean is within [lower, upper] by the Chernoff-Hoeffding bound (Hoeffding 1963, theorem 1: N kl(mean, p) <= ln(1/level),
 for independent terms of any distributions), each of the 2K bounds at level alpha/(2K): they hold at once with
 probability at least 1 - alpha, so that A may be chosen after seeing the sums. `score_margins` is Hoeffding's simpler
-bound of every difference. A missing draw is the worst that it could have been: all lo for a lower bound, all hi for an
-upper one. `distance` is the total variation between one draw's noise and the ideal one, over the whole raw set: it
-moves a sum of one draw by at most B distance.
+bound of every difference. A missing draw counts as the worst possible one: all lo for a lower bound, all hi for an
+upper one. `distance` is the total variation between one draw's noise and ideal noise, over the whole raw set: it
+changes the mean of a sum of one draw by at most B distance.
 
-At sigma = 0 nothing is random: one draw, no level, no radius; the counts hold as they are.
+At sigma = 0 nothing is random: there is one draw, no level and no radius, and the counts hold with certainty.
 
-numpy and scipy only. Throughout: scores (n_points, K) are a point's class sums, the mean over m planned draws;
-class_sizes (K,); label (n_points,) is ABSTAIN where nothing is certified. The proof in full is in
+Needs only numpy and scipy. Throughout: scores (n_points, K) are a point's class sums, the mean over m planned draws;
+class_sizes (K,); label (n_points,) is ABSTAIN if nothing is certified. The full proof is in
 docs/explanation/bounded-influence.md.
 """
 
@@ -55,9 +55,9 @@ from scipy.special import ndtr, ndtri, rel_entr
 from cleanlabel.models.certificate import ABSTAIN, Floats, Ints
 
 CELLS = 256
-"""How finely the attacker's choices are cut; each cell counts as its cheapest corner, so a radius is only lowered."""
+"""Number of cells for the attacker's choices. Each cell counts as its cheapest corner, which only lowers a radius."""
 ROUNDING = 1e-9
-"""How far bounds and radii are rounded down: far more than the functions here can err."""
+"""How far bounds and radii are rounded down: far more than the numerical error of the functions here."""
 BISECTIONS = 50
 
 
@@ -74,8 +74,8 @@ def score_margins(
 ) -> tuple[Ints, Floats]:
     """Labels and lower bounds of F_A - F_b by Hoeffding's inequality: (n_points,), (n_points, K) with inf at A.
 
-    width, low (n_points,): B and lo. Of m planned draws `missing` are not there, and count for nothing in `scores`.
-    All differences are right at once, per test point, with probability at least 1 - alpha.
+    width, low (n_points,): B and lo. `missing` of the m planned draws are absent and add 0 to `scores`. Per test point,
+    all bounds hold at once with probability at least 1 - alpha.
     """
     f, n = _checked(scores, class_sizes)
     b, lo = (_column(value, len(f)) for value in (width, low))
@@ -98,9 +98,9 @@ def radius_left(
     relabelled: int = 0,
     inserted: int = 0,
 ) -> Floats:
-    """The joint l2 radius left beside so many images changed at will, (n_points,), in [0,1] pixel units.
+    """The joint l2 radius that is left after these numbers of images change at will: (n_points,), in [0,1] pixel units.
 
-    By the bound 1/sqrt(2 pi) of every slope. 0 where nothing is certified, or nothing is left.
+    It uses the bound 1/sqrt(2 pi) of every slope. 0 if nothing is certified or nothing is left.
     """
     labels, left = np.asarray(label), np.asarray(margin, dtype=np.float64)
     n = np.asarray(class_sizes, dtype=np.float64)
@@ -124,12 +124,12 @@ def class_bounds(
 ) -> tuple[Floats, Floats]:
     """Lower and upper bounds, (n_points, K) each, of every class's mean influence on the scale from lo (0) to hi (1).
 
-    All of a point's hold at once with probability at least 1 - alpha. alpha None: nothing was random, the means are
-    what they are. A class without images has the bounds 0 and 0.
+    All bounds of a point hold at once with probability at least 1 - alpha. alpha None: nothing was random, and the
+    bounds are the means themselves. A class without images has the bounds 0 and 0.
     """
     f, n = _checked(scores, class_sizes)
     size = np.maximum(n, 1.0)
-    seen = f / size * m - (m - missing) * low  # the sum over the draws that are there, each term from 0
+    seen = f / size * m - (m - missing) * low  # the sum over the present draws, each term shifted to start at 0
     least, most = (seen / (m * width), (seen + missing * width) / (m * width))
     least, most = (np.where(n > 0, np.clip(p, 0.0, 1.0), 0.0) for p in (least, most))
     if alpha is not None:
@@ -151,7 +151,7 @@ def margins(
 
 
 def counts_left(label: ArrayLike, margin: ArrayLike, cost: float) -> Ints:
-    """How many images may change at will, each at this cost (B, 2H or H): the most a with a cost < F_A - F_b."""
+    """How many images may change at will, each at this cost (B, 2H or H): the largest a with a * cost < F_A - F_b."""
     least = np.asarray(margin, dtype=np.float64).min(axis=1, initial=np.inf)
     finite = np.where(np.isfinite(least), least, 0.0)
     return np.where(np.asarray(label) == ABSTAIN, 0, np.maximum(np.ceil(finite / cost * (1 - ROUNDING)) - 1, 0)).astype(
@@ -168,10 +168,10 @@ def radius_between(
     sigma: float,
     spent: float = 0.0,
 ) -> Floats:
-    """The joint l2 radius left beside changes at will that cost `spent` of F_A - F_b: (n_points,).
+    """The joint l2 radius that is left after changes at will that cost `spent` of F_A - F_b: (n_points,).
 
-    The least over all rivals and all ways to share a norm out between the two classes' images. 0 where nothing is
-    certified or left.
+    It is the least over all rivals and all ways to divide a norm between the two classes' images. 0 if nothing is
+    certified or nothing is left.
     """
     labels, n = np.asarray(label), np.asarray(class_sizes, dtype=np.float64)
     lower, upper = bounds
@@ -183,7 +183,7 @@ def radius_between(
     for b in range(len(n)):
         other = top != b
         if not n[b] and not spent:
-            continue  # a class that has no image has no influence, and moves give it none
+            continue  # a class without images has no influence, and moved images give it none
         cost = (spent - low * (n[top] - n[b])) / width
         found = _pair_radius(p_a, upper[certified, b], n[top], n[b], cost)
         reach = np.where(other, np.minimum(reach, found), reach)
@@ -194,8 +194,8 @@ def radius_between(
 def _pair_radius(p_a: Floats, p_b: Floats, n_a: Floats, n_b: float, cost: Floats) -> Floats:
     """The least norm, in units of sigma, after which n_a u - n_b v <= cost, from the means p_a and p_b: (n_points,).
 
-    On cells of u between where A's images need not move and where b's need not. Of a cell, A's share is that of its
-    upper end and b's that of its lower one.
+    It searches cells of u, from where A's images need not move to where b's need not. In a cell, A's cost is that at
+    the upper end and b's that at the lower end.
     """
     end = np.clip((cost + n_b * p_b) / n_a, 0.0, 1.0)
     left = n_a * p_a - n_b * p_b - cost > 0
@@ -223,7 +223,7 @@ TOUCH, TOUCH_SPREAD, SLOPE = _tangent()
 
 
 def spread(p: ArrayLike) -> Floats:
-    """S(p): a class mean on the scale on which a joint norm r moves it by at most r / (sigma sqrt(n)); S(1/2) = 0."""
+    """S(p): a class mean on a scale where a joint norm r moves it by at most r / (sigma sqrt(n)); S(1/2) = 0."""
     share = np.asarray(p, dtype=np.float64)
     tail = np.minimum(share, 1 - share)
     outer = TOUCH_SPREAD - 2 * (math.sqrt(TOUCH / SLOPE) - np.sqrt(np.maximum(tail, 0.0) / SLOPE))

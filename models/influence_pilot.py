@@ -1,4 +1,4 @@
-"""Which noise, clip and sides: what a bounded-influence head would certify, forecast from trusted images alone."""
+"""Forecast what a bounded-influence head would certify at each noise, clip and sides, from trusted images alone."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,16 +22,16 @@ from cleanlabel.sanitize.imageset import ImageSet
 
 RIDGES = (0.05, 0.5, 2.0)
 CLIPS = ((None, 0.6), (None, 0.8), (None, 0.95), (0.8, 0.95), (0.9, 0.97))
-"""Thresholds, None without one, and clips."""
+"""Candidate (threshold, clip) pairs; None is no threshold."""
 PARTS = {"fitted": 0.5, "summed": 0.3}
-"""Shares of the trusted images that the instrument is fitted to, and that play the raw set; the rest is asked about."""
+"""The shares of trusted images that fit the instrument and that play the raw set; the rest are the test images."""
 LEAST = 60
-"""Trusted images below which a pilot says too little."""
+"""The least number of trusted images for a useful pilot."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Params of a bounded-influence head, and what is to be expected of them at the target."""
+    """Params of a bounded-influence head, and their forecast at the target."""
 
     sigma: float
     ridge: float
@@ -40,7 +40,7 @@ class Choice:
     sides: Sides
     accuracy: float
     deviation: float
-    """Of the accuracy, by the number of images asked about alone."""
+    """Standard error of the accuracy, only from the number of test images."""
     sums: float
     """Accuracy of the sums, certified or not."""
 
@@ -55,10 +55,11 @@ def forecasts(
     draws: int,
     said: Callable[[int], object] = lambda _: None,
 ) -> list[Choice]:
-    """What each ridge, clip and side would certify at `materials.sigma`, beside `rewritten` images, from its raw set.
+    """What each ridge, clip and side would certify at `materials.sigma`, against `rewritten` images and the radius.
 
-    `materials.raw` are the trusted images, of which a part plays the raw set: its sums are scaled to `images` of the
-    same classes' shares, its bounds taken for m draws. InputError for too few images, or a class without any.
+    `materials.raw` are the trusted images. A part of them plays the raw set: its sums are scaled to `images` images
+    with the same shares of classes, and its bounds are those for m draws. InputError for too few images or an empty
+    class.
     """
     extractor = materials.extractor
     if extractor is None or len(materials.raw) < LEAST:
@@ -99,7 +100,7 @@ def forecasts(
 
 
 def reached(answer: Influenced, truth: NDArray[np.int64], radius: float, rewritten: int) -> float:
-    """Certified accuracy at a joint radius beside so many rewritten images; of the images alone where radius is 0."""
+    """Certified accuracy against `rewritten` images and a joint radius; if radius is 0, against the images alone."""
     if radius:
         return float(certified_accuracy(answer.label, answer.radius(rewritten=rewritten), truth, [radius])[0])
     enough = counts_left(answer.label, answer.margin, answer.cost("rewritten")) >= rewritten

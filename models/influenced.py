@@ -1,4 +1,4 @@
-"""What a bounded-influence ensemble answers: from its draws' class sums to labels, radii and counts."""
+"""The answers of a bounded-influence ensemble: labels, radii and counts from its draws' class sums."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ COSTS = ("rewritten", "relabelled", "inserted")
 
 @dataclass(frozen=True)
 class Influenced:
-    """The answers for n test points, in units of hi_t: an image weighs at most 1 (`models.influence`).
+    """The answers for n test points, in units of hi_t: an image's influence is at most 1 (`models.influence`).
 
-    label (n,), ABSTAIN where nothing is certified; vote (n,): the class of the largest sum, without a guarantee;
-    scores (n, K): the sums, their mean over the planned draws; margin (n, K): lower bounds of F_A - F_b, inf at A;
-    bounds: of each class's mean influence on the scale from lo to hi.
+    label (n,): ABSTAIN if nothing is certified; vote (n,): the class of the largest sum, without a guarantee; scores
+    (n, K): the mean of the sums over the planned draws; margin (n, K): lower bounds of F_A - F_b, inf at A; bounds:
+    lower and upper bounds of each class's mean influence, on the scale from lo to hi.
     """
 
     label: Ints
@@ -34,24 +34,24 @@ class Influenced:
 
     @property
     def width(self) -> float:
-        """B: how far one image's influence can go."""
+        """B: the range of one image's influence."""
         return 2.0 if self.sides == "two" else 1.0
 
     @property
     def low(self) -> float:
-        """lo."""
+        """lo: the least influence."""
         return -1.0 if self.sides == "two" else 0.0
 
     def cost(self, way: str) -> float:
-        """What one image takes of F_A - F_b at most: B rewritten, 2H relabelled, H added or removed."""
+        """The most that one image takes from F_A - F_b: B if rewritten, 2H if relabelled, H if added or removed."""
         return {"rewritten": self.width, "relabelled": 2.0, "inserted": 1.0}[way]
 
     def counts(self, way: str) -> Ints:
-        """How many images may change in this way at will, nothing else changing: (n,)."""
+        """How many images may change in this way at will while nothing else changes: (n,)."""
         return counts_left(self.label, self.margin, self.cost(way))
 
     def radius(self, rewritten: int = 0, relabelled: int = 0, inserted: int = 0) -> Floats:
-        """The joint l2 radius that is left beside so many images changed at will: (n,); 0 without noise."""
+        """The joint l2 radius left after these numbers of images change at will: (n,); 0 without noise."""
         if not self.sigma:
             return np.zeros(len(self.label))
         spent = sum(self.cost(way) * a for way, a in zip(COSTS, (rewritten, relabelled, inserted), strict=True))
@@ -71,9 +71,9 @@ def influenced(
 ) -> Influenced:
     """The answers from the sums of draws 0..m-1, by draw, int64 (n, K) each, in steps of hi_t / STEPS.
 
-    A draw that is missing counts as the worst that it could have been. Each point's answer holds with probability at
-    least 1 - level; at sigma = 0 it is certain. InputError for a draw outside the plan, of another shape, or a sum
-    that no images of these classes can have.
+    A missing draw counts as the worst possible one. Each point's answer holds with probability at least 1 - level; at
+    sigma = 0 it is certain. InputError for a draw outside the plan, sums of another shape, or a sum that is impossible
+    for these class sizes.
     """
     shape = (n, len(class_sizes))
     least = np.array(class_sizes, dtype=np.int64) * (-STEPS if sides == "two" else 0)
@@ -99,7 +99,7 @@ def influenced(
 def largest_radius(
     m: int, class_sizes: Sequence[int], sides: Sides, sigma: float, level: float, *, distance: float = 0.0
 ) -> float:
-    """The radius where every image of one class has the most influence and all others the least: none is larger."""
+    """The largest possible radius: every image of one class has the most influence, all other images the least."""
     most = STEPS * np.array(class_sizes, dtype=np.int64)
     best = np.tile(-most if sides == "two" else 0 * most, (len(most), 1))
     np.fill_diagonal(best, most)

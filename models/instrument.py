@@ -1,22 +1,22 @@
-"""What a bounded-influence head makes of features: how much one noised training image says of one test input.
+"""The influences of a bounded-influence head: how much one noised training image counts for one test input.
 
     k_t = clip( u_t . (psi(image) - psi_0) / hi_t, lo, 1 ),   u_t = weight (phi(t) - phi_0),   lo = 0 or -1,
 
-or, with a threshold, k_t = clip( (u_t . (psi - psi_0) - low_t) / (hi_t - low_t), 0, 1 ): an image says something of an
-input only if it lies far out towards it. Most classes then stay near the mean 0, where moves change little. All is
-in whole steps of 1/STEPS, so that sums over images are exact whatever their order. psi: the frozen extractor's features
-of the sanitized image, in float16; phi: those of the clean test input; hi_t: a quantile of |u_t . (psi - psi_0)| over
-trusted images; with a threshold, hi_t and low_t are quantiles of u_t . (psi - psi_0) itself. Everything but psi(image)
-is *public*: fixed before the raw set, from trusted images and noise that anybody may know. `models.influence` certifies
-sums of such influences.
+or, with a threshold, k_t = clip( (u_t . (psi - psi_0) - low_t) / (hi_t - low_t), 0, 1 ): then an image counts for an
+input only if it lies far in its direction. Most classes then have a mean near 0, where moved images change little. All
+influences are whole steps of 1/STEPS, so that sums over images are exact in any order. psi: the frozen extractor's
+features of the sanitized image, in float16; phi: those of the clean test input; hi_t: a quantile of
+|u_t . (psi - psi_0)| over trusted images; with a threshold, hi_t and low_t are quantiles of u_t . (psi - psi_0) itself.
+Everything except psi(image) is *public*: fixed before the raw set, from trusted images and public noise.
+`models.influence` certifies sums of such influences.
 
 The weight is an instrumental-variables estimate (docs/explanation/bounded-influence.md): with C = E[psi psi'] and
 X = E[psi phi'] over trusted images, centred,
 
     weight = C^-1 X (X' C^-1 X + lambda I)^-1,   lambda in units of the mean eigenvalue of X' C^-1 X.
 
-It undoes, in the mean, what noise and denoising take from the features. Labels of trusted images are not used. Without
-trusted images there is the cosine form: u_t = phi(t) / |phi(t)|, psi scaled to norm 1, hi_t = 1.
+On average it undoes the effect of noise and denoising on the features. Labels of trusted images are not used. Without
+trusted images, use the cosine form: u_t = phi(t) / |phi(t)|, psi scaled to norm 1, hi_t = 1.
 """
 
 import hashlib
@@ -39,15 +39,15 @@ from cleanlabel.sanitize.files import replacing
 Form = Literal["instrumental", "cosine"]
 FORMAT = "cleanlabel-instrument/1"
 ROWS = 2048
-"""Images whose influences are held at once."""
+"""The number of images whose influences are in memory at once."""
 MOST_SAMPLED = 4096
-"""Trusted features kept, from which hi_t is taken for each test input."""
+"""The number of trusted features kept, which give hi_t for each test input."""
 RIDGE = 1e-6
-"""Of C's mean eigenvalue, added to C: features that never vary have no inverse."""
+"""The share of C's mean eigenvalue that is added to C, so that C has an inverse if some features never vary."""
 
 
 class Features(nn.Module):
-    """What a bounded-influence draw keeps in a network's place: the features of its sanitized copy, float16 (n, d)."""
+    """A bounded-influence draw's substitute for a network: the features of its sanitized copy, float16 (n, d)."""
 
     rows: Tensor
 
@@ -61,8 +61,8 @@ class Instrument:
     """The public part of a bounded-influence head.
 
     weight float64 (d, d), psi_0 and phi_0 float64 (d,): as above; sample float32 (s, d): psi - psi_0 of trusted images;
-    quantile: of |u_t . sample|, what hi_t is; threshold: the quantile of u_t . sample that low_t is, if any. In the
-    cosine form there are neither arrays nor a threshold.
+    quantile: the quantile of |u_t . sample| that gives hi_t; threshold: the quantile of u_t . sample that gives low_t,
+    if any. The cosine form has neither arrays nor a threshold.
     """
 
     form: Form
@@ -80,9 +80,9 @@ class Instrument:
         return -STEPS if self.sides == "two" else 0
 
     def directions(self, asked: Tensor) -> NDArray[np.float32]:
-        """Of test inputs with the clean features `asked` (n, d): float32 (d + 1, n).
+        """The directions of test inputs with the clean features `asked` (n, d): float32 (d + 1, n).
 
-        u_t / (hi_t - low_t), and as the last row -low_t / (hi_t - low_t). Without a threshold low_t is 0.
+        They are u_t / (hi_t - low_t), and -low_t / (hi_t - low_t) in the last row. Without a threshold low_t is 0.
         """
         phi = asked.double().numpy()
         if self.weight is None or self.phi_0 is None or self.sample is None:
@@ -102,7 +102,7 @@ class Instrument:
         psi = _unit(psi) if self.psi_0 is None else (psi - self.psi_0).astype(np.float32)
         with np.errstate(invalid="ignore"):
             raw = (psi.astype(np.float32) @ directions[:-1] + directions[-1]) * STEPS
-        # features that are no numbers say nothing
+        # an image with NaN features has no influence
         return np.rint(np.clip(np.nan_to_num(raw, nan=0.0, posinf=STEPS, neginf=self.low), self.low, STEPS))
 
     def class_sums(self, copy: Features, labels: NDArray[np.int64], classes: int, asked: Tensor) -> Sums:
@@ -127,7 +127,7 @@ class Instrument:
 
     @property
     def digest(self) -> str:
-        """sha256 of its bytes: what a plan names it by."""
+        """sha256 of its bytes, by which a plan identifies it."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
 
@@ -149,8 +149,8 @@ def make_instrument(
 ) -> Instrument:
     """The instrument from trusted images' features: psi (s, d) of sanitized ones, phi (s, d) of the same ones clean.
 
-    ridge: lambda; threshold: below `quantile`, and of one side only. Several copies of an image may stand below each
-    other. InputError for less than two images.
+    ridge: lambda; threshold: below `quantile`, and only with one side. The rows may contain several copies of an image.
+    InputError for fewer than two images.
     """
     if len(psi) < 2 or psi.shape != phi.shape:
         raise InputError(
@@ -177,7 +177,7 @@ def cosine(sides: Sides = "one") -> Instrument:
 
 
 def save_features(copy: Features, path: Path) -> None:
-    """Write a draw's features as safetensors; `load_features` reads them back to the bit."""
+    """Write a draw's features as safetensors; `load_features` reads back the same bits."""
     with replacing(path) as scratch:
         scratch.write_bytes(safetensors.numpy.save({"rows": copy.rows.cpu().numpy()}))
 
@@ -194,13 +194,13 @@ def load_features(path: Path) -> Features:
 
 
 def save_instrument(instrument: Instrument, path: Path) -> None:
-    """Write it; `load_instrument` reads it back to the bit."""
+    """Write an instrument; `load_instrument` reads back the same bits."""
     with replacing(path) as scratch:
         scratch.write_bytes(instrument.to_bytes())
 
 
 def load_instrument(path: Path, digest: str) -> Instrument:
-    """The instrument of this digest. InputError if the file is missing, damaged or another one."""
+    """The instrument with this digest. InputError if the file is missing, damaged or another instrument's."""
     try:
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != digest:

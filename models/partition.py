@@ -10,32 +10,33 @@ j's *smoothed* model answers, and G(D) the plurality of g_1(D)..g_k(D), ties to 
 Block j's votes give a label c_j and a radius R_j at level alpha/k, or abstain; all k hold at once with probability at
 least 1 - alpha (union bound: the blocks need not be independent). From then on nothing is random:
 
- 1. g_j(D') != c_j needs ||Delta_j|| >= R_j. A block that abstained says nothing of g_j, not even at Delta = 0: it
-    counts as a vote for the rival already, and costs nothing.
- 2. B beats A if and only if N'_B - N'_A >= [A < B]: a tie goes to the smaller class. So the attacker has to make up
+ 1. g_j(D') != c_j needs ||Delta_j|| >= R_j. A block that abstained certifies nothing about g_j, not even at Delta = 0:
+    it already counts as a vote for the rival, at no cost.
+ 2. B beats A if and only if N'_B - N'_A >= [A < B]: a tie goes to the smaller class. So the attacker must overcome
 
         gap_B = N_A - N_B - #abstained + [A < B],
 
     where N counts certified labels. A block for A that turns to B is worth 2, a block for a third class 1. A block for
-    B has nothing to sell: "other classes" below are those that are neither A nor B.
- 3. Blocks are disjoint, so ||Delta||^2 = sum_j ||Delta_j||^2 and prices add: R_j^2 each. Hence, with S_1 among the
+    B is worth nothing to the attacker: "other classes" below are those that are neither A nor B.
+ 3. Blocks are disjoint, so ||Delta||^2 = sum_j ||Delta_j||^2 and costs add: R_j^2 each. Hence, with S_1 among the
     blocks for A and S_2 among those for other classes,
 
-        R^2 = min over B != A and (S_1, S_2) with 2|S_1| + |S_2| >= gap_B of what the choice costs,
+        R^2 = min over B != A and (S_1, S_2) with 2|S_1| + |S_2| >= gap_B of the cost of the choice,
 
-    which is attained by the cheapest of either group: a search over |S_1| alone.
- 4. With `a` blocks free, the `a` dearest of a choice are waived before the minimum is taken. That minimum is the one
-    above with gap_B - 2a in place of gap_B. What is paid for is worth at least gap_B - 2a, for a free block is worth at
-    most 2. Conversely, free blocks can be added to any choice worth gap_B - 2a: either `a` blocks for A are left
-    outside it, worth 2 each, or fewer are, and with all of those it is worth 2 N_A >= N_A + 1 >= gap_B.
+    which is attained by the cheapest blocks of each group: a search over |S_1| alone.
+ 4. With `a` free blocks, the `a` most expensive blocks of a choice cost nothing, before the minimum is taken. That
+    minimum is the one above with gap_B - 2a in place of gap_B: the paid blocks are worth at least gap_B - 2a, since a
+    free block is worth at most 2. Conversely, free blocks can be added to any choice worth gap_B - 2a: either `a`
+    blocks for A remain outside it, worth 2 each, or fewer do, and with all of those it is worth
+    2 N_A >= N_A + 1 >= gap_B.
 
 R is the largest radius that follows from the c_j and R_j, and the comparison is strict as in `models.certificate`. With
 k = 1 and a = 0 it is the ordinary certificate. With every R_j positive, equal or not, R > 0 exactly for a <= min over B
 of floor((N_A - N_B - #abstained - [B < A]) / 2): without abstentions the bound of DPA (Levine & Feizi 2021).
-docs/explanation/partitioned-smoothing.md has the proof in full, and what noise on test inputs changes. numpy and
-scipy only.
+docs/explanation/partitioned-smoothing.md has the full proof, and the effect of noise on test inputs. This module needs
+only numpy and scipy.
 
-Throughout, labels and radii are (n_points, k); a label is ABSTAIN where a block abstained.
+Throughout, labels and radii are (n_points, k); the label of a block that abstained is ABSTAIN.
 """
 
 from collections.abc import Sequence
@@ -53,7 +54,7 @@ def block_certificates(
 
     counts is (k, n_points, K): how many of the m planned models of each block voted for each class. Each block is
     certified at level alpha/k by `models.certificate.certify` (class and bound from the same votes, at half of that).
-    `distance` as there; that of the whole raw set's noise serves for each block's.
+    `distance` as there; the value for the whole raw set's noise is used for each block.
     """
     counts = np.asarray(counts)
     if counts.ndim != 3 or not counts.shape[0]:
@@ -66,20 +67,20 @@ def block_certificates(
 
 
 def plurality(labels: ArrayLike, n_classes: int) -> Ints:
-    """The class most blocks were certified for, (n_points,), ties to the smaller; ABSTAIN where all abstained.
+    """The class that most blocks are certified for, (n_points,), ties to the smaller; ABSTAIN if all abstained.
 
-    No guarantee by itself: it is what `partition_radius` answers where it does not abstain.
+    By itself it has no guarantee. It is the answer of `partition_radius` unless that abstains.
     """
     votes = _votes(np.asarray(labels), n_classes)
     return np.where(votes.any(axis=1), votes.argmax(axis=1), ABSTAIN)
 
 
 def partition_radius(labels: ArrayLike, radii: ArrayLike, n_classes: int, free: int = 0) -> tuple[Ints, Floats]:
-    """The answer and its joint radius, both (n_points,), from each block's own, with `free` blocks given away.
+    """The answer and its joint radius, both (n_points,), from the blocks' own, if `free` blocks may change at will.
 
-    Where the label is not ABSTAIN and the blocks' certificates are true, the plurality of the smoothed blocks is
-    `label` for every training set that differs without limit in at most `free` blocks and by a joint l2 norm
-    strictly below `radius` in the others. Where no positive radius follows, ABSTAIN with radius 0.
+    If the label is not ABSTAIN and the blocks' certificates are true, the plurality of the smoothed blocks is `label`
+    for every training set that differs without limit in at most `free` blocks and by a joint l2 norm strictly below
+    `radius` in the others. If no positive radius follows, the label is ABSTAIN and the radius 0.
     """
     label, radius = frontier(labels, radii, n_classes, [free])
     return label[0], radius[0]
@@ -88,7 +89,7 @@ def partition_radius(labels: ArrayLike, radii: ArrayLike, n_classes: int, free: 
 def frontier(labels: ArrayLike, radii: ArrayLike, n_classes: int, frees: Sequence[int]) -> tuple[Ints, Floats]:
     """`partition_radius` for each number of free blocks in `frees`: labels and radii, both (len(frees), n_points).
 
-    All hold at once: they follow from the same k certificates, so reading the whole frontier spends no more alpha.
+    All hold at once: they follow from the same k certificates, so the whole frontier spends no more alpha.
     """
     labels, radii = _checked(labels, radii, n_classes)
     if any(a < 0 for a in frees):
@@ -101,7 +102,7 @@ def frontier(labels: ArrayLike, radii: ArrayLike, n_classes: int, frees: Sequenc
     for_A = labels == A[:, None]
     costs = radii**2
 
-    # No gap exceeds N_A + 1 <= k + 1, so that more than k//2 + 1 blocks for A are never worth their price.
+    # No gap exceeds N_A + 1 <= k + 1, so more than k//2 + 1 blocks for A are never worth their cost.
     s_1 = np.arange(min(k, k // 2 + 1) + 1)
     cost_1 = _cheapest(costs, for_A)[:, s_1]
     least = np.full((len(frees), n_points), np.inf)
@@ -109,7 +110,7 @@ def frontier(labels: ArrayLike, radii: ArrayLike, n_classes: int, frees: Sequenc
         gap = n_A - votes[:, B] - abstained.sum(axis=1) + (A < B)
         cost_2 = _cheapest(costs, ~for_A & ~abstained & (labels != B))
         for row, a in zip(least, frees, strict=True):
-            # A gap of k + 1 needs all k blocks to be for A: the clip reads inf there, as it must.
+            # A gap of k + 1 needs all k blocks to be for A: the clipped index reads inf there, as required.
             s_2 = np.clip((gap - 2 * a)[:, None] - 2 * s_1, 0, k)
             cost = (cost_1 + np.take_along_axis(cost_2, s_2, axis=1)).min(axis=1)
             np.minimum(row, cost, out=row, where=A != B)
@@ -117,7 +118,7 @@ def frontier(labels: ArrayLike, radii: ArrayLike, n_classes: int, frees: Sequenc
 
 
 def _cheapest(costs: Floats, group: NDArray[np.bool_]) -> Floats:
-    """(n_points, k + 1): what the s cheapest blocks of the group cost together, inf where it has fewer than s."""
+    """(n_points, k + 1): the total cost of the group's s cheapest blocks, inf if it has fewer than s."""
     prices = np.sort(np.where(group, costs, np.inf), axis=1)
     return np.concatenate([np.zeros((len(costs), 1)), np.cumsum(prices, axis=1)], axis=1)
 

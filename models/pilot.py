@@ -1,8 +1,8 @@
-"""A pilot: a few models of blocks of trusted images, asked about the trusted images that their block has not seen.
+"""A pilot: a few models of blocks of trusted images vote on the trusted images that their block has not seen.
 
-It reads no untrusted image. What is concluded from it (`models.chooser`) may therefore enter the plan of an ensemble on
-the raw set without making the ensemble depend on it. The trusted images must not be among the raw ones: whoever
-changes the raw set could otherwise change what the pilot says.
+It reads no untrusted image. So its conclusions (`models.chooser`) may enter the plan of an ensemble on the raw set
+without making the plan depend on the raw set. The trusted images must not be among the raw ones: otherwise, changes of
+the raw set could change the pilot's result.
 """
 
 import hashlib
@@ -26,19 +26,19 @@ from cleanlabel.sanitize.noise import training_seed
 from cleanlabel.sanitize.sanitizer import sanitize
 
 ENTROPY = hashlib.sha256(b"cleanlabel/pilot/1").digest()
-"""Of the pilot's noise and trainings. Known to everybody: nothing is certified by it, and the pilot can be repeated."""
+"""The entropy of the pilot's noise and trainings. It is public: it certifies nothing, and the pilot can be repeated."""
 MOST_BLOCKS = 10
 LEAST_ASKED = 40
-"""Trusted images that must be left to ask about, at least."""
+"""The least number of trusted images that must remain as test images."""
 NO_VOTE = NOBODY - 1
-"""In place of a vote where the image is one of the block's own."""
+"""The value in place of a vote if the image is one of the block's own."""
 
 
 @dataclass(frozen=True)
 class Pilot:
-    """What blocks of `size` trusted images answered: votes (blocks, draws, n_points), NO_VOTE for a block's own images.
+    """Votes of blocks of `size` trusted images: (blocks, draws, n_points), with NO_VOTE for a block's own images.
 
-    The points are the trusted images that some block has not seen; truth (n_points,), their labels.
+    The points are the trusted images that some block has not seen; truth (n_points,): their labels.
     """
 
     size: int
@@ -50,8 +50,8 @@ class Pilot:
 def blocks_of_size(trusted: ImageSet, size: int) -> list[NDArray[np.int64]]:
     """Disjoint blocks of `size` trusted images, at most `MOST_BLOCKS`, as rows in the order of the images' ids.
 
-    The images are taken in the order of the hash that splits raw sets (`models.blocks.block_of`). Empty where
-    fewer than `LEAST_ASKED` images would be left to ask a block about.
+    The images are taken in the order of the hash that splits raw sets (`models.blocks.block_of`). Empty if fewer than
+    `LEAST_ASKED` images would remain as test images of a block.
     """
     if len(trusted) - size < LEAST_ASKED:
         return []
@@ -62,17 +62,17 @@ def blocks_of_size(trusted: ImageSet, size: int) -> list[NDArray[np.int64]]:
 
 
 def steps(trusted: ImageSet, sizes: Sequence[int], draws: int) -> int:
-    """How often `make_pilots` tells of a step: a sanitized copy, or a trained model."""
+    """How often `make_pilots` calls `done`: once per sanitized copy and once per trained model."""
     return draws * (1 + sum(len(blocks_of_size(trusted, size)) for size in sizes))
 
 
 def make_pilots(
     materials: Materials, sizes: Sequence[int], draws: int, done: Callable[[], object] = lambda: None
 ) -> Iterator[Pilot]:
-    """A pilot for each block size that leaves images to ask about, all from the same `draws` sanitized copies.
+    """A pilot for each block size that leaves enough test images, all from the same `draws` sanitized copies.
 
-    materials.raw and materials.test are both the trusted set. Sizes without a block are passed over. `done` is
-    called after each of `steps`. InputError if the recipe shows un-noised images to training.
+    materials.raw and materials.test are both the trusted set. Sizes without a block are skipped. `done` is called
+    after each of `steps`. InputError if the recipe shows un-noised images to training.
     """
     trusted, recipe = materials.raw, materials.recipe
     if reads_raw_images(recipe):
@@ -103,9 +103,9 @@ def make_pilots(
 def block_models(
     materials: Materials, seen: Sequence[Any], rows: NDArray[np.int64], seeds: Sequence[int]
 ) -> Iterator[nn.Module]:
-    """The models of the block at `rows` of materials.raw, one for each of `seen` and of `seeds`.
+    """The models of the block at `rows` of materials.raw, one per pair of `seen` and `seeds`.
 
-    seen: the sanitized copies of the whole set, or their features where the recipe is transfer.
+    seen: the sanitized copies of the whole set, or their features if the recipe is transfer.
     """
     labels, classes = materials.raw.labels[rows], len(materials.raw.classes)
     recipe, extractor = materials.recipe, materials.extractor

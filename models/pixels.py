@@ -1,4 +1,4 @@
-"""The pixels of images that an ensemble is asked about: checked, never guessed."""
+"""The pixels of images that a user gives to an ensemble: checked, never guessed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,17 +14,17 @@ UNITS = "multiply images in [0,1] by 255 and round them"
 
 
 class _NotTakenError(Exception):
-    """What is wrong with the images, and the way out where there is one."""
+    """What is wrong with the images, and what to do about it."""
 
 
 def as_pixels(images: Any, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """The pixels of n images, uint8 (n, *shape), where `images` leaves no doubt about them; shape is (h, w, c).
+    """The pixels of n images, uint8 (n, *shape), if `images` is unambiguous; shape is (h, w, c).
 
-    images: an array or a tensor (n, h, w, c), or (n, h, w) where c is 1; a list of arrays, tensors or PIL images of
-    mode L or RGB; or nested lists of numbers, as JSON has them. Pixels are uint8, or whole numbers 0..255 of the types
-    int32, int64, float32 and float64 (12.0 is 12). InputError says what was given and what the model takes.
+    images: an array or a tensor (n, h, w, c), or (n, h, w) if c is 1; a list of arrays, tensors or PIL images of mode L
+    or RGB; or nested lists of numbers, as in JSON. Pixels are uint8, or whole numbers 0..255 of the types int32, int64,
+    float32 and float64 (12.0 is 12). InputError says what was given and what the model takes.
 
-    Numbers that are not uint8 and nowhere above 1 are refused: they are pixels in [0,1] as likely as nearly black ones.
+    Values that are not uint8 and all at most 1 are refused: they may be pixels in [0,1] or nearly black images.
     """
     try:
         pixels = _array(images, shape[2])
@@ -72,7 +72,7 @@ def _of_picture(picture: Image.Image, channels: int) -> NDArray[Any]:
     mode = "L" if channels == 1 else "RGB"
     if picture.mode != mode:
         raise _NotTakenError(f"a picture has the mode {picture.mode}", f'give image.convert("{mode}")')
-    if picture.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # training images are turned upright when read
+    if picture.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # training images were turned upright
         raise _NotTakenError(
             "a picture lies on its side by its EXIF orientation", "give ImageOps.exif_transpose(image)"
         )
@@ -97,7 +97,7 @@ def _stack(images: Sequence[Any], channels: int) -> NDArray[Any]:
 def _of_numbers(images: Sequence[Any]) -> NDArray[Any]:
     ragged = _NotTakenError("the images are lists of different lengths")
     try:
-        values = np.array(images, dtype=object)  # keeps true apart from 1, and null apart from NaN
+        values = np.array(images, dtype=object)  # distinguishes true from 1, and null from NaN
     except ValueError:
         raise ragged from None
     types = set(map(type, values.ravel().tolist()))

@@ -13,11 +13,11 @@ from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.noise import NOISE_STREAM
 from cleanlabel.sanitize.rounded_gaussian import rounded_gaussian
 
-if TYPE_CHECKING:  # it needs pydantic, and nothing else here does
+if TYPE_CHECKING:  # only this import needs pydantic
     from cleanlabel.models.params import TrainParams
 
 OLD_STREAM = "cleanlabel/noise/1"
-"""Gaussian noise in float32, which the theorem does not cover: plans that name no stream were made with it."""
+"""Gaussian noise in float32, which the theorem does not cover. Plans that name no stream used it."""
 
 LATER: dict[str, Any] = {
     "partitions": 1,
@@ -37,12 +37,13 @@ LATER: dict[str, Any] = {
     "twin_digest": None,
     "class_sizes": (),
 }
-"""Fields that came after the first ensembles: where they say the usual, a plan is silent, and keeps its old digest."""
+"""Fields that are younger than the first ensembles, with their defaults. A plan leaves out a field at its default, so
+that older plans keep their digests."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What an ensemble's models are made from. Two ensembles with one plan differ in their entropy alone."""
+    """What an ensemble's models are made from. Ensembles with the same plan differ only in their entropy."""
 
     m: int
     selection: int
@@ -61,82 +62,82 @@ class Plan:
     method: str
     simultaneous: bool
     stopping: str
-    """`none`: m models. `looks` or `sequence`: at most m, until the gate is decided (`models.anytime`)."""
+    """`none`: m models. `looks` or `sequence`: at most m models, until the gate is decided (`models.anytime`)."""
     looks: tuple[int, ...]
-    """Where the gate may be looked at: prefixes of draws 0..t-1, the last of them m. Empty without stopping."""
+    """The t at which the gate may be checked on draws 0..t-1; the last is m. Empty without stopping."""
     shares: tuple[float, ...]
-    """What part of the level each look spends (`looks`); they sum to at most 1."""
+    """Each look's share of the level (`looks`); the shares sum to at most 1."""
     batch_of_draws: int
     entropy_spec: str
     code_digest: str
     partitions: int = 1
-    """k: into how many blocks the raw set is split, each with m models of its own (`models.partition`)."""
+    """k: the number of blocks of the raw set, each with m models of its own (`models.partition`)."""
     partition_rule: str | None = None
-    """What decides an image's block, in words. None where there is but one."""
+    """The rule that decides an image's block, in words. None with one block."""
     block_sizes: tuple[int, ...] = ()
-    """Images of each block, empty where there is but one."""
+    """Images in each block. Empty with one block."""
     stable_ids: bool = True
     """Whether ids stay with their images when others are added or removed (`models.blocks.ids_are_names`)."""
     denoiser_origin: str | None = None
-    """Where a denoiser from elsewhere comes from, in the words of whoever named it. None where it was trained here."""
+    """The origin of an external denoiser, in the user's words. None if it was trained here."""
     denoiser_shared: int | None = None
-    """Raw images that are among those it was trained on (`sanitize.overlap`). None where no record tells."""
+    """How many raw images the denoiser was trained on (`sanitize.overlap`). None if there is no record."""
     initial_origin: str | None = None
     initial_shared: int | None = None
-    """The same of the initial weights."""
+    """The same for the initial weights."""
     chosen_on: str = "trusted"
-    """What sigma, k and the recipe were chosen by looking at: `trusted` images or none, or the `raw` ones."""
+    """The images used to choose sigma, k and the recipe: `trusted` (or none at all), or `raw`."""
 
     noise_stream: str = OLD_STREAM
     """How entropy becomes noise (`sanitize.noise.NOISE_STREAM`)."""
     noise_distance: float = 0.0
-    """Total variation between all the noise of one draw and the ideal one (`noise_distance_of`)."""
+    """Total variation between all the noise of one draw and ideal noise (`noise_distance_of`)."""
     raw_content: str | None = None
-    """Names the raw set by its pixels and labels alone (`sanitize.content`); None in plans of before."""
+    """Identifies the raw set by its pixels and labels alone (`sanitize.content`). None in older plans."""
     ensembles: int = 1
-    """How many ensembles on this raw set were to share alpha, declared before the first of them."""
+    """How many ensembles on this raw set share alpha, as declared before the first of them."""
     instrument_digest: str | None = None
-    """Of a bounded-influence head's public part (`models.instrument`). None of any other."""
+    """Digest of a bounded-influence head's public part (`models.instrument`). None for any other recipe."""
     twin_digest: str | None = None
-    """Of the extractor's twin for sanitized images. None where they go through the extractor itself."""
+    """Digest of the extractor's twin for sanitized images. None if they go through the extractor itself."""
     class_sizes: tuple[int, ...] = ()
-    """n_c: raw images of each class, where the certificate depends on them. Empty otherwise."""
+    """n_c: the number of raw images of each class, if the certificate depends on it. Empty otherwise."""
 
     @property
     def bounded_influence(self) -> bool:
-        """Whether a draw's answer is a sum of bounded influences, and no vote."""
+        """Whether a draw's answer is a sum of bounded influences instead of a vote."""
         return self.instrument_digest is not None
 
     @property
     def sides(self) -> Literal["one", "two"]:
-        """Of a bounded-influence head: whether influences lie in [0, 1] or in [-1, 1]."""
+        """For a bounded-influence head: `one` if influences lie in [0, 1], `two` if in [-1, 1]."""
         return "two" if self.recipe.get("influence_sides") == "two" else "one"
 
     @property
     def draws(self) -> int:
-        """All draws: 0..m-1, whose votes are bounded, then the `selection` ones that only choose the class."""
+        """The number of draws: m, whose votes are bounded, and `selection` further ones that only choose the class."""
         return self.m + self.selection
 
     @property
     def votes_shape(self) -> tuple[int, ...]:
-        """Of one draw's votes: one per test image, of every block; or its class sums on every test image."""
+        """Shape of one draw's votes, (n_test,) or with k blocks (k, n_test); of its class sums, (n_test, K)."""
         if self.bounded_influence:
             return (self.n_test, self.classes)
         return (self.n_test,) if self.partitions == 1 else (self.partitions, self.n_test)
 
     @property
     def batches(self) -> list[range]:
-        """The draws in the groups they are made in: always whole, so that a draw's bits never depend on a restart."""
+        """The batches of draws. A batch is always made whole, so that a draw's bits never depend on a restart."""
         size = self.batch_of_draws
         return [range(start, min(start + size, self.draws)) for start in range(0, self.draws, size)]
 
     def batch_of(self, draw: int) -> range:
-        """The batch that makes this draw."""
+        """The batch that contains this draw."""
         return self.batches[draw // self.batch_of_draws]
 
     @property
     def voids(self) -> list[str]:
-        """What in this plan lets un-noised raw images reach the models; any such thing voids the certificate."""
+        """The ways in which un-noised raw images influence this plan's models. Each one voids the certificate."""
         found = (
             (
                 self.recipe["warm_epochs"] > 0 and self.recipe["warm_on"] == "raw",
@@ -151,54 +152,54 @@ class Plan:
 
     @property
     def certifiable(self) -> bool:
-        """Whether a radius may be attached to this plan's ensemble at all."""
+        """Whether this plan's ensemble may have a certified radius at all."""
         return not self.voids
 
     @property
     def recipe_digest(self) -> str:
-        """sha256 over the training recipe."""
+        """sha256 of the training recipe."""
         return _digest(self.recipe)
 
     @property
     def digest(self) -> str:
-        """Names the plan: sha256 over all of it."""
+        """Identifies the plan: sha256 of its content."""
         return _digest(self._content())
 
     def _content(self) -> dict[str, Any]:
-        """All fields but the silent ones."""
+        """All fields, without those of `LATER` that have their default."""
         return {name: value for name, value in asdict(self).items() if name not in LATER or value != LATER[name]}
 
     @property
     def family(self) -> str:
-        """Names what a further ensemble would be a further attempt at: the raw set, whatever else is changed.
+        """Identifies what attempts are counted for: the raw set, whatever else changes.
 
-        Plans of before counted by (raw set, denoiser, recipe, sigma), and keep that.
+        Older plans counted by (raw set, denoiser, recipe, sigma), and still do.
         """
         if self.raw_content is not None:
             return self.raw_content
         return _digest([self.raw_digest, self.denoiser_digest, self.initial_digest, self.recipe, self.sigma])
 
     def level(self, attempt: int) -> float:
-        """The error probability of one test point's certificate: alpha, shared where more than one claim is made.
+        """The error probability of one test point's certificate: alpha, or a share of it if there are several claims.
 
-        Over all test points if `simultaneous`, and over the attempts at the family: with d declared ensembles, attempt
-        a = 0..d-1 has alpha/d, and a further one alpha 2^-(a-d+1). All attempts together fail with at most 2 alpha:
-        each has entropy of its own, so that whatever was seen before, it fails with at most its level; the first d
-        levels sum to alpha, and the others, alpha/2 + alpha/4 + ..., stay below alpha, however many there are. That
-        needs one d for all of them, which `flows.ensemble.attempts` sees to. With planned looks, all of them
-        together spend it.
+        alpha is shared over all test points if `simultaneous`, and over the attempts at the family: with d declared
+        ensembles, attempt a = 0..d-1 has alpha/d, and a later one alpha 2^-(a-d+1). All attempts together fail with
+        probability at most 2 alpha. Each attempt has its own entropy, so it fails with at most its level, whatever was
+        seen before. The first d levels sum to alpha. The others, alpha/2 + alpha/4 + ..., sum to less than alpha,
+        however many there are. All attempts need the same d, which `flows.ensemble.attempts` enforces. Planned looks
+        share this level.
         """
         d = self.ensembles
         share = 1 / d if attempt < d else 2.0 ** -(attempt - d + 1)
         return self.alpha * share / (self.n_test if self.simultaneous else 1)
 
     def level_at(self, t: int, attempt: int) -> float:
-        """The error probability of a certificate of draws 0..t-1: the whole level, or the planned look's share."""
+        """The error probability of a certificate from draws 0..t-1: the whole level, or the planned look's share."""
         share = self.shares[self.looks.index(t)] if self.stopping == "looks" else 1.0
         return self.level(attempt) * share
 
     def rule(self, attempt: int) -> Rule:
-        """How the votes of the prefixes that may be certified are certified."""
+        """The rule that certifies the votes of a prefix of the draws."""
         level = self.level(attempt)
         if self.stopping == "sequence":
             return ConfidenceSequence(self.m, self.sigma, level, distance=self.noise_distance)
@@ -206,7 +207,7 @@ class Plan:
         return Looks(times, look_levels(level, shares), self.sigma, self.method, self.noise_distance)
 
     def least_m(self, attempt: int) -> int:
-        """The least m that can certify anything at that level, were the last look at m."""
+        """The least m that can certify anything at that level, if the last look is at m."""
         if self.bounded_influence:
             return 1
         if self.stopping == "sequence":
@@ -239,9 +240,9 @@ def plan_from_dict(content: dict[str, Any]) -> Plan:
 
 
 def noise_distance_of(images: int, image_shape: tuple[int, ...], sigma: float, test_sigma: float = 0.0) -> float:
-    """How far the noise of one draw is from ideal Gaussian noise, in total variation, at most.
+    """An upper bound on the total variation between the noise of one draw and ideal Gaussian noise.
 
-    The pixels of all raw images together, and of the one test image an answer is about where it is noised as well.
+    It covers the pixels of all raw images and, if test inputs are noised, those of the one test image of an answer.
     """
     pixels = math.prod(image_shape)
     distance = images * pixels * rounded_gaussian(sigma).total_variation if sigma else 0.0
@@ -249,7 +250,7 @@ def noise_distance_of(images: int, image_shape: tuple[int, ...], sigma: float, t
 
 
 def require_exact_noise(plan: Plan) -> None:
-    """InputError if the plan's noise was drawn in an earlier way, which the proof does not cover."""
+    """InputError if the plan's noise is of an older kind that the proof does not cover."""
     if plan.noise_stream != NOISE_STREAM:
         raise InputError(
             f"this ensemble's noise was drawn the way {plan.noise_stream}, and this program draws it the way "
@@ -259,18 +260,18 @@ def require_exact_noise(plan: Plan) -> None:
 
 
 def least_models(alpha: float, method: str = "binary", classes: int = 2) -> int:
-    """The least m with which even unanimous votes certify anything: level^(1/m), their bound, must exceed 1/2."""
+    """The least m whose unanimous votes certify anything: their bound, level^(1/m), must exceed 1/2."""
     level = {"binary": alpha / 2, "split": alpha, "margin": alpha / (2 * classes)}[method]
     return math.floor(math.log2(1 / level)) + 1
 
 
 def chosen_looks(m: int, least: int, batch: int) -> tuple[int, ...]:
-    """Where the gate is looked at if the params do not say: `default_looks`, at whole batches of draws."""
+    """The looks if the params give none: `default_looks`, at whole batches of draws."""
     return tuple(sorted({min(m, -(-t // batch) * batch) for t in default_looks(m, min(least, m))[0]}))
 
 
 def least_of_sequence(alpha: float) -> int:
-    """The same for a confidence sequence."""
+    """The same as `least_models`, for a confidence sequence."""
     return next(m for m in count(1) if largest_radius(ConfidenceSequence(m, 1.0, alpha), m) > 0)
 
 
@@ -306,17 +307,17 @@ DRAW_SOURCES = (
     "sanitize/timestep.py",
     "sanitize/trees.py",
 )
-"""The code a draw runs through: change it, and the models are others."""
+"""The source files that determine a draw: a change of any of them may change the models."""
 
 
 def code_digest() -> str:
-    """sha256 over the sources that determine a draw."""
+    """sha256 of the sources that determine a draw."""
     root = Path(__file__).resolve().parents[1]
     return _digest({name: hashlib.sha256((root / name).read_bytes()).hexdigest() for name in DRAW_SOURCES})
 
 
 def recipe_of(params: "TrainParams") -> dict[str, Any]:
-    """The recipe as plain values; the words about where the initial weights come from stand in the plan itself."""
+    """The recipe as plain values, without the origin of the initial weights: that is a field of the plan itself."""
     content = params.model_dump(mode="json", exclude={"initial_origin"})
     silent = [] if params.twin else ["twin"]
     silent += [] if params.bounded_influence else [key for key in content if "influence_" in key]

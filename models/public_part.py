@@ -1,4 +1,4 @@
-"""A bounded-influence head's public part: made from trusted images under public noise, as its recipe asks for it."""
+"""Make a bounded-influence head's public part from trusted images under public noise, according to its recipe."""
 
 import hashlib
 
@@ -16,7 +16,7 @@ from cleanlabel.sanitize.overlap import Record, record_of, shared
 from cleanlabel.sanitize.sanitizer import BATCH, Denoise, sanitize
 
 PUBLIC_ENTROPY = hashlib.sha256(b"cleanlabel/instrument/1").digest()
-"""Of the noise on trusted images. It is no secret: no certificate needs it to be one."""
+"""The entropy of the noise on trusted images. It is public: no certificate needs it to be secret."""
 
 
 def trusted_features(
@@ -31,9 +31,9 @@ def trusted_features(
     device: torch.device | str = "cpu",
     twin: Extractor | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(psi, phi), float32 (copies * n, d) each: of so many sanitized copies of trusted images, and of clean ones.
+    """(psi, phi), float32 (copies * n, d) each: features of `copies` sanitized copies of trusted images, and clean.
 
-    twin: what takes the sanitized ones, where it is not the extractor itself.
+    twin: the extractor for the sanitized images, if it is not the extractor itself.
     """
     phi = features(extractor, trusted.images, device).numpy()
     psi = [
@@ -56,13 +56,13 @@ def sanitized_features(
     batch: int = BATCH,
     device: torch.device | str = "cpu",
 ) -> NDArray[np.float32]:
-    """psi, float32 (n, d), of one copy under public noise; the noise's streams are shared with no draw."""
+    """psi, float32 (n, d), of one copy under public noise, whose random streams no draw shares."""
     images = sanitize(trusted, sigma, denoiser, PUBLIC_ENTROPY, copy, role="public-noise", denoise=denoise, batch=batch)
     return features(extractor, images, device).half().float().numpy()
 
 
 def fitted(recipe: TrainParams, psi: NDArray[np.float32], phi: NDArray[np.float32]) -> Instrument:
-    """The recipe's instrument of the instrumental form from `trusted_features`. InputError for less than two images."""
+    """The recipe's instrument, in the instrumental form, from `trusted_features`. InputError for under two images."""
     return make_instrument(
         psi,
         phi,
@@ -74,7 +74,7 @@ def fitted(recipe: TrainParams, psi: NDArray[np.float32], phi: NDArray[np.float3
 
 
 def require_apart(raw: ImageSet, seen: Record, among: str) -> None:
-    """InputError that counts and names raw images that are among `seen` ones, to the bit or as near copies."""
+    """InputError, with number and names, if raw images are exact or near copies of `seen` ones."""
     own = record_of(raw.images, raw.ids)
     found = shared(own, seen)
     if len(found):

@@ -1,4 +1,4 @@
-"""The smoothed classifier itself: all its networks, their votes on new images, and what the votes certify."""
+"""The smoothed classifier: all its networks, their votes on new images, and the certificates of the votes."""
 
 import json
 import warnings
@@ -34,10 +34,10 @@ INSTRUMENT = "instrument.safetensors"
 
 
 class SmoothedClassifier:
-    """An ensemble read back from its directory: `smoothed.json`, a safetensors file per draw, what else it needs.
+    """An ensemble read back from its directory: `smoothed.json`, a safetensors file per draw, and other files it needs.
 
-    InputError if a network's file is not the one that was recorded, or the noise was drawn in an earlier way, whose
-    radii do not hold. Nothing is unpickled.
+    InputError if a network's file is not the recorded one, or the noise is of an older kind, whose radii do not hold.
+    Nothing is unpickled.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -70,10 +70,10 @@ class SmoothedClassifier:
                 raise InputError(f"{directory}/denoiser is not the planned one; download the model again")
 
     def votes(self, images: NDArray[np.uint8]) -> dict[int, NDArray[np.int64]]:
-        """What each draw's network answers, or its k blocks' networks: images uint8 (n, h, w[, c]) -> (n,) or (k, n).
+        """The votes of each draw's network or of its k blocks' networks: images uint8 (n, h, w[, c]) -> (n,) or (k, n).
 
-        Of a bounded-influence head, each draw's class sums: (n, K).
-        Where the plan noises test inputs, every network meets these images under new noise that nobody could foresee.
+        For a bounded-influence head: each draw's class sums, (n, K). If the plan noises test inputs, every network gets
+        these images under new, unpredictable noise.
         """
         pixels = as_pixels(images, self.image_shape)
         if not self.plan.test_sigma:
@@ -98,35 +98,35 @@ class SmoothedClassifier:
         return features(self.extractor, images) if self.extractor else as_tensor(images)
 
     def certify(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
-        """(label, radius, counts) of each image: (n,) with ABSTAIN where nothing is certified, (n,), (n, K).
+        """(label, radius, counts) of each image: (n,) with ABSTAIN if nothing is certified, (n,), (n, K).
 
-        counts: how many models voted for each class; of a partitioned ensemble, how many blocks are certified for it.
+        counts: how many models voted for each class; for a partitioned ensemble, how many blocks are certified for it.
 
-        Each holds with the error probability of the plan's certificates, for images that were not chosen by looking at
-        these networks. An ensemble that is not certifiable answers by plurality, with radius 0.
+        Each certificate has the error probability of the plan's certificates, for images that were not chosen by
+        looking at these networks. An ensemble that is not certifiable answers by plurality, with radius 0.
         """
         found = self.answers(images)
         return *self._claims(found), found.counts
 
     def _claims(self, found: Answers) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Labels and radii that may be claimed: of an ensemble that is not certifiable, answers without a radius."""
+        """The labels and radii that may be claimed: an ensemble that is not certifiable claims no radius."""
         if not self.plan.certifiable:
             return found.vote, np.zeros(len(found.vote))
         return found.label, found.radius
 
     def answers(self, images: NDArray[np.uint8]) -> Answers:
-        """All that the draws say of these images, as the certificate has it of the test images."""
+        """The full answers for these images, as the certificate has them for the test images."""
         return answers(self.plan, self.attempt, self.m, self.votes(images), len(images))
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> "pd.DataFrame":
-        """MLflow's way to ask: a row per image with `label` (-1: abstained), `class`, `radius` and `votes` by class.
+        """MLflow's method: one row per image with `label` (-1: abstained), `class`, `radius` and `votes` by class.
 
-        Of a bounded-influence head also `rewritten`, `relabelled` and `inserted`: how many training images may change
-        in this way at will, nothing else changing.
+        For a bounded-influence head also `rewritten`, `relabelled` and `inserted`: how many training images may change
+        in this way at will while nothing else changes.
 
-        model_input: what `models.pixels.as_pixels` takes. InputError for anything else.
+        model_input: images as for `models.pixels.as_pixels`. InputError for anything else.
         """
-        import pandas as pd  # imported late: MLflow brings it, a bare machine has none
+        import pandas as pd  # imported late: it comes with MLflow, and may be missing without it
 
         pixels = as_pixels(model_input, self.image_shape)
         found = self.answers(pixels)
@@ -146,7 +146,7 @@ def _answers_of(network: nn.Module, inputs: Tensor) -> NDArray[np.int64]:
 
 
 def _load_pyfunc(path: str) -> SmoothedClassifier:
-    """Called by MLflow for versions whose `MLmodel` names this module; later ones name `cleanlabel.served`."""
+    """MLflow calls this for versions whose `MLmodel` names this module; newer ones name `cleanlabel.served`."""
     warnings.warn(
         "MLflow's server cuts what it is sent to whole numbers before this version sees it; "
         "send it whole numbers 0..255 only, or serve a version registered since, which refuses all else",

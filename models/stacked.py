@@ -1,7 +1,7 @@
-"""Many small networks trained at once, as one: every layer works on all of them in one call.
+"""Train many small networks at once as one network: every layer works on all of them in one call.
 
-A network of a few thousand weights spends its training on calls, not on products; `models.training.train` is the slow
-twin that trains one at a time. The networks share nothing but the labels: images, seeds and weights are their own.
+Training a network of a few thousand weights takes its time in calls, not in products. `models.training.train` is the
+slow twin that trains one at a time. The networks share only the labels: each has its own images, seed and weights.
 """
 
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ from cleanlabel.models.params import TrainParams
 from cleanlabel.models.training import architecture_of, as_tensor, initialised
 
 STACKED = {"cpu": ("linear", "mlp"), "cuda": ("linear", "mlp", "small-cnn")}
-"""What is stacked where. On a CPU the small CNN is no faster for it: grouped convolutions, measured .8 to 1.1 of one at
-a time with 1 to 16 networks, where MLPs of 256 units reach 5."""
+"""The networks that are stacked on each kind of device. On a CPU stacking does not speed up the small CNN: its grouped
+convolutions had .8 to 1.1 of the speed of one at a time with 1 to 16 networks, while MLPs of 256 units reach 5."""
 MOST_BYTES = 2 * 2**30
-"""Of images, as float32, that a stack may hold at once."""
+"""The most bytes of images, as float32, that a stack may hold at once."""
 
 
 def stackable(recipe: TrainParams, device_type: str, copies: int, bytes_a_copy: int) -> bool:
-    """Whether so many networks train at once: a rule over the plan and the kind of device, nothing is timed."""
+    """Whether `copies` networks train at once. It depends on the plan and the kind of device; nothing is timed."""
     plain = recipe.mode == "scratch" and recipe.normalise != "raw" and not recipe.warm_epochs
     still = recipe.shift == 0 and not recipe.flip
     small = copies * bytes_a_copy <= MOST_BYTES
@@ -41,10 +41,10 @@ def train_stack(
     seeds: Sequence[int],
     device: torch.device | str = "cpu",
 ) -> list[nn.Sequential]:
-    """A classifier a sanitized copy, each what `train` makes of that copy and seed, up to the order of additions.
+    """One classifier per sanitized copy, each equal to `train` of that copy and seed up to the order of additions.
 
-    copies: (n, h, w, c) each; labels (n,). A network's bits follow from its copy, its seed, its place and how many
-    there are, whatever the others are. In evaluation mode.
+    copies: (n, h, w, c) each; labels (n,). A network's bits depend on its copy, its seed, its place and the number of
+    networks, but not on the others' data. Returned in evaluation mode.
     """
     inputs = torch.stack([as_tensor(copy) for copy in copies]).to(device)
     targets = torch.from_numpy(labels).to(device)
@@ -64,7 +64,7 @@ def _fit(
     recipe: TrainParams,
     generators: list[torch.Generator],
 ) -> None:
-    """The loop of `models.training.fit` over a leading axis of networks; writes the weights back into `models`."""
+    """The loop of `models.training.fit` with a leading axis of networks. Writes the weights back into `models`."""
     parameters, buffers = stack_module_state(models)
 
     logits = vmap(lambda own, fixed, batch: functional_call(models[0], (own, fixed), (batch,)))
@@ -83,7 +83,7 @@ def _fit(
             optimiser.zero_grad()
             batch = rows_of_all.index_select(0, (first_row + rows).flatten()).unflatten(0, rows.shape)
             answers = logits(parameters, buffers, batch)
-            loss = functional.cross_entropy(  # a mean for every network, summed over them
+            loss = functional.cross_entropy(  # the mean per network, summed over networks
                 answers.flatten(0, 1),
                 targets[rows].flatten(),
                 reduction="sum",

@@ -1,4 +1,4 @@
-"""Class sums: what a draw of a bounded-influence head answers, in whole steps."""
+"""Class sums: the answers of a draw of a bounded-influence head, in whole steps."""
 
 from typing import Literal
 

@@ -12,7 +12,7 @@ from cleanlabel.models.classifiers import Architecture, Standardise, build
 from cleanlabel.models.fast_cifar import train_fast_cifar
 from cleanlabel.sanitize.errors import InputError
 
-if TYPE_CHECKING:  # it needs pydantic, and nothing else here does
+if TYPE_CHECKING:  # only this import needs pydantic
     from cleanlabel.models.params import TrainParams
 
 PREDICT_BATCH = 1024
@@ -22,7 +22,7 @@ BATCH_NORMALISED = ("resnet18", "vgg11", "mobilenet-v2")
 def as_tensor(images: NDArray[Any]) -> Tensor:
     """float32 (n, c, h, w) in [-1, 1] from uint8 images, or from float32 ones in [0,1] units that may exceed them.
 
-    The constants are public: no mean or deviation of any data set enters.
+    The constants are public: no mean or deviation of any data set is used.
     """
     pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
     return pixels / 127.5 - 1 if images.dtype == np.uint8 else 2 * pixels - 1
@@ -39,11 +39,11 @@ def train(
     raw: NDArray[np.uint8] | None = None,
     initial: dict[str, Tensor] | None = None,
 ) -> nn.Module:
-    """A classifier trained by the recipe; all of its randomness follows from `seed`.
+    """A classifier trained by the recipe. All randomness follows from `seed`.
 
     images (n, h, w, c), a sanitized copy; labels (n,) in 0..classes-1. Returned in evaluation mode, on `device`.
-    `initial` weights replace the random ones. The raw images reach training only by a recipe that asks for it, and
-    voids the certificate by that (`models.plan`): with `warm_on: raw`, or statistics of theirs.
+    `initial` weights replace the random ones. Training uses raw images only if the recipe requires it, with
+    `warm_on: raw` or `normalise: raw`, which voids the certificate (`models.plan`).
     """
     model = initialised(architecture_of(recipe, images.shape, classes), seed, initial).to(device).train()
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False, allow_tf32=True):
@@ -109,7 +109,7 @@ def _required(raw: NDArray[np.uint8] | None, recipe: "TrainParams") -> NDArray[n
 def fit(
     model: nn.Module, inputs: Tensor, targets: Tensor, recipe: "TrainParams", epochs: int, generator: torch.Generator
 ) -> None:
-    """So many epochs of AdamW with a learning rate that falls to 0 by a line, for the weights that require gradients.
+    """`epochs` epochs of AdamW with a learning rate that falls linearly to 0, for the weights that require gradients.
 
     inputs float32 (n, c, h, w) in [-1, 1], targets (n,), on the model's device; order and augmentation follow from
     `generator`.
@@ -133,7 +133,7 @@ def fit(
 
 
 def shifted(batch: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    """Each image moved by its own random offset of up to `most` pixels a side; black moves in."""
+    """Each image moved by its own random offset of up to `most` pixels in each direction; new pixels are black."""
     if most == 0:
         return batch
     n, _, h, w = batch.shape
@@ -146,7 +146,7 @@ def shifted(batch: Tensor, most: int, generator: torch.Generator) -> Tensor:
 
 
 def mirrored(batch: Tensor, flip: bool, generator: torch.Generator) -> Tensor:  # noqa: FBT001 (a param's own value)
-    """Each image turned left to right with probability 1/2, if `flip`."""
+    """Each image mirrored left to right with probability 1/2, if `flip`."""
     if not flip:
         return batch
     coin = (torch.rand(len(batch), generator=generator) < 0.5).to(batch.device)
@@ -155,13 +155,13 @@ def mirrored(batch: Tensor, flip: bool, generator: torch.Generator) -> Tensor:  
 
 @torch.inference_mode()
 def predict(model: nn.Module, images: NDArray[Any], device: torch.device | str = "cpu") -> NDArray[np.int64]:
-    """The predicted class of each image, (n,). A model whose logits are not finite votes for nobody: -1."""
+    """The predicted class of each image, (n,). A model whose logits are not finite votes for no class: -1."""
     return predict_inputs(model, as_tensor(images), device)
 
 
 @torch.inference_mode()
 def predict_inputs(model: nn.Module, inputs: Tensor, device: torch.device | str = "cpu") -> NDArray[np.int64]:
-    """The same for what the network itself takes: pixels in [-1, 1], or features."""
+    """The same for the network's own inputs: pixels in [-1, 1], or features."""
     votes = []
     for batch in inputs.split(PREDICT_BATCH):
         logits = model(batch.to(device))

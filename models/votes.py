@@ -1,4 +1,4 @@
-"""Votes: what the smoothed models answered, their hashes, and one root over all of them."""
+"""Votes: the answers of the smoothed models, their hashes, and one Merkle root over all of them."""
 
 import hashlib
 import io
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cleanlabel.sanitize.errors import InputError
 
 NOBODY = -1
-"""A vote for nobody: a missing draw, or a model whose output was not a number."""
+"""The value of no vote: the draw is missing, or the model's output was not finite."""
 
 
 def votes_to_bytes(votes: NDArray[np.int64]) -> bytes:
@@ -21,7 +21,7 @@ def votes_to_bytes(votes: NDArray[np.int64]) -> bytes:
 
 
 def votes_from_bytes(content: bytes, name: str) -> NDArray[np.int64]:
-    """The votes in a `.npy` file's bytes. InputError that says `name` if they are anything else; unpickles nothing."""
+    """The votes in a `.npy` file's bytes. InputError that names `name` if they are no votes; unpickles nothing."""
     try:
         votes = np.load(io.BytesIO(content), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
@@ -37,9 +37,9 @@ def votes_hash(votes: NDArray[np.int64]) -> str:
 
 
 def count_votes(votes: Mapping[int, NDArray[np.int64]], m: int, n_test: int, classes: int) -> NDArray[np.int64]:
-    """counts (n_test, K) of draws 0..m-1. A draw that is missing, like a vote for NOBODY, counts for no class.
+    """counts (n_test, K) of draws 0..m-1. A missing draw counts for no class, as does a vote of NOBODY.
 
-    InputError for a draw outside the plan, a wrong number of votes or a class that does not exist.
+    InputError for a draw outside the plan, a wrong number of votes, or a class that does not exist.
     """
     counts = np.zeros((n_test, classes), dtype=np.int64)
     for draw, row in sorted(votes.items()):
@@ -58,7 +58,7 @@ def count_votes(votes: Mapping[int, NDArray[np.int64]], m: int, n_test: int, cla
 def count_block_votes(
     votes: Mapping[int, NDArray[np.int64]], m: int, blocks: int, n_test: int, classes: int
 ) -> NDArray[np.int64]:
-    """counts (blocks, n_test, K) of draws 0..m-1, each of which voted (blocks, n_test); otherwise as `count_votes`."""
+    """counts (blocks, n_test, K) of draws 0..m-1, whose votes are (blocks, n_test); otherwise as `count_votes`."""
     for draw, row in sorted(votes.items()):
         if row.ndim != 2 or len(row) != blocks:
             raise InputError(f"draw {draw} has votes of shape {row.shape}; there are {blocks} blocks")
@@ -67,9 +67,9 @@ def count_block_votes(
 
 
 def merkle_root(hashes: Mapping[int, str], m: int) -> str:
-    """One sha256 over (draw, votes hash) of draws 0..m-1; a missing draw has a leaf of its own kind.
+    """One sha256 over (draw, votes hash) of draws 0..m-1. A missing draw has a special leaf.
 
-    Leaves and inner nodes are hashed with different prefixes; an odd node moves up as it is (RFC 6962).
+    Leaves and inner nodes are hashed with different prefixes. An odd node moves up unchanged (RFC 6962).
     """
     nodes = [hashlib.sha256(b"\x00" + f"{draw} {hashes.get(draw, 'missing')}".encode()).digest() for draw in range(m)]
     while len(nodes) > 1:

@@ -1,4 +1,4 @@
-"""Classifier weights on disk: safetensors with the architecture beside them, read back strictly."""
+"""Classifier weights on disk: safetensors with the architecture in the same file, read back strictly."""
 
 import base64
 import json
@@ -29,24 +29,24 @@ class TrainedOn:
 
 
 def save_weights(model: nn.Module, path: Path, architecture: Architecture, saw: TrainedOn | None = None) -> None:
-    """Write the weights and what is needed to build the network again; the same weights give the same bytes.
+    """Write the weights and the architecture needed to rebuild the network. The same weights give the same bytes.
 
-    An `nn.ModuleList` of such networks, one a block, goes into one file. What they were trained on goes into the file
-    itself, where it cannot be lost: of every image a hash, which shows nothing of it.
+    An `nn.ModuleList` of such networks, one per block, goes into one file. The record of the training images is part of
+    the file, so that it cannot be lost: a hash of every image, which reveals nothing of the image.
     """
     content = asdict(architecture) | ({"blocks": len(model)} if isinstance(model, nn.ModuleList) else {})
     if saw and saw.digest:
         content["trained_on"] = saw.digest
     if saw and saw.record:
         content["images"] = base64.b64encode(saw.record.hashes.tobytes()).decode()
-    metadata = {FORMAT: json.dumps(content, sort_keys=True)}  # one key: several come in any order
+    metadata = {FORMAT: json.dumps(content, sort_keys=True)}  # one key: the order of several keys is not fixed
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(path) as scratch:
         safetensors.torch.save_file(tensors, scratch, metadata=metadata)
 
 
 def load_weights(path: Path) -> nn.Module:
-    """The classifier in `path`, or the `nn.ModuleList` of those of k blocks, in evaluation mode.
+    """The classifier in `path`, or the `nn.ModuleList` of the classifiers of k blocks, in evaluation mode.
 
     InputError if the file is damaged or is something else.
     """
@@ -87,7 +87,7 @@ def _read(path: Path) -> tuple[Architecture, int, dict[str, Tensor]]:
 
 
 def read_trained_on(path: Path) -> TrainedOn:
-    """What is recorded in a weights file of what they were trained on: nothing in one of another project.
+    """The record of the training images in a weights file; empty for a file from another project.
 
     InputError if the file or the record is damaged.
     """
@@ -102,6 +102,6 @@ def read_trained_on(path: Path) -> TrainedOn:
 
 
 def trained_on(images: ImageSet, earlier: TrainedOn | None = None) -> TrainedOn:
-    """What is recorded of training on this set, from weights that had been trained on an `earlier` one."""
+    """The record for training on this set, starting from weights that were trained on an `earlier` one."""
     seen = [hashes(images.images), *([earlier.record.hashes] if earlier and earlier.record else [])]
     return TrainedOn(images.digest, hashes_alone(np.concatenate(seen)))

@@ -1,4 +1,4 @@
-"""The preprocessing step alone, for anybody's own pipeline.
+"""The preprocessing step alone, for use in your own pipeline.
 
 cleanlabel sanitize --input IN --output OUT --denoiser DIR_OR_HUB_ID --sigma S
 """
@@ -70,7 +70,7 @@ def open_input(name: str, root: Path, split: str, reading: Reading) -> tuple[Sou
 
 
 def dry_run(source: Source, sigma: float, denoiser: Denoiser | None, fit: Fit) -> str:
-    """What a run would do, in a few lines; the time from a short calibration on random pixels."""
+    """What a run would do, in a few lines. The time comes from a short calibration on random pixels."""
     h, w = source.size or (int(source.sizes[:, 0].max()), int(source.sizes[:, 1].max()))
     size = f"{w}x{h}" if source.size else f"up to {w}x{h}"
     lines = [f"{len(source)} images, {size}, {source.channels} channel(s), {len(source.classes)} classes"]

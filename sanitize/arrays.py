@@ -1,4 +1,4 @@
-"""Arrays in `.npz` files, read and written without holding them in memory, and without unpickling anything."""
+"""Read and write arrays in `.npz` files without holding them in memory and without unpickling anything."""
 
 import errno
 import math
@@ -18,9 +18,9 @@ from cleanlabel.sanitize.errors import InputError
 
 CHUNK = 1 << 22
 PLAIN = "biufSU"
-"""Kinds of numbers and text; the rest (dates, records) is no part of an image set."""
+"""NumPy's kinds of numbers and text. Image sets have no others (dates, records)."""
 TURN = 1 << 26
-"""Bytes of an array in Fortran order that are turned at once."""
+"""Bytes of an array in Fortran order that are reordered at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ class DiskArray:
 
 
 def open_arrays(path: Path, needed: Collection[str], optional: Collection[str] = ()) -> dict[str, DiskArray]:
-    """Arrays of a `.npz`, left on the disk; those that are compressed or in Fortran order in a temporary file.
+    """Arrays of a `.npz`, left on disk. Compressed arrays and those in Fortran order go to a temporary file.
 
     InputError if the file is damaged, lacks a needed array, or one of these arrays holds Python objects.
     """
@@ -76,7 +76,7 @@ def open_arrays(path: Path, needed: Collection[str], optional: Collection[str] =
         raise
     except Exception as error:  # zipfile and numpy raise anything on damaged bytes: zlib.error, RuntimeError, ..
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise  # of the temporary file: the array may be sound
+            raise  # an error of the temporary file: the array may be sound
         words = str(error) or type(error).__name__
         raise InputError(f"{path} cannot be read as .npz without unpickling ({words}); save plain arrays") from error
 
@@ -116,7 +116,7 @@ def _open(path: Path, archive: zipfile.ZipFile, name: str) -> DiskArray:
 
 
 def _rows_first(array: DiskArray) -> DiskArray:
-    """An array that lies in Fortran order, turned into one whose rows lie together."""
+    """A copy in row-major order of an array in Fortran order."""
     stored = np.memmap(array.stream, array.dtype, "r", array.start, array.shape, order="F")
     turned = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the array)
     rows = max(1, TURN * array.shape[0] // stored.nbytes)
@@ -127,7 +127,7 @@ def _rows_first(array: DiskArray) -> DiskArray:
 
 
 class ArrayWriter:
-    """Writes a `.npz` array after array; a large one block after block. The bytes are those of `numpy.savez`."""
+    """Writes a `.npz` array by array, and a large array block by block. The bytes equal those of `numpy.savez`."""
 
     def __init__(self, path: Path) -> None:
         self._archive = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True)
@@ -139,7 +139,7 @@ class ArrayWriter:
         self._archive.close()
 
     def write(self, name: str, shape: tuple[int, ...], dtype: Any, blocks: Iterable[NDArray[Any]]) -> None:
-        """One array of `shape`, given as consecutive blocks along its first axis."""
+        """Write one array of `shape`, given as consecutive blocks along its first axis."""
         header = {"descr": npy.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
         with self._archive.open(f"{name}.npy", "w", force_zip64=True) as member:
             npy.write_array_header_1_0(member, header)

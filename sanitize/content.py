@@ -1,4 +1,4 @@
-"""What an image set holds, whatever its images and classes are called and in whatever order they come."""
+"""The content of an image set, independent of the order and of the names of images and classes."""
 
 import hashlib
 from collections import defaultdict
@@ -7,10 +7,10 @@ from cleanlabel.sanitize.imageset import ImageSet
 
 
 def content_digest(images: ImageSet) -> str:
-    """sha256 over the pixels and over which images share a label.
+    """sha256 of the pixels and of the partition of the images into classes.
 
-    Two sets have one digest exactly if they hold the same images, each as often, and part them into the same classes:
-    ids, order, the names of the classes and their numbers do not enter.
+    Two sets have the same digest exactly if they have the same images, equally often, and the same partition into
+    classes. Ids, order, and the names and numbers of classes do not matter.
     """
     by_class: defaultdict[int, list[bytes]] = defaultdict(list)
     for image, label in zip(images.images, images.labels.tolist(), strict=True):

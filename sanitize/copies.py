@@ -23,16 +23,16 @@ from cleanlabel.sanitize.stream import Copy, Shard, is_work_folder, work_folder
 from cleanlabel.sanitize.timestep import require_reachable
 
 NETWORK_BATCH = 64
-"""Rows that meet the network at once: one shape for the whole run, so that an image's bytes depend on no other."""
+"""Rows per call of the network: one shape for the whole run, so that an image's bytes do not depend on others."""
 
 
 def manifest_path(output: Path) -> Path:
-    """Beside a `.npz`, inside a folder."""
+    """The manifest's path: beside a `.npz`, or inside a folder."""
     return output.with_suffix(".manifest.json") if output.suffix == ".npz" else output / "manifest.json"
 
 
 def check_output(output: Path, form: str, source: Path | None) -> None:
-    """InputError if writing to `output` would destroy the input or anything that is no earlier copy."""
+    """InputError if writing to `output` would destroy the input or anything other than an earlier copy."""
     to, origin = output.resolve(), source.resolve() if source else None
     if origin and (to == origin or to in origin.parents):
         raise InputError(f"--output {output} would overwrite the input {source}; choose another place")
@@ -64,7 +64,7 @@ def _is_manifest(path: Path) -> bool:
 
 
 def _check_classes(source: Source) -> None:
-    """InputError if a class folder would stand where the copy's manifest goes."""
+    """InputError if a class folder has the name of the copy's manifest."""
     tops = {name.partition("/")[0] for name in source.given_names} if source.form == "folder" else set()
     for name in sorted(tops):
         if name.lower() == "manifest.json":
@@ -85,11 +85,11 @@ def make_copy(
     say: Callable[[str], None] = lambda _: None,
     warn: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any] | None:
-    """Sanitize `source` into `output` (a `.npz` or a folder, as the source is); the manifest, once all of it is done.
+    """Sanitize `source` into `output` (a `.npz` or a folder, like the source). Returns the manifest once all is done.
 
-    None if other shards are still missing. Killed and called again, it goes on where it was. The bytes depend on the
-    source, sigma, the denoiser, entropy and draw, and on no shard, restart or block. InputError if the denoiser does
-    not fit, or another copy was begun at this place. `warn` is told if the denoiser does harm.
+    Returns None if other shards are still missing. After a kill, a new call continues where the last one stopped. The
+    bytes depend on the source, sigma, the denoiser, entropy and draw, but not on shards, restarts or blocks. InputError
+    if the denoiser does not fit, or another copy was begun at this output. Calls `warn` if the denoiser does harm.
     """
     check_sigma(sigma)
     _check_classes(source)
@@ -130,7 +130,7 @@ def make_copy(
 def manifest(
     source: Source, facts: dict[str, Any], entropy: Entropy, squared_error: int, values: int
 ) -> dict[str, Any]:
-    """What the copy was made from and with: enough to make it again, and nothing about when or where."""
+    """The facts needed to make the copy again. They do not depend on when or where it is made."""
     mse = squared_error / max(1, values) / 255**2
     size = list(source.size) if source.size else None
     return facts | {

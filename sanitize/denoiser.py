@@ -1,4 +1,4 @@
-"""An off-the-shelf diffusion model used as a one-step denoiser: the slow twin, one line of mathematics a prediction."""
+"""A pretrained diffusion model as a one-step denoiser: the slow twin, with one formula per kind of prediction."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +13,16 @@ from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.timestep import largest_sigma, timestep_for
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
-"""What the network estimates: the noise, the velocity, or the clean image itself."""
+"""What the network predicts: the noise, the velocity, or the clean image itself."""
 RESCALED_STEPS = 1000
-"""With `rescale_timesteps` the network counts its schedule, however long, as so many steps (improved-diffusion)."""
+"""With `rescale_timesteps` the network counts its schedule, of any length, as this many steps (improved-diffusion)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Denoiser:
     """A discrete-time diffusion model with its noise schedule, on a device, ready for one-step denoising.
 
-    `digest` is the sha256 over its weights and configurations: the same files give the same digest.
+    `digest` is the sha256 of its weights and configurations: the same files give the same digest.
     """
 
     unet: torch.nn.Module
@@ -38,7 +38,7 @@ class Denoiser:
         return timestep_for(sigma, self.alphas_cumprod.cpu().numpy())
 
     def network_time(self, t: int) -> Tensor:
-        """Timestep t as the network was taught to count: t itself, or t * 1000 / T (Nichol & Dhariwal 2021, code)."""
+        """Timestep t on the network's own scale: t itself, or t * 1000 / T (Nichol & Dhariwal 2021, code)."""
         if self.rescale_timesteps:
             return torch.tensor(t * (RESCALED_STEPS / len(self.alphas_cumprod)), device=self.device)
         return torch.tensor(t, device=self.device)
@@ -63,11 +63,11 @@ def scaled(noised: Tensor, alpha_bar: Tensor) -> Tensor:
 
 
 def clean_from(output: Tensor, x_t: Tensor, alpha_bar: Tensor, prediction: Prediction) -> Tensor:
-    """The clean images (n, c, h, w) in [0, 1] that the network's output stands for.
+    """The clean images (n, c, h, w) in [0, 1] according to the network's output.
 
-    output: (n, c or 2c, h, w); of a learned variance's 2c channels the first c are the prediction and the others say
-    nothing about x_0 (Nichol & Dhariwal 2021, eq. 15). Clamped to the pixel range, as published; nan where the answer
-    is not finite.
+    output: (n, c or 2c, h, w). With a learned variance there are 2c channels: the first c are the prediction, the
+    others do not affect x_0 (Nichol & Dhariwal 2021, eq. 15). Clamped to the pixel range, as published; nan where the
+    output is not finite.
     """
     predicted = output[:, : x_t.shape[1]]
     if prediction == "epsilon":
@@ -76,15 +76,15 @@ def clean_from(output: Tensor, x_t: Tensor, alpha_bar: Tensor, prediction: Predi
         x_0 = alpha_bar.sqrt() * x_t - (1 - alpha_bar).sqrt() * predicted  # Salimans & Ho 2022, section 4
     else:
         x_0 = predicted
-    # A clamp would turn an infinite answer into a black or white pixel; as nan it is found, see `sanitize_batch`.
+    # A clamp would turn an infinite output into a black or white pixel; as nan it is detected in `sanitize_batch`.
     return (torch.where(x_0.isfinite(), x_0.clamp(-1, 1), torch.nan) + 1) / 2
 
 
 def load_denoiser(directory: Path, device: torch.device | str = "cpu") -> Denoiser:
     """Load a diffusers-format denoiser from a local directory (see `layout`); safetensors only, nothing is unpickled.
 
-    InputError if a file is missing, the model is no `UNet2DModel` with a discrete noise schedule, or its weights are
-    not finite or not all of its network's.
+    InputError if a file is missing, the model is no `UNet2DModel` with a discrete noise schedule, or weights are
+    missing or not finite.
     """
     files = layout(directory)
     schedule = read_config(files.scheduler)

@@ -1,7 +1,7 @@
-"""A denoiser's files: where they lie, what names them, and what the network in them is made for.
+"""A denoiser's files: their places, their digest, and the images and noise that their network is made for.
 
-Weights are safetensors, in one file or in the parts that an index names, in full precision or as diffusers' fp16
-variant. Where both are there, those in full precision are taken.
+Weights are safetensors, in one file or in the parts listed in an index, in full precision or as diffusers' fp16
+variant. If both exist, full precision is used.
 """
 
 import hashlib
@@ -21,19 +21,19 @@ INDEX = "diffusion_pytorch_model.safetensors.index.json"
 SCHEDULER = "scheduler_config.json"
 PROVENANCE = "provenance.json"
 HERE = "trained on the trusted split"
-"""What it says of the source of a denoiser that the stage trained."""
+"""The recorded source of a denoiser that the stage trained."""
 IMAGES = "images.npz"
-"""The record (`sanitize.overlap`) of the images that the network was trained on, where it was trained here."""
+"""The record (`sanitize.overlap`) of the network's training images, if it was trained here."""
 CIFAR10 = "google/ddpm-cifar10-32"
-"""The hub id to take for CIFAR-10: 35.7 M parameters, linear schedule; it saw CIFAR-10's training split."""
+"""The hub id to use for CIFAR-10: 35.7 M parameters, linear schedule, trained on CIFAR-10's training split."""
 
 
 @dataclass(frozen=True)
 class Files:
-    """Where a denoiser's network and noise schedule lie.
+    """The paths of a denoiser's network and noise schedule.
 
-    `weights` are all files of the weights, in the order their digest takes: one, or an index and its parts. `variant`
-    is what diffusers calls them by, None for full precision.
+    `weights` are all files of the weights, in the order of their digest: one file, or an index and its parts. `variant`
+    is diffusers' name of the precision, None for full precision.
     """
 
     unet_dir: Path
@@ -48,7 +48,7 @@ class Files:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a denoiser is made for: square images of this size and depth, and noise up to this sigma."""
+    """What a denoiser is made for: square images of this size, these channels, and noise up to this sigma."""
 
     channels: int
     sample_size: int
@@ -75,7 +75,7 @@ def find_denoiser(source: str, revision: str | None = None) -> Path:
         return Path(
             snapshot_download(source, revision=revision, allow_patterns=["*.json", "*.safetensors", "*/*.safetensors"])
         )
-    except Exception as error:  # offline, no such repository, no such revision: many kinds
+    except Exception as error:  # many kinds: offline, no such repository, no such revision
         raise InputError(
             f"the denoiser {source} cannot be fetched from the hub ({first_line(error)}); "
             f"where there is a network run `hf download {source} --local-dir data/pretrained/denoiser{pinned}`, "
@@ -103,7 +103,7 @@ def layout(directory: Path) -> Files:
 
 
 def _weights(unet_dir: Path, variant: str | None) -> tuple[Path, ...]:
-    """The files of the weights in this precision, none if they are not there."""
+    """The files of the weights in this precision; empty if they do not exist."""
     whole = unet_dir / (WEIGHTS.replace(".", f".{variant}.", 1) if variant else WEIGHTS)
     if whole.is_file():
         return (whole,)
@@ -127,7 +127,7 @@ def _directory_wanted(file: Path) -> str:
 
 
 def _scheduler_file(directory: Path, unet_dir: Path) -> Path:
-    """Of a pipeline directory, its own; of a `unet/` directory, its sibling's or else the one inside."""
+    """The scheduler's file: in the pipeline directory; for a `unet/` directory, in its sibling or else inside."""
     places = [directory / "scheduler" / SCHEDULER, directory / SCHEDULER]
     if unet_dir == directory and directory.absolute().name == "unet":
         places.insert(0, directory.absolute().parent / "scheduler" / SCHEDULER)
@@ -163,9 +163,9 @@ def copy_denoiser(source: Path, directory: Path) -> None:
 
 
 def copy_record(source: Path, directory: Path) -> str | None:
-    """Copy the record of what a denoiser was trained on, where this project made it; the digest of that set.
+    """Copy the record of a denoiser's training images if this project made it. Returns the digest of that set.
 
-    InputError where the record should be there and is not as it was made.
+    InputError if the record should exist but is missing or changed.
     """
     place = next((p for p in (source, source.absolute().parent) if (p / PROVENANCE).is_file()), None)
     if place is None or (place != source and source.absolute().name != "unet"):
@@ -183,7 +183,7 @@ def copy_record(source: Path, directory: Path) -> str | None:
 
 
 def digest_of(directory: Path) -> str:
-    """sha256 over the network's configuration and weights and the scheduler's configuration."""
+    """sha256 of the network's configuration and weights and of the scheduler's configuration."""
     files = layout(directory)
     digest = hashlib.sha256()
     for path in (files.config, *files.weights, files.scheduler):
@@ -203,5 +203,5 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, without the rest."""
+    """The first line of an error's message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -14,13 +14,13 @@ from cleanlabel.sanitize.denoiser_files import Files, first_line, read_config
 from cleanlabel.sanitize.errors import InputError
 
 OTHER_KINDS = ("KarrasVe", "ScoreSdeVe", "EDM", "FlowMatch", "CMStochastic", "ConsistencyDecoder", "VQDiffusion")
-"""Schedulers of diffusers whose noise is not a discrete-time DDPM's, whatever keys their files hold."""
+"""Schedulers of diffusers whose noise is not a discrete-time DDPM's, whatever keys their files have."""
 MOST_STEPS = 100_000
-"""Of a schedule: the longest that is published has 4,000."""
+"""The most steps of a schedule; the longest published one has 4,000."""
 
 
 def alphas_cumprod_of(schedule: dict[str, Any], file: Path) -> Tensor:
-    """abar_t (T,) of a scheduler's configuration, as diffusers makes it: every discrete scheduler shares DDPM's keys.
+    """abar_t (T,) of a scheduler's configuration, computed by diffusers: all discrete schedulers share DDPM's keys.
 
     InputError unless it is a noise schedule: two steps or more, betas in (0, 1] that do not fall, abar falling from
     below 1 and not below 0.
@@ -63,7 +63,7 @@ def alphas_cumprod_of(schedule: dict[str, Any], file: Path) -> Tensor:
 def load_unet(files: Files) -> Any:
     """The network in float32, with every weight from the files.
 
-    InputError names the first weight that is missing, unknown, of another shape or not finite: diffusers would go on
+    InputError names the first weight that is missing, unknown, of another shape or not finite: diffusers would continue
     with random numbers in its place.
     """
     kind = read_config(files.config).get("_class_name", "UNet2DModel")
@@ -81,7 +81,7 @@ def load_unet(files: Files) -> Any:
                 low_cpu_mem_usage=False,
                 torch_dtype=torch.float32,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they are named below
+                ignore_mismatched_sizes=True,  # checked below
             )
     except Exception as error:  # diffusers raises many kinds here
         raise InputError(f"the denoiser in {files.unet_dir} does not load: {first_line(error)}") from error
@@ -106,7 +106,7 @@ def load_unet(files: Files) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without diffusers' own warnings: what matters of them is said here, in one sentence."""
+    """Silence diffusers' own warnings: this module reports the important ones, in one sentence."""
     log = logging.getLogger("diffusers")
     level = log.level
     log.setLevel(logging.CRITICAL)

@@ -1,6 +1,6 @@
-"""The noise as a tensor on the denoiser's device, equal to `pixel_noise` to the bit.
+"""The noise as a tensor on the denoiser's device, bitwise equal to `pixel_noise`.
 
-An accelerator is sent the Philox words and looks them up itself, in the same tables: integers throughout.
+An accelerator gets the Philox words and looks them up in the same tables. All values are integers.
 """
 
 import math
@@ -36,7 +36,7 @@ def look_up(words: Tensor, sigma: float) -> Tensor:
     table, thresholds = _tables(sigma, words.device)
     values = table[(words >> rounded_gaussian(sigma).shift) & (len(table) - 1)]
     searched = torch.bucketize(_ordered(words), thresholds, right=True, out_int32=True) - len(thresholds) // 2
-    return torch.where(values == SEARCH, searched, values)  # all are searched for: to pick some would be a host wait
+    return torch.where(values == SEARCH, searched, values)  # search all words: selecting some would wait for the host
 
 
 @lru_cache(maxsize=8)
@@ -47,5 +47,5 @@ def _tables(sigma: float, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _ordered(words: Tensor) -> Tensor:
-    """The words as signed numbers that lie in the order of the unsigned ones."""
+    """The words as signed numbers in the order of the unsigned ones."""
     return words ^ torch.iinfo(torch.int64).min

@@ -1,4 +1,4 @@
-"""Errors a person can act on: one sentence that names the value and the way out."""
+"""Errors that a user can act on: one sentence with the value and what to do."""
 
 import errno
 import os
@@ -9,24 +9,24 @@ from pathlib import Path
 
 
 class InputError(ValueError):
-    """Input the system refuses. Its message is the one sentence a person reads."""
+    """Input that the system refuses. Its message is one sentence for the user."""
 
 
 class ServiceUnavailable(InputError):
-    """A service that does not answer now. The same command may succeed later; it loses nothing by it."""
+    """A service does not answer now. The same command may succeed later; no work is lost."""
 
 
 AWAY_STATUS = 75
-"""The exit status that says so to whoever runs the command: EX_TEMPFAIL of sysexits.h."""
+"""The exit status of a command in that case: EX_TEMPFAIL of sysexits.h."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FULL_IN_WORDS = ("No space left on device", "Disk quota exceeded", " requested and ", "Not enough free space")
-"""How libraries that lose the number say it: safetensors, NumPy (`1000 requested and 12 written`)."""
+"""Messages for a full disk in libraries that lose the errno: safetensors, NumPy (`1000 requested and 12 written`)."""
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call a command's main; an InputError or a full disk ends in one sentence on stderr and status 1.
+    """Call a command's main. An InputError or a full disk ends it with one sentence on stderr and status 1.
 
-    ServiceUnavailable ends in status 75.
+    ServiceUnavailable ends it with status 75.
     """
     try:
         main()
@@ -42,20 +42,20 @@ def run(main: Callable[[], None]) -> None:
 
 
 def warn(words: str) -> None:
-    """Say something that a person should not miss, and go on."""
+    """Print a warning that the user should not miss, and continue."""
     sys.stderr.write(f"warning: {words}\n")
     sys.stderr.flush()
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an error says that a disk, or what a user may keep on it, is full."""
+    """Whether an error says that a disk or a user's quota is full."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in FULL
     return any(words in str(error) for words in FULL_IN_WORDS)
 
 
 def sentence(error: OSError) -> str:
-    """What the operating system refused, where, and what to do about it."""
+    """A sentence for an error of the operating system: what failed, where, and what to do about it."""
     place, reason = error.filename2 or error.filename, error.strerror or str(error)
     if "No usable temporary directory" in reason:
         named = os.environ.get("TMPDIR")
@@ -71,7 +71,7 @@ def sentence(error: OSError) -> str:
 
 
 def fullest(*directories: Path) -> Path:
-    """Of these directories and the temporary one, the first whose disk has the least room left."""
+    """The directory, among these and the temporary one, whose disk has the least free space; the first of equals."""
     return min((*directories, _temporary()), key=_free)
 
 
@@ -83,7 +83,7 @@ def _full(place: Path | None, reason: str) -> str:
 
 
 def _temporary() -> Path:
-    """Where temporary files go, or would if they could be written."""
+    """The folder for temporary files, even if it is not writable."""
     try:
         return Path(tempfile.gettempdir()).absolute()
     except FileNotFoundError:
@@ -91,7 +91,7 @@ def _temporary() -> Path:
 
 
 def _free(directory: Path) -> int:
-    """Bytes that may still be written there; as good as no limit where that cannot be told."""
+    """Bytes that can still be written there; a very large number if that is unknown."""
     try:
         found = os.statvfs(directory)
     except OSError:

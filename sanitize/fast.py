@@ -1,6 +1,6 @@
 """The fast path of the denoiser: one timestep for the whole run, bfloat16 for the network, fixed shapes, compiled.
 
-`Denoiser.denoise` is the slow twin that the tests hold it to.
+`Denoiser.denoise` is the slow twin that the tests compare it with.
 """
 
 import copy
@@ -17,21 +17,21 @@ from cleanlabel.sanitize.errors import InputError
 
 Mode = Literal["float32", "bfloat16", "float32, compiled", "bfloat16, compiled"]
 COMPILE_FROM = 5e13
-"""Arithmetic (flop) of a whole run from which compiling, about half a minute on a CPU, is earned back: 4,000 CIFAR-10
-images by the 35.7 M-parameter network, 64,000 by one of 2.5 M, 700,000 8x8 digits."""
+"""Arithmetic (flop) of a whole run above which compiling, about half a minute on a CPU, saves time: 4,000 CIFAR-10
+images with the 35.7 M-parameter network, 64,000 with one of 2.5 M, 700,000 8x8 digits."""
 CALLS = 6e7
-"""What the calls of a network's layers cost an image, counted as arithmetic (flop): a network of 8 Mflop takes a core
-.14 ms an image uncompiled, .05 compiled."""
+"""Cost per image of calling a network's layers, counted as arithmetic (flop): on one core, a network of 8 Mflop takes
+.14 ms per image uncompiled, .05 ms compiled."""
 BFLOAT16_FROM = 5e7
-"""Arithmetic (flop) an image below which a CPU spends its time on calls, not on products, and bfloat16 only adds
-conversions, unless it is compiled: measured .8 of float32's speed at 8 Mflop, 2.7 at 720; compiled 1.6 at 8."""
+"""Arithmetic (flop) per image below which a CPU spends its time on calls, not products. There bfloat16 only adds
+conversions, unless compiled: measured .8 of float32's speed at 8 Mflop, 2.7 at 720; compiled 1.6 at 8."""
 
 
 class FastDenoiser:
-    """Denoises batches of one sigma on one device, as `mode` says; made by `accelerate`.
+    """Denoises batches at one sigma on one device in one `mode`. Made by `accelerate`.
 
-    Every batch is padded to one shape and no operation mixes rows, so an image's result depends neither on the others
-    nor on its place: in a batch of the same size, in the same mode and on the same machine, it is the same bits.
+    Every batch is padded to one shape and no operation mixes rows. So an image's result depends neither on the others
+    nor on its place: the same batch size, mode and machine give the same bits.
     """
 
     def __init__(self, denoiser: Denoiser, sigma: float, batch: int, mode: Mode) -> None:
@@ -55,13 +55,13 @@ class FastDenoiser:
     def __call__(self, noised: Tensor) -> Tensor:
         """The clean images for noised float32 (n <= batch, c, h, w) in [0,1] units, unclipped; see `Denoiser.denoise`.
 
-        The images may lie on the CPU or on the device; the result lies on the device, float32 in [0, 1].
+        The images may be on the CPU or on the device; the result is on the device, float32 in [0, 1].
         """
         n = len(noised)
         if n > self.batch:
             raise ValueError(f"{n} images do not fit a batch of {self.batch}")
         if self.device.type == "cuda" and noised.device.type == "cpu":
-            noised = noised.pin_memory()  # only from pinned memory is the copy asynchronous
+            noised = noised.pin_memory()  # the copy is asynchronous only from pinned memory
         x_t = scaled(noised.to(self.device, non_blocking=True), self._alpha_bar)
         self._input[:n] = x_t
         self._input[n:] = 0
@@ -70,18 +70,18 @@ class FastDenoiser:
 
     @torch.inference_mode()
     def _compile(self) -> None:
-        """Compile for the one shape; where that fails (no C++ compiler, say) warn once and go on without."""
+        """Compile for the one shape. If that fails (for example without a C++ compiler), warn once and continue."""
         plain = self._network
         options: dict[str, Any] = {"freezing": True}  # the weights are constants: laid out for the machine once
         if self.device.type == "cuda":
-            # Kernels are not chosen by racing them: two starts could choose differently, and round differently.
+            # Kernels are not chosen by timing them: two starts could choose differently, and round differently.
             options |= {"triton.cudagraphs": True} | ({"deterministic": True} if _has_deterministic() else {})
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the compiler's doubts about diffusers' own code
+                warnings.simplefilter("ignore")  # the compiler's warnings about diffusers' own code
                 self._network = torch.compile(plain, fullgraph=True, dynamic=False, options=options)
                 self._network(self._input)
-        except Exception as error:  # the compiler's own kinds are many
+        except Exception as error:  # the compiler raises many kinds
             self._network = plain
             self.mode = "bfloat16" if self._dtype is torch.bfloat16 else "float32"
             warnings.warn(
@@ -95,11 +95,11 @@ class FastDenoiser:
 def accelerate(
     denoiser: Denoiser, sigma: float, batch: int, images: int | None = None, mode: Mode | None = None
 ) -> FastDenoiser:
-    """A fast `denoiser` for one sigma and batches of up to `batch` images; the same arguments give the same object.
+    """A fast `denoiser` for one sigma and batches of up to `batch` images. The same arguments give the same object.
 
-    images: how many a run denoises altogether, all its shards and restarts together, or None for "many": it decides
-    whether compiling pays, hence the bits. `mode` overrules the choice (a restart passes the one it was begun in).
-    InputError for a sigma beyond the schedule or a mode that does not exist.
+    images: the number that a run denoises in all its shards and restarts, or None for "many". It decides whether
+    compiling pays, and so the bits. `mode` overrides the choice (a restart passes the mode of the first start).
+    InputError for a sigma beyond the schedule or an unknown mode.
     """
     denoiser.timestep(sigma)
     if batch < 1:
@@ -113,9 +113,9 @@ _made = lru_cache(maxsize=4)(FastDenoiser)  # a process asks again for every set
 
 
 def choose_mode(denoiser: Denoiser, images: int | None) -> Mode:
-    """bfloat16 where the device has instructions and the network work for it, compiled where `images` earn that back.
+    """bfloat16 if the device has instructions for it and the network enough work; compiled if `images` make that pay.
 
-    A function of the machine's instructions, the network's arithmetic and `images`; nothing is timed.
+    It depends on the machine's instructions, the network's arithmetic and `images`. Nothing is timed.
     """
     work = flop_per_image(denoiser)
     compiled = images is None or images * (work + CALLS) >= COMPILE_FROM
@@ -134,7 +134,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 @lru_cache(maxsize=4)
 @torch.inference_mode()
 def flop_per_image(denoiser: Denoiser) -> int:
-    """Floating-point operations of the network for one image, by torch's own counter."""
+    """Floating-point operations of the network per image, by torch's own counter."""
     from torch.utils.flop_counter import FlopCounterMode
 
     side = denoiser.facts.sample_size
@@ -145,7 +145,7 @@ def flop_per_image(denoiser: Denoiser) -> int:
 
 
 class FixedTimestepUNet(nn.Module):
-    """A UNet2DModel of images alone: its time is a constant."""
+    """A UNet2DModel whose only input is the images: its time is a constant."""
 
     def __init__(self, unet: nn.Module, time: Tensor) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class FixedTimestepUNet(nn.Module):
 
 
 class Known(nn.Module):
-    """Stands for the time embedding: a constant, or None where nobody asks for it any more."""
+    """Replaces the time embedding: a constant, or None if no layer uses it any more."""
 
     def __init__(self, embedding: Tensor | None) -> None:
         super().__init__()
@@ -170,11 +170,11 @@ class Known(nn.Module):
 
 @torch.no_grad()
 def known_time(unet: nn.Module, time: Tensor, dtype: torch.dtype) -> FixedTimestepUNet:
-    """A copy of `unet` in `dtype`, channels-last, with everything that depends on the time alone computed once.
+    """A copy of `unet` in `dtype`, channels-last, with everything that depends only on the time computed once.
 
-    In float32 it computes what `unet` computes, up to the order of additions. The residual blocks add a projection of
-    the time's embedding to every pixel: that goes into the bias of the convolution before, or, where they scale and
-    shift by it, into the normalisation. Computed before the rounding to bfloat16, the embedding loses nothing.
+    In float32 it equals `unet` up to the order of additions. The residual blocks add a projection of the time's
+    embedding to every pixel: this goes into the bias of the preceding convolution. If they scale and shift by it, it
+    goes into the normalisation. The embedding is computed before the rounding to bfloat16, so it loses no precision.
     """
     from diffusers.models.resnet import ResnetBlock2D, ResnetBlockCondNorm2D  # imported late: it takes seconds
 
@@ -187,13 +187,13 @@ def known_time(unet: nn.Module, time: Tensor, dtype: torch.dtype) -> FixedTimest
             if isinstance(block, ResnetBlock2D):
                 _fold(block, embedding)
         fixed.time_embedding = Known(None)
-    nn.Module.to(fixed, dtype)  # diffusers' own `to` logs a doubt
+    nn.Module.to(fixed, dtype)  # diffusers' own `to` logs a warning
     nn.Module.to(fixed, memory_format=torch.channels_last)
     return FixedTimestepUNet(fixed, time).eval()
 
 
 def _fold(block: Any, embedding: Tensor) -> None:
-    """Put what a residual block makes of the time into its other weights."""
+    """Fold a residual block's projection of the time into its other weights."""
     projected = block.time_emb_proj(embedding if block.skip_time_act else block.nonlinearity(embedding))[0]
     if block.time_embedding_norm == "scale_shift":
         scale, shift = projected.chunk(2)

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Write files completely or not at all."""
 
 import errno
 import hashlib
@@ -16,10 +16,10 @@ from cleanlabel.sanitize.errors import fullest, is_full
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """A scratch path beside `target` that takes its place when the block ends well, and vanishes when it does not.
+    """A scratch path beside `target` that replaces it if the block succeeds, and is removed if it fails.
 
-    The block may write a file or make a directory there. A file is replaced in one step; an existing directory is set
-    aside by rename and comes back if the new one cannot take its place.
+    The block may write a file or make a directory there. A file is replaced in one step. An existing directory is
+    renamed first, and restored if the new one cannot take its place.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     workspace = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -28,7 +28,7 @@ def replacing(target: Path) -> Iterator[Path]:
         try:
             yield scratch
         except Exception as error:
-            if is_full(error) and not getattr(error, "filename", None):  # what was written here will be gone by then
+            if is_full(error) and not getattr(error, "filename", None):  # the scratch path will be gone by then
                 full = str(fullest(target.parent))
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), full) from error
             raise

@@ -1,7 +1,7 @@
-"""How images meet a denoiser that was made for another size or depth.
+"""Fit images to a denoiser that was made for another size or number of channels.
 
-The noise is added at one stated resolution, and the radius holds there; what comes after the noise (cutting into
-tiles, repeating a channel, bringing an image back to its own size) is post-processing. Resizing comes before the noise.
+The noise is added at one stated resolution, and the radius holds there. The steps after the noise (cutting into tiles,
+repeating a channel, resizing an image back) are post-processing. The first resizing comes before the noise.
 """
 
 from dataclasses import asdict, dataclass
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cleanlabel.sanitize.denoiser_files import Facts
 from cleanlabel.sanitize.errors import InputError
 
-if TYPE_CHECKING:  # torch takes seconds, and whether images fit can be said without it
+if TYPE_CHECKING:  # importing torch takes seconds, and the check of sizes does not need it
     from torch import Tensor
 
 Fit = Literal["exact", "resize", "tiles"]
@@ -23,14 +23,14 @@ FILTER = "bicubic, antialiased"
 
 @dataclass(frozen=True)
 class Fitting:
-    """How images of `channels` channels are brought before a network for `side` x `side` and `network_channels`.
+    """How images with `channels` channels are fitted to a network for `side` x `side` and `network_channels`.
 
     exact    they have its size
     resize   every image to side x side before the noise (to whole pixel values, not clipped), and back afterwards
     tiles    noised at their own size, then cut into overlapping tiles that cover them; overlaps are averaged
 
-    A grey image meets an RGB network three times over, and the three answers are averaged; an RGB image meets a grey
-    network channel by channel. The noise has the image's own channels either way.
+    For an RGB network, a grey image is repeated in three channels, and the three outputs are averaged. A grey network
+    gets an RGB image channel by channel. In both cases the noise has the image's own channels.
     """
 
     mode: Fit
@@ -39,7 +39,7 @@ class Fitting:
     network_channels: int
 
     def before_noise(self, images: NDArray[np.uint8]) -> NDArray[np.int32]:
-        """Images (n, h, w, c) as whole pixel values at the noise's resolution: int32, as bicubic gives them."""
+        """Images (n, h, w, c) as whole pixel values at the noise's resolution: int32, not clipped after bicubic."""
         import torch
 
         if self.mode != "resize" or images.shape[1:3] == (self.side, self.side):
@@ -49,7 +49,7 @@ class Fitting:
         return resized.round().to(torch.int32).numpy()
 
     def into_network(self, noised: "Tensor") -> "Tensor":
-        """Noised images (n, c, H, W) as what the network takes: (k, network_channels, side, side)."""
+        """Noised images (n, c, H, W) as inputs of the network: (k, network_channels, side, side)."""
         import torch
 
         _, c, height, width = noised.shape
@@ -62,7 +62,7 @@ class Fitting:
         return noised.reshape(-1, self.network_channels, self.side, self.side)
 
     def out_of_network(self, clean: "Tensor", n: int, height: int, width: int) -> "Tensor":
-        """The network's answers as images (n, c, height, width): the noise's resolution undone where it was changed."""
+        """The network's outputs as images (n, c, height, width), resized back if the resolution was changed."""
         if self.channels < self.network_channels:
             clean = clean.mean(dim=1, keepdim=True)
         clean = clean.reshape(-1, self.channels, self.side, self.side)
@@ -77,7 +77,7 @@ class Fitting:
         return clean if (height, width) == (self.side, self.side) else _resized(clean, height, width).clamp(0, 1)
 
     def answers_per_image(self, height: int, width: int) -> int:
-        """How many times an image meets the network."""
+        """The number of network inputs per image."""
         tiles = len(self._corners(height, width)) if self.mode == "tiles" else 1
         return tiles * max(1, self.channels // self.network_channels)
 
@@ -90,7 +90,7 @@ class Fitting:
 
 
 def fitting_for(sizes: NDArray[np.int64], channels: int, facts: Facts, fit: Fit) -> Fitting:
-    """How images of these sizes (n, 2) meet this denoiser. InputError, with the way out, where they cannot."""
+    """The fitting of images of these sizes (n, 2) to this denoiser. InputError, with advice, if there is none."""
     side = facts.sample_size
     if {channels, facts.channels} - {1, 3}:
         raise InputError(f"a denoiser of {facts.channels} channels cannot take images of {channels}; choose another")
@@ -111,7 +111,7 @@ def fitting_for(sizes: NDArray[np.int64], channels: int, facts: Facts, fit: Fit)
 
 
 def _starts(length: int, side: int) -> list[int]:
-    """Where tiles begin so that they cover a length: evenly, the last one flush with the end."""
+    """The starts of tiles that cover a length: evenly spaced, the last tile ends at the end."""
     count = -(-length // side)
     return [round(i * (length - side) / max(1, count - 1)) for i in range(count)]
 

@@ -1,4 +1,4 @@
-"""A folder `root/<class>/<image>`: which of its files are images, of which class, and what is wrong with the rest."""
+"""A folder `root/<class>/<image>`: find its images and their classes, and report what is wrong with other files."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
@@ -15,19 +15,19 @@ from cleanlabel.sanitize.pictures import Seen, Unreadable, hush, look_at, read_p
 from cleanlabel.sanitize.trees import Refused, Tree, walk
 
 READERS = 4
-"""Threads that decode image files at once; decoding lets the others run."""
+"""The number of threads that decode image files; decoding releases the lock, so they run in parallel."""
 NAMED = 10
-"""Files that a refusal names; it counts the others."""
+"""How many files a refusal names; it counts the others."""
 SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a person has said about a folder.
+    """The user's options for reading a folder.
 
-    nested            the folders right under it are the classes, whatever their names, however deep the images lie
-    skip_unreadable   leave out what cannot be read, and list it
-    flags             whether the command has flags for these two, to be named as a way out
+    nested            the folders directly under it are the classes, whatever their names and the depth of the images
+    skip_unreadable   leave out unreadable files, and list them
+    flags             whether the command has flags for these two, which messages may then suggest
     """
 
     nested: bool = False
@@ -37,9 +37,9 @@ class Reading:
 
 @dataclass(frozen=True, eq=False)
 class Folder:
-    """The images of a folder: their paths under it and what `sanitize.sources.Source` says of them.
+    """The images of a folder: their paths under it, and the facts for `sanitize.sources.Source`.
 
-    `survey` decodes every image and returns the refusal that names all that cannot be read.
+    `survey` decodes every image and returns the error that names all unreadable ones.
     """
 
     names: tuple[str, ...]
@@ -68,12 +68,12 @@ def reading_flags(flags: ArgumentParser) -> None:
 
 
 def reading_of(args: Namespace) -> Reading:
-    """What the flags of `reading_flags` say."""
+    """The `Reading` from the flags of `reading_flags`."""
     return Reading(args.nested, args.skip_unreadable, flags=True)
 
 
 def open_folder(root: Path, reading: Reading) -> Folder:
-    """Look at every file under `root`. InputError names all that is no image, unless that is to be skipped."""
+    """Look at every file under `root`. InputError names everything that is no image, unless it is to be skipped."""
     hush()
     tree = walk(root)
     if not tree.tops:
@@ -86,7 +86,7 @@ def open_folder(root: Path, reading: Reading) -> Folder:
     if not reading.nested:
         _ask(root, tree.tops, [path for path in files if path in seen], reading)
     if unreadable or refused or reading.skip_unreadable:
-        # Everything at once: what a header does not show is found by decoding.
+        # Decode everything now: headers do not show all damage.
         whole, damaged = _each(root, list(seen), _decoded)
         refused = sorted([*refused, *unreadable, *damaged], key=lambda one: _order(one.path))
         if refused and not reading.skip_unreadable:
@@ -131,12 +131,12 @@ def open_folder(root: Path, reading: Reading) -> Folder:
 
 
 def _order(path: str) -> list[str]:
-    """By folder, then by name, in the composed form: the same on every system."""
+    """Sort key: by folder, then by name, in the composed form. It is the same on every system."""
     return normal(path).split("/")
 
 
 def _beside(tree: Tree) -> list[Refused]:
-    """Files right under the root; a copy's own manifest is none of them."""
+    """Files directly under the root, without a copy's own manifest."""
     return [
         Refused(path, "it lies beside the class folders")
         for path in tree.files
@@ -152,7 +152,7 @@ def _decoded(path: Path) -> Seen:
 
 
 def _each(root: Path, paths: Sequence[str], look: Callable[[Path], Seen]) -> tuple[dict[str, Seen], list[Refused]]:
-    """What `look` says of each file, and those it cannot read."""
+    """The result of `look` for each file, and the files it cannot read."""
 
     def one(path: str) -> Seen | Refused:
         try:
@@ -172,7 +172,7 @@ def _each(root: Path, paths: Sequence[str], look: Callable[[Path], Seen]) -> tup
 
 
 def _ask(root: Path, tops: Sequence[str], images: Sequence[str], reading: Reading) -> None:
-    """InputError where the folders right under the root may not be the classes."""
+    """InputError if the folders directly under the root may not be the classes."""
     deep = [path for path in images if path.count("/") > 1]
     splits = [name for name in sorted(tops) if name.lower() in SPLITS]
     whole = len(splits) == len(tops)
@@ -192,7 +192,7 @@ def _ask(root: Path, tops: Sequence[str], images: Sequence[str], reading: Readin
 
 
 def _refusal(root: Path, refused: Sequence[Refused], total: int, reading: Reading) -> InputError:
-    """One sentence about all of them."""
+    """The error about all refused files, in one sentence."""
     way_out = "repair, convert or remove {}" + (", or leave {} out with --skip-unreadable" if reading.flags else "")
     if len(refused) == 1:
         [one] = refused

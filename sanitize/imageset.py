@@ -1,4 +1,4 @@
-"""Image sets: what comes in, what goes out, and the digest that names one."""
+"""Image sets: reading, writing, and the digest that identifies a set."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,9 +17,9 @@ from cleanlabel.sanitize.sources import Source, check_members, open_source, set_
 class ImageSet:
     """n labelled images of one size, each with an id that stays with it.
 
-    images uint8 (n, h, w, c) with c = 1 or 3; labels int64 (n,) in 0..K-1; ids n different strings (an image's
-    relative path, the `ids` column of an array, or its index). `classes` names the K classes. `channel_axis` is
-    False where the array it came from was (n, h, w). InputError where any of that does not hold.
+    images: uint8 (n, h, w, c) with c = 1 or 3; labels: int64 (n,) in 0..K-1; ids: n different strings (an image's
+    relative path, the `ids` column of an array, or its index). `classes` names the K classes. `channel_axis` is False
+    if the original array was (n, h, w). InputError if any of this does not hold.
     """
 
     images: NDArray[np.uint8]
@@ -95,7 +95,7 @@ def save_npz(images: ImageSet, path: Path) -> None:
 
 
 def save_folder(images: ImageSet, root: Path) -> None:
-    """Write each image under its id (its relative path) into the directory `root`, as PNG data."""
+    """Write each image as PNG data into the directory `root`, at its id (its relative path)."""
     for pixels, image_id in zip(images.images, images.ids, strict=True):
         write_picture(pixels, root / image_id)
 

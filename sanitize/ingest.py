@@ -1,4 +1,4 @@
-"""Stage `ingest`: bring the raw, the test and the trusted set into one form under data/.
+"""Stage `ingest`: write the raw, the test and the trusted set in one form under data/.
 
 python -m sanitize.ingest
 """
@@ -24,7 +24,7 @@ from cleanlabel.sanitize.sources import Source, open_published, open_source
 def digits(trusted: int, raw: int, seed: int, test: int = 0) -> dict[str, ImageSet]:
     """scikit-learn's 1,797 handwritten digits (8x8, grey), split at random into trusted, raw and test (0: the rest).
 
-    The three are disjoint; an image keeps its index in scikit-learn's order as its id.
+    The three are disjoint. An image's id is its index in scikit-learn's order.
     """
     bunch = load_digits()
     pixels = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
@@ -61,9 +61,9 @@ def published(name: str, root: Path, trusted: int, raw: int, seed: int, test: in
 
 
 def incoming(root: Path, side: int | None = None) -> dict[str, ImageSet]:
-    """The sets a user put under `root`: `raw` and `test`, and `trusted` if there is one (a folder or `.npz` each).
+    """The user's sets under `root`: `raw`, `test` and, if there is one, `trusted` (a folder or `.npz` each).
 
-    With `side`, images of any size are brought to side x side (bicubic, antialiased) here, before everything else.
+    With `side`, images of any size are resized to side x side (bicubic, antialiased) here, before everything else.
     """
     found = {}
     for name in SETS:
@@ -107,7 +107,7 @@ def brought_to(source: Source, side: int) -> Source:
 
 
 def make_sets(params: IngestParams) -> dict[str, ImageSet]:
-    """The sets that the params ask for."""
+    """The sets according to the params."""
     if params.source == "incoming":
         return incoming(INCOMING, params.side)
     if params.side is not None:

@@ -1,6 +1,6 @@
-"""Names of images and classes: in one Unicode form everywhere, so that a set has one digest on every system.
+"""Names of images and classes in one Unicode form, so that a set has the same digest on every system.
 
-macOS and Linux may write the same visible name in two forms (NFC, NFD). An id is in NFC; ASCII names are in it already.
+macOS and Linux may write the same visible name in two forms (NFC, NFD). Ids are in NFC; ASCII names already are.
 """
 
 import unicodedata
@@ -13,7 +13,7 @@ def normal(name: str) -> str:
 
 
 def is_text(name: str) -> bool:
-    """Whether a name is UTF-8; the operating system hands out others with surrogates in place of their bytes."""
+    """Whether a name is UTF-8. In other names the operating system's bytes appear as surrogates."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -22,14 +22,14 @@ def is_text(name: str) -> bool:
 
 
 def shown(name: str) -> str:
-    """A name as it can be printed on one line anywhere: line breaks, and bytes that are no UTF-8, are escaped."""
+    """A name in printable form on one line: line breaks and bytes that are not UTF-8 are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def twins(paths: Iterable[str]) -> tuple[str, str] | None:
-    """Two paths, of files or of their folders, that differ only in case or Unicode form; None where there are none.
+    """Two paths, of files or of their folders, that differ only in case or Unicode form; None if there are none.
 
-    Systems that do not tell upper from lower case would take one of the two for the other.
+    Systems that ignore case would take one for the other.
     """
     met: dict[str, str] = {}
     for path in paths:
@@ -42,5 +42,5 @@ def twins(paths: Iterable[str]) -> tuple[str, str] | None:
             elif met[known] != name:
                 return met[known], name
             else:
-                break  # its own folders were met with it
+                break  # this folder and those above it were seen before
     return None

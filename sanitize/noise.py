@@ -1,4 +1,4 @@
-"""Gaussian noise that is a function of (entropy, role, draw, image id) and of nothing else.
+"""Gaussian noise that is a function of (entropy, role, draw, image id) alone.
 
 The certificate needs noise that nobody could foresee and that no two images, draws or roles share. So every image
 has a Philox generator of its own, keyed with a hash of all four: the noise does not depend on batch size, shard,
@@ -20,18 +20,18 @@ from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.rounded_gaussian import require_drawable, rounded_gaussian
 
 DrawRole = Literal["noise", "test-noise", "train"]
-"""The streams that make a draw; its seal names them."""
+"""The random streams of a draw; its seal identifies them."""
 Role = Literal[DrawRole, "public-noise"]
-"""`public-noise` is put on trusted images alone, from entropy that anybody may know."""
+"""`public-noise` is added only to trusted images, from public entropy."""
 ENTROPY_BYTES = 32
 NOISE_STREAM = "cleanlabel/noise/2"
-"""Names how entropy becomes noise. 1 was Gaussian noise in float32; 2 is whole pixel values."""
+"""Identifies how entropy becomes noise. 1 was Gaussian noise in float32; 2 is noise in whole pixel values."""
 LARGEST_SIGMA = 4.0
-"""In [0,1] pixel units: of an image under more noise than this nothing is left that a model could learn."""
+"""The largest sigma, in [0,1] pixel units. With more noise, nothing is left of an image that a model could learn."""
 
 
 def check_sigma(sigma: float, name: str = "sigma") -> float:
-    """sigma. InputError unless it is 0, or can be drawn and is at most LARGEST_SIGMA."""
+    """Return sigma. InputError unless it is 0, or can be drawn and is at most LARGEST_SIGMA."""
     if not 0 <= sigma < np.inf:
         raise InputError(
             f"{name}={sigma:g} is no noise level; give a number up to {LARGEST_SIGMA:g}, in [0,1] pixel units"
@@ -49,14 +49,14 @@ def check_sigma(sigma: float, name: str = "sigma") -> float:
 
 @dataclass(frozen=True)
 class Entropy:
-    """256 bits from which every draw of an ensemble follows, and where they came from."""
+    """256 bits that determine every draw of an ensemble, and their source."""
 
     value: bytes
     source: Literal["os", "fixed"]
 
     @property
     def commitment(self) -> str:
-        """sha256 of the value: can be published before the draws are made without giving them away."""
+        """sha256 of the value. It can be published before the draws are made, and does not reveal the value."""
         return hashlib.sha256(self.value).hexdigest()
 
     @property
@@ -65,10 +65,10 @@ class Entropy:
 
 
 def draw_entropy(spec: str) -> Entropy:
-    """Entropy as `spec` asks for: `os` (256 new bits from the operating system) or `fixed:HEX`.
+    """Entropy according to `spec`: `os` (256 new bits from the operating system) or `fixed:HEX`.
 
-    Call it after the raw set's digest is fixed: the proof needs noise independent of the data. A fixed value can be
-    attacked by whoever knew it beforehand; it is for tests, and what is made with it says so.
+    Call it after the raw set's digest is fixed: the proof needs noise independent of the data. An attacker who knew a
+    fixed value beforehand could exploit it. It is for tests, and all results record its use.
     """
     if spec == "os":
         return Entropy(secrets.token_bytes(ENTROPY_BYTES), "os")
@@ -85,7 +85,7 @@ def draw_entropy(spec: str) -> Entropy:
 
 
 def stream_key(entropy: bytes, role: Role, draw: int, image_id: str = "") -> NDArray[np.uint64]:
-    """The 128-bit Philox key of one stream; different whenever any of the four differs."""
+    """The 128-bit Philox key of one stream; it differs whenever any of the four arguments differs."""
     role_bytes, id_bytes = role.encode(), image_id.encode()
     message = b"".join(
         (
@@ -105,8 +105,8 @@ def pixel_noise(
     """Gaussian noise of `sigma`, rounded to whole pixel values, for the images `ids`, each of `shape`.
 
     Returns int32 (len(ids), *shape) in steps of 1/255; sigma in [0,1] pixel units. Row i depends on ids[i] alone.
-    One Philox word per pixel goes through the tables of `sanitize.rounded_gaussian`: raw words are the one part of
-    NumPy's generators that is promised to stay the same between versions. InputError for a sigma that cannot be drawn.
+    One Philox word per pixel goes through the tables of `sanitize.rounded_gaussian`. NumPy guarantees only for raw
+    words that they stay the same between versions. InputError for a sigma that cannot be drawn.
     """
     gaussian = rounded_gaussian(sigma)
     return gaussian.draw(noise_words(entropy, role, draw, ids, math.prod(shape))).reshape(len(ids), *shape)
@@ -121,18 +121,18 @@ def noise_words(entropy: bytes, role: Role, draw: int, ids: Sequence[str], size:
 
 
 def training_seed(entropy: bytes, draw: int, block: int | None = None) -> int:
-    """A 63-bit seed for everything random in draw's training: initialisation, order, augmentation.
+    """A 63-bit seed for all randomness of the draw's training: initialisation, order, augmentation.
 
-    Each block of a partitioned ensemble has its own.
+    Each block of a partitioned ensemble has its own seed.
     """
     name = "" if block is None else f"block/{block}"
     return int(stream_key(entropy, "train", draw, name)[0] >> np.uint64(1))
 
 
 def seal(entropy: bytes, draw: int) -> str:
-    """Names a draw's streams without giving them away: equal for two draws only if they share their noise.
+    """Identifies a draw's streams without revealing them. Two draws have equal seals only if they share their noise.
 
-    sha256 over the keys of all roles: recorded when a draw is made, and checked once the entropy is revealed.
+    It is the sha256 of the keys of all roles, recorded when a draw is made and checked once the entropy is revealed.
     """
     keys = b"".join(stream_key(entropy, role, draw).tobytes() for role in get_args(DrawRole))
     return hashlib.sha256(b"cleanlabel/seal/1" + keys).hexdigest()

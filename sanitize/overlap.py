@@ -1,7 +1,7 @@
-"""Which images of one set are in another as well: as exact copies, or as near ones.
+"""Find images of one set that are also in another, as exact or near copies.
 
-A record of a set is small and is kept beside what was trained on the set, so that two sets can be compared when one of
-them is elsewhere or gone. Mirrored or cropped copies are not found.
+A record of a set is small and is kept beside the network trained on the set. So two sets can be compared when one of
+them is elsewhere or deleted. Mirrored or cropped copies are not found.
 """
 
 import hashlib
@@ -18,18 +18,18 @@ from cleanlabel.sanitize.errors import InputError
 SIDE = 8
 """A thumbnail is SIDE x SIDE, grey."""
 NEAR, BRIGHTER = 2, 16
-"""Thumbnails are those of near copies if one is at most BRIGHTER (of 255) brighter than the other in the mean, and the
-root mean square of what they differ by otherwise is at most NEAR."""
+"""Two thumbnails are near copies if their means differ by at most BRIGHTER (of 255) and the root mean square of the
+rest of their difference is at most NEAR."""
 HASH = 8
-"""Bytes of sha256 that are kept of an image: 50,000 agree with one of 50,000 others by chance once in 10^9 times."""
+"""Bytes of sha256 kept per image: a chance match between 50,000 images and 50,000 others has probability 10^-9."""
 BLOCK = 256
 NAMED = 3
-"""Images that a sentence names."""
+"""How many images a sentence names."""
 
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """What is kept of n images, in uint8: `hashes` (n, 8); `thumbnails` (n, 64), or (0, 64) where none are kept."""
+    """The record of n images, in uint8: `hashes` (n, 8); `thumbnails` (n, 64), or (0, 64) if none are kept."""
 
     ids: tuple[str, ...]
     hashes: NDArray[np.uint8]
@@ -47,7 +47,7 @@ class Record:
 
 @dataclass(frozen=True, eq=False)
 class Shared:
-    """Images of one set that are in another: row `ours[i]` is `theirs[i]` there, to the bit where `exact[i]`."""
+    """Images of one set that are in another: row `ours[i]` is row `theirs[i]` there, bitwise equal if `exact[i]`."""
 
     ours: NDArray[np.int64]
     theirs: NDArray[np.int64]
@@ -57,7 +57,7 @@ class Shared:
         return len(self.ours)
 
     def in_words(self, ours: Record, theirs: Record) -> str:
-        """How many are exact copies and how many near ones, and the first few of both sides by name."""
+        """The numbers of exact and near copies, and the names of the first few on both sides."""
         exact = int(self.exact.sum())
         first = zip(self.ours[:NAMED], self.theirs[:NAMED], strict=True)
         named = ", ".join(f"{ours.ids[a]} is {theirs.ids[b]} there" for a, b in first)
@@ -71,7 +71,7 @@ def record_of(images: NDArray[np.uint8], ids: Sequence[str]) -> Record:
 
 
 def hashes_alone(found: NDArray[np.uint8]) -> Record:
-    """The record of images of which hashes (n, 8) are kept and nothing else: it shows nothing of them."""
+    """A record of hashes (n, 8) alone, which reveals nothing of the images."""
     ids = tuple(f"number {i}" for i in range(len(found)))
     return Record(ids, found, np.empty((0, SIDE * SIDE), dtype=np.uint8))
 
@@ -95,7 +95,7 @@ def thumbnails(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _areas(length: int) -> NDArray[np.float64]:
-    """(8, length): how much each pixel of a line counts in each of its eight equal parts; rows sum to 1."""
+    """(8, length): the weight of each pixel of a line in each of its eight equal parts; rows sum to 1."""
     edges = np.linspace(0, length, SIDE + 1)
     pixel = np.arange(length)
     overlap: NDArray[np.float64] = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
@@ -103,11 +103,11 @@ def _areas(length: int) -> NDArray[np.float64]:
 
 
 def shared(ours: Record, theirs: Record) -> Shared:
-    """Which of our images are exact or near copies of theirs; each with one partner, an exact one where there is one.
+    """Our images that are exact or near copies of theirs, each with one partner, an exact one if there is one.
 
-    Near copies are found where both records have thumbnails; ours must.
-    Only pairs of about the same brightness are compared. Sums of squares are whole numbers below 2^24, which float32
-    holds exactly: in whatever order they are added, the answer is the same.
+    Near copies are found only if both records have thumbnails; ours must have them. Only pairs of similar brightness
+    are compared. Sums of squares are whole numbers below 2^24, which float32 represents exactly: the order of additions
+    does not matter.
     """
     partner = _nearest(ours.thumbnails, theirs.thumbnails)
     row_of = {digest.tobytes(): row for row, digest in reversed(list(enumerate(theirs.hashes)))}
@@ -118,9 +118,9 @@ def shared(ours: Record, theirs: Record) -> Shared:
 
 
 def _nearest(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """For each thumbnail the row of the nearest of theirs, -1 where none is near."""
+    """For each thumbnail, the row of the nearest of theirs; -1 if none is near."""
     partner = np.full(len(ours), -1, dtype=np.int64)
-    if not len(theirs):  # hashes alone are kept
+    if not len(theirs):  # only hashes are kept
         return partner
     mine, their_order = _by_brightness(ours), _by_brightness(theirs)
     a, b = ours[mine].astype(np.float32), theirs[their_order].astype(np.float32)
@@ -156,7 +156,7 @@ def to_bytes(record: Record) -> bytes:
 
 
 def read_record(path: Path) -> Record:
-    """The record that `to_bytes` wrote into a file. InputError where it is damaged or is something else."""
+    """The record that `to_bytes` wrote into a file. InputError if it is damaged or is something else."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return Record(tuple(map(str, arrays["ids"])), arrays["hashes"], arrays["thumbnails"])

@@ -1,4 +1,4 @@
-"""The params of the sanitize room's stages: read once, at the edge, into frozen typed objects."""
+"""The params of the sanitize room's stages: read once at the start into frozen typed objects."""
 
 import reprlib
 from pathlib import Path
@@ -13,10 +13,10 @@ from cleanlabel.sanitize.noise import check_sigma, draw_entropy
 
 PARAMS = Path("params.yaml")
 MOST = 2**31 - 1
-"""No count is larger: what numbers it would overflow."""
+"""The largest count; larger ones could overflow later arithmetic."""
 Provenance = Literal["disjoint", "fixed-before", "on-raw"]
-"""What something from elsewhere was trained on: `disjoint` other data; `fixed-before` a trusted earlier copy of the raw
-set; `on-raw` the raw set as supplied, which voids the certificate."""
+"""What an external network was trained on: `disjoint`: other data; `fixed-before`: a trusted earlier copy of the raw
+set; `on-raw`: the raw set as supplied, which voids the certificate."""
 
 
 def _one_line(text: str) -> str:
@@ -26,16 +26,16 @@ def _one_line(text: str) -> str:
 
 
 Origin = Annotated[str, Field(max_length=200), AfterValidator(_one_line)]
-"""Where something from elsewhere comes from, in words: whose it is, and what it was trained on."""
+"""The origin of an external network, in words: its author, and its training data."""
 
 Sigma = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(check_sigma)]
 """A standard deviation of noise, in [0,1] pixel units; 0: none."""
 Noise = Annotated[float, Field(gt=0, allow_inf_nan=False), AfterValidator(check_sigma)]
-"""The same where there must be some."""
+"""The same, but above 0."""
 
 
 class Section(BaseModel):
-    """A section of params.yaml: frozen, without coercion, and no key in it goes unread."""
+    """A section of params.yaml: frozen, without coercion of types, and without unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -49,30 +49,30 @@ class IngestParams(Section):
     seed: Annotated[int, Field(ge=0, le=MOST)]
     """Shuffles digits and published sets before they are split."""
     trusted: Annotated[int, Field(ge=0, le=MOST)]
-    """Images of them kept apart for the denoiser."""
+    """The number of their images reserved for the denoiser."""
     raw: Annotated[int, Field(ge=1, le=MOST)]
-    """Images of them that play the untrusted training set."""
+    """The number of their images that play the untrusted training set."""
     test: Annotated[int, Field(ge=0, le=MOST)]
-    """Test images; 0: all that are left (digits), or the whole test split."""
+    """The number of test images; 0: all remaining ones (digits), or the whole test split."""
     side: Annotated[int, Field(ge=1, le=MOST)] | None
-    """`incoming`: bring images of any size to side x side first. null: they have one size."""
+    """For `incoming`: first resize images of any size to side x side. null: they have one size."""
 
 
 class DenoiserParams(Section):
-    """The one-step denoiser: trained on the trusted split, or taken from elsewhere."""
+    """The one-step denoiser: trained on the trusted split, or an external one."""
 
     source: str
     """`train`, or a diffusers directory (put it under data/pretrained/), or a hub id such as google/ddpm-cifar10-32."""
     revision: str | None
     """The commit of a hub id; pin it."""
     provenance: Provenance | None
-    """What the denoiser saw. Must be stated of one from elsewhere; null of one that is trained here: disjoint."""
+    """What the denoiser was trained on. Required for an external one; null for one trained here, which is disjoint."""
     origin: Origin | None
-    """Where a denoiser from elsewhere comes from; must be stated with its provenance."""
+    """The origin of an external denoiser; required with its provenance."""
     channels: tuple[Annotated[int, Field(ge=8, le=MOST, multiple_of=8)], ...]
-    """Widths of the UNet trained here, one a resolution."""
+    """Widths of the UNet trained here, one per resolution."""
     steps: Annotated[int, Field(ge=1, le=MOST)] | None
-    """Of its training; null: so many as suit the size of the images (`sanitize.pretrain.steps_for`)."""
+    """Training steps; null: a number that suits the size of the images (`sanitize.pretrain.steps_for`)."""
     batch: Annotated[int, Field(ge=1, le=MOST)]
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     seed: Annotated[int, Field(ge=0, le=MOST)]
@@ -84,11 +84,11 @@ class DenoiserParams(Section):
 
 
 class SanitizeParams(Section):
-    """The noise, and whether it is removed again."""
+    """The noise, and whether a denoiser removes it."""
 
     sigma: Sigma
-    """Standard deviation of the noise, in [0,1] pixel units. 0 only where train.head is bounded-influence, which then
-    certifies counts of images and no radius."""
+    """Standard deviation of the noise, in [0,1] pixel units. 0 only if train.head is bounded-influence, which then
+    certifies counts of images but no radius."""
     denoise: bool
     """false: the noise-only baseline (RAB's way)."""
     entropy: str
@@ -102,7 +102,7 @@ class SanitizeParams(Section):
 
 
 def require_stated(what: str, provenance: tuple[str, str | None], origin: tuple[str, str | None]) -> None:
-    """InputError unless both params (name, value) about something from elsewhere are given: no default is safe."""
+    """InputError unless both params (name, value) about an external network are given: no default is safe."""
     missing = [name for name, value in (provenance, origin) if not value]
     if missing:
         raise InputError(
@@ -119,7 +119,7 @@ SectionT = TypeVar("SectionT", bound=Section)
 def read_params(name: str, schema: type[SectionT], path: Path = PARAMS) -> SectionT:
     """Section `name` of params.yaml as a `schema`. InputError names the unknown key or the bad value.
 
-    YAML 1.2, as DVC reads it: what DVC hashes is what the code sees.
+    It reads YAML 1.2, like DVC, so that the code sees what DVC hashes.
     """
     content = _read_yaml(path)
     if not isinstance(content, dict) or not isinstance(content.get(name), dict):
@@ -132,7 +132,7 @@ def read_params(name: str, schema: type[SectionT], path: Path = PARAMS) -> Secti
 
 
 def _read_yaml(path: Path) -> Any:
-    """The content of a YAML file. InputError where it cannot be read as a text, or as one YAML document."""
+    """The content of a YAML file. InputError if it cannot be read as text, or as one YAML document."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -149,12 +149,12 @@ def _read_yaml(path: Path) -> Any:
     except YAMLError as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        # The parser meets some texts (a date that is none, 10,000 open brackets) with an error of Python's own.
+        # For some texts (an invalid date, 10,000 open brackets) the parser raises one of Python's own errors.
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}; correct it") from error
 
 
 def reason(error: Any) -> str:
-    """What pydantic found wrong, as the end of a sentence."""
+    """The error that pydantic found, as the end of a sentence."""
     message = error["msg"].removeprefix("Value error, ")
     return f"{message[0].lower()}{message[1:]}"
 
@@ -169,7 +169,7 @@ def _sentence(section: str, schema: type[Section], error: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value in one short line: a few anchors of YAML can stand for a list of billions."""
+    """A value in one short line: a few YAML anchors can expand to a list of billions."""
     brief = reprlib.Repr()
     brief.maxlevel, brief.maxstring, brief.maxother = 2, 80, 80
     try:

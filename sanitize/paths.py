@@ -1,4 +1,4 @@
-"""Where the stages leave what the next ones read, relative to the project's root."""
+"""The paths of the stages' outputs, relative to the project's root."""
 
 from pathlib import Path
 

@@ -1,10 +1,10 @@
-"""Image files, read in one stated way.
+"""Read image files in one defined way.
 
-The content decides what a file is, not its suffix; of several frames the first is taken. EXIF rotation is applied, so
-that pixels lie as people see them. Bilevel and grey images stay grey, 16-bit ones keep their upper 8 bits; palettes are
-looked up; transparency is dropped, as torchvision's own loader does; other colour spaces are converted to RGB. A set is
-grey if all of its images are, else RGB. The certificate holds for these 8-bit pixels: they are what the noise is added
-to.
+A file's content decides its format, not its suffix. Of several frames the first is used. EXIF rotation is applied, so
+that pixels are oriented as people see them. Bilevel and grey images stay grey, and 16-bit images keep their upper 8
+bits. Palettes are looked up. Transparency is dropped, as in torchvision's own loader. Other colour spaces are converted
+to RGB. A set is grey if all of its images are, otherwise RGB. The certificate holds for these 8-bit pixels, to which
+the noise is added.
 """
 
 import warnings
@@ -19,9 +19,9 @@ from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.names import shown
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "PPM", "TIFF", "AVIF", "JPEG2000", "QOI")
-"""Pillow's names of what is read: still images that it decodes by itself. EPS and PDF, for example, run a program."""
+"""Pillow's names of the accepted formats: still images that it decodes itself. EPS and PDF would run a program."""
 FRAMES = {"GIF", "WEBP", "PNG", "AVIF", "TIFF"}
-"""Formats whose further frames are images of their own; a photograph's MPO holds previews."""
+"""Formats whose further frames are separate images. MPO is not one of them: its further frames are previews."""
 GREY = {"1", "L", "LA", "La"}
 SIXTEEN_BITS = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
 COLOUR = {"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
@@ -47,7 +47,7 @@ class Unreadable(InputError):
 
 
 class Seen(NamedTuple):
-    """What an image's header says: its size as people see it, whether it is grey, whether it has further frames."""
+    """The facts in an image's header: its size after rotation, whether it is grey, whether it has further frames."""
 
     height: int
     width: int
@@ -56,7 +56,7 @@ class Seen(NamedTuple):
 
 
 def look_at(path: Path) -> Seen:
-    """An image's header. Unreadable if it is no image, or not of 8 or 16 bits."""
+    """The facts in an image's header. Unreadable if it is no image, or not of 8 or 16 bits."""
     try:
         with path.open("rb") as stream, Image.open(stream, formats=FORMATS) as image:
             width, height = image.size
@@ -87,7 +87,7 @@ def read_picture(path: Path, channels: int) -> NDArray[np.uint8]:
 
 
 def write_picture(pixels: NDArray[np.uint8], path: Path) -> None:
-    """Write uint8 (h, w, c) as PNG data under `path`, whatever its suffix: no loss, and every name stays.
+    """Write uint8 (h, w, c) as PNG data to `path`, whatever its suffix: without loss, and with names unchanged.
 
     Readers (Pillow, torchvision, OpenCV) go by the content, not by the suffix.
     """
@@ -96,15 +96,15 @@ def write_picture(pixels: NDArray[np.uint8], path: Path) -> None:
 
 
 def hush() -> None:
-    """Keep Pillow's warnings off the terminal: what cannot be read is refused, and what is large is not damaged."""
+    """Silence Pillow's warnings: unreadable files are refused, and large images are not damaged."""
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF's; 1 (as it lies) where there is none that makes sense, as every viewer has it."""
+    """The EXIF orientation; 1 (unrotated) if it is missing or invalid, as in every viewer."""
     if image.format == "TIFF":
-        return 1  # Pillow turns these by itself, and gets them right where it is given a stream and no path
+        return 1  # Pillow rotates these by itself, correctly if it gets a stream instead of a path
     try:
         found = image.getexif().get(ORIENTATION, 1)
     except Exception:
@@ -127,7 +127,7 @@ def _upper_bits(image: Image.Image) -> Image.Image:
 
 
 def _cause(path: Path, error: Exception) -> str:
-    """Why a file cannot be read, in a few words, with the place where the decoder knows it."""
+    """Why a file cannot be read, in a few words, with the position if the decoder knows it."""
     if isinstance(error, OSError) and error.errno is not None:
         return str(error.strerror)
     try:

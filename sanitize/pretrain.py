@@ -1,9 +1,9 @@
-"""Stage `denoiser`: train a small DDPM on the trusted split, or take a pretrained one.
+"""Stage `denoiser`: train a small DDPM on the trusted split, or use a pretrained one.
 
     python -m sanitize.pretrain
 
-Either way data/denoiser/ then holds a diffusers pipeline directory (`unet/`, `scheduler/`, safetensors), and what is
-known of where it comes from: provenance.json, and images.npz where the images it was trained on are recorded.
+Either way, data/denoiser/ then contains a diffusers pipeline directory (`unet/`, `scheduler/`, safetensors) and its
+provenance: provenance.json, and images.npz if there is a record of its training images.
 """
 
 import math
@@ -27,17 +27,17 @@ from cleanlabel.sanitize.params import DenoiserParams, read_params, require_stat
 from cleanlabel.sanitize.paths import DENOISER, SETS
 
 LARGEST_TIMESTEP = 600
-"""Training draws timesteps below this (of 1,000): sigma up to 2.6, more than any image survives."""
+"""Training draws timesteps below this (of 1,000): sigma up to 2.6, which destroys any image."""
 EMA, EMA_WINDOWS = 0.998, 8
-"""Weights are averaged over the last eighth of the steps or so, at most 500: the first ones, which know nothing, would
-cost .5 dB (digits, 800 steps)."""
+"""Weights are averaged over about the last eighth of the steps, at most 500: including the untrained first weights
+would cost .5 dB (digits, 800 steps)."""
 STEPS_8X8, LEAST_SHARE = 800, 0.5
-"""Steps for 8x8 images; larger ones need fewer, since each has more pixels to learn from, but not below this share."""
+"""Steps for 8x8 images, and the least share of them. Larger images need fewer: each has more pixels to learn from."""
 LEAST_IMAGES = 16
 
 
 def steps_for(image_shape: tuple[int, int, int]) -> int:
-    """How many training steps suit images of this shape (h, w, channels): a function of nothing else."""
+    """The number of training steps for images of this shape (h, w, channels), which alone determines it."""
     h, w, _ = image_shape
     return round(STEPS_8X8 * max(LEAST_SHARE, min(1.0, 8 / math.sqrt(h * w))))
 
@@ -45,8 +45,8 @@ def steps_for(image_shape: tuple[int, int, int]) -> int:
 def train_denoiser(trusted: ImageSet, params: DenoiserParams, directory: Path) -> int:
     """Train a UNet2DModel (epsilon-prediction, linear 1,000 steps) on the trusted images; save it in `directory`.
 
-    Deterministic: the same images, params and number of threads on one machine give the same bytes. Returns the steps
-    it took.
+    Deterministic: the same images, params and number of threads on one machine give the same bytes. Returns the number
+    of steps.
     """
     steps = params.steps or steps_for(trusted.image_shape)
     training = Training(trusted, params, steps)
@@ -58,7 +58,7 @@ def train_denoiser(trusted: ImageSet, params: DenoiserParams, directory: Path) -
 
 
 class Training:
-    """The training of a new denoiser, step by step. InputError for images that it cannot be trained on."""
+    """The training of a new denoiser, step by step. InputError for unsuitable images."""
 
     def __init__(self, trusted: ImageSet, params: DenoiserParams, steps: int) -> None:
         from diffusers import DDPMScheduler, UNet2DModel  # imported late: it takes seconds
@@ -90,7 +90,7 @@ class Training:
         self.generator = torch.Generator().manual_seed(params.seed)
 
     def step(self) -> float:
-        """One step; its loss."""
+        """Make one step. Returns its loss."""
         shape, generator = (self.batch, *self.clean.shape[1:]), self.generator
         rows = torch.randint(len(self.clean), (self.batch,), generator=generator)
         t = torch.randint(LARGEST_TIMESTEP, (self.batch,), generator=generator)
@@ -105,14 +105,14 @@ class Training:
         return loss.item()
 
     def save(self, directory: Path) -> None:
-        """The network of averaged weights with its scheduler, as a diffusers directory."""
+        """Save the network with averaged weights and its scheduler as a diffusers directory."""
         averaged: Any = self.average.module
         averaged.save_pretrained(directory / "unet", safe_serialization=True)
         self.scheduler.save_pretrained(directory / "scheduler")
 
 
 def require_trusted(trusted: ImageSet, params: DenoiserParams) -> None:
-    """InputError unless a denoiser of these channels can be trained on these images."""
+    """InputError unless a denoiser with these channels can be trained on these images."""
     h, w, _ = trusted.image_shape
     if len(trusted) < LEAST_IMAGES:
         raise InputError(
@@ -143,7 +143,7 @@ def main() -> None:
             source_dir = find_denoiser(params.source, params.revision)
             copy_denoiser(source_dir, scratch)
             trained_on = copy_record(source_dir, scratch)
-        denoiser = load_denoiser(scratch)  # refuses what cannot be used before anything is replaced
+        denoiser = load_denoiser(scratch)  # refuses an unusable denoiser before anything is replaced
         write_json(
             scratch / PROVENANCE,
             {

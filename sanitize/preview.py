@@ -1,4 +1,4 @@
-"""A picture of what the sanitizer does: raw, noised, sanitized, and the difference, side by side.
+"""Make a picture of the sanitizer's effect: raw, noised and sanitized images and the difference, side by side.
 
 cleanlabel preview --input IN --denoiser DIR_OR_HUB_ID --sigma S --output sheet.png
 """
@@ -28,9 +28,9 @@ from cleanlabel.sanitize.sanitizer import as_pixels, sanitize_batch
 from cleanlabel.sanitize.sources import Source, open_source
 
 POOL = 256
-"""Images among which the worst are looked for."""
+"""The number of images from which the worst are selected."""
 AMPLIFIED = 3
-"""Factor of the differences shown, around grey."""
+"""The factor by which differences are amplified, around grey."""
 CELL, GAP, NAMES = 112, 6, 150
 """Pixels of the sheet: the side of an image with its gap, the gap, and the width of the names."""
 
@@ -47,7 +47,7 @@ def examples(raw: ImageSet, count: int) -> ImageSet:
 def contact_sheet(
     raw: ImageSet, sigma: float, denoiser: Denoiser | None, entropy: bytes, draw: int, path: Path, columns: int = 10
 ) -> None:
-    """Write a PNG with one column an image: raw, noised (clipped to be shown) and, with a denoiser, sanitized."""
+    """Write a PNG with one column per image: raw, noised (clipped for display) and, with a denoiser, sanitized."""
     shown = examples(raw, columns)
     noised = sanitize_batch(shown.images, shown.ids, sigma, None, entropy, draw)
     rows: list[tuple[str, NDArray[Any]]] = [("raw", shown.images), (f"noised, sigma {sigma:g}", as_pixels(noised))]
@@ -96,9 +96,9 @@ def preview(
 
 
 def draw_sheet(blocks: list[tuple[str, list[tuple[str, NDArray[Any]]]]], path: Path) -> None:
-    """Write a PNG of lines of images under each other, each with its PSNR to the first line of its block.
+    """Write a PNG of lines of images, one below another, each with its PSNR to the first line of its block.
 
-    blocks: (name, lines); a line is (its name, uint8 (columns, h, w, c)); one named `difference..` has no PSNR.
+    blocks: (name, lines); a line is (its name, uint8 (columns, h, w, c)). A line named `difference..` has no PSNR.
     """
     lines = [(name, images, block[0][1]) for _, block in blocks for name, images in block]
     columns = len(lines[0][1])

@@ -18,7 +18,7 @@ Labels = NDArray[np.int64]
 def read_published(name: str, root: Path, split: str) -> tuple[Pixels, Labels, tuple[str, ...]]:
     """(images uint8 (n, h, w[, c]), labels, class names) of a set's `train` or `test` split under torchvision's `root`.
 
-    InputError if the name is unknown, a file is missing, or it does not hold what it should.
+    InputError if the name is unknown, or a file is missing or has unexpected content.
     """
     if name not in PUBLISHED:
         raise InputError(f"{name!r} is no published set known here; it is one of {', '.join(PUBLISHED)}")
@@ -52,7 +52,7 @@ def _cifar100(root: Path, split: str) -> tuple[Pixels, Labels, tuple[str, ...]]:
 
 
 def _cifar_batch(path: Path, key: str) -> tuple[Pixels, Labels]:
-    """The published files are pickles. Their instructions are read here as data, and none is carried out."""
+    """The published files are pickles. Their instructions are read here as data, and none is executed."""
     pixels, labels, current = b"", [], ""
     for kind, value in _instructions(path):
         if kind in ("SHORT_BINSTRING", "SHORT_BINUNICODE", "BINUNICODE") and len(value) < 32:

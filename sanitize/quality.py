@@ -1,6 +1,6 @@
-"""Whether a denoiser is worth its while: it should bring images nearer to what they were than their noise left them.
+"""Check that a denoiser helps: its images should be closer to the originals than the noised ones are.
 
-For people to read. Nothing of it reaches a copy, a model or a manifest.
+The result is only for people. It does not affect any copy, model or manifest.
 """
 
 import math
@@ -15,11 +15,11 @@ from cleanlabel.sanitize.noise import draw_entropy
 from cleanlabel.sanitize.sanitizer import BATCH, Denoise, as_pixels, sanitize_batch
 
 LOOKED_AT = 32
-"""Images that are enough to tell."""
+"""The number of images that suffices for the check."""
 
 
 def psnr(images: NDArray[np.uint8], others: NDArray[np.uint8]) -> float:
-    """Peak signal-to-noise ratio in dB; infinite where they are equal."""
+    """Peak signal-to-noise ratio in dB; infinite if they are equal."""
     error = float(np.mean((images.astype(np.float64) - others) ** 2)) / 255**2
     return -10 * math.log10(error) if error else math.inf
 
@@ -34,9 +34,9 @@ def worse_than_noise(
     denoise: Denoise | None = None,
     batch: int = BATCH,
 ) -> str | None:
-    """A sentence, if `denoiser` leaves these images (n, h, w, c) further from what they were than clipped noise does.
+    """A sentence if `denoiser` leaves these images (n, h, w, c) further from the originals than clipped noise does.
 
-    With noise of its own, which serves nothing else. None if the denoiser helps.
+    It uses separate noise, which has no other use. None if the denoiser helps.
     """
     entropy = draw_entropy("os").value
     noised = as_pixels(sanitize_batch(images, ids, sigma, None, entropy, 0))
@@ -45,7 +45,7 @@ def worse_than_noise(
 
 
 def harm_of(images: NDArray[np.uint8], noised: NDArray[np.uint8], made: NDArray[np.uint8], sigma: float) -> str | None:
-    """A sentence, if the sanitized images lie further from `images` than the noised and clipped ones do."""
+    """A sentence if the sanitized images are further from `images` than the noised and clipped ones are."""
     before, after = psnr(images, noised), psnr(images, made)
     if after >= before:
         return None

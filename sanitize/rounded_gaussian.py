@@ -7,8 +7,8 @@ Gaussian noise covers it. A float32 sum lies on a lattice that depends on the pi
 
 How it is drawn: P(J <= j) = Phi((j + 1/2) / (255 sigma)). A 64-bit word w counts the thresholds
 T_j = ceil(2^64 Phi((j + 1/2) / (255 sigma))), j < 0, that are <= w; those of the upper half are their mirror images,
-T_{-1-j} = 2^64 - T_j. They are computed once per sigma in high precision, sigma being the decimal that was written, so
-no library's transcendental functions take part in a draw: the noise is the same to the bit on every machine.
+T_{-1-j} = 2^64 - T_j. They are computed once per sigma in high precision, with sigma as the decimal that was written.
+So a draw uses no library's transcendental functions: the noise is bitwise the same on every machine.
 
 How far the drawn J is from the ideal one, in total variation: let u = 2^-64 and N = 2n be the number of thresholds.
 Those with 2^64 Phi < 1 are left out. Each threshold is off by less than u, in one direction per half, so the mass of
@@ -35,16 +35,16 @@ LEVELS = 255
 """A pixel's whole values are 0..255; the noise comes in the same units."""
 LEAST_SIGMA = 0.5 / LEVELS
 LARGEST_SIGMA = 100.0
-"""463,000 thresholds and tables of 40 MiB, made in half a minute."""
+"""The largest sigma: it needs 463,000 thresholds and tables of 40 MiB, made in half a minute."""
 WORD = 1 << 64
 PRECISION = 160
-"""Bits of the thresholds' arithmetic: 2^64 Phi is known to 90 bits behind the point."""
+"""Bits of the thresholds' arithmetic: 2^64 Phi is known to 90 bits after the binary point."""
 SEARCH = np.iinfo(np.int32).min
-"""Stands in a table for a cell whose words have different values."""
+"""The table's entry for a cell whose words have different values."""
 CHUNK = 1 << 14
-"""Words that are looked up at once, so that what is made of them stays in the cache."""
+"""Words that are looked up at once, so that intermediate results stay in the cache."""
 MAKING = Lock()
-"""mpmath changes its precision while it computes, so that only one thread may."""
+"""mpmath changes its precision while it computes, so only one thread may use it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,11 +63,11 @@ class RoundedGaussian:
 
     @property
     def total_variation(self) -> float:
-        """How far the drawn noise of one pixel is from the ideal one, at most; see the module's docstring."""
+        """An upper bound on the total variation between a pixel's drawn and ideal noise; see the module's docstring."""
         return len(self.thresholds) / WORD
 
     def draw(self, words: NDArray[np.uint64]) -> NDArray[np.int32]:
-        """The noise that uniform random words stand for, in steps of 1/255; the same shape."""
+        """The noise for uniform random words, in steps of 1/255; the same shape."""
         noise = np.empty(words.size, dtype=np.int32)
         for start in range(0, words.size, CHUNK):
             part, made = words.reshape(-1)[start : start + CHUNK], noise[start : start + CHUNK]
@@ -82,14 +82,14 @@ class RoundedGaussian:
 def rounded_gaussian(sigma: float) -> RoundedGaussian:
     """The tables of one sigma, in [0,1] pixel units; they take a quarter of a second per unit of sigma.
 
-    InputError as `require_drawable`.
+    InputError as in `require_drawable`.
     """
     require_drawable(sigma)
     with MAKING:
         n = _first(lambda j: bool(scaled_tail(sigma, j) < 1))
         lower = [int(_context().ceil(scaled_tail(sigma, j))) for j in range(n - 1, -1, -1)]
     thresholds = np.array(lower + [WORD - t for t in reversed(lower)], dtype=np.uint64)
-    bits = max(16, (8 * len(thresholds)).bit_length())  # eight cells a threshold, and the table stays in the cache
+    bits = max(16, (8 * len(thresholds)).bit_length())  # eight cells per threshold; the table stays in the cache
     shift = 64 - bits
     first = np.arange(1 << bits, dtype=np.uint64) << np.uint64(shift)
     last = first | np.uint64((1 << shift) - 1)
@@ -102,7 +102,7 @@ def rounded_gaussian(sigma: float) -> RoundedGaussian:
 def reference_draw(word: int, sigma: float) -> int:
     """The slow twin of `RoundedGaussian.draw`, for one word: no table, each comparison made in high precision.
 
-    The noise is symmetric: the words w and 2^64 - 1 - w stand for opposite values. For w in the lower half the value
+    The noise is symmetric: the words w and 2^64 - 1 - w have opposite values. For w in the lower half the value
     is minus the number of j >= 0 whose threshold, 2^64 Phi(-(j + 1/2) / (255 sigma)), is at least 1 and above w.
     """
     smaller = min(word, WORD - 1 - word)
@@ -127,12 +127,12 @@ def require_drawable(sigma: float, name: str = "sigma") -> None:
 
 
 def scaled_tail(sigma: float, j: int) -> Any:
-    """2^64 Phi(-(j + 1/2) / (255 sigma)) in high precision; sigma is the shortest decimal that stands for the float."""
+    """2^64 Phi(-(j + 1/2) / (255 sigma)) in high precision; sigma is the shortest decimal of the float."""
     return _context().ldexp(_context().erfc((2 * j + 1) / _spread(sigma)), 63)
 
 
 def _first(holds: Callable[[int], bool]) -> int:
-    """The smallest j >= 0 for which a condition holds that holds for all larger j as well."""
+    """The smallest j >= 0 for which `holds`, a condition that then also holds for all larger j."""
     high = 1
     while not holds(high):
         high *= 2
@@ -148,7 +148,7 @@ def _spread(sigma: float) -> Any:
 
 @lru_cache(maxsize=1)
 def _context() -> Any:
-    """High-precision arithmetic of our own: mpmath's global precision belongs to whoever else uses it."""
+    """A separate high-precision context, so that mpmath's global precision stays unchanged."""
     context = mpmath.MPContext()
     context.prec = PRECISION
     return context

@@ -40,19 +40,19 @@ def sanitize_batch(
 ) -> NDArray[Any]:
     """The five steps, for images uint8 (n, h, w, c). Row i depends on images[i], ids[i] and the arguments alone.
 
-    Returns uint8 (n, h, w, c). Without a denoiser (RAB's way) step 4 is left out and the noised images come back as
-    they are: float32 in [0,1] units, whole 255ths, not clipped. `fitting` says how images of another size or depth
-    meet the denoiser (default: they have its size); `denoise` is a faster way to the same answers than the denoiser's
-    own, for up to `batch` rows at once. At sigma 0 nothing is added, and nothing is there to be removed.
+    Returns uint8 (n, h, w, c). Without a denoiser (as in RAB) step 4 is left out and the noised images are returned:
+    float32 in [0,1] units, whole 255ths, not clipped. fitting: how images of another size or number of channels are
+    fitted to the denoiser (default: they have its size). denoise: a faster equivalent of the denoiser's own method, for
+    up to `batch` rows at once. At sigma 0 no noise is added or removed.
     """
     if not sigma:
         return images if denoiser else images.astype(np.float32) / LEVELS
     if denoiser is not None and fitting is None:
         fitting = fitting_for(np.array([images.shape[1:3]]), images.shape[3], denoiser.facts, "exact")
     device = denoiser.device if denoiser else torch.device("cpu")
-    # 1. whole pixel values at the noise's resolution: nothing is computed from them, nothing is clipped
+    # 1. whole pixel values at the noise's resolution, not clipped
     pixels = torch.from_numpy(fitting.before_noise(images) if fitting else images.astype(np.int32)).to(device)
-    # 2. this image's noise of this draw, in whole pixel values as well
+    # 2. the noise of each image in this draw, also in whole pixel values
     noise = pixel_noise_on(device, entropy, role, draw, ids, tuple(pixels.shape[1:]), sigma)
     # 3. their sum is exact: the image under ideal noise of exactly sigma, rounded. All that follows is post-processing
     noised = (pixels + noise).to(torch.float32) / LEVELS
@@ -70,7 +70,7 @@ def sanitize_batch(
 
 
 def _require_finite(clean: Tensor, ids: Sequence[str], timestep: int) -> None:
-    """InputError if the network's answer for some image is not finite: as whole pixel values it would be black."""
+    """InputError if the network's output for some image is not finite: as whole pixel values it would be black."""
     broken = (~clean.isfinite()).flatten(1).any(dim=1).cpu().numpy()
     if broken.any():
         raise InputError(
@@ -94,8 +94,8 @@ def sanitize(
 ) -> NDArray[Any]:
     """One sanitized copy of a set in memory: `sanitize_batch` over all of it, in the set's order.
 
-    Shapes, types and `denoise` as there. InputError unless sigma is within reach and the denoiser is made for images
-    of this size.
+    Shapes, types and `denoise` as there. InputError if sigma is beyond the schedule or the denoiser is for images of
+    another size.
     """
     check_sigma(sigma)
     if sigma:
@@ -123,5 +123,5 @@ def sanitize(
 
 
 def as_pixels(images: NDArray[Any]) -> NDArray[np.uint8]:
-    """Images as they are stored: a noise-only copy is clipped and rounded, a denoised one is whole already."""
+    """Images in the stored form: a noise-only copy is clipped and rounded; a denoised one is uint8 already."""
     return images if images.dtype == np.uint8 else (images.clip(0, 1) * 255).round().astype(np.uint8)

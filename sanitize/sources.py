@@ -1,4 +1,4 @@
-"""Where images come from: a folder, a `.npz`, a published set; read a few at a time, named by one digest."""
+"""Sources of images: a folder, a `.npz` or a published set. Read a few at a time, identified by one digest."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -21,19 +21,19 @@ from cleanlabel.sanitize.published import read_published
 from cleanlabel.sanitize.trees import Refused
 
 MOST_CLASSES = 1 << 20
-"""A label above it is no class but a number of another kind."""
+"""The largest label: a larger number is not taken for a class."""
 READ_AHEAD = 1 << 26
-"""Bytes of decoded images that may wait to be taken: memory does not grow with the number of images, or their size."""
+"""Bytes of decoded images that may wait for the reader. This bounds memory, whatever the number and size of images."""
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """n labelled images that stay where they are until they are read.
+    """n labelled images that stay on disk until they are read.
 
-    ids n different strings; labels int64 (n,) in 0..K-1; sizes (n, 2), heights and widths; channels 1 or 3. `form` is
-    the form a copy is written in; `channel_axis` is False where the array it came from was (n, h, w). `names` are the
-    ids as they were given, where that was in another Unicode form. Of a folder: how many images are `animated` (their
-    first frame is taken), what was `skipped`, and a `survey` that says all that cannot be decoded.
+    ids: n different strings; labels: int64 (n,) in 0..K-1; sizes: (n, 2), heights and widths; channels: 1 or 3. form:
+    the form in which a copy is written; channel_axis: False if the array was (n, h, w). names: the ids as given, if
+    those were in another Unicode form. For a folder: how many images are `animated` (only their first frame is used),
+    what was `skipped`, and a `survey` that lists everything that cannot be decoded.
     """
 
     ids: tuple[str, ...]
@@ -63,7 +63,7 @@ class Source:
         return int(self.sizes[0, 0]), int(self.sizes[0, 1])
 
     def read(self, rows: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
-        """The images at `rows`, in that order, each uint8 (h, w, c); decoded by a few threads, a few ahead.
+        """The images at `rows`, in that order, each uint8 (h, w, c). A few threads decode a few images ahead.
 
         InputError names every image of the set that cannot be decoded, not only the first.
         """
@@ -80,12 +80,12 @@ class Source:
 
     @property
     def given_names(self) -> tuple[str, ...]:
-        """The ids as they were given: what a copy's images are called."""
+        """The ids as given: the names of a copy's images."""
         return self.names or self.ids
 
     @property
     def notes(self) -> list[str]:
-        """What a person should know of how the set was read, a sentence each."""
+        """What the user should know about how the set was read, one sentence each."""
         notes = []
         if self.animated:
             notes.append(f"of {self.animated} image(s) with several frames or pages the first one is taken")
@@ -110,10 +110,10 @@ def set_digest(
     labels: NDArray[np.int64],
     images: Iterator[NDArray[np.uint8]],
 ) -> str:
-    """sha256 over shape, dtype, ids, image bytes and labels, in the order of the ids, which `order` and `images` have.
+    """sha256 of shape, dtype, ids, image bytes and labels, sorted by id. `order` and `images` are already sorted so.
 
-    The same for a folder and for an array with the same ids, pixels and labels, in whatever order they come. Where the
-    images have several sizes (`shape` None), each image's own shape is part of it.
+    It is the same for a folder and an array with the same ids, pixels and labels, in any order. If the images have
+    several sizes (`shape` None), each image's own shape is included.
     """
     digest = hashlib.sha256(f"{shape or len(order)} uint8\n".encode())
     for i, image in zip(order, images, strict=True):
@@ -124,7 +124,7 @@ def set_digest(
 
 
 def check_members(labels: NDArray[np.int64], ids: Sequence[str], classes: Sequence[str]) -> None:
-    """InputError unless labels and ids fit each other and every id is there once."""
+    """InputError unless labels and ids fit each other and every id occurs once."""
     if len(labels) != len(ids):
         raise InputError(f"{len(labels)} labels and {len(ids)} ids; there must be one of each an image")
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
@@ -161,7 +161,7 @@ def open_published(name: str, root: Path, split: str) -> Source:
 def from_array(
     images: NDArray[np.uint8] | DiskArray, labels: NDArray[np.int64], ids: tuple[str, ...], classes: tuple[str, ...]
 ) -> Source:
-    """A source of images uint8 (n, h, w[, 1 or 3]) that are at hand as an array. InputError where they are not."""
+    """A source of images from an array, uint8 (n, h, w[, 1 or 3]). InputError if the array has another form."""
     if images.dtype != np.uint8:
         raise InputError(f"images are {images.dtype}, not uint8; save pixels as whole numbers 0..255")
     shape = (*images.shape, 1) if images.ndim == 3 else images.shape
@@ -190,7 +190,7 @@ def from_array(
 
 
 def _turned(shape: tuple[int, ...], n: int) -> str:
-    """How to turn an array whose axes lie otherwise than they should, as far as its shape tells."""
+    """How to transpose an array whose axes are in the wrong order, as far as its shape shows."""
     if len(shape) == 2:
         return "; give every row its height and width back: images.reshape(n, h, w) or (n, h, w, 3)"
     if len(shape) != 4:
@@ -220,7 +220,7 @@ def _open_npz(path: Path) -> Source:
                 raise InputError(f"{key} in {path} have the shape {columns[key].shape}, not one name each")
             try:
                 named[key] = tuple(map(str, column))
-            except Exception as error:  # of characters that do not exist numpy makes a SystemError
+            except Exception as error:  # numpy raises a SystemError for invalid characters
                 raise InputError(f"{key} in {path} hold what is no text ({error}); save them again") from error
     n_classes = int(labels.max()) + 1 if labels.size else 0
     n = images.shape[0] if images.ndim else 0
@@ -230,7 +230,7 @@ def _open_npz(path: Path) -> Source:
 
 
 def _column(array: DiskArray) -> NDArray[Any] | None:
-    """One value each, of shape (n,) or (n, 1); None if it has another shape."""
+    """The array's values, one per image, from shape (n,) or (n, 1); None for another shape."""
     if array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1):
         return array.whole().reshape(-1)
     return None

@@ -1,9 +1,9 @@
-"""Sanitizing a set of any size: block after block, resumable, by one process or by many.
+"""Sanitize a set of any size, block by block. The work can be resumed and shared by several processes.
 
-A begun copy OUT has its work in `OUT.partial/`: `job.json` (what is being made, with its entropy), and a finished
-block's images with a note beside them that is written last. Killed at any point, the same command redoes at most the
-block it was in. Several processes may share the blocks (`--shard i/N`); whoever finds all of them done puts OUT
-together.
+An unfinished copy OUT has its work in `OUT.partial/`: `job.json` (the job and its entropy), and for each finished
+block its images and a note, which is written last. After a kill at any point, the same command repeats at most the
+block that was in progress. Several processes may share the blocks (`--shard i/N`); the one that finds all blocks done
+assembles OUT.
 """
 
 import fcntl
@@ -30,20 +30,20 @@ from cleanlabel.sanitize.pictures import write_picture
 from cleanlabel.sanitize.sources import Source, open_source
 
 BLOCK_BYTES = 1 << 22
-"""Raw pixels of a block: what a killed run loses at most, and what memory holds a few times."""
+"""Raw pixels of a block. A killed run loses at most this much work; memory holds a few times as much."""
 PIECE = 256
-"""Images that are made before they are written, while the next ones are made."""
+"""Images of a piece: it is written while the next piece is made."""
 
 
 class Work(Protocol):
-    """What is done to a block: images of one size uint8 (n, h, w, c) and their ids -> the same shape."""
+    """The work on a block: images of one size, uint8 (n, h, w, c), and their ids -> images of the same shape."""
 
     def __call__(self, images: NDArray[np.uint8], ids: tuple[str, ...], entropy: bytes) -> NDArray[np.uint8]: ...
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Shard `index` of `count`, from 1 to `count`: every `count`-th block, beginning with block `index`."""
+    """Every N-th block, beginning with block i. i may count from 0 or from 1: shard N is shard 0."""
 
     index: int = 1
     count: int = 1
@@ -53,12 +53,12 @@ class Shard:
 
 
 def work_folder(output: Path) -> Path:
-    """Where the work on a copy lies until the copy is whole."""
+    """The folder with the work on a copy until the copy is complete."""
     return output.with_name(f"{output.name}.partial")
 
 
 def is_work_folder(path: Path) -> bool:
-    """Whether a folder holds nothing but what work on a copy leaves there."""
+    """Whether a folder holds only the files of unfinished work on a copy."""
     ours = {"job.json", "blocks", "files", "replaced"}
     return all(
         entry.name in ours or entry.name.startswith(".") or entry.suffix in (".lock", ".png")
@@ -67,7 +67,7 @@ def is_work_folder(path: Path) -> bool:
 
 
 def parse_shard(text: str) -> Shard:
-    """`i/N`. InputError if it is none."""
+    """The shard written as `i/N`. InputError if the text is not of this form."""
     index, _, count = text.partition("/")
     if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
         raise InputError(f"--shard {text} is no part of a whole; give i/N with i from 1 to N, 2/3 for example")
@@ -75,7 +75,7 @@ def parse_shard(text: str) -> Shard:
 
 
 class Copy:
-    """A copy of `source` in the making at `output`; `facts` name what it is made with."""
+    """An unfinished copy of `source` at `output`. `facts` identify what it is made with."""
 
     def __init__(self, source: Source, output: Path, facts: dict[str, Any]) -> None:
         self.source, self.output = source, output
@@ -86,15 +86,15 @@ class Copy:
         self.blocks = -(-len(source) // self.block)
 
     def begin(self, entropy: str) -> Entropy:
-        """The entropy of this copy: that of the begun one, or a new one, drawn now that the raw digest is fixed.
+        """The entropy of this copy: that of the job already begun, or a new one, drawn after the raw digest is fixed.
 
-        InputError if another job was begun at this place.
+        InputError if another job was begun at this output.
         """
         job = self.facts | {"raw_digest": self.source.digest, "block": self.block}
         path = self.partial / "job.json"
         with self._locked("begin", wait=True):
             if not path.is_file():
-                # what a run that was killed as it cleaned up left of a finished copy
+                # leftovers of a finished copy: a run was killed while cleaning up
                 for stale in ("blocks", "files", "replaced"):
                     shutil.rmtree(self.partial / stale, ignore_errors=True)
                 drawn = draw_entropy(entropy)
@@ -112,7 +112,7 @@ class Copy:
         return Entropy(bytes.fromhex(begun["entropy"]), begun["entropy_source"])
 
     def make(self, work: Work, entropy: Entropy, shard: Shard, *, progress: bool) -> None:
-        """Do what is not done yet of this shard's blocks; the next one is read, and pieces are written, meanwhile."""
+        """Make the unfinished blocks of this shard. Meanwhile threads read the next block and write finished pieces."""
         mine = shard.blocks(self.blocks)
         todo = [block for block in mine if not self._note(block).is_file()]
         part = f"shard {shard.index} of {shard.count}"
@@ -140,7 +140,7 @@ class Copy:
         writer: ThreadPoolExecutor,
         bar: "tqdm[Any]",
     ) -> None:
-        """One block, piece after piece; a piece is written while the next one is made. The note comes last."""
+        """Make one block, piece by piece. A piece is written while the next is made. The note is written last."""
         rows = self._rows(block)
         made: list[NDArray[np.uint8]] = []
         written: list[Future[None]] = []
@@ -161,23 +161,23 @@ class Copy:
 
     @property
     def complete(self) -> bool:
-        """Whether every block is done, by whomever."""
+        """Whether every block is done, by any process."""
         return all(self._note(block).is_file() for block in range(self.blocks))
 
     def squared_error(self) -> tuple[int, int]:
-        """(sum of squared differences in 255ths, number of values) between the raw set and its copy: exact."""
+        """(sum of squared differences in 255ths, number of values) between the raw set and its copy, exact."""
         notes = [json.loads(self._note(block).read_text()) for block in range(self.blocks)]
         return sum(note["squared_error"] for note in notes), sum(note["values"] for note in notes)
 
     def finish(self, manifest: Path, content: dict[str, Any]) -> dict[str, Any]:
-        """Put the copy together, with its manifest; the earlier one at `output` is replaced whole.
+        """Assemble the copy with its manifest. It replaces an earlier copy at `output` as a whole.
 
         Returns the manifest's content, `sanitized_digest` included. The work folder is removed.
         """
         with self._locked("finish", wait=True):
             files, job = self.partial / "files", self.partial / "job.json"
             if not job.is_file() or (self.source.form == "folder" and not files.is_dir()):
-                done: dict[str, Any] = json.loads(manifest.read_text())  # another run came as far as this
+                done: dict[str, Any] = json.loads(manifest.read_text())  # another run has already finished the copy
             elif self.source.form == "npz":
                 with replacing(self.output) as scratch:
                     self._write_npz(scratch)
@@ -208,7 +208,7 @@ class Copy:
     def _work(
         self, work: Work, images: list[NDArray[np.uint8]], rows: range, entropy: bytes
     ) -> list[NDArray[np.uint8]]:
-        """The images of each size together, as one array."""
+        """Do the work on all images of one size at once, as one array."""
         made, sizes = list(images), self.source.sizes[rows.start : rows.stop]
         for size in np.unique(sizes, axis=0):
             alike = np.flatnonzero((sizes == size).all(axis=1)).tolist()
@@ -246,7 +246,7 @@ class Copy:
 
     @contextmanager
     def _locked(self, name: str, *, wait: bool = False, shared: bool = False, says: str = "") -> Iterator[None]:
-        """Hold a lock of this copy. InputError if another process has it, unless we `wait`."""
+        """Hold a lock of this copy. If another process has it, wait (with `wait`) or raise InputError."""
         self.partial.mkdir(parents=True, exist_ok=True)
         how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
         with (self.partial / f"{name}.lock").open("a") as stream:

@@ -1,4 +1,4 @@
-"""From the noise level sigma to the diffusion timestep that tells the network how noisy its input is."""
+"""Convert the noise level sigma to the diffusion timestep that tells the network how noisy its input is."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,9 +9,9 @@ from cleanlabel.sanitize.errors import InputError
 def timestep_for(sigma: float, alphas_cumprod: ArrayLike) -> int:
     """The smallest t >= 1 whose noise level sqrt((1 - abar_t) / abar_t) is at least 2 sigma.
 
-    sigma is in [0,1] pixel units; the network works in [-1,1], hence the factor 2. The rule is the one of
-    published denoised smoothing (Carlini et al. 2023). The noise that is added has exactly sigma all the same: t
-    only tells the network about it. InputError if sigma is not positive or beyond the schedule.
+    sigma is in [0,1] pixel units; the network works in [-1,1], hence the factor 2. The rule is that of published
+    denoised smoothing (Carlini et al. 2023). The added noise still has exactly sigma: t only informs the network.
+    InputError if sigma is not positive or beyond the schedule.
     """
     require_reachable(sigma, largest_sigma(alphas_cumprod))
     reached = np.flatnonzero(_levels(alphas_cumprod)[1:] >= 2 * sigma)
@@ -19,7 +19,7 @@ def timestep_for(sigma: float, alphas_cumprod: ArrayLike) -> int:
 
 
 def largest_sigma(alphas_cumprod: ArrayLike) -> float:
-    """The noisiest level of a schedule at which anything of the image is left, in [0,1] pixel units."""
+    """The noisiest level of a schedule that leaves anything of the image, in [0,1] pixel units."""
     levels = _levels(alphas_cumprod)[1:]
     return float(levels[np.isfinite(levels)].max()) / 2  # a schedule may end in pure noise, abar = 0
 

@@ -1,4 +1,4 @@
-"""What a folder of images holds, links followed: its files, and all that is none and must not vanish without a word."""
+"""The content of a folder of images, with links followed: its files, and everything else, which must be reported."""
 
 import errno
 import os
@@ -14,17 +14,17 @@ JUNK_FOLDERS = {
     *(".trashes", "$recycle.bin", "system volume information", "@eadir", "#recycle", "lost+found"),
     *(".dvc", ".git", ".hg", ".ipynb_checkpoints", ".svn"),
 }
-"""Folders that operating systems and tools leave everywhere; in lower case."""
+"""Folders that operating systems and tools create anywhere, in lower case."""
 JUNK_FILES = {
     *(".directory", ".ds_store", ".localized", ".nomedia", "desktop.ini", "ehthumbs.db", "thumbs.db"),
     *(".dvcignore", ".gitattributes", ".gitignore", ".gitkeep", ".keep"),
 }
-"""Files likewise. Names that begin with `._` are AppleDouble files, and belong to them."""
+"""Files that they create. Names that begin with `._` (AppleDouble files) also count."""
 
 
 @dataclass(frozen=True)
 class Refused:
-    """Something in a folder that is no image of the set: its path under the folder, and why."""
+    """An entry of a folder that is no image of the set: its path under the folder, and the reason."""
 
     path: str
     reason: str
@@ -32,9 +32,9 @@ class Refused:
 
 @dataclass(frozen=True)
 class Tree:
-    """What lies under a folder. Paths have `/` and are relative to it; known junk is left out.
+    """The content of a folder. Paths use `/` and are relative to it; known junk is left out.
 
-    `tops` are the folders right under it, `files` the regular files, `refused` the rest.
+    `tops` are the folders directly under it, `files` the regular files, `refused` the rest.
     """
 
     tops: tuple[str, ...]
@@ -43,15 +43,15 @@ class Tree:
 
 
 def is_junk(name: str, *, folder: bool) -> bool:
-    """Whether something is left behind by an operating system or a tool, judged by its name."""
+    """Whether an operating system or a tool created this entry, judged by its name."""
     return name.startswith("._") or name.lower() in (JUNK_FOLDERS if folder else JUNK_FILES)
 
 
 def walk(root: Path) -> Tree:
-    """Everything under `root`, in an order that depends on names alone; nothing is opened, so nothing can block.
+    """Everything under `root`, in an order that depends on names alone. No file is opened, so nothing can block.
 
-    Links to files and folders are followed. A folder is entered once: what a link leads back to is refused, so that
-    the walk ends, and no image counts twice.
+    Links to files and folders are followed. A folder is entered once, and further links to it are refused: so the walk
+    ends, and no image counts twice.
     """
     tops: list[str] = []
     files: list[str] = []
@@ -103,7 +103,7 @@ _KINDS = {
 
 
 def _enter(folder: Path, entered: set[tuple[int, int]]) -> bool:
-    """Whether a folder is met for the first time; it counts as entered from now on."""
+    """Whether a folder is seen for the first time; it counts as entered from now on."""
     status = folder.stat()
     known = (status.st_dev, status.st_ino) in entered
     entered.add((status.st_dev, status.st_ino))

@@ -1,1 +1,1 @@
-"""The certificate as a record: computed, checked again, held against the gate, compared with earlier ones."""
+"""The certificate as a record: compute it, check it again, judge it by the gate, compare it with earlier ones."""

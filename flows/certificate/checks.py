@@ -1,4 +1,4 @@
-"""The checks of a registered version: its certificate is computed again, and all that should agree is compared."""
+"""The checks of a registered version: compute its certificate again, and compare everything that should agree."""
 
 import json
 import secrets
@@ -27,11 +27,11 @@ from cleanlabel.sanitize.noise import Entropy
 from cleanlabel.sanitize.paths import SETS
 
 TOLERANCE = 0.98
-"""Share of votes a replayed draw must repeat on another machine or library version; on the same one it repeats all."""
+"""Share of votes that a replayed draw must repeat on another machine or library version; on the same one: all."""
 
 
 NEAR = 0.01
-"""A sum made again on another machine may be off by this share of its class's largest: roundings of the features."""
+"""A sum recomputed on another machine may differ by this share of its class's largest sum, as features are rounded."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Check:
 
 
 def audit(store: Store, number: int, replay: int) -> Iterator[Check]:
-    """The checks of a registered version, one after the other; stops where nothing further can be read."""
+    """The checks of a registered version, one after the other. Stops when nothing further can be read."""
     version = get_version(store, SMOOTHED, number)
     name = "plan"
     try:
@@ -106,7 +106,7 @@ def _expect(version: ModelVersion, tags: dict[str, str]) -> None:
 
 
 def _git_tracked(root: str, attached: dict[str, Any]) -> Check:
-    """Votes, tags and certificate can be edited together in the store; what git tracks cannot follow unseen."""
+    """Compare with git: votes, tags and certificate can be edited together in the store, but not unseen in git."""
     name = "git-tracked certificate"
     tracked = json.loads(CERTIFICATE.read_text()) if CERTIFICATE.is_file() else {}
     if tracked.get("plan_digest") != attached["plan_digest"]:
@@ -134,7 +134,7 @@ def held_by_git(path: Path) -> dict[str, Any]:
 
 
 def committed(path: Path) -> str:
-    """Whether git holds this very file, in words."""
+    """Whether git holds exactly this file, in words."""
 
     def git(*command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(["git", *command, "--", str(path)], capture_output=True, text=True, check=False)
@@ -157,7 +157,7 @@ def _recomputed(
 
 
 def replayed(store: Store, ensemble: Ensemble, assembly: Assembly, entropy: Entropy, count: int) -> Iterator[Check]:
-    """Retrain `count` draws, chosen at random. Bitwise where machine and libraries are the draw's own."""
+    """Retrain `count` draws, chosen at random. On the draw's own machine and libraries all bits must be equal."""
     from cleanlabel.flows.ensemble.worker import (  # imported late: only a replay needs torch
         environment,
         instrument_of,
@@ -185,7 +185,8 @@ def replayed(store: Store, ensemble: Ensemble, assembly: Assembly, entropy: Entr
 
 
 def agreeing(plan: Plan, made: NDArray[np.int64], recorded: NDArray[np.int64], *, exactly: bool) -> float:
-    """The share of votes, or of sums, that a replay repeats; a sum elsewhere up to NEAR of what its class can reach."""
+    """The share of votes or sums that a replay repeats. Unless `exactly`, a sum may differ by NEAR of its class's
+    largest possible sum."""
     if exactly or not plan.bounded_influence:
         return float(np.mean(made == recorded))
     return float(np.mean(np.abs(made - recorded) <= NEAR * STEPS * np.array(plan.class_sizes)))

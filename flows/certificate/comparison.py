@@ -1,4 +1,4 @@
-"""What a version is compared with: the newest earlier one that has a certificate, as the registry shows it."""
+"""Compare a version with the newest earlier one that has a certificate, as the registry shows it."""
 
 import csv
 import io
@@ -26,12 +26,12 @@ PLANNED = (
     *("denoiser_origin", "denoiser_shared", "initial_origin", "initial_shared"),
     *("entropy_source", "code_digest", "classes", "image_shape", "n_test"),
 )
-"""What of a certificate says how it was made; the recipe comes beside it, key by key."""
+"""The fields of a certificate that say how it was made. The recipe is compared as well, key by key."""
 
 
 @dataclass(frozen=True)
 class Previous:
-    """An earlier version: its certificate, its curve, and per test image its answer (-1: abstained)."""
+    """An earlier version: its certificate, its curve, and its answer for each test image (-1: abstained)."""
 
     version: int
     certificate: dict[str, Any]
@@ -53,13 +53,13 @@ class Change:
 def previous_version(store: Store, version: ModelVersion) -> Previous | None:
     """The newest earlier version with a readable certificate; None if there is none.
 
-    It is what the registry shows, for a person to look at. Nothing in it is audited here.
+    Its content comes from the registry, for people to read. Nothing in it is audited here.
     """
     for found in reversed(all_versions(store, SMOOTHED)):
-        if int(found.version) < int(version.version) and f"{TAG}level" in found.tags:  # the tag of a certified one
+        if int(found.version) < int(version.version) and f"{TAG}level" in found.tags:  # it was certified
             try:
                 return _read(store, found)
-            except (InputError, AttributeError, KeyError, TypeError, ValueError):  # edited or damaged: an earlier one
+            except (InputError, AttributeError, KeyError, TypeError, ValueError):  # edited or damaged: look earlier
                 continue
     return None
 
@@ -120,7 +120,7 @@ def _short(name: str, value: Any) -> str:
 
 
 def answers_that_changed(previous: Previous, certified: Certified, test: ImageSet) -> dict[str, int] | None:
-    """Of the test images, how many gained or lost a certificate or have another one; None on another test set."""
+    """How many test images gained, lost or changed their certificate. None if the test sets differ."""
     if previous.certificate["test_digest"] != test.digest or previous.answers.keys() != set(test.ids):
         return None
     before = np.array([previous.answers[name] for name in test.ids])

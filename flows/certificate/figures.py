@@ -1,4 +1,4 @@
-"""The figures of a certificate: certified accuracy by radius, by changed images, by trigger, and what a radius buys."""
+"""The figures of a certificate: certified accuracy by radius, changed images and trigger; a radius in words."""
 
 import math
 from typing import Any
@@ -65,10 +65,10 @@ def at_triggers(
     sigma: float,
     test_sigma: float,
 ) -> list[dict[str, Any]]:
-    """For each l2 change of the test input and each joint radius beside it: certified accuracy.
+    """Certified accuracy for each l2 change of the test input, together with each joint radius.
 
-    The triggers asked about are as large as the radii are, in the noise of their own side. Empty where test inputs are
-    not noised: no trigger is covered then.
+    The triggers are the radii scaled by test_sigma / sigma. Empty if test inputs are not noised: then no trigger is
+    covered.
     """
     if not test_sigma:
         return []
@@ -85,7 +85,7 @@ def at_triggers(
 
 
 def l2_of(epsilon_255: float, dimension: int) -> float:
-    """The l2 norm, in [0,1] units, of a change of every one of `dimension` values by so many 255ths."""
+    """The l2 norm, in [0,1] units, of a change of each of `dimension` values by `epsilon_255` / 255."""
     return epsilon_255 / 255 * math.sqrt(dimension)
 
 

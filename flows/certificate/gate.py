@@ -1,4 +1,4 @@
-"""The gate: what a version must show before it may be promoted, held against its certificate and its audit."""
+"""The gate: judge a version's certificate and audit by the thresholds for promotion."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -26,7 +26,7 @@ class Verdict:
 
     checks: list[Check]
     moves: tuple[str, ...] = ()
-    """What that changed about the aliases in the registry, a clause each."""
+    """The resulting changes of aliases in the registry, one clause each."""
 
     @property
     def passed(self) -> bool:
@@ -34,16 +34,16 @@ class Verdict:
 
     @property
     def reasons(self) -> str:
-        """Why it did not pass, in a line."""
+        """Why it did not pass, in one line."""
         return "; ".join(f"{check.name}: {check.found}" for check in self.checks if not check.passed)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: nothing in it depends on which draws the audit happened to replay."""
+        """The verdict for JSON. It does not depend on which draws the audit replayed."""
         return {"passed": self.passed, "checks": [asdict(check) for check in self.checks]}
 
 
 def judge(certified: Certified, truth: NDArray[np.int64], audited: list[Check], params: GateParams) -> Verdict:
-    """Hold a certificate and the checks of its audit against the thresholds."""
+    """Compare a certificate and the checks of its audit with the thresholds."""
     certificate = certified.certificate
     accuracy = certificate["vote_accuracy"]
     found = f"{accuracy:.4f}, at least {params.accuracy:g} asked"
@@ -64,7 +64,7 @@ def judge(certified: Certified, truth: NDArray[np.int64], audited: list[Check], 
 
 
 def _counted(certified: Certified, truth: NDArray[np.int64], params: GateParams) -> Iterator[Check]:
-    """Certified accuracy against so many images changed at will; without a bounded-influence head there is none."""
+    """Check certified accuracy against images changed at will; it is missing without a bounded-influence head."""
     for way, asked in (("rewritten", params.rewritten), ("relabelled", params.relabelled)):
         for threshold in asked:
             name = f"certified accuracy against {threshold.images} images {way}"
@@ -86,7 +86,7 @@ def assess(
 def run_gate(
     store: Store, version: ModelVersion, certified: Certified, truth: NDArray[np.int64], params: GateParams
 ) -> Verdict:
-    """Audit and judge a certified version; the registry gets verdict, reasons and the alias that follows."""
+    """Audit and judge a certified version. Writes the verdict, the reasons and the new alias to the registry."""
     verdict = assess(store, version, certified, truth, params)
     record_verdict(store, version, verdict)
     number, review = int(version.version), version.tags.get(f"{TAG}review")
@@ -99,16 +99,17 @@ def run_gate(
 
 
 def record_verdict(store: Store, version: ModelVersion, verdict: Verdict) -> None:
-    """Write what the gate found into the version's tags."""
+    """Write the verdict into the version's tags."""
     tag_version(store, version, {"gate": "passed" if verdict.passed else "failed", "gate_reasons": verdict.reasons})
 
 
 def earned(held: dict[str, int], number: int, *, passed: bool, review: str | None, automatic: bool) -> str | None:
-    """The alias that version `number` has after the gate, `held` being who has which now; decides and changes nothing.
+    """The alias that version `number` gets after the gate; changes nothing. held: alias -> the version that has it now.
 
-    A version that failed or was rejected has none. One that is `certified` stays so. `certified` goes to the newest
-    version where no review is asked for, and back to an approved one where no other has it; `candidate` goes to the
-    newest version that awaits its review. An older version that passes again takes neither from a newer one.
+    A version that failed or was rejected gets none. One that is `certified` stays so. If no review is required,
+    `certified` goes to the newest version. An approved version gets it back if no other version has it. `candidate`
+    goes to the newest version that awaits its review. An older version that passes again takes no alias from a newer
+    one.
     """
     if not passed or review == "rejected":
         return None
@@ -120,9 +121,9 @@ def earned(held: dict[str, int], number: int, *, passed: bool, review: str | Non
 
 
 def give_alias(store: Store, version: ModelVersion, alias: str | None) -> tuple[str, ...]:
-    """Let `alias`, and no other of the two, name this version; what that changed, a clause each.
+    """Give this version `alias` and remove the other of the two. Returns the changes, one clause each.
 
-    The other versions keep theirs, but for the one that had `alias`.
+    Other versions keep their aliases, except the one that had `alias`.
     """
     number, held = int(version.version), aliases_of(store, version.name)
     moves = []
@@ -136,7 +137,7 @@ def give_alias(store: Store, version: ModelVersion, alias: str | None) -> tuple[
 
 
 def tell_verdict(version: int, verdict: Verdict, aliases: list[str]) -> None:
-    """Emit an event that says what the gate found of a version, and who has to act on it."""
+    """Emit an event with the verdict on a version and who has to act on it."""
     name = f"{SMOOTHED} version {version}"
     if not verdict.passed:
         events.tell(events.GATE_FAILED, version, f"{name} does not pass the gate: {verdict.reasons}")

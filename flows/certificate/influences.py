@@ -1,4 +1,4 @@
-"""The `influence` section of a certificate: how many images change at will, and how far all the others move."""
+"""The `influence` section of a certificate: how many images may change at will, and how far all the others may move."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from cleanlabel.models.influenced import COSTS, Influenced
 from cleanlabel.models.params import CertifyParams
 
 COUNTS = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)
-"""Numbers of images that are reported, as far as anything is certified, beside `certify.images`."""
+"""Numbers of images reported in addition to `certify.images`, up to the largest with a certified answer."""
 
 
 RADII = (2.0, 4.0, 8.0, 12.4, 17.4, 28.0)
-"""Joint radii that are reported beside `certify.radii`, as far as anything is certified: 12.4 and 17.4 are the norms of
+"""Joint radii reported in addition to `certify.radii`, up to the largest certified one: 12.4 and 17.4 are the norms of
 25 and 50 published poisons at 16/255 on CIFAR-10."""
 
 
@@ -26,11 +26,11 @@ WAYS = {
 
 
 def influence_record(found: Influenced, truth: NDArray[np.int64], params: CertifyParams) -> dict[str, Any]:
-    """The `influence` section of certificate.json: what one image weighs, and what holds against how many.
+    """The `influence` section of certificate.json: the weight of one image, and what is certified against how many.
 
-    counts    for each way to change images at will, certified accuracy against so many, all others untouched.
-    frontier  a row for so many images rewritten at will under their own labels, the others moved within a joint l2
-              radius: certified accuracy at each radius, and the median radius of the answers certified there.
+    counts    for each way to change images at will and each number of images: certified accuracy, others unchanged.
+    frontier  one row per number of images rewritten at will under their own labels, while the others move within a
+              joint l2 radius: certified accuracy at each radius, and the median radius of the certified answers.
     The same input gives the same record.
     """
     held = {way: found.counts(way) for way in COSTS}
@@ -63,7 +63,7 @@ def reported_radii(asked: list[float], largest: float) -> list[float]:
 
 
 def influence_of(certificate: dict[str, Any]) -> dict[str, Any] | None:
-    """The certificate's `influence` section; None where models vote."""
+    """The certificate's `influence` section; None if the models vote."""
     found = certificate.get("influence")
     return found if isinstance(found, dict) else None
 

@@ -1,4 +1,4 @@
-"""The `blocks` section of a certificate: how many images are rewritten, and how far all the others move."""
+"""The `blocks` section of a certificate: how many images may be rewritten, and how far all the others may move."""
 
 import math
 from typing import Any
@@ -13,11 +13,11 @@ from cleanlabel.models.params import CertifyParams
 from cleanlabel.models.partition import frontier
 
 MOST_ROWS = 10
-"""Numbers of rewritten images that are reported, at most; 0 and the largest always are."""
+"""The most numbers of rewritten images that are reported; 0 and the largest always are."""
 
 
 MOST_STEPS = 7
-"""Steps of epsilon that are reported, at most, beside 0."""
+"""The most steps of epsilon that are reported, besides 0."""
 
 
 def partition_record(
@@ -31,18 +31,18 @@ def partition_record(
     *,
     stable_ids: bool,
 ) -> dict[str, Any]:
-    """The `blocks` section of certificate.json: the blocks, what one image costs, and two tables of what holds.
+    """The `blocks` section of certificate.json: the blocks, the cost of one image, two tables of certified accuracy.
 
     labels, radii: (n_points, k) as `models.partition.block_certificates` gives them; truth (n_points,); dimension:
     values of an image; classes: K; block_sizes: images in each of the k blocks. The same input gives the same record.
 
-    frontier  a row for a = 0..the largest a with any certified answer (at most `MOST_ROWS` of them): a images are
+    frontier  one row per a = 0..the largest a with any certified answer (at most `MOST_ROWS` rows): a images are
               rewritten at will, and the others move within a joint l2 radius. Certified accuracy at each of
-              `params.radii`, and the median radius of the certified answers (None where there are none).
-    grid      for the same a and for steps of epsilon up to one at which nothing is certified: a images are rewritten
-              and *every* other image moves by up to epsilon (l_infinity, in 255ths), certified accuracy. A block that
-              holds a rewritten image is given away whole, so those that count are at most n - s images, s the size of
-              the a smallest blocks.
+              `params.radii`, and the median radius of the certified answers (None if there are none).
+    grid      certified accuracy for the same a and for steps of epsilon up to one at which nothing is certified: a
+              images are rewritten and *every* other image moves by up to epsilon (l_infinity, in 255ths). A block
+              with a rewritten image counts as lost, so at most n - s moved images count; s is the number of images
+              in the a smallest blocks.
     """
     k, sizes = labels.shape[1], np.sort(np.asarray(block_sizes, dtype=np.int64))
     if len(sizes) != k:
@@ -87,29 +87,29 @@ def partition_record(
 
 
 def partitions_of(certificate: dict[str, Any]) -> dict[str, Any] | None:
-    """The certificate's `blocks` section; None where the ensemble is one."""
+    """The certificate's `blocks` section; None if the raw set is not split."""
     found = certificate.get("blocks")
     return found if isinstance(found, dict) else None
 
 
 def blocks_of(certificate: dict[str, Any]) -> int:
-    """How many blocks the ensemble has: 1 where it is one."""
+    """How many blocks the ensemble has; 1 if the raw set is not split."""
     section = partitions_of(certificate)
     return section["k"] if section else 1
 
 
 def _spread(most: int) -> list[int]:
-    """0..most, or `MOST_ROWS` of them at even distances with both ends."""
+    """The numbers 0..most, or `MOST_ROWS` of them, evenly spaced and with both ends."""
     return sorted({round(a) for a in np.linspace(0, most, min(most + 1, MOST_ROWS))})
 
 
 def _reach(radius: NDArray[np.float64], joint: float, dimension: int) -> float:
-    """The epsilon (l_infinity, in 255ths) at which no answer of these is certified any more; 0 where none is."""
+    """The least epsilon (l_infinity, in 255ths) at which none of these answers is certified; 0 if none ever is."""
     return float(radius.max(initial=0) / (joint * math.sqrt(dimension)) * 255) if joint else 0.0
 
 
 def _steps(reach: float) -> list[float]:
-    """0 and round steps to the first at or past `reach`; 0 alone where that is 0."""
+    """0 and round steps, up to the first at or past `reach`; only 0 if `reach` is 0."""
     if not reach > 0:
         return [0.0]
     scale = 10.0 ** math.floor(math.log10(reach / MOST_STEPS))

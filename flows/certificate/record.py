@@ -1,4 +1,4 @@
-"""A certificate as a record: computed from an ensemble's votes, and nothing in it but what follows from them."""
+"""A certificate as a record: computed from an ensemble's votes, with nothing that does not follow from them."""
 
 import math
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ from cleanlabel.sanitize.paths import SETS
 
 @dataclass(frozen=True)
 class Certified:
-    """A certificate and what it was computed from: per test image the votes, the label and the radius."""
+    """A certificate with the votes, the label and the radius of each test image."""
 
     certificate: dict[str, Any]
     counts: NDArray[np.int64]
@@ -41,7 +41,7 @@ class Certified:
 
 
 def require_certifiable(ensemble: Ensemble) -> None:
-    """InputError with the reasons if no radius may be attached to this ensemble."""
+    """InputError with the reasons if this ensemble must not be given a radius."""
     require_exact_noise(ensemble.plan)
     planned = "os" if ensemble.plan.entropy_spec == "os" else "fixed"
     if ensemble.entropy_source != planned:
@@ -59,7 +59,7 @@ def require_certifiable(ensemble: Ensemble) -> None:
 def certify_version(
     store: Store, version: ModelVersion, raw: ImageSet, test: ImageSet, params: CertifyParams
 ) -> tuple[Certified, Entropy]:
-    """The version's certificate and its revealed entropy, from votes that are checked every way there is."""
+    """The version's certificate and its revealed entropy. All available checks of the votes come first."""
     ensemble = read_ensemble(store, store.client.get_run(version.run_id))
     require_certifiable(ensemble)
     if raw.digest != ensemble.plan.raw_digest:
@@ -94,10 +94,10 @@ def compute(
     image_shape: tuple[int, ...],
     params: CertifyParams,
 ) -> Certified:
-    """The certificate of these votes. The same votes, plan and test labels give the same certificate, to the byte.
+    """The certificate of these votes. The same votes, plan and test labels give a byte-identical certificate.
 
-    `lost`: draws that were registered and are gone; they count for nobody, like any that is missing. InputError if
-    the ensemble is not certifiable, the params or the test set are not the planned ones, or (method split) a draw that
+    lost: registered draws that have disappeared; like every missing draw, they count for no class. InputError if the
+    ensemble is not certifiable, the params or the test set are not the planned ones, or (method split) a draw that
     chooses the class is missing.
     """
     require_certifiable(ensemble)
@@ -112,7 +112,7 @@ def compute(
     m = ensemble.m
     missing = [draw for draw in range(ensemble.draws) if draw not in votes]
     unchosen = sum(draw >= m for draw in missing)
-    if unchosen:  # whoever could drop some of them could choose the class after seeing the votes that bound it
+    if unchosen:  # dropping some of them would choose the class after seeing the votes that bound it
         raise InputError(
             f"{unchosen} of the {plan.selection} draws that choose the class are missing; "
             "run `dvc repro --force smooth`"
@@ -165,7 +165,7 @@ def compute(
 
 
 def _rule(ensemble: Ensemble) -> str:
-    """How the number of models came about, and what keeps the certificate true under that."""
+    """How the number of models was decided, and why the certificate stays true."""
     plan = ensemble.plan
     if plan.partitions > 1:
         return f"{plan.m} models of each of {plan.partitions} blocks, as planned"
@@ -219,7 +219,7 @@ def metrics_of(certificate: dict[str, Any]) -> dict[str, float]:
 
 
 def tags_of(certificate: dict[str, Any]) -> dict[str, str]:
-    """What a certified version's tags say: the key figures, and at which level they hold."""
+    """The tags of a certified version: the key figures, and the level at which they hold."""
     return {name: str(value) for name, value in metrics_of(certificate).items()} | {
         "level": f"{certificate['level']:.6g}",
         "attempt": str(certificate["attempt"]),

@@ -1,4 +1,4 @@
-"""Assembly: an ensemble's draws read back from the store, each once, each as it was recorded, or refused by name."""
+"""Read an ensemble's draws back from the store. A draw that is not as it was recorded is refused by name."""
 
 from dataclasses import dataclass
 
@@ -45,8 +45,8 @@ def find_draws(store: Store, ensemble: Ensemble) -> tuple[dict[int, Run], list[R
 def assemble(store: Store, ensemble: Ensemble) -> Assembly:
     """Every finished draw with its votes.
 
-    InputError names the run whose tags or params differ from the plan, whose votes are not there or do not match
-    their recorded hash, and the two runs that were made from one noise sample. A draw that is missing is missing.
+    InputError names a run whose tags or params differ from the plan, a run whose votes are absent or do not match
+    their recorded hash, and two runs that were made from one noise sample. A missing draw is no error.
     """
     runs, _ = find_draws(store, ensemble)
     votes = {}
@@ -99,10 +99,10 @@ def check_seals(assembly: Assembly, entropy: Entropy) -> None:
 
 
 def check_registration(store: Store, ensemble: Ensemble, version: ModelVersion, votes: Votes) -> list[int]:
-    """The draws that were registered with the version and are gone since: they stay in m and count for nobody.
+    """The draws that were registered with the version and have since disappeared. They stay in m, without a vote.
 
-    InputError where a draw that is there is not the registered one: votes edited together with their hash, or a draw
-    that came later.
+    InputError if a present draw is not the registered one: its votes and their hash were edited together, or it was
+    made later.
     """
     name = f"{SMOOTHED} version {version.version}"
     hashes = read_json(store, ensemble.run_id, "ensemble/ensemble.json").get("votes_sha256")

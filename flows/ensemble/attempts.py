@@ -1,13 +1,13 @@
-"""Which attempt at its raw set an ensemble is: each one is tested on the same data, and spends alpha.
+"""Count the attempts at a raw set: each ensemble is tested on the same data and spends alpha.
 
-The raw set is its content (`sanitize.content`): another recipe, sigma, denoiser, test set or number of models, other
-ids or another order make no new one. Three memories are asked, and each ensemble counts once: the project's ledger,
-the MLflow store (with its deleted runs), and the certificates in git (`flows.ensemble.ledger`). What
-none of them saw, on another machine or in a store that is gone, is unknown; the certificate says so.
+A raw set is identified by its content (`sanitize.content`). Another recipe, sigma, denoiser, test set or number of
+models, or other ids or another order of the images, does not make it a new raw set. Three records are read, and each
+ensemble counts once: the project's ledger, the MLflow store (with its deleted runs), and the certificates in git
+(`flows.ensemble.ledger`). An ensemble made on another machine or in a lost store is unknown; the certificate says so.
 
-Only equal content is the same raw set. A set with images added, or one pixel changed, is other data: its certificates
-are statements about another training set, made with noise of their own, and a share of common images would only move
-the border. Someone who changes a pixel to get alpha anew cheats; this is against accidents.
+Only equal content is the same raw set. A set with an added image or a changed pixel is other data: its certificates
+are statements about another training set, made with their own noise. A rule based on the share of common images would
+only move the border. The count prevents accidents; it does not stop a user who changes a pixel to get a new alpha.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ UNKNOWN = {
     "new": "attempts on this raw set before this ensemble that neither the store nor git knew, on this machine or "
     "another: the project's ledger of attempts began with it",
 }
-"""What a certificate cannot know, by whether there was a ledger before its ensemble."""
+"""What a certificate cannot know. The key says whether there was a ledger before its ensemble."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Standing:
 
 
 def standing(store: Store | None, plan: Plan, entropy: Entropy | None = None) -> Standing:
-    """Where an ensemble of this plan and entropy stands, were it planned now; store: None if there is none yet.
+    """The standing of an ensemble of this plan and entropy if it were planned now. store: None if there is none yet.
 
-    The same plan with the same (fixed) entropy makes the same votes: it stays the attempt that it was. InputError if
-    the ensembles before it were to share alpha in another way.
+    The same plan with the same (fixed) entropy makes the same votes, so it keeps its attempt number. InputError if
+    the earlier ensembles declared another way to share alpha.
     """
     own = (plan.digest, entropy.commitment) if entropy else None
     lines = read_lines(plan)
@@ -66,7 +66,7 @@ def attempt_of(store: Store | None, plan: Plan) -> int:
 
 
 def least_attempt(store: Store, plan: Plan, commitment: str) -> int:
-    """What a planned ensemble cannot be an earlier attempt than: by the order of the store, and by the ledger."""
+    """The lowest attempt number that a planned ensemble can have, given the order of the store and the ledger."""
     keys = list(dict.fromkeys(one.key for one in _in_store(store, plan)))
     own = (plan.digest, commitment)
     recorded = _own_line(read_lines(plan), own)
@@ -78,15 +78,15 @@ def _own_line(lines: list[Line], own: tuple[str, str] | None) -> Line | None:
 
 
 def _known(store: Store | None, plan: Plan, lines: list[Line]) -> list[Planned]:
-    """Every ensemble that is known to have been planned on the plan's raw set, once each."""
+    """Every ensemble known to be planned on the plan's raw set, once each."""
     found = chain(lines, _in_store(store, plan) if store else (), certificates(plan))
     return list({one.key: one for one in found}.values())
 
 
 def _in_store(store: Store, plan: Plan) -> list[Planned]:
-    """The planned ensembles in the store, oldest first: deleting one does not undo having looked at it.
+    """The planned ensembles in the store, oldest first. Deleted ones count: their results may have been seen.
 
-    Those that were planned before plans had the raw set's content are known by its digest.
+    Older plans do not record the raw set's content; they are found by its digest.
     """
     same = [f"tags.`{TAG}family` = '{plan.family}'"]
     if plan.raw_content is not None:

@@ -42,7 +42,7 @@ def reveal_entropy(store: Store, ensemble: Ensemble) -> Entropy:
         revealed = read_json(store, ensemble.run_id, CERTIFICATE_ARTIFACT).get("entropy", "")
         entropy = Entropy(bytes.fromhex(revealed), "fixed" if ensemble.entropy_source == "fixed" else "os")
     except (InputError, TypeError, ValueError):
-        return recall_entropy(ensemble)  # says that it is not here
+        return recall_entropy(ensemble)  # raises the error that says it is missing here
     return entropy if entropy.commitment == ensemble.commitment else recall_entropy(ensemble)
 
 

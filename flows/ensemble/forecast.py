@@ -1,4 +1,4 @@
-"""What an ensemble will take, said before it is begun: from a batch of draws that is made, timed and thrown away."""
+"""Forecast the cost of an ensemble: make a batch of draws, time it and discard it."""
 
 import time
 from dataclasses import replace
@@ -15,14 +15,14 @@ from cleanlabel.sanitize.overlap import HASH
 
 SIZES = (20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
 ROWS_BESIDE = 14
-"""Rows of a child run in MLflow's tables beside those of its params and tags: the run itself, three metrics twice,
-its hashes, its parent and its name."""
+"""Rows of a child run in MLflow's tables, apart from its params and tags: the run itself, three metrics (two rows
+each), its hashes, its parent and its name."""
 
 
 def forecast(plan: Plan, keep: Keep, attempt: int = 0) -> str:
-    """The time, GPU-hours, disk and MLflow rows of the plan's m models, and a table of what other m would certify.
+    """The time, GPU-hours, disk space and MLflow rows for the plan's m models, and a table of what other m certify.
 
-    Draws of another entropy are made for it, one batch after a smaller one that warms up; nothing is recorded.
+    It makes draws with another entropy: a small batch as warm-up, then a timed one. It records nothing.
     """
     materials = prepare(plan)
     entropy = draw_entropy("os").value
@@ -52,7 +52,7 @@ def forecast(plan: Plan, keep: Keep, attempt: int = 0) -> str:
 
 
 def _table(plan: Plan, seconds: float, attempt: int) -> str:
-    """A row for every m: the radius of unanimous votes at the attempt's level, and the time it takes."""
+    """One row per m: the radius of unanimous votes at the attempt's level, and the time for m models."""
     level = plan.level(attempt)
     least = 1 if plan.bounded_influence else least_models(level / plan.partitions, plan.method, plan.classes)
     rows = ["| m | largest certifiable R | time |", "|--:|--:|--:|"]
@@ -69,7 +69,7 @@ def _table(plan: Plan, seconds: float, attempt: int) -> str:
 
 
 def _bytes_kept(made: Smoothed, draw: int, keep: Keep, images: int) -> int:
-    """Votes, and a network with the hashes of the images it was trained on (base64)."""
+    """Bytes kept per draw: its votes, and its network with the hashes of its training images (base64)."""
     network = sum(weight.numel() * weight.element_size() for weight in made.model.state_dict().values())
     network += images * HASH * 4 // 3
     return len(votes_to_bytes(made.votes)) + (network if kept(draw, keep) else 0)

@@ -1,7 +1,7 @@
-"""The public part of a bounded-influence head: made from trusted images when an ensemble is planned, kept by digest.
+"""The public part of a bounded-influence head: made from trusted images at planning time, stored under its digest.
 
-It lies under .state/instruments/ on the machine that planned the ensemble, and among the ensemble's artifacts, from
-where other machines take it: made again there, its last bits could differ.
+It is in .state/instruments/ on the machine that planned the ensemble, and among the ensemble's artifacts. Other
+machines read it from there: if they made it again, its last bits could differ.
 """
 
 import hashlib
@@ -26,13 +26,13 @@ from cleanlabel.sanitize.overlap import record_of
 from cleanlabel.sanitize.paths import DENOISER, SETS
 
 ARTIFACT = "ensemble/data/networks/instrument.safetensors"
-"""Where the ensemble's run keeps it: beside the draws' features, which the registered version has too."""
+"""Its place among the run's artifacts: beside the draws' features, which the registered version has too."""
 
 
 def planned_instrument(recipe: TrainParams, raw: ImageSet, sigma: float, denoiser_digest: str | None) -> str:
-    """The digest of the recipe's instrument at this sigma: of the one made before from the same things, or a new one.
+    """The digest of the recipe's instrument at this sigma; an instrument made earlier from the same inputs is reused.
 
-    InputError without trusted images where the form needs some, or where raw images are among them: the instrument
+    InputError if the form needs trusted images and there are none, or if raw images are among them: the instrument
     must not depend on the raw set.
     """
     trusted = load(SETS["trusted"])
@@ -94,7 +94,7 @@ def keep_with_run(digest: str) -> dict[str, bytes]:
 
 
 def recall_instrument(digest: str, store: Store | None = None, run_id: str = "") -> Instrument:
-    """The planned instrument: this machine's, or the one that the ensemble's run keeps. InputError if neither is it."""
+    """The planned instrument, from this machine or from the ensemble's run. InputError if neither has it."""
     path = _path(digest)
     if not path.is_file() and store is not None:
         content = read_file(store, run_id, ARTIFACT)

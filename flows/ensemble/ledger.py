@@ -1,6 +1,6 @@
-"""What is known of the ensembles that were planned on a raw set: the project's ledger, and the certificates in git.
+"""The known ensembles on a raw set, from the project's ledger and from the certificates in git.
 
-The ledger is a file for each raw set in the project's `.state/attempts`, a line for each ensemble. Lines are only ever
+The ledger is in the project's `.state/attempts`: one file per raw set, one line per ensemble. Lines are only ever
 added, and `make clean` keeps them.
 """
 
@@ -19,17 +19,17 @@ from cleanlabel.flows.store.home import ask_git
 from cleanlabel.models.plan import Plan
 
 Past = Literal["kept", "new"]
-"""Whether this project's ledger was there before an ensemble was planned, or began with it."""
+"""Whether the project's ledger existed before an ensemble was planned, or began with it."""
 
 MOST_COMMITS = 500
-"""So many commits that changed the certificate are read, the newest ones."""
+"""The largest number of commits to the certificate that are read, newest first."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """An ensemble that was planned: its plan, the commitment to its entropy, and how many were to share alpha.
+    """A planned ensemble: its plan, the commitment to its entropy, and how many ensembles were to share alpha.
 
-    Plan and commitment together name it: the same plan with new entropy is another ensemble.
+    Plan and commitment together identify it: the same plan with new entropy is another ensemble.
     """
 
     plan: str
@@ -44,20 +44,20 @@ class Planned:
 
 @dataclass(frozen=True)
 class Line(Planned):
-    """A line of the ledger: with the attempt that the ensemble was planned as, and what was known by then."""
+    """A line of the ledger. It adds the ensemble's attempt number, and what was known when it was planned."""
 
     attempt: int = 0
     ledger: Past = "kept"
 
 
 def past() -> Past:
-    """Whether this project has a ledger by now."""
+    """Whether this project already has a ledger."""
     return "kept" if any(_folder().glob("*.jsonl")) else "new"
 
 
 @contextmanager
 def only_planner(plan: Plan) -> Iterator[None]:
-    """Wait for other processes of this machine that plan on the same raw set, and keep them waiting."""
+    """Hold the raw set's planning lock: one process per machine plans on a raw set, the others wait."""
     path = state() / "locks" / f"attempts-{plan.family}"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as stream:
@@ -66,20 +66,20 @@ def only_planner(plan: Plan) -> Iterator[None]:
 
 
 def write_line(plan: Plan, line: Line) -> None:
-    """Add a line to the ledger of the plan's raw set; it is on the disk when this returns."""
+    """Add a line to the ledger of the plan's raw set. The line is on disk when this returns."""
     path = _path(plan)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab+") as stream:
         stream.seek(0)
         before = stream.read()
-        torn = before and not before.endswith(b"\n")  # its writer was killed
+        torn = before and not before.endswith(b"\n")  # the process that wrote it was killed
         stream.write((b"\n" if torn else b"") + json.dumps(asdict(line), sort_keys=True).encode() + b"\n")
         stream.flush()
         os.fsync(stream.fileno())
 
 
 def read_lines(plan: Plan) -> list[Line]:
-    """The ledger of the plan's raw set, oldest first. A line that cannot be read was an attempt all the same."""
+    """The ledger of the plan's raw set, oldest first. An unreadable line still counts as an attempt."""
     path = _path(plan)
     if not path.is_file():
         return []
@@ -87,9 +87,9 @@ def read_lines(plan: Plan) -> list[Line]:
 
 
 def certificates(plan: Plan) -> list[Planned]:
-    """The ensembles on the plan's raw set that reports/certificate.json is about, now or in the history of HEAD.
+    """The ensembles on the plan's raw set in reports/certificate.json, now or in the history of HEAD.
 
-    None without git. A certificate of noise that the proof does not cover is withdrawn, so that it spends no alpha.
+    Empty without git. A certificate whose noise the proof does not cover is withdrawn, and spends no alpha.
     """
     found = [content for content in _certificates() if _is_about(content, plan)]
     return [Planned(c["plan_digest"], c["entropy_commitment"], c.get("ensembles", 1)) for c in found]
@@ -115,7 +115,7 @@ def _certificates() -> Iterator[dict[str, Any]]:
 
 
 def _committed() -> list[bytes]:
-    """Every version of the certificate that a commit of HEAD's history left, oldest first."""
+    """Every version of the certificate in the history of HEAD, oldest first."""
     wanted = ("log", "-m", "--full-history", f"-n{MOST_COMMITS}", "--format=", "--raw", "--no-abbrev", "--no-renames")
     listed = ask_git(Path.cwd(), *wanted, "--", str(CERTIFICATE))
     lines = (listed or b"").decode(errors="replace").splitlines()

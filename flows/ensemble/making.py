@@ -1,6 +1,6 @@
-"""Make an ensemble: its draws, look after look, then its votes, its model and its registered version.
+"""Make an ensemble: its draws, one look after another, then its votes, its model and its registered version.
 
-What runs the batches of draws is handed in: Prefect's flow in `flows.smooth`, one process after the other in a test.
+The caller passes in the function that runs the batches: Prefect's flow in `flows.smooth`, a plain loop in a test.
 """
 
 from collections.abc import Callable
@@ -22,18 +22,18 @@ from cleanlabel.sanitize.params import read_params
 from cleanlabel.sanitize.paths import ENSEMBLE, SETS
 
 RunBatches = Callable[[Ensemble, list[tuple[range, list[int]]], int], None]
-"""Makes draws and records them: (ensemble, batches with the wanted draws of each, draws of all batches together).
+"""Makes and records draws. Arguments: ensemble, batches with the wanted draws of each, total number of draws.
 
-InputError with a sentence if any batch failed; the draws of the others are recorded all the same.
+InputError if any batch failed; the draws of the others are still recorded.
 """
 
 
 def make_version(
     store: Store, ensemble: Ensemble, run_batches: RunBatches, while_drawing: AbstractContextManager[Any] | None = None
 ) -> int:
-    """Make what is missing of an opened ensemble and register it; the number of its version.
+    """Make the missing parts of an opened ensemble and register it. Returns the number of its version.
 
-    while_drawing: a context held while draws are made, such as a server that `run_batches` needs.
+    while_drawing: a context that is held while draws are made, such as a server that `run_batches` needs.
     """
     with while_drawing or nullcontext():
         ensemble = make_draws(store, ensemble, run_batches)
@@ -41,7 +41,7 @@ def make_version(
 
 
 def make_draws(store: Store, ensemble: Ensemble, run_batches: RunBatches) -> Ensemble:
-    """Make the draws: all of them, or those up to the look that decides the gate. The ensemble, stopped or whole."""
+    """Make all draws, or those up to the look that decides the gate. Returns the ensemble, stopped or whole."""
     plan = ensemble.plan
     if ensemble.stopped or plan.stopping == "none":
         make_prefix(store, ensemble, ensemble.m, run_batches)
@@ -49,16 +49,16 @@ def make_draws(store: Store, ensemble: Ensemble, run_batches: RunBatches) -> Ens
     for t in plan.looks:
         make_prefix(store, ensemble, t, run_batches)
         if t == plan.m or any(draw >= t for draw in find_draws(store, ensemble)[0]):
-            continue  # a look that was passed by, under whatever gate, is not taken again: later draws are there
+            continue  # this look was passed under some gate and is not taken again: later draws exist
         if decided(store, ensemble, t):
             return stop_at(store, ensemble, t)
     return ensemble
 
 
 def make_prefix(store: Store, ensemble: Ensemble, t: int, run_batches: RunBatches) -> None:
-    """Make what is missing of draws 0..t-1 and of those that choose the class; each is recorded once.
+    """Make the missing draws of 0..t-1 and the missing ones that choose the class. Each is recorded once.
 
-    A batch that failed is run again, as long as other draws are getting done. InputError once none is.
+    A failed batch is run again as long as each round adds draws. InputError after a round that adds none.
     """
     plan, before = ensemble.plan, -1
     while True:
@@ -81,7 +81,7 @@ def make_prefix(store: Store, ensemble: Ensemble, t: int, run_batches: RunBatche
 
 
 def decided(store: Store, ensemble: Ensemble, t: int) -> bool:
-    """Whether the gate of params.yaml is decided by the votes of draws 0..t-1; prints the verdict."""
+    """Whether the votes of draws 0..t-1 decide the gate of params.yaml. Prints the verdict."""
     plan, gate, test = ensemble.plan, read_params("gate", GateParams), load(SETS["test"])
     votes = {draw: row for draw, row in assemble(store, ensemble).votes.items() if draw < t}
     counts = count_votes(votes, t, plan.n_test, plan.classes)
@@ -93,7 +93,7 @@ def decided(store: Store, ensemble: Ensemble, t: int) -> bool:
 
 
 def register_ensemble(store: Store, ensemble: Ensemble) -> int:
-    """Write data/ensemble, package the model and register both as a version; its number."""
+    """Write data/ensemble, package the model and register both as a version. Returns its number."""
     plan = ensemble.plan
     assembly = assemble(store, ensemble)
     content = save_ensemble(store, ensemble, assembly.votes, ENSEMBLE)

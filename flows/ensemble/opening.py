@@ -1,4 +1,4 @@
-"""Begin an ensemble, or go on with the one that was begun: its plan is recorded before its first draw."""
+"""Begin an ensemble or continue the one that was begun. Its plan is recorded before its first draw."""
 
 from dataclasses import replace
 
@@ -15,27 +15,27 @@ from cleanlabel.sanitize.noise import draw_entropy
 
 
 def open_ensemble(store: Store, plan: Plan, asked: float = -1.0) -> Ensemble:
-    """The ensemble of this plan: the one that was begun, or a new one with new entropy.
+    """The ensemble of this plan: the one already begun, or a new one with new entropy.
 
-    asked: the largest radius that the gate asks for; a new ensemble that could never certify it is refused.
+    asked: the largest radius that the gate asks for. A new ensemble that could never certify it is refused.
 
-    A plan has one ensemble: a finished one is returned as it is, never made anew. Earlier ensembles on the same raw set
-    make this one a further attempt (`flows.ensemble.attempts`).
+    A plan has one ensemble: a finished one is returned unchanged, never made again. Earlier ensembles on the same raw
+    set make this one a further attempt (`flows.ensemble.attempts`).
     """
     for run in find_runs(store, f"tags.`{TAG}plan` = '{plan.digest}' and tags.`{TAG}kind` = 'ensemble'"):
         if f"{TAG}planned" in run.data.tags:
             return read_ensemble(store, run)
-        finish(store, run.info.run_id, "KILLED")  # died before its plan was recorded
-    with only_planner(plan):  # until it stands in the store, so that ledger and store have one order
+        finish(store, run.info.run_id, "KILLED")  # its process died before the plan was recorded
+    with only_planner(plan):  # held until the store has the ensemble: ledger and store keep one order
         return _plan_ensemble(store, plan, asked)
 
 
 def _plan_ensemble(store: Store, plan: Plan, asked: float) -> Ensemble:
-    """Record a new ensemble's plan and entropy, in the ledger first: one that is then lost was an attempt all the same.
+    """Record a new ensemble's plan and entropy, in the ledger first: an ensemble lost after that is still an attempt.
 
-    InputError if it could never certify anything; then it was none.
+    InputError if it could never certify anything; such an ensemble is not an attempt.
     """
-    entropy = draw_entropy(plan.entropy_spec)  # the raw set's digest stands in the plan: it is fixed
+    entropy = draw_entropy(plan.entropy_spec)  # the plan already fixes the raw set's digest
     stands = standing(store, plan, entropy)
     attempt = stands.attempt
     least = plan.least_m(attempt)

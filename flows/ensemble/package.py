@@ -32,16 +32,16 @@ LIBRARIES = (
     *("diffusers", "huggingface-hub", "mlflow", "mpmath", "numpy", "pandas", "pillow", "pydantic", "ruamel.yaml"),
     *("safetensors", "scikit-learn", "scipy", "torch", "torchvision", "tqdm"),
 )
-"""What the code in a registered version imports, as distributions: its requirements."""
+"""The distributions that the code in a registered version imports: its requirements."""
 LEFT_OUT = ("flows", "redteam", "__pycache__")
-"""The parts of the package that a registered version does not bring."""
+"""The parts of the package that a registered version does not contain."""
 
 
 def package(store: Store, ensemble: Ensemble, assembly: Assembly, raw: ImageSet) -> None:
-    """Make of the networks at the ensemble's run a pyfunc, `ensemble/MLmodel`, with the code that loads it.
+    """Turn the networks at the ensemble's run into a pyfunc, `ensemble/MLmodel`, with the code that loads it.
 
-    It is a logged model of the run too, which stands in MLflow's Models view; that one finds its networks at the run.
-    Only if all networks are kept. InputError names a run whose network is not the one it recorded.
+    MLflow's Models view shows it as a logged model of the run, which refers to the networks at the run. Nothing is
+    packaged unless all networks are kept. InputError names a run whose network is not the one it recorded.
     """
     if not all(f"{TAG}weights_sha256" in run.data.tags for run in assembly.runs.values()):
         return
@@ -53,7 +53,7 @@ def package(store: Store, ensemble: Ensemble, assembly: Assembly, raw: ImageSet)
 
     (state() / "packages").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=state() / "packages") as scratch:
-        data = Path(scratch) / "networks"  # laid over the ones that are there
+        data = Path(scratch) / "networks"  # added to the networks already at the run
         data.mkdir()
         (Path(scratch) / "kept").mkdir()
         networks = read_directory(store, ensemble.run_id, NETWORKS, Path(scratch) / "kept")
@@ -89,7 +89,7 @@ def package(store: Store, ensemble: Ensemble, assembly: Assembly, raw: ImageSet)
             data_path=str(data),
             code_paths=[str(Path(scratch) / "cleanlabel")],
             mlflow_model=Model(run_id=ensemble.run_id, model_id=logged.model_id),
-            # without what a build adds to its version (+cpu): an index may not have that one
+            # without a build's local version suffix (+cpu), which an index may not have
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in LIBRARIES],
             signature=_signature(raw, counts=ensemble.plan.bounded_influence),
             input_example=_example(ensemble.plan, raw),
@@ -104,7 +104,7 @@ def package(store: Store, ensemble: Ensemble, assembly: Assembly, raw: ImageSet)
 
 
 def _logged_model(store: Store, run_id: str) -> LoggedModel:
-    """The run's logged model: the one that was begun, or a new one."""
+    """The run's logged model: the one already begun, or a new one."""
     for found in store.client.search_logged_models([store.experiment_id], f"source_run_id = '{run_id}'"):
         return found
     params = store.client.get_run(run_id).data.params
@@ -114,7 +114,7 @@ def _logged_model(store: Store, run_id: str) -> LoggedModel:
 
 
 def _example(plan: Plan, raw: ImageSet) -> NDArray[np.uint8]:
-    """One sanitized image, uint8 (1, *shape): raw ones are not ours to copy. Its noise is new, and used only here."""
+    """One sanitized image, uint8 (1, *shape); a raw one must not be copied. Its noise is new and used only here."""
     if not plan.sigma:
         return np.full((1, *_shape(raw)), 128, np.uint8)
     denoiser = load_denoiser(DENOISER) if plan.denoiser_digest else None
@@ -143,7 +143,7 @@ def _signature(raw: ImageSet, *, counts: bool) -> Any:
             ]
         ),
     )
-    # As for a signature from type hints: MLflow shows it, hands on what it is given, and leaves checking to the model.
-    # Otherwise its server casts JSON to uint8 first (0.9 becomes 0), and the model cannot know.
+    # As for a signature from type hints: MLflow shows it, passes the input on, and leaves checking to the model.
+    # Otherwise its server first casts JSON to uint8 (0.9 becomes 0), which the model cannot detect.
     signature._is_signature_from_type_hint = True
     return signature

@@ -1,4 +1,4 @@
-"""The plan of an ensemble from params.yaml and data/, and what is refused before anything is made."""
+"""Make the plan of an ensemble from params.yaml and data/, and refuse what cannot work before anything is made."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 
 def make_plan(denoiser: dict[str, Any] | None = None) -> Plan:
-    """The plan that params.yaml and the data under data/ ask for.
+    """The plan for params.yaml and the data under data/.
 
-    denoiser: what is known of it where it is still to be made; None: what its stage recorded.
+    denoiser: the facts of a denoiser that is still to be made. None: those that its stage recorded.
     """
     recipe = read_params("train", TrainParams)
     smooth_params, certify_params = read_params("smooth", SmoothParams), read_params("certify", CertifyParams)
@@ -100,7 +100,7 @@ def make_plan(denoiser: dict[str, Any] | None = None) -> Plan:
 
 
 def check_influence(smooth: SmoothParams, certify: CertifyParams, raw: ImageSet) -> None:
-    """InputError unless a bounded-influence head goes with the params and the raw set."""
+    """InputError if a bounded-influence head does not fit the params and the raw set."""
     for name, value, wanted in (
         ("certify.method", certify.method, "binary"),
         ("smooth.stopping", smooth.stopping, "none"),
@@ -124,7 +124,7 @@ def check_influence(smooth: SmoothParams, certify: CertifyParams, raw: ImageSet)
 
 
 def planned_blocks(smooth: SmoothParams, certify: CertifyParams, raw: ImageSet) -> dict[str, Any]:
-    """What the plan says of its blocks. InputError unless so many can be had of the raw set, and with the params."""
+    """The plan's fields about blocks. InputError if the raw set or the params do not allow that many."""
     k, n = smooth.partitions, len(raw)
     if k == 1:
         return {}
@@ -152,7 +152,7 @@ def planned_blocks(smooth: SmoothParams, certify: CertifyParams, raw: ImageSet) 
 def looks_of(
     smooth: SmoothParams, certify: CertifyParams, classes: int, n_test: int
 ) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Where the gate is looked at before m, and what part of alpha each look spends. Nowhere without stopping."""
+    """The planned looks (numbers of draws) and each one's share of alpha. Both are empty without stopping."""
     if smooth.stopping == "none":
         if smooth.looks:
             raise InputError(f"param smooth.looks={smooth.looks} needs smooth.stopping: looks or sequence")
@@ -182,7 +182,7 @@ def _digest_of_initial(recipe: TrainParams) -> str | None:
 
 
 def check_initial(recipe: TrainParams, raw: ImageSet) -> None:
-    """InputError unless the initial weights, where there are any, fit the recipe and the images."""
+    """InputError if there are initial weights that do not fit the recipe and the images."""
     if recipe.initial_weights is None:
         return
     path = Path(recipe.initial_weights)
@@ -215,7 +215,7 @@ def check_initial(recipe: TrainParams, raw: ImageSet) -> None:
 
 
 def check_twin(extractor: "Extractor", path: Path, raw: ImageSet) -> None:
-    """InputError unless the twin is this extractor's, for this sigma, and was trained on none of the raw images."""
+    """InputError unless the twin belongs to this extractor and sigma, and was trained on none of the raw images."""
     from cleanlabel.models.distil import load_twin, read_twin
     from cleanlabel.models.public_part import require_apart
     from cleanlabel.sanitize.overlap import HASH, hashes_alone
@@ -235,7 +235,7 @@ def check_twin(extractor: "Extractor", path: Path, raw: ImageSet) -> None:
 
 
 def denoiser_facts(raw: ImageSet, sigma: float) -> dict[str, Any]:
-    """What the denoiser stage recorded of its denoiser. InputError unless it fits the images and sigma."""
+    """The facts that the denoiser stage recorded. InputError if the denoiser does not fit the images and sigma."""
     layout(DENOISER)
     provenance = read_config(DENOISER / PROVENANCE)
     if provenance["digest"] != digest_of(DENOISER):

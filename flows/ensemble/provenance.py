@@ -1,4 +1,4 @@
-"""What came from elsewhere into a plan: what is stated of it, and which raw images it is known to have seen."""
+"""The provenance of a plan's external parts: their stated origin, and the raw images they were trained on."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,9 @@ from cleanlabel.sanitize.paths import DENOISER
 
 @dataclass(frozen=True)
 class Provenance:
-    """What is stated of a denoiser or of weights, and how many raw images are among those it was trained on.
+    """The stated origin of a denoiser or of weights, and how many raw images they were trained on.
 
-    origin: None where this pipeline trained it. shared: None where no record tells.
+    origin: None if this pipeline trained them. shared: None if there is no record of the training images.
     """
 
     state: str | None = None
@@ -27,14 +27,14 @@ class Provenance:
     shared: int | None = None
 
     def fields(self, name: str) -> dict[str, Any]:
-        """As the plan has them."""
+        """The plan's fields for the part of this name."""
         return {f"{name}_state": self.state, f"{name}_origin": self.origin, f"{name}_shared": self.shared}
 
 
 def of_denoiser(facts: dict[str, Any], raw: ImageSet) -> Provenance:
-    """Of the denoiser with these facts (`flows.ensemble.planning.denoiser_facts`; empty: none).
+    """The provenance of the denoiser with these facts (`flows.ensemble.planning.denoiser_facts`; empty: no denoiser).
 
-    InputError if nothing is stated of one from elsewhere, or if it saw raw images that nothing is stated of.
+    InputError if an external denoiser has no stated origin, or if it saw raw images and no statement covers that.
     """
     if not facts:
         return Provenance()
@@ -48,7 +48,7 @@ def of_denoiser(facts: dict[str, Any], raw: ImageSet) -> Provenance:
 
 
 def of_initial_weights(recipe: TrainParams, raw: ImageSet) -> Provenance:
-    """Of the weights that the recipe starts from, where there are any. InputError as for a denoiser."""
+    """The provenance of the recipe's initial weights, if there are any. InputError as for a denoiser."""
     if recipe.initial_weights is None:
         return Provenance()
     state, origin = recipe.initial_provenance, recipe.initial_origin
@@ -60,9 +60,9 @@ def of_initial_weights(recipe: TrainParams, raw: ImageSet) -> Provenance:
 
 
 def compared(raw: ImageSet, record: Record, state: str | None, what: str, param: str) -> int:
-    """How many raw images are among those that `what` was trained on.
+    """How many raw images `what` was trained on.
 
-    InputError that counts and names them if there are any where `disjoint` is stated, by the param of this name.
+    InputError, with their number and names, if there are any although the param of this name states `disjoint`.
     """
     own = record_of(raw.images, raw.ids)
     found = shared(own, record)
@@ -75,7 +75,7 @@ def compared(raw: ImageSet, record: Record, state: str | None, what: str, param:
 
 
 def shared_with_test(raw: ImageSet, test: ImageSet) -> str | None:
-    """A sentence where test images are raw ones too: that breaks no certificate, but accuracy says less."""
+    """A sentence if test images are also raw images: the certificates stay true, but accuracy means less."""
     found = shared(record_of(test.images, test.ids), record_of(raw.images, raw.ids))
     if not len(found):
         return None
@@ -86,7 +86,7 @@ def shared_with_test(raw: ImageSet, test: ImageSet) -> str | None:
 
 
 def _seen(raw: ImageSet, trained_on: TrainedOn, state: str | None, what: str, param: str) -> int | None:
-    """How many raw images it was trained on; None where no record tells. InputError as for `compared`."""
+    """How many raw images `what` was trained on; None without a record. InputError as for `compared`."""
     if trained_on.record is not None:
         return compared(raw, trained_on.record, state, what, param)
     if trained_on.digest != raw.digest:

@@ -1,4 +1,4 @@
-"""Whether a gate is within a plan's reach: what its models certify where all agree, known before any is made."""
+"""Whether a plan can pass its gate: the radius of unanimous votes, known before any model is made."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,16 +13,16 @@ from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.noise import LARGEST_SIGMA
 
 MOST_MODELS = 100_000
-"""Above this no number of models is offered: it would be no way out."""
+"""The largest number of models that a message suggests; more would not be practical."""
 
 
 def radius_asked(gate: GateParams) -> float:
-    """The largest joint radius at which the gate asks for any certified accuracy; -1 if it asks for none."""
+    """The largest joint radius at which the gate requires certified accuracy; -1 if it requires none."""
     return max((asked.radius for asked in gate.certified_accuracy if asked.at_least > 0), default=-1.0)
 
 
 def reach(plan: Plan, attempt: int) -> float:
-    """The largest radius that the plan's ensemble can certify, over all looks that may be its last."""
+    """The largest radius that the plan's ensemble can certify, over all looks at which it may stop."""
     return max(largest_radius(plan, attempt, t) for t in (plan.looks or (plan.m,)))
 
 
@@ -52,7 +52,7 @@ def require_reach(plan: Plan, attempt: int, asked: float) -> None:
 
 
 def with_models(plan: Plan, m: int) -> Plan:
-    """The plan with m models; with looks, as they are chosen for so many."""
+    """The plan with m models and, if it has looks, the looks for m."""
     if plan.stopping == "none":
         return replace(plan, m=m)
     looks = chosen_looks(m, least_models(plan.level(0), plan.method, plan.classes), plan.batch_of_draws)
@@ -60,7 +60,7 @@ def with_models(plan: Plan, m: int) -> Plan:
 
 
 def _least(enough: Callable[[int], bool], low: int, most: int) -> int | None:
-    """The least m in low+1..most that is enough, by bisection; None if `most` is not."""
+    """The least m in low+1..most for which enough(m), by bisection; None if `most` is not enough."""
     if low >= most or not enough(most):
         return None
     high = most

@@ -1,4 +1,4 @@
-"""An ensemble as its MLflow run records it: written once, read back exactly."""
+"""The record of an ensemble in its MLflow run: written once, read back exactly."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ Votes = dict[int, NDArray[np.int64]]
 
 
 LATER_PARAMS = ("raw_content", "ensembles", "ledger", "instrument_digest", "twin_digest")
-"""Params that the run of an ensemble has where its plan says something of them."""
+"""Params that an ensemble's run has only if its plan sets them."""
 
 
 @dataclass(frozen=True)
@@ -35,23 +35,23 @@ class Ensemble:
     commitment: str
     entropy_source: str
     ledger: Past | None = None
-    """Whether the project's ledger of attempts was there before it; None: it was planned before there were ledgers."""
+    """Whether the project's ledger of attempts existed before it. None: it was planned before ledgers were kept."""
     stopped: int | None = None
-    """The planned look at which it stopped; None: it goes on, or has all its models."""
+    """The planned look at which it stopped. None: it is unfinished, or has all its models."""
 
     @property
     def m(self) -> int:
-        """The models its certificate is about: draws 0..m-1."""
+        """The number of models in its certificate: draws 0..m-1."""
         return self.stopped or self.plan.m
 
     @property
     def draws(self) -> int:
-        """All of its draws: those, and the ones that only choose the class."""
+        """The number of all draws: m, and those that only choose the class."""
         return self.m + self.plan.selection
 
 
 def describe(ensemble: Ensemble) -> dict[str, Any]:
-    """The plan as it is recorded, with the attempt and the entropy's commitment."""
+    """The recorded form of the plan, with the attempt and the entropy's commitment."""
     return {
         **ensemble.plan.as_dict(),
         "attempt": ensemble.attempt,
@@ -85,7 +85,7 @@ def read_ensemble(store: Store, run: Run) -> Ensemble:
 
 
 def stop_at(store: Store, ensemble: Ensemble, t: int) -> Ensemble:
-    """The ensemble ended at its look at draws 0..t-1, and recorded as such: it is never continued."""
+    """The ensemble, stopped at its look at draws 0..t-1. The stop is recorded: it is never continued."""
     store.client.set_tag(ensemble.run_id, f"{TAG}stopped", str(t))
     return replace(ensemble, stopped=t)
 
@@ -129,7 +129,7 @@ def ensemble_params(ensemble: Ensemble) -> dict[str, Any]:
 
 
 def version_tags(ensemble: Ensemble, votes_root: str) -> dict[str, str]:
-    """What the registered version says of its ensemble from the beginning."""
+    """The tags that a registered version has from the start."""
     own, plan = ensemble_tags(ensemble), ensemble.plan
     kept = {key: own[key] for key in ("plan", "entropy_source", "sigma", "certifiable", "stopping")}
     if plan.partitions > 1:
@@ -138,22 +138,22 @@ def version_tags(ensemble: Ensemble, votes_root: str) -> dict[str, str]:
 
 
 def draw_tags(plan: Plan, draw: int) -> dict[str, str]:
-    """What a child run says of itself from the beginning."""
+    """The tags that a child run has from the start."""
     return {"kind": "draw", "draw": str(draw), "plan": plan.digest, "sigma": f"{plan.sigma:g}"}
 
 
 def draw_params(plan: Plan, draw: int) -> dict[str, Any]:
-    """A child run's params."""
+    """The params of a child run."""
     return {"draw": draw, "sigma": plan.sigma, "recipe_digest": plan.recipe_digest, "m": plan.m}
 
 
 def network_file(draw: int) -> str:
-    """The name of a draw's network among the ensemble's."""
+    """The file name of a draw's network among the ensemble's artifacts."""
     return f"draw-{draw:05d}.safetensors"
 
 
 def check_labels(run: Run, tags: dict[str, str], params: dict[str, Any]) -> None:
-    """InputError names the first tag or param of a run that does not say what the plan says."""
+    """InputError names the first tag or param of a run that differs from the given ones."""
     found = [("tag", f"{TAG}{key}", run.data.tags.get(f"{TAG}{key}"), value) for key, value in tags.items()]
     found += [("param", key, run.data.params.get(key), str(value)) for key, value in params.items()]
     for kind, key, says, planned in found:
@@ -170,9 +170,9 @@ def root_of(votes: Votes, draws: int) -> str:
 
 
 def save_ensemble(store: Store, ensemble: Ensemble, votes: Votes, directory: Path) -> Any:
-    """Write the ensemble as DVC tracks it and attach it to its run: the plan, its votes, their root.
+    """Write the files of the ensemble that DVC tracks and attach them to its run: the plan, its votes, their root.
 
-    A missing draw's row is all -1. Nothing in the files says when or where they were made.
+    A missing draw's row is all -1. The files do not depend on when or where they were made.
     """
     draws = ensemble.draws
     matrix = np.full((draws, *ensemble.plan.votes_shape), NOBODY, dtype="<i8")

@@ -1,4 +1,4 @@
-"""What a worker process does: make a batch of a planned ensemble's draws and record each as a child run."""
+"""The work of a worker process: make a batch of a planned ensemble's draws and record each as a child run."""
 
 import os
 import platform
@@ -36,15 +36,15 @@ from cleanlabel.sanitize.imageset import ImageSet, load
 from cleanlabel.sanitize.paths import DENOISER, SETS
 
 Keep = int | str
-"""Whose networks are kept: "all", "none", or the first so many draws'."""
+"""Which draws' networks are kept: "all", "none", or a number n for draws 0..n-1."""
 
 
 def train_batch(run_id: str, batch: range, wanted: list[int], keep: Keep, engine: Engine) -> int:
-    """Make a batch of the ensemble whose parent run is `run_id`, and record the `wanted` draws of it; how many.
+    """Make a batch of the ensemble whose parent run is `run_id`, and record its `wanted` draws. Returns their number.
 
-    A batch is made whole even where only some of it is wanted: its draws' bits never depend on a restart. Nothing is
-    recorded before it is made, so a worker that dies leaves no trace of a draw, or all of it, or a run that never
-    finished and does not count.
+    The whole batch is made even if only some draws are wanted, so a draw's bits never depend on a restart. A draw is
+    recorded only after it is made. A worker that dies leaves nothing of a draw, the whole draw, or an unfinished run,
+    which does not count.
     """
     with defer_sigterm(), translate_store_errors():
         store = connect()
@@ -69,17 +69,17 @@ def kept(draw: int, keep: Keep) -> bool:
 
 
 def instrument_of(store: Store, ensemble: Ensemble) -> Instrument | None:
-    """The ensemble's instrument, wherever it is kept; None where its head needs none."""
+    """The ensemble's instrument, from this machine or its run. None if its head needs none."""
     digest = ensemble.plan.instrument_digest
     return recall_instrument(digest, store, ensemble.run_id) if digest else None
 
 
 def prepare(plan: Plan, instrument: Instrument | None = None) -> Materials:
-    """What every draw of the plan needs, and as many threads as every draw had.
+    """The materials that all draws of the plan share. Also sets the number of threads that every draw uses.
 
-    instrument: the plan's, where it is at hand (default: this machine's).
+    instrument: the plan's instrument (default: the one stored on this machine).
 
-    InputError unless the data, the denoiser, the initial weights and the code here are the ones the plan names.
+    InputError unless the data, the denoiser, the initial weights and the code are those that the plan names.
     """
     torch.set_num_threads(int(os.environ.get("CLEANLABEL_THREADS", "1")))
     raw, test, denoiser = _inputs(denoise=plan.denoiser_digest is not None)
@@ -115,7 +115,7 @@ def prepare(plan: Plan, instrument: Instrument | None = None) -> Materials:
 
 @cache
 def extractor_of(path: Path, digest: str) -> Extractor:
-    """The extractor in a file of this sha256, on this machine's device, as fast as that runs it."""
+    """The extractor in a file with this sha256, in its fastest form on this machine's device."""
     extractor = load_extractor(path)
     if extractor.digest != digest:
         raise InputError(f"{path} changed while it was read; restore it")
@@ -125,14 +125,14 @@ def extractor_of(path: Path, digest: str) -> Extractor:
 
 @cache
 def twin_at(extractor: Path, path: Path) -> Extractor:
-    """The twin of the extractor in a file, on this machine's device, as fast as that runs it."""
+    """The extractor's twin in a file, in its fastest form on this machine's device."""
     twin = twin_of(extractor, path)
     twin.network.to(device())
     return accelerated(twin)
 
 
 def device() -> torch.device:
-    """Where networks run on this machine."""
+    """The device that runs networks on this machine."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -142,7 +142,7 @@ def _inputs(*, denoise: bool) -> tuple[ImageSet, ImageSet, Denoiser | None]:
 
 
 def environment(materials: Materials) -> str:
-    """What a draw's bits depend on beyond its seeds: two draws agree in every vote where this is the same."""
+    """What a draw's bits depend on besides its seeds. A draw repeated in the same environment repeats every vote."""
     one = materials if materials.whole else max(materials.blocks, key=lambda block: len(block.raw))
     fast = one.fast(materials.sigma)
     return f"{_machine()}, denoised in {fast.mode}" if fast else f"{_machine()}, not denoised"
@@ -160,9 +160,10 @@ def _machine() -> str:
 def record(
     store: Store, ensemble: Ensemble, materials: Materials, made: Smoothed, network: str | None, began: int
 ) -> str:
-    """Record a draw as a child run in few calls: params, metrics, hashes, votes. Finished comes last. The run's id.
+    """Record a draw as a child run in few calls: params, metrics, hashes, votes. Returns the run's id.
 
-    network: sha256 of the draw's network, where that is kept. began: when its batch was begun, in milliseconds.
+    The run is marked finished last. network: sha256 of the draw's network, None if it is not kept. began: the start
+    of its batch, in milliseconds.
     """
     plan = ensemble.plan
     run_id = create_run(
@@ -191,14 +192,14 @@ def record(
 
 
 def answered(plan: Plan, made: Smoothed) -> NDArray[np.int64]:
-    """What a draw answers: its votes, or the classes of its largest sums."""
+    """A draw's answers: its votes, or the classes of its largest sums."""
     return made.votes.argmax(axis=1) if plan.bounded_influence else made.votes
 
 
 def _keep_networks(store: Store, ensemble: Ensemble, materials: Materials, made: list[Smoothed]) -> dict[int, str]:
-    """Attach these draws' networks or features to the ensemble's run, where the registered model has them.
+    """Attach these draws' networks or features to the ensemble's run, in the place where the registered model has them.
 
-    Returns each one's sha256, by draw.
+    Returns the sha256 of each, by draw.
     """
     if not made:
         return {}

@@ -1,1 +1,1 @@
-"""Processes: the engines, Prefect's server, commands, logs, events, and what ends them."""
+"""Processes: engines, Prefect's server, commands, logs, events, and how processes are ended."""

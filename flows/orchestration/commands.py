@@ -1,4 +1,4 @@
-"""Commands of the project, run from a flow: what they say goes to the flow run's log, what ends them to its state."""
+"""Run the project's commands from a flow: the output goes to the flow run's log, the outcome to its state."""
 
 import logging
 import os
@@ -17,26 +17,25 @@ from cleanlabel.flows.orchestration.server import end_with
 from cleanlabel.sanitize.errors import AWAY_STATUS, InputError, ServiceUnavailable
 
 BAR = re.compile(r"\d+%\|")
-"""A line of a progress bar, which comes anew every second."""
+"""A line of a progress bar, which is printed again every second."""
 BAR_SECONDS = 30
-"""How often one of them is passed on."""
+"""Seconds between progress lines that are passed on."""
 LAST_WORDS = 20
 FLOW_RUN = "PREFECT__FLOW_RUN_ID"
-"""In the environment of a deployed run's process, its id; not where a flow is started by hand."""
+"""The environment variable with the id of a deployed run; not set if a flow is started by hand."""
 
 
 def run(*command: str, settings: dict[str, str] | None = None) -> list[str]:
-    """Run a command here, each line it prints logged as it comes, bars now and then; its lines, without bars.
+    """Run a command here and log each line it prints, progress bars only now and then. Returns the lines without bars.
 
-    The command and what it started end with this process, even where that is killed with SIGKILL; a deployed run ends
-    with its worker. InputError with its own sentence if it fails; ServiceUnavailable where a
-    service did not answer.
+    The command and its children end with this process, even if it is killed with SIGKILL. A deployed run ends with its
+    worker. InputError with the command's own sentence if it fails; ServiceUnavailable if a service did not answer.
     """
     end_with_worker()
     log = logger()
     log.info("$ %s", " ".join(command))
     process = subprocess.Popen(
-        # -S -E: a small process that starts at once. It leads the group that killpg ends below.
+        # -S -E: a small process that starts quickly. It leads the group that killpg ends below.
         [sys.executable, "-S", "-E", leash.__file__, str(os.getpid()), *command],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -72,13 +71,13 @@ def run(*command: str, settings: dict[str, str] | None = None) -> list[str]:
 
 @cache
 def end_with_worker() -> None:
-    """End this deployed run, as Crashed, when the worker that started it is gone: nothing could cancel it any more."""
+    """End this deployed run as Crashed when its worker is gone: nothing else could cancel it."""
     if FLOW_RUN in os.environ:
-        end_with(os.getppid(), lambda: os.kill(os.getpid(), signal.SIGTERM))  # which Prefect's engine answers in order
+        end_with(os.getppid(), lambda: os.kill(os.getpid(), signal.SIGTERM))  # Prefect's engine handles it properly
 
 
 def say_it_here() -> None:
-    """Print what commands say as well: for whoever runs a flow by hand, and watches."""
+    """Also print the commands' output, for people who run a flow by hand."""
 
     def ours(record: logging.LogRecord) -> bool:
         return record.module == Path(__file__).stem
@@ -89,13 +88,13 @@ def say_it_here() -> None:
 
 
 def _environment() -> dict[str, str]:
-    """This process' environment without what is about its own flow run, and with this Python's commands first."""
+    """This process's environment without the variables of its own flow run, and with this Python's commands first."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT__")}
     return inherited | {"PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"}
 
 
 def _failure(command: tuple[str, ...], status: int, lines: list[str]) -> InputError:
-    """The sentence the command ended with, its own where it said one."""
+    """The error for a failed command, with the command's own sentence if it printed one."""
     said = [line for line in lines if line.startswith(("error: ", "ERROR: ", "fatal: "))]
     sentence = said[0].split(": ", 1)[1] if said else "; ".join(deque(lines, 3)) or f"exit status {status}"
     words = f"`{' '.join(command)}` failed: {sentence}"

@@ -1,4 +1,4 @@
-"""Where the batches of draws run: this machine's processes, or a Ray cluster. The same tasks, the same votes."""
+"""The engines that run batches of draws: processes of this machine, or a Ray cluster. Both make the same votes."""
 
 import os
 import signal
@@ -17,9 +17,9 @@ from cleanlabel.flows.orchestration.server import end_with
 from cleanlabel.sanitize.errors import InputError
 
 GPU_LIMIT = "cleanlabel-gpu"
-"""Prefect's concurrency limit whose slots are GPUs: whoever trains on one holds a slot, in whatever flow."""
+"""Prefect's concurrency limit whose slots are GPUs. Any flow that trains on a GPU holds a slot."""
 GPU_LEASE_SECONDS = 60
-"""For so long a worker that was killed keeps its slot; one that lives renews it. Prefect's least."""
+"""How long a killed worker keeps its slot; a live worker renews it. This is Prefect's minimum."""
 CARRIED = (
     "MLFLOW_TRACKING_URI",
     "MLFLOW_TRACKING_USERNAME",
@@ -31,11 +31,11 @@ CARRIED = (
     "CLEANLABEL_LOG",
     "CLEANLABEL_THREADS",
 )
-"""Settings that the workers on other machines need as well."""
+"""Settings that workers on other machines also need."""
 
 
 def engine_asked(name: str | None) -> Engine:
-    """The engine by its name, or by CLEANLABEL_ENGINE. InputError if there is none of that name or it is missing."""
+    """The engine by its name, or by CLEANLABEL_ENGINE. InputError if the name is unknown or it is not installed."""
     asked = name or os.environ.get("CLEANLABEL_ENGINE") or "processes"
     if asked not in get_args(Engine):
         raise InputError(f"engine {asked!r} is unknown; choose one of {', '.join(get_args(Engine))}")
@@ -50,8 +50,8 @@ def engine_asked(name: str | None) -> Engine:
 def task_runner(engine: Engine) -> TaskRunner[Any]:
     """Prefect's runner: a process pool that ends with this process, or Ray.
 
-    Ray: the cluster at CLEANLABEL_RAY_ADDRESS, or one on this machine for the length of the flow. The project's
-    directory must be the same on every machine of a cluster, and the MLflow store and Prefect's server be servers.
+    Ray: the cluster at CLEANLABEL_RAY_ADDRESS, or one on this machine for the duration of the flow. A cluster needs the
+    same project directory on every machine, and an MLflow store and a Prefect API that run as servers.
     """
     if engine == "processes":
         return ProcessPoolTaskRunner(workers(), initializer=begin_worker, initargs=(os.getpid(),))
@@ -66,16 +66,16 @@ def task_runner(engine: Engine) -> TaskRunner[Any]:
 
 
 def begin_worker(parent: int) -> None:
-    """Make this process a worker: it ends when `parent` is gone, and on SIGTERM, but not in the middle of a batch.
+    """Make this process a worker. It ends when `parent` is gone, and on SIGTERM, but then not in the middle of a batch.
 
-    A process pool that loses one worker terminates the others. What they are at would be lost with it.
+    A process pool that loses one worker terminates the others, and their unfinished batches would be lost.
     """
     end_with(parent)
     signal.signal(signal.SIGTERM, lambda *_: _BATCH.end())
 
 
 class _Batch:
-    """Whether this process is making a batch, and whether it was told to end meanwhile."""
+    """Whether this process is making a batch, and whether it was told to end in the meantime."""
 
     making = told_to_end = False
 
@@ -90,7 +90,7 @@ _BATCH = _Batch()
 
 @contextmanager
 def defer_sigterm() -> Iterator[None]:
-    """Put SIGTERM off until what is inside is done."""
+    """Delay SIGTERM until the block ends."""
     _BATCH.making = True
     try:
         yield
@@ -102,9 +102,9 @@ def defer_sigterm() -> Iterator[None]:
 
 @contextmanager
 def resources(engine: Engine) -> Iterator[None]:
-    """What a task submitted inside needs of the engine: on Ray a GPU where there are any, and no retry of its own.
+    """The engine's resources for tasks submitted in the block: on Ray a GPU if there are any, and no retries by Ray.
 
-    A lost batch is given out again by the flow, which first looks which of its draws are recorded.
+    The flow submits a lost batch again after it has checked which of its draws are recorded.
     """
     if engine == "processes":
         with get_client(sync_client=True) as client:
@@ -119,9 +119,9 @@ def resources(engine: Engine) -> Iterator[None]:
 
 
 def gpu_slot(engine: Engine, device_type: str) -> Any:
-    """Hold a GPU while a batch is made; strict: without the limit that counts them nothing is trained.
+    """Hold a GPU while a batch is made. It is strict: nothing is trained unless Prefect has the limit that counts GPUs.
 
-    A server that is away when the lease is due does not end the batch.
+    If the server is away when the lease must be renewed, the batch continues.
     """
     if device_type == "cpu" or engine == "ray":  # Ray counts GPUs itself
         return nullcontext()

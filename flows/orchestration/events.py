@@ -1,4 +1,4 @@
-"""What becomes of a version, told to Prefect as events: its automations can notify somebody, or start something."""
+"""Events about a version for Prefect, whose automations can send notifications or start flows."""
 
 from prefect.events import emit_event
 from prefect.settings import get_current_settings
@@ -12,7 +12,7 @@ AUDIT_FAILED = "cleanlabel.audit.failed"
 
 
 def tell(event: str, version: int, sentence: str) -> None:
-    """Emit an event about a version, where a Prefect server is named. `sentence` is what a person reads."""
+    """Emit an event about a version if a Prefect server is set. `sentence` is the text for people."""
     if not get_current_settings().api.url:
         return
     emit_event(

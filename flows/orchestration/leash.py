@@ -1,10 +1,10 @@
-"""Run a command that never outlives the process it is run for, even where that is killed with SIGKILL.
+"""Run a command that never outlives the process it is run for, even if that process is killed with SIGKILL.
 
-    python flows/orchestration/leash.py PID COMMAND...      # PID: the process that it is run for, this one's parent
+    python flows/orchestration/leash.py PID COMMAND...      # PID: the process it is run for, the parent of this one
 
-It leads a process group, which the command and what that starts are in. When PID is gone, or this process is told to
-end (SIGTERM), the group is told to end, and what is left of it after GRACE_SECONDS is killed. It imports nothing of
-the project, so that it is a small process.
+It leads a process group that contains the command and its children. When PID is gone, or this process gets SIGTERM, the
+group gets SIGTERM; what is left of it after GRACE_SECONDS is killed. It imports nothing of the project, so that the
+process stays small.
 """
 
 import os
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """Tell all of this group to end, and kill what has not after a while; this process is of the group."""
+    """Send SIGTERM to this process's group, itself included, and kill what is left after a while."""
     os.killpg(0, signal.SIGTERM)
     deadline = time.monotonic() + GRACE_SECONDS
     while process.poll() is None and time.monotonic() < deadline:

@@ -1,7 +1,7 @@
-"""What happens, as structured records that name the ensemble and the draw.
+"""A structured log whose records name the ensemble and the draw.
 
-They are on Prefect's page, in the log of the run that they happen in, and, where CLEANLABEL_LOG names a file, in it as
-JSON, a line a record, from all processes.
+Records appear on Prefect's page in the log of their run. If CLEANLABEL_LOG names a file, all processes also append
+their records to it as JSON, one line per record.
 """
 
 import json
@@ -18,14 +18,14 @@ LOG = "CLEANLABEL_LOG"
 
 
 def logger() -> Any:
-    """The log of the flow run or task that this is in; outside of any, a logger of this process."""
+    """The logger of the current flow run or task; outside of any, a logger of this process."""
     with suppress(MissingContextError):
         return get_run_logger()
     return logging.getLogger("cleanlabel")
 
 
 def note(what: str, **fields: str | int | float | None) -> None:
-    """Record that something happened. Fields are ids and figures, never settings: no secret can be among them."""
+    """Record an event. Fields are ids and figures, never settings, so that they contain no secrets."""
     logger().info("%s  %s", what, " ".join(f"{name}={value}" for name, value in fields.items()))
     path = os.environ.get(LOG)
     if path:
@@ -33,6 +33,6 @@ def note(what: str, **fields: str | int | float | None) -> None:
         line = json.dumps(record | fields) + "\n"
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(descriptor, line.encode())  # one write a line: lines of many processes do not mix
+            os.write(descriptor, line.encode())  # one write per line: lines of different processes do not mix
         finally:
             os.close(descriptor)

@@ -1,9 +1,9 @@
-"""Runs of this project's deployments whose process is gone: the server ends them, so that they hold no limit.
+"""Lost runs: the server ends runs of this project's deployments whose process is gone, so that they hold no limit.
 
-A process that is killed with SIGKILL, or goes with its machine, cannot say so: its run would stay Running, and a pool
-of one run at a time would start no other. Deployed runs therefore send a heartbeat every half minute
-(PREFECT_FLOWS_HEARTBEAT_FREQUENCY in prefect.yaml), and two automations of Prefect's server watch over them, wherever
-their workers are. Where server and workers are on this machine, lost runs are found as soon as they start again.
+A process that is killed with SIGKILL, or stops with its machine, cannot report its end: its run would stay Running, and
+a pool of one run at a time would start no other. Deployed runs therefore send a heartbeat every half minute
+(PREFECT_FLOWS_HEARTBEAT_FREQUENCY in prefect.yaml), and two automations of Prefect's server watch them, wherever their
+workers are. If server and workers are on this machine, lost runs are found as soon as both start again.
 """
 
 from datetime import timedelta
@@ -27,11 +27,11 @@ from prefect.states import Crashed
 from cleanlabel.flows.orchestration.commands import FLOW_RUN
 
 TAGS = "prefect.tag.cleanlabel*"
-"""Of the deployments of prefect.yaml: runs of other projects on the same server are not touched."""
+"""The tag of the deployments of prefect.yaml. Runs of other projects on the same server are not touched."""
 SILENT = timedelta(minutes=5)
-"""Ten heartbeats: a run that has sent none for so long is gone. A server that restarts takes less."""
+"""Ten heartbeats: a run that has sent none for this long is gone. A restart of the server takes less time."""
 NEVER_BEGUN = timedelta(minutes=10)
-"""A run that a worker has taken and not begun for so long has lost its worker."""
+"""A run that a worker took but did not begin within this time has lost its worker."""
 HEARTBEAT = "prefect.flow-run.heartbeat"
 BEGUN = frozenset(f"prefect.flow-run.{name}" for name in ("Running", "Scheduled", "AwaitingConcurrencySlot"))
 ENDED = frozenset(f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Crashed", "Cancelled"))
@@ -39,7 +39,7 @@ GONE = "its process was killed, or its machine went down; the next run goes on w
 
 
 def end_lost_runs(silent: timedelta = SILENT, never_begun: timedelta = NEVER_BEGUN) -> None:
-    """Put both automations on the server that PREFECT_API_URL names, or bring them up to date there."""
+    """Create both automations on the server that PREFECT_API_URL names, or update them there."""
     _put(
         "cleanlabel: end runs whose heartbeat stopped",
         {HEARTBEAT},
@@ -57,9 +57,9 @@ def end_lost_runs(silent: timedelta = SILENT, never_begun: timedelta = NEVER_BEG
 
 
 def end_runs_without_process(pool: str) -> list[str]:
-    """End what a pool whose workers are all on this machine has at work and no process is there for; the runs' names.
+    """End a pool's active runs that have no process on this machine. Returns the names of the ended runs.
 
-    Its workers are not running yet.
+    Call it only for a pool whose workers are all on this machine, before they start.
     """
     at_work = FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
     ended = []
@@ -75,7 +75,7 @@ def end_runs_without_process(pool: str) -> list[str]:
 
 
 def _has_process(run: FlowRun) -> bool:
-    """Whether this machine has the process of a run; its number alone may be another's by now."""
+    """Whether the process of a run exists on this machine. The PID alone is not enough: it may have been reused."""
     try:
         return psutil.Process(int(run.infrastructure_pid or "")).environ().get(FLOW_RUN) == str(run.id)
     except (psutil.Error, ValueError):
@@ -83,7 +83,7 @@ def _has_process(run: FlowRun) -> bool:
 
 
 def _put(name: str, after: set[str], expect: set[str], within: timedelta, sentence: str) -> None:
-    """An automation that crashes each run of ours which sends none of `expect` for so long after one of `after`."""
+    """Put an automation that crashes each of our runs that sends no `expect` event `within` this time of an `after`."""
     automation = Automation(
         name=name,
         trigger=EventTrigger(

@@ -1,4 +1,4 @@
-"""How much this machine does at once, and how long that takes, in words. Without Prefect, which is slow to import."""
+"""How many batches and GPUs this machine has, and times in words. Does not import Prefect, which is slow to import."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from cleanlabel.sanitize.errors import InputError
 
 
 def workers() -> int:
-    """How many batches are made at once on this machine: CLEANLABEL_WORKERS, or one a core."""
+    """How many batches are made at once on this machine: CLEANLABEL_WORKERS, or one per core."""
     asked = os.environ.get("CLEANLABEL_WORKERS", "")
     if asked and not (asked.isdecimal() and int(asked) > 0):
         raise InputError(f"CLEANLABEL_WORKERS={asked!r} is no number of processes; give 1 or more")
@@ -15,7 +15,7 @@ def workers() -> int:
 
 
 def gpus() -> int:
-    """GPUs of this machine: CLEANLABEL_GPUS, or those the driver shows."""
+    """The number of this machine's GPUs: CLEANLABEL_GPUS, or those that the driver shows."""
     asked = os.environ.get("CLEANLABEL_GPUS", "")
     if asked and not asked.isdecimal():
         raise InputError(f"CLEANLABEL_GPUS={asked!r} is no number of GPUs; give 0 or more")
@@ -23,7 +23,7 @@ def gpus() -> int:
 
 
 def words(seconds: float) -> str:
-    """A time as a person says it."""
+    """A time in words."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

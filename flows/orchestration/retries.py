@@ -1,4 +1,4 @@
-"""What a task does while a service does not answer: it waits and tries again, for about four minutes in all."""
+"""Retries of a task while a service does not answer, for about four minutes in all."""
 
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ RETRY_SECONDS = [10, 30, 60, 120]
 
 
 def service_is_away(_task: object, _run: object, state: State[Any]) -> bool:
-    """Whether a task failed because a service did not answer. Any other failure would only come again."""
+    """Whether a task failed because a service did not answer. Other failures are not retried: they would recur."""
     return isinstance(state.result(raise_on_failure=False), ServiceUnavailable)
 
 
@@ -25,4 +25,4 @@ patient_task = partial(
     retry_delay_seconds=RETRY_SECONDS,
     retry_condition_fn=service_is_away,
 )
-"""`prefect.task` that is tried again while a service is away."""
+"""A `prefect.task` that is retried while a service is away."""

@@ -1,4 +1,4 @@
-"""A Prefect server for the length of a command, where no other is named; it never outlives the command."""
+"""A Prefect server for the duration of a command if no other is set. It never outlives the command."""
 
 import os
 import socket
@@ -19,17 +19,17 @@ from prefect.settings import get_current_settings
 from cleanlabel.sanitize.errors import InputError
 
 LEASES = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
-"""Who holds a limit stands in a file: a server that kept it in memory would after a restart never free the slots of
-processes that were killed."""
+"""Keep the holders of limits in a file: a server that keeps them in memory would, after a restart, never free the slots
+of killed processes."""
 STARTUP_SECONDS = 180
-"""The first start migrates a new database, which takes a busy machine a minute."""
+"""The first start migrates a new database, which takes a minute on a busy machine."""
 
 
 @contextmanager
 def prefect_server() -> Iterator[None]:
-    """The server that PREFECT_API_URL names, or one of our own on this machine.
+    """Use the server that PREFECT_API_URL names, or start one on this machine.
 
-    Prefect starts such a server by itself too, but one that goes on for ever when the flow is killed.
+    Prefect can also start such a server by itself, but that one would run forever if the flow is killed.
     """
     if get_current_settings().api.url:
         yield
@@ -46,7 +46,7 @@ def prefect_server() -> Iterator[None]:
         wait_for(url, process)
         with use_prefect_api(url):
             yield
-            APILogHandler().flush()  # what is still on its way would find the server gone
+            APILogHandler().flush()  # send pending logs before the server ends
             EventsWorker.drain_all(timeout=5)
     finally:
         process.terminate()
@@ -55,8 +55,8 @@ def prefect_server() -> Iterator[None]:
 
 @contextmanager
 def use_prefect_api(url: str) -> Iterator[None]:
-    """Let this process and what it starts talk to the server at `url`."""
-    # The environment, not a settings context: Prefect's own threads see no context, and each would start a server.
+    """Make this process and its children use the server at `url`."""
+    # Set the environment, not a settings context: Prefect's threads see no context, and each would start a server.
     os.environ["PREFECT_API_URL"] = url
     refresh_global_settings_context()
     try:
@@ -67,7 +67,7 @@ def use_prefect_api(url: str) -> Iterator[None]:
 
 
 def end_with(parent: int, end: Callable[[], None] = lambda: os._exit(1)) -> None:
-    """End this process, by `end`, when `parent`, which started it, is gone, even by kill -9."""
+    """Call `end` to end this process when its parent `parent` is gone, even after kill -9."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -99,7 +99,7 @@ def main() -> None:
 
     for service in get_perpetual_services():
         if service.function is monitor_expired_leases:
-            service.run_in_ephemeral = True  # or a worker that was killed would hold its GPU for ever
+            service.run_in_ephemeral = True  # otherwise a killed worker would hold its GPU forever
     port, parent = map(int, sys.argv[1:])
     end_with(parent)
     uvicorn.run(

@@ -1,1 +1,1 @@
-"""What a person reads: sentences, tables, curves, the model card, the review page."""
+"""Reports for people: sentences, tables, curves, the model card, the review page."""

@@ -1,4 +1,4 @@
-"""The model card of a registered version: what was trained on what, what is certified, and what is not."""
+"""The model card of a registered version: how it was trained, what is certified, and what is not."""
 
 import re
 from typing import Any
@@ -26,7 +26,7 @@ NAMES = {"denoiser": "the denoiser", "initial": "the initial weights"}
 
 
 def seen_in_words(c: dict[str, Any], name: str) -> str:
-    """What is stated of the `denoiser` or the `initial` weights, and what was compared. Origins are a user's words."""
+    """The stated origin of the `denoiser` or `initial` weights, and what was compared. The origin is a user's text."""
     state, origin, shared = (c.get(f"{name}_{key}") for key in ("state", "origin", "shared"))
     said = STATES[state]
     if origin:
@@ -39,7 +39,7 @@ def seen_in_words(c: dict[str, Any], name: str) -> str:
 
 
 def provenance_notices(c: dict[str, Any]) -> list[str]:
-    """What about the denoiser and the weights a reviewer might overlook."""
+    """Notes on the denoiser and the weights that a reviewer might overlook."""
     found = []
     for name, words in NAMES.items():
         state, origin, shared = (c.get(f"{name}_{key}") for key in ("state", "origin", "shared"))
@@ -57,7 +57,7 @@ def provenance_notices(c: dict[str, Any]) -> list[str]:
 
 
 def promise(c: dict[str, Any]) -> str:
-    """How often a certificate may be false, and how far any of them can reach."""
+    """How often a certificate may be false, and the largest possible radius."""
     if influence_of(c) and not c["sigma"]:
         return "Without noise nothing is left to chance: the counts are certain. No radius is claimed."
     if influence_of(c):
@@ -71,7 +71,7 @@ def promise(c: dict[str, Any]) -> str:
 
 
 def not_covered(c: dict[str, Any]) -> list[str]:
-    """What a certificate says nothing about."""
+    """What the certificate does not cover."""
     return [
         _images_not_covered(c),
         *([] if c["test_sigma"] else ["changes of the test input (triggers)"]),
@@ -81,7 +81,7 @@ def not_covered(c: dict[str, Any]) -> list[str]:
 
 
 def assumptions(c: dict[str, Any]) -> list[str]:
-    """What the proof of a certificate takes for granted."""
+    """What the proof of the certificate assumes."""
     known = (
         "every other ensemble on this raw set is known to this project's ledger, store or git history; attempts made "
         "elsewhere (another machine, another store) are unknown and spend alpha too"
@@ -115,18 +115,18 @@ def _images_not_covered(c: dict[str, Any]) -> str:
 
 
 def audit_command(version: int) -> str:
-    """What computes a version's certificate again from its runs, and retrains three of its models."""
+    """The command that recomputes a version's certificate from its runs and retrains three of its models."""
     return f"python -m flows.audit --version {version} --replay 3"
 
 
 def models_in_words(c: dict[str, Any]) -> str:
-    """How the number of models came about, and what became of those that are missing."""
+    """How the number of models was decided, and how missing ones are counted."""
     missing = f"; {len(c['missing_draws'])} missing, counted against the answer" if c["missing_draws"] else ""
     return f"{c['rule']}{missing}"
 
 
 def level_in_words(c: dict[str, Any]) -> str:
-    """How the class is chosen, and at which level it is bounded."""
+    """How the class is chosen, and the level of its bound."""
     chosen = f", class chosen by {c['selection']} further models" if c["selection"] else ""
     attempt = f"attempt {c['attempt'] + 1} on this raw set" if c["attempt"] else "first attempt"
     if c.get("ensembles", 1) > 1:
@@ -138,7 +138,7 @@ def level_in_words(c: dict[str, Any]) -> str:
 
 
 def recipe_in_words(c: dict[str, Any]) -> str:
-    """Everything that determines training but the data and the seeds."""
+    """Everything that determines training, except the data and the seeds."""
     silent: tuple[str, ...] = () if c["initial_digest"] else ("initial_weights", "initial_provenance")
     return ", ".join(f"{key} {value}" for key, value in c["recipe"].items() if key not in silent)
 
@@ -200,7 +200,7 @@ def _provenance(c: dict[str, Any]) -> list[str]:
 
 
 def _escaped(text: str) -> str:
-    """Words that are no Markdown and no HTML."""
+    """The text with all Markdown and HTML escaped."""
     return re.sub(r"([\\`*_{}\[\]<>()#!|~&])", r"\\\1", text)
 
 

@@ -1,4 +1,4 @@
-"""The curve of certified accuracy: as CSV and as a picture; and the points it comes from."""
+"""The curve of certified accuracy as CSV and as a picture, and the test points behind it."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ def curve_radii(largest: float) -> NDArray[np.float64]:
 
 
 def write_curve(path: Path, radii: NDArray[np.float64], accuracy: NDArray[np.float64]) -> None:
-    """`radius,certified_accuracy`, a line a radius."""
+    """Write `radius,certified_accuracy`, one line per radius."""
     _write_csv(path, ["radius", "certified_accuracy"], zip(radii.tolist(), accuracy.round(6).tolist(), strict=True))
 
 
@@ -32,7 +32,7 @@ def write_points(
     radius: NDArray[np.float64],
     counts: NDArray[np.int64],
 ) -> None:
-    """A line a test image: id, true class, certified class (-1: abstained), radius, votes for each class."""
+    """Write one line per test image: id, true class, certified class (-1: abstained), radius, votes for each class."""
     rows = zip(ids, truth.tolist(), label.tolist(), radius.round(6).tolist(), counts.tolist(), strict=True)
     _write_csv(
         path, ["id", "truth", "label", "radius", "votes"], ([*row, " ".join(map(str, votes))] for *row, votes in rows)
@@ -42,7 +42,7 @@ def write_points(
 def draw_curve(
     path: Path, certificate: dict[str, Any], radii: NDArray[np.float64], accuracy: NDArray[np.float64]
 ) -> None:
-    """Certified accuracy against the joint radius, as a PNG."""
+    """Draw certified accuracy against the joint radius, as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported late: it takes a second
     from matplotlib.figure import Figure
 

@@ -1,6 +1,6 @@
-"""The review page's drawings, as inline SVG and data URIs: no style of their own, the page's classes give it to them.
+"""The review page's drawings, as inline SVG and data URIs. The page's CSS classes style them.
 
-Every drawing is made for a width in pixels, since text in a picture that is scaled down to a phone cannot be read.
+Every drawing is made for a given width in pixels: text in a picture scaled down to a phone is illegible.
 """
 
 import base64
@@ -17,9 +17,9 @@ from PIL import Image
 from cleanlabel.models.certificate import ABSTAIN
 
 THUMBNAIL = 64
-"""Pixels of a thumbnail's longer side, at most."""
+"""The largest length of a thumbnail's longer side, in pixels."""
 CELL = 36
-"""Pixels of a heat map's row."""
+"""The height of a heat map's row, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ def curve(
     size: tuple[int, int],
     name: str = "accuracy of the vote",
 ) -> str:
-    """Certified accuracy against the joint radius, from 0 to `reach`; below the true steps, never above them.
+    """Certified accuracy against the joint radius, from 0 to `reach`. The curve never lies above the true steps.
 
-    limit: the largest radius that can be certified, and what to call it. before: an earlier version's curve.
+    limit: the largest radius that can be certified, and its name. before: an earlier version's curve.
     """
     width, height = size
     frame = Frame(44, width - 14, 14, height - 44)
@@ -90,7 +90,7 @@ def curve(
 
 
 def _steps(frame: Frame, line: Line, reach: float) -> str:
-    """A share holds from the radius before to its own: the curve is sampled, and this side of the truth is below it."""
+    """Each share is drawn from the previous radius to its own, so the sampled curve lies below the true one."""
     points = [f"M{frame.x(0)} {frame.y(float(line.accuracy[0]))}"]
     for r, share in zip(line.radii[1:].tolist(), line.accuracy[1:].tolist(), strict=True):
         points.append(f"V{frame.y(share)} H{frame.x(min(r / reach, 1.0))}")
@@ -101,7 +101,7 @@ def _steps(frame: Frame, line: Line, reach: float) -> str:
 
 @dataclass(frozen=True)
 class Bin:
-    """Test images by the votes for their top class: lowest and highest number of votes, and what became of them."""
+    """The test images whose top class has `low`..`high` votes: how many are correct, wrong and abstained."""
 
     low: int
     high: int
@@ -117,7 +117,10 @@ class Bin:
 def bins_of(
     counts: NDArray[np.int64], label: NDArray[np.int64], truth: NDArray[np.int64], m: int, most: int
 ) -> list[Bin]:
-    """At most so many bins of equal width that end at m (a lower one beside them holds 0), without empty ones below."""
+    """At most `most` bins of equal width, the last ending at m, without empty ones at the low end.
+
+    One more bin below them may hold 0 votes.
+    """
     width = math.ceil(m / most)
     top = counts.max(axis=1)
     kinds = (label == truth, (label != truth) & (label != ABSTAIN), label == ABSTAIN)
@@ -130,7 +133,7 @@ def bins_of(
 
 
 def histogram(bins: list[Bin], size: tuple[int, int], voters: str = "votes") -> str:
-    """The bins as stacked bars, each with its number of images on top. voters: whose number it is that they count."""
+    """The bins as stacked bars, each with its number of images on top. voters: the name of what is counted."""
     width, height = size
     frame = Frame(8, width - 8, 24, height - 44)
     svg = _svg(size, "histogram", f"test images by the {voters} for their top class")
@@ -147,7 +150,7 @@ def histogram(bins: list[Bin], size: tuple[int, int], voters: str = "votes") -> 
         )
         for kind in ("correct", "wrong", "abstained"):
             count = getattr(one, kind)
-            tall = max(2.0, count / most * (frame.bottom - frame.top)) if count else 0.0  # one image can be seen
+            tall = max(2.0, count / most * (frame.bottom - frame.top)) if count else 0.0  # one image stays visible
             base -= tall
             box = {"x": middle - bar / 2, "y": base, "width": bar, "height": tall}
             if count:
@@ -163,9 +166,9 @@ def histogram(bins: list[Bin], size: tuple[int, int], voters: str = "votes") -> 
 
 
 def heat_map(columns: list[float], rows: dict[float, list[float]], across: str, down: str, width: int) -> str:
-    """Certified accuracy as a table of tinted cells with their values: a row a name of `rows`, a share a column.
+    """Certified accuracy as a table of tinted cells with their values: one row per key of `rows`, one cell per column.
 
-    across, down: what the columns and the rows are.
+    across, down: the names of the columns' and the rows' quantities.
     """
     size = width, 24 + CELL * len(rows) + 44
     frame = Frame(12 + 7 * max(len(f"{name:g}") for name in rows), width, 24, 24 + CELL * len(rows))
@@ -190,7 +193,7 @@ def heat_map(columns: list[float], rows: dict[float, list[float]], across: str, 
 
 
 def votes_bar(votes: list[int], m: int) -> str:
-    """A thin bar of m votes: those for the top class, then those for the next."""
+    """A thin bar of m votes: those for the top class, then those for the second."""
     svg = _svg((100, 6), "votes", "")
     svg.attrib |= {"preserveAspectRatio": "none", "aria-hidden": "true"}
     _add(svg, "rect", {"class": "rest", "width": "100", "height": "6"})
@@ -203,7 +206,7 @@ def votes_bar(votes: list[int], m: int) -> str:
 
 
 def thumbnail(pixels: NDArray[np.uint8]) -> str:
-    """An image (h, w, c) as a PNG data URI, made smaller where its longer side exceeds `THUMBNAIL`."""
+    """An image (h, w, c) as a PNG data URI, scaled down if its longer side exceeds `THUMBNAIL`."""
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     stream = io.BytesIO()
@@ -221,7 +224,7 @@ def _votes(one: Bin) -> str:
 
 
 def _step(reach: float, most: int) -> float:
-    """The least round step that divides 0..reach into at most so many."""
+    """The least round step that divides 0..reach into at most `most` steps."""
     scale = 10.0 ** math.floor(math.log10(reach / most))
     return next(scale * f for f in (1, 2, 2.5, 5, 10, 20) if reach / (scale * f) <= most)
 

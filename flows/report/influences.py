@@ -7,7 +7,7 @@ from cleanlabel.flows.report.tables import markdown, pivot
 
 
 def influence_in_words(section: dict[str, Any]) -> str:
-    """What is summed, and what an image can do at most."""
+    """What is summed, and the most that one image can change."""
     sizes = section["class_sizes"]
     least, most = min(sizes), max(sizes)
     span = "between -1 and 1" if section["sides"] == "two" else "between 0 and 1"
@@ -19,7 +19,7 @@ def influence_in_words(section: dict[str, Any]) -> str:
 
 
 def most_in_words(section: dict[str, Any]) -> str:
-    """How far the certificates go, at best."""
+    """The most images that any answer is certified against."""
     most = section["most"]
     return (
         f"The most that any answer here is certified against: {most['rewritten']} images rewritten under their own "
@@ -44,7 +44,7 @@ def sentences(section: dict[str, Any]) -> list[str]:
 
 
 def counts_table(section: dict[str, Any]) -> str:
-    """A row per number of images, a column per way to change them, in Markdown."""
+    """One row per number of images, one column per way to change them, in Markdown."""
     return markdown(
         ["images", *WAYS.values()],
         [[f"{row['images']}", *(f"{row[way]:.3f}" for way in WAYS)] for row in section["counts"]],
@@ -52,7 +52,7 @@ def counts_table(section: dict[str, Any]) -> str:
 
 
 def frontier_table(section: dict[str, Any]) -> str:
-    """A row per number of rewritten images, a column per radius, and the median radius, in Markdown."""
+    """One row per number of rewritten images, one column per radius, and the median radius, in Markdown."""
     radii = [cell["radius"] for cell in section["frontier"][0]["at_radii"]]
     return markdown(
         ["images rewritten", *(f"R = {r:g}" for r in radii), "median R"],

@@ -1,4 +1,4 @@
-"""The review page of a certified version: one HTML file that holds all it shows and asks no network for anything."""
+"""The review page of a certified version: one self-contained HTML file that loads nothing from a network."""
 
 import base64
 import hashlib
@@ -45,17 +45,17 @@ from cleanlabel.sanitize.imageset import ImageSet
 
 WEB = Path(__file__).parent / "web"
 SHOWN = 48
-"""Test images a gallery shows, at most: enough to see what they have in common, few enough to be sent by mail."""
+"""The most test images in a gallery: enough to see what they share, few enough for a mail attachment."""
 SIZES = {"wide": (960, 380), "narrow": (350, 300)}
-"""Pixels of a drawing on a desktop and on a phone."""
+"""Widths of a drawing in pixels, on a desktop and on a phone."""
 BINS = {"wide": 20, "narrow": 10}
 AT_ONCE = 12
-"""Images of a gallery that are not folded away."""
+"""How many images of a gallery are visible before it is unfolded."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A test image that a reviewer wants to see, with its top classes and their votes."""
+    """A test image for the reviewer, with its top classes and their votes."""
 
     id: str
     image: str
@@ -68,7 +68,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Some cases of one kind, and how many there are in all."""
+    """The shown cases of one kind, and the number of all of them."""
 
     cases: list[Case]
     total: int
@@ -84,11 +84,11 @@ def render(
     previous: Previous | None = None,
     environments: dict[str, int] | None = None,
 ) -> str:
-    """The page of a certified version. The same input gives the same text; nothing says when or where it was made.
+    """The page of a certified version. The same input gives the same text, whenever and wherever it is made.
 
-    verdict: None where the version was not held against the gate. sheet: the PNG of raw and sanitized examples.
-    environments: of how many draws each was what they were made with. All
-    of it is text to the template, which escapes it; the page's own rules (CSP) let no script run but its own.
+    verdict: None if the gate did not judge the version. sheet: the PNG of raw and sanitized examples. environments:
+    each environment of the draws, with its number of draws. The template escapes all values as text, and the page's
+    content security policy (CSP) allows only its own script.
     """
     c = certified.certificate
     now = _line(certified, test)
@@ -154,13 +154,13 @@ def render(
 
 
 def environments_of(store: Store, run_id: str) -> dict[str, int]:
-    """What the draws of an ensemble were made with (processor, threads, libraries), and how many with each."""
+    """Each environment of an ensemble's draws (processor, threads, libraries), with its number of draws."""
     runs = find_runs(store, f"tags.mlflow.parentRunId = '{run_id}' and attributes.status = 'FINISHED'")
     return dict(Counter(run.data.tags.get(f"{TAG}environment", "not recorded") for run in runs))
 
 
 def notices(certified: Certified, test: ImageSet) -> list[str]:
-    """What about this certificate a reviewer might overlook."""
+    """Notes on this certificate that a reviewer might overlook."""
     c = certified.certificate
     found = []
     if c["entropy_source"] != "os":
@@ -208,7 +208,7 @@ def _curve(c: dict[str, Any], now: Line, before: Line | None, size: tuple[int, i
 
 
 def _partitions(section: dict[str, Any]) -> dict[str, Any]:
-    """What the page says of a partitioned ensemble."""
+    """The template's values for a partitioned ensemble."""
     columns, rows = pivot(section["grid"], "rewritten", "epsilon_255")
     others = "every other image moved by up to (255ths)"
     return {
@@ -225,7 +225,7 @@ def _partitions(section: dict[str, Any]) -> dict[str, Any]:
 
 
 def _influence(section: dict[str, Any]) -> dict[str, Any]:
-    """What the page says of sums of bounded influences."""
+    """The template's values for sums of bounded influences."""
     grid = frontier_grid(section) if section["frontier"] else None
     across, down = "joint radius R of all others", "images rewritten"
     maps = {name: heat_map(*grid, across, down, width) for name, (width, _) in SIZES.items()} if grid else None
@@ -240,7 +240,7 @@ def _influence(section: dict[str, Any]) -> dict[str, Any]:
 
 
 def _readings(c: dict[str, Any], now: Line, before: Line | None) -> list[dict[str, Any]]:
-    """What the page says at each radius of the curve: shares of the drawing's width and height, and words."""
+    """The reading at each radius of the curve: its place as shares of the drawing's width and height, and its text."""
     reach, dimension = _reach(now, before), int(np.prod(c["image_shape"]))
     found = []
     for r, share in zip(now.radii.tolist(), now.accuracy.tolist(), strict=True):
@@ -260,13 +260,13 @@ def _readings(c: dict[str, Any], now: Line, before: Line | None) -> list[dict[st
 
 
 def _first_shown(c: dict[str, Any], now: Line) -> int:
-    """The place on the curve that is read before anybody points at one: a reported radius in the middle."""
+    """The index of the curve's radius that is shown first: the middle one of the reported radii."""
     radii = [row["radius"] for row in c["at_radii"] if 0 < row["radius"] <= now.radii[-1]] or [0.0]
     return int(np.abs(now.radii - radii[len(radii) // 2]).argmin())
 
 
 def _galleries(certified: Certified, test: ImageSet) -> tuple[Gallery, Gallery]:
-    """The wrong certificates, largest radius first; the abstentions, fewest votes for the top class first."""
+    """Two galleries: wrong certificates, largest radius first; abstentions, fewest votes for the top class first."""
     wrong = np.flatnonzero((certified.label != test.labels) & (certified.label != ABSTAIN))
     abstained = np.flatnonzero(certified.label == ABSTAIN)
     in_order = (
@@ -292,13 +292,13 @@ def _case(certified: Certified, test: ImageSet, row: np.int64) -> Case:
 
 
 def _voters(c: dict[str, Any]) -> int:
-    """How much a class can have at most: votes, blocks, or images' worth."""
+    """The most that a class can have: votes, blocks, or images' worth of influence."""
     section, influence = partitions_of(c), influence_of(c)
     return max(influence["class_sizes"]) if influence else section["k"] if section else c["m"]
 
 
 def _bar(c: dict[str, Any]) -> int:
-    """What a bar of two classes stands for: votes are shared out between them, sums are not."""
+    """The full length of a bar of two classes: votes are divided between classes, sums are not."""
     return _voters(c) * (2 if influence_of(c) else 1)
 
 
@@ -309,7 +309,7 @@ def _per_class(raw: ImageSet) -> str:
 
 
 def _provenance(c: dict[str, Any], raw: ImageSet) -> list[tuple[str, str, str]]:
-    """Name, words and digest of all that this version comes from."""
+    """Name, description and digest of everything this version was made from."""
     trigger = f"; sigma_x = {c['test_sigma']:g} on test inputs too, one sample a model and input"
     return [
         ("raw set", f"{len(raw)} images", c["raw_digest"]),

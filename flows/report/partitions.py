@@ -15,7 +15,7 @@ def partition_in_words(section: dict[str, Any]) -> str:
 
 
 def costs_in_words(section: dict[str, Any]) -> str:
-    """What a rewritten image stands for, and what other changes cost."""
+    """What counts as one rewritten image, and what other changes cost."""
     if not section["stable_ids"]:
         return (
             "An image whose pixels or label are rewritten in place counts once. No image may be added or removed: the "
@@ -28,7 +28,7 @@ def costs_in_words(section: dict[str, Any]) -> str:
 
 
 def most_in_words(section: dict[str, Any]) -> str:
-    """How far the frontier goes."""
+    """The most images that any answer is certified against."""
     most = section["most_rewritten"]
     if not section["frontier"][0]["certified"]:
         return "Nothing is certified here."
@@ -51,7 +51,7 @@ def sentences(section: dict[str, Any]) -> list[str]:
 
 
 def frontier_table(section: dict[str, Any]) -> str:
-    """A row a number of rewritten images, a column a radius, and the median radius, in Markdown."""
+    """One row per number of rewritten images, one column per radius, and the median radius, in Markdown."""
     radii = [row["radius"] for row in section["frontier"][0]["at_radii"]]
     return markdown(
         ["images rewritten", *(f"R = {r:g}" for r in radii), "median R"],
@@ -63,7 +63,7 @@ def frontier_table(section: dict[str, Any]) -> str:
 
 
 def grid_table(section: dict[str, Any]) -> str:
-    """A row a number of rewritten images, a column an epsilon for all the others, in Markdown."""
+    """One row per number of rewritten images, one column per epsilon for all the others, in Markdown."""
     columns, rows = pivot(section["grid"], "rewritten", "epsilon_255")
     return markdown(
         ["images rewritten", *(f"others by {e:g}/255" for e in columns)],

@@ -36,13 +36,13 @@ def grid_table(certificate: dict[str, Any]) -> str:
 
 
 def trigger_table(certificate: dict[str, Any]) -> str:
-    """Certified accuracy by change of the test input and joint radius beside it, in Markdown."""
+    """Certified accuracy by change of the test input and joint radius of the training set, in Markdown."""
     rows = certificate["at_triggers"]
     return _pivot(rows, "trigger_l2", "l2 change of the test input", "radius", "beside R = {:g}")
 
 
 def pivot(rows: list[dict[str, Any]], down: str, across: str) -> tuple[list[float], dict[float, list[float]]]:
-    """Certified accuracy as a table: its columns, and for each value of `down` a share a column."""
+    """Certified accuracy as a table: its columns, and for each value of `down` one share per column."""
     columns = list(dict.fromkeys(row[across] for row in rows))
     share = {(row[down], row[across]): row["certified_accuracy"] for row in rows}
     names = dict.fromkeys(row[down] for row in rows)

@@ -4,7 +4,7 @@ from typing import Any
 
 
 def title(certificate: dict[str, Any]) -> str:
-    """What was certified, in a line."""
+    """What was certified, in one line."""
     how = "denoised" if certificate["denoiser_digest"] else "noise only"
     scope = "all points at once" if certificate["simultaneous"] else "per point"
     k = certificate.get("partitions", 1)
@@ -17,5 +17,5 @@ def title(certificate: dict[str, Any]) -> str:
 
 
 def accuracy_name(certificate: dict[str, Any]) -> str:
-    """What the accuracy of all answers, certified or not, is called."""
+    """The name of the accuracy of all answers, certified or not."""
     return "accuracy of the sums" if "influence" in certificate else "accuracy of the vote"

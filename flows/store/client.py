@@ -1,4 +1,4 @@
-"""The MLflow store: runs and their files. Nothing in it is believed without its hash."""
+"""The MLflow store: runs and their files. Nothing in it is trusted unless its hash matches."""
 
 import json
 import logging
@@ -37,10 +37,10 @@ class Store:
 
 
 def connect() -> Store:
-    """The store that MLFLOW_TRACKING_URI names; its experiment is made if there is none. InputError if it is away."""
+    """The store that MLFLOW_TRACKING_URI names. Makes the experiment if it is missing. InputError if it is away."""
     uri = os.environ["MLFLOW_TRACKING_URI"]
     mlflow.set_tracking_uri(uri)
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs tracebacks of what it raises
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs a traceback of each error
     with translate_store_errors():
         artifacts = prepare(EXPERIMENT)
         client = MlflowClient(tracking_uri=uri)
@@ -49,7 +49,7 @@ def connect() -> Store:
             return Store(client, experiment.experiment_id)
         try:
             return Store(client, client.create_experiment(EXPERIMENT, artifact_location=artifacts))
-        except MlflowException:  # unless another process made it meanwhile
+        except MlflowException:  # unless another process has just made it
             experiment = client.get_experiment_by_name(EXPERIMENT)
             if experiment is None:
                 raise
@@ -57,7 +57,7 @@ def connect() -> Store:
 
 
 def find_runs(store: Store, filter_string: str, *, deleted: bool = False) -> list[Run]:
-    """Every run that matches, page after page, oldest first; with `deleted`, also those somebody deleted."""
+    """Every matching run from all pages, oldest first; with `deleted`, also deleted runs."""
     runs: list[Run] = []
     token = None
     while True:
@@ -85,9 +85,9 @@ def create_run(
     start_time: int | None = None,
     files: dict[str, bytes] | None = None,
 ) -> str:
-    """A new run's id, all it has to say in few calls. Tags get the project's prefix; DVC's stage is noted.
+    """Make a run with all its data in few calls. Returns its id. Tags get the project's prefix; DVC's stage is noted.
 
-    start_time: when its work began, in milliseconds; now by default. files: artifacts by their path in the run.
+    start_time: the start of its work, in milliseconds (default: now). files: artifacts by their path in the run.
     """
     lineage = {"dvc.stage": os.environ["DVC_STAGE"]} if "DVC_STAGE" in os.environ else {}
     nesting = {"mlflow.parentRunId": parent_id} if parent_id else {}
@@ -109,7 +109,7 @@ def create_run(
 
 
 def log_inputs(store: Store, run_id: str, digests: dict[str, str]) -> None:
-    """The data sets and models a run is made from, by name and digest. MLflow keeps 36 characters of a digest."""
+    """Log a run's data sets and models, by name and digest. MLflow keeps 36 characters of a digest."""
     inputs = [
         DatasetInput(
             Dataset(name, digest[:36], "dvc", json.dumps({"sha256": digest})), [InputTag("mlflow.data.context", name)]
@@ -120,7 +120,7 @@ def log_inputs(store: Store, run_id: str, digests: dict[str, str]) -> None:
 
 
 def log_metrics(store: Store, run_id: str, metrics: dict[str, float], tags: dict[str, str] | None = None) -> None:
-    """Metrics and tags of a run in one call."""
+    """Log metrics and tags of a run in one call."""
     now = get_current_time_millis()
     store.client.log_batch(
         run_id,
@@ -130,7 +130,7 @@ def log_metrics(store: Store, run_id: str, metrics: dict[str, float], tags: dict
 
 
 def log_files(store: Store, run_id: str, files: dict[str, bytes]) -> None:
-    """Artifacts of a run, by their path in it."""
+    """Log artifacts of a run, by their path in it."""
     uri = store.client.get_run(run_id).info.artifact_uri
     _write_files(get_artifact_repository(uri, tracking_uri=store.client.tracking_uri), files)
 
@@ -145,7 +145,7 @@ def _write_files(repository: ArtifactRepository, files: dict[str, bytes]) -> Non
 
 
 def log_directory(store: Store, run_id: str, directory: Path, name: str) -> None:
-    """All files of a directory as artifacts of a run, under `name`."""
+    """Log all files of a directory as artifacts of a run, under `name`."""
     store.client.log_artifacts(run_id, str(directory), name)
 
 
@@ -163,7 +163,7 @@ def read_directory(store: Store, run_id: str, name: str, scratch: Path) -> Path:
 
 @contextmanager
 def system_metrics(store: Store, run_id: str) -> Iterator[None]:
-    """Log this machine's load to a run while something runs: once, on the ensemble's run, not on its draws'."""
+    """Log this machine's load to a run inside the block. Used for the ensemble's run, not for its draws."""
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor  # imported late: only smooth needs it
 
     monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=store.client.tracking_uri)
@@ -175,7 +175,7 @@ def system_metrics(store: Store, run_id: str) -> Iterator[None]:
 
 
 def read_file(store: Store, run: Run | str, name: str) -> bytes:
-    """One artifact of a run (or of the run with this id). InputError if it is not there."""
+    """One artifact of a run (or of the run with this id). InputError if it is missing."""
     found = run if isinstance(run, Run) else store.client.get_run(run)
     with tempfile.TemporaryDirectory() as scratch:
         try:
@@ -188,7 +188,7 @@ def read_file(store: Store, run: Run | str, name: str) -> bytes:
 
 
 def read_json(store: Store, run_id: str, name: str) -> dict[str, Any]:
-    """One JSON artifact of a run, an object."""
+    """One JSON artifact of a run, which must be an object."""
     found = read_file(store, run_id, name)
     try:
         content = json.loads(found)
@@ -200,5 +200,5 @@ def read_json(store: Store, run_id: str, name: str) -> dict[str, Any]:
 
 
 def finish(store: Store, run_id: str, status: str = "FINISHED") -> None:
-    """End a run. The last thing done to it: a finished run is complete."""
+    """End a run. This is the last call for it: a finished run is complete."""
     store.client.set_terminated(run_id, status)

@@ -1,4 +1,4 @@
-"""What becomes of a finished drill: runs in MLflow, a run a cell; and files for DVC that say nothing of the machine."""
+"""The records of a finished drill: runs in MLflow, and files for DVC that do not depend on the machine."""
 
 import csv
 import hashlib
@@ -16,7 +16,7 @@ from cleanlabel.redteam.drill.run import Found
 from cleanlabel.sanitize.files import replacing, write_json
 
 DRILL, CELL = "red-team", "red-team-cell"
-"""The kinds of run: a drill, and one sigma of it over its targets."""
+"""The kinds of run: a drill, and one sigma of a drill over its targets."""
 PER_MACHINE = ("craft_seconds", "sanitize_seconds", "train_seconds")
 RENAMED = {"low": "success_low", "high": "success_high"}
 METRICS = ("success", "accuracy")
@@ -25,7 +25,7 @@ PARAMS = ("attack", "settings", "scenario", "knowledge", "adaptive", "data", "im
 
 
 def without_timings(summary: dict[str, Any]) -> dict[str, Any]:
-    """A drill's summary without the seconds: the same whenever and wherever it is made again from the same seeds."""
+    """A drill's summary without timings: the same seeds give the same summary, at any time and place."""
     return summary | {
         part: [{key: value for key, value in entry.items() if key not in PER_MACHINE} for entry in summary[part]]
         for part in ("rows", "cells")
@@ -33,12 +33,12 @@ def without_timings(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def digest_of(summary: dict[str, Any]) -> str:
-    """sha256 of what a drill found, seconds apart."""
+    """sha256 of a drill's summary without timings."""
     return hashlib.sha256(json.dumps(without_timings(summary), sort_keys=True).encode()).hexdigest()
 
 
 def write_tracked(found: Found, folder: Path) -> None:
-    """The drill as DVC tracks it: its table, its figures (a metrics file and a curve), its contact sheet."""
+    """Write the drill's files for DVC: its table, its figures (a metrics file and a curve), its contact sheet."""
     content = without_timings(found.summary)
     rows = {f"{row['sigma']:g}": _rounded(_metrics(row)) for row in content["rows"]}
     shown = {f"attack_{key}": {f"sigma {sigma}": row[key] for sigma, row in rows.items()} for key in METRICS}
@@ -53,9 +53,9 @@ def write_tracked(found: Found, folder: Path) -> None:
 
 
 def record(store: Store, drill: Drill, found: Found) -> tuple[str, bool]:
-    """The id of the drill's finished run, and whether it was logged now; one that stands there already is left alone.
+    """The id of the drill's finished run, and whether it was logged now. An existing finished run is left alone.
 
-    A run that somebody began and did not finish is gone on with. What is compared leaves the seconds out.
+    An unfinished run is continued. Runs are compared without their timings.
     """
     digest = digest_of(found.summary)
     tags = {"kind": DRILL, "drill": drill.state.name, "summary": digest}
@@ -89,7 +89,7 @@ def record(store: Store, drill: Drill, found: Found) -> tuple[str, bool]:
 def _record_cells(
     store: Store, drill: Drill, found: Found, parent: str, tags: dict[str, str], params: dict[str, Any]
 ) -> None:
-    """A finished run a sigma under the drill's own; those that are there already stay."""
+    """Make one finished run per sigma under the drill's run. Existing ones stay."""
     present: dict[str, Run] = {}
     for run in find_runs(store, f"tags.mlflow.parentRunId = '{parent}'"):
         if run.info.status == "FINISHED":
@@ -112,7 +112,7 @@ def _params(drill: Drill, summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def _metrics(row: dict[str, Any]) -> dict[str, float]:
-    """A row's figures by the names they have in MLflow; one that was not measured is left out."""
+    """A row's figures by their names in MLflow; figures that were not measured are left out."""
     named = {RENAMED.get(key, key): value for key, value in row.items() if key not in ("sigma", "targets", "models")}
     return {key: float(value) for key, value in named.items() if value is not None}
 
@@ -122,7 +122,7 @@ def _rounded(figures: dict[str, float]) -> dict[str, float]:
 
 
 def _digests(drill: Drill) -> dict[str, str]:
-    """The sets and networks the drill is made from, as it noted them when it began."""
+    """The digests of the drill's sets and networks, as recorded at its start."""
     noted = json.loads((drill.state / "drill.json").read_text())["digests"]
     found = {name: noted[name] for name in ("raw", "test", "extractor") if noted[name]}
     return found | ({"denoiser": drill.denoiser.digest} if drill.denoiser else {})

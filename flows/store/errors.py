@@ -1,4 +1,4 @@
-"""An MLflow store that refuses or is away, in one sentence that names it, and never a password."""
+"""Errors of an MLflow store that refuses or is away, as one sentence that names the store but never a password."""
 
 import os
 import re
@@ -30,12 +30,12 @@ SQLITE = {
     "malformed": (False, "is damaged; restore it from a backup"),
     "disk is full": (False, "cannot grow, its disk is full; free some space, then run the same command again"),
 }
-"""What SQLite says of its file: whether the same request may succeed later, and the sentence."""
+"""SQLite's messages about its file: whether the same request may succeed later, and our sentence."""
 
 
 @contextmanager
 def translate_store_errors() -> Iterator[None]:
-    """Turns a store that does not answer (ServiceUnavailable), or does not let this user do it, into one sentence."""
+    """Turn errors of the store into one sentence: ServiceUnavailable if it is away, InputError if it refuses."""
     try:
         yield
     except (MlflowException, SQLAlchemyError, sqlite3.Error, ConnectionError, requests.RequestException) as error:
@@ -43,7 +43,7 @@ def translate_store_errors() -> Iterator[None]:
 
 
 def _may_answer_later(error: Exception) -> bool:
-    """Whether the same request may succeed later: the store was not reached, or failed by itself."""
+    """Whether the same request may succeed later: the store was not reached, or had an internal failure."""
     status = _status(error)
     if status is not None:
         return status >= 500
@@ -56,12 +56,12 @@ def _may_answer_later(error: Exception) -> bool:
 
 
 def absent(error: MlflowException) -> bool:
-    """Whether the store answered that it has no such thing."""
+    """Whether the store answered that the object does not exist."""
     return bool(error.get_http_status_code() == NOT_FOUND)
 
 
 def refused(error: Exception) -> bool:
-    """Whether the store refused this user or is away; otherwise it answered, and has no such thing."""
+    """Whether the store refused this user or is away. If not, it answered that the object does not exist."""
     away = isinstance(error, requests.ConnectionError | requests.Timeout) or "Max retries exceeded" in str(error)
     return away or _status(error) in (UNKNOWN_USER, FORBIDDEN)
 
@@ -89,7 +89,7 @@ def _sentence(error: Exception) -> str:
 
 
 def _of_its_file(error: Exception) -> tuple[bool, str] | None:
-    """What a database says of itself: whether that may pass, and how a sentence about it ends."""
+    """For an error of the database file: whether it may pass, and the end of the sentence about it."""
     schema = re.search(r"database schema \(found version (\w+)", str(error))
     if schema:
         migrations = Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
@@ -102,7 +102,7 @@ def _of_its_file(error: Exception) -> tuple[bool, str] | None:
 
 
 def _status(error: Exception) -> int | None:
-    """The HTTP status an error came with, if it did."""
+    """The HTTP status of an error, if it has one."""
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return int(error.response.status_code)
     told = re.search(r"failed with error code (\d+)|(\d+) Client Error", str(error))
@@ -110,7 +110,7 @@ def _status(error: Exception) -> int | None:
 
 
 def _asked(error: Exception) -> tuple[str, str]:
-    """What was asked of the server, and the permission that it takes."""
+    """What the server was asked for, and the permission that this needs."""
     if isinstance(error, requests.HTTPError):
         reading = error.request is not None and error.request.method == "GET"
         call = "artifacts"
@@ -126,5 +126,5 @@ def _asked(error: Exception) -> tuple[str, str]:
 
 
 def without_password(text: str) -> str:
-    """The text with the user and password of every address in it struck out."""
+    """The text without the user and password of any address in it."""
     return re.sub(r"://[^/\s]*@", "://***@", text)

@@ -1,8 +1,8 @@
-"""Where this project's own stores lie: one folder for all checkouts and copies that belong together.
+"""The folder of this project's own stores: one for all checkouts and copies that belong together.
 
-Attempts are counted in the store, and a store of its own for every copy would count them anew. `dvc exp run --temp` and
-`--queue` run in a copy under `.dvc/tmp/exps`, `git worktree` makes further checkouts, and a submodule follows the
-checkout it is part of: the main checkout's folder serves them all. A clone is a project of its own.
+Attempts are counted in the store, and a separate store for every copy would restart the count. `dvc exp run --temp` and
+`--queue` run in a copy under `.dvc/tmp/exps`, `git worktree` makes further checkouts, and a submodule belongs to the
+checkout around it: all use the main checkout's folder. A clone is a project of its own.
 """
 
 import os
@@ -13,16 +13,16 @@ from pathlib import Path
 from cleanlabel.sanitize.errors import InputError
 
 HOME = "CLEANLABEL_HOME"
-"""The environment variable that names the folder, where it is not the main checkout's."""
+"""The environment variable that names the folder if it is not in the main checkout."""
 EXPERIMENTS = (".dvc", "tmp", "exps")
-"""Where DVC makes the copies that it runs experiments in."""
+"""The folder in which DVC makes the copies for its experiments."""
 
 
 def project_home() -> Path:
     """The folder that holds `.state`, `.mlflow` and `.prefect` for the project in the working directory.
 
-    That directory, or the same one in the main checkout. InputError if the checkout is one of several and none is the
-    main one.
+    It is the working directory, or the same directory in the main checkout. InputError if there are several checkouts
+    and none is the main one.
     """
     chosen = os.environ.get(HOME)
     here = Path.cwd()
@@ -40,7 +40,7 @@ def _checkout_around(folder: Path) -> Path | None:
 
 
 def _main_checkout(top: Path) -> Path:
-    """The checkout that this one is a copy, a worktree or part of such a one; itself, if it is none."""
+    """The main checkout of one that is a copy, a worktree or a submodule; otherwise the checkout itself."""
     for path in top.parents:
         if path.parts[-len(EXPERIMENTS) :] == EXPERIMENTS:
             around = _checkout_around(path.parents[len(EXPERIMENTS) - 1])
@@ -48,7 +48,7 @@ def _main_checkout(top: Path) -> Path:
     if (top / ".git").is_dir():
         return top
     git = top / (top / ".git").read_text().removeprefix("gitdir:").strip()
-    if (git / "commondir").is_file():  # a worktree that `git worktree add` made
+    if (git / "commondir").is_file():  # made by `git worktree add`
         return _main_checkout(_main_worktree(git / (git / "commondir").read_text().strip(), top))
     around = _checkout_around(top.parent)
     if around is None or "modules" not in git.parts:
@@ -72,13 +72,13 @@ def _main_worktree(git: Path, top: Path) -> Path:
 
 
 def _holds_files(folder: Path) -> bool:
-    """Whether the folder is part of its checkout: a scratch folder inside a checkout holds nothing that git tracks."""
+    """Whether git tracks files in the folder. A scratch folder inside a checkout has none: it is not part of it."""
     listed = ask_git(folder, "ls-files", "--", ".")
-    return listed is None or bool(listed)  # no answer: the safe one
+    return listed is None or bool(listed)  # no answer from git: take the safe one
 
 
 def ask_git(folder: Path, *words: str, told: str = "") -> bytes | None:
-    """What git answers in this folder, whatever a hook set for another one; None without git, or if it refuses."""
+    """Git's answer in this folder, without the variables that a git hook sets. None without git or if git fails."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     command = ["git", "-c", "safe.directory=*", *words]
     try:

@@ -1,7 +1,7 @@
-"""The project's own MLflow store, a SQLite file and a folder of artifacts: looked at before MLflow opens it.
+"""The project's own MLflow store, a SQLite file and a folder of artifacts: checked before MLflow opens it.
 
-MLflow writes absolute addresses. Where the project's folder was moved or copied, they are set to where it is now: a
-move loses nothing, and a copy reads and writes its own artifacts alone.
+MLflow stores absolute addresses. If the project's folder was moved or copied, they are set to its new place. So a moved
+project loses nothing, and a copy reads and writes only its own artifacts.
 """
 
 import os
@@ -27,14 +27,14 @@ ADDRESSES = (
 )
 """Tables and columns of MLflow's database that hold the addresses of artifacts."""
 LOCK_SECONDS = 30.0
-"""How long another process may hold the database before that is said."""
+"""How long to wait for another process that holds the database before raising an error."""
 
 
 def prepare(experiment: str) -> str | None:
-    """Make the project's own store ready, if MLFLOW_TRACKING_URI names it; where its artifacts go.
+    """Prepare the project's own store if MLFLOW_TRACKING_URI names it. Returns the place of its artifacts.
 
-    None: the store is another one, and knows itself where. InputError if attempts would be counted in the wrong place
-    or the store is not whole; sqlite3.Error if the database cannot be read.
+    Returns None for any other store, which decides on that place itself. InputError if attempts would be counted in the
+    wrong place or the store is incomplete; sqlite3.Error if the database cannot be read.
     """
     uri, here = os.environ["MLFLOW_TRACKING_URI"], Path.cwd()
     if not uri.startswith(("sqlite:", "file:", ".")):
@@ -71,11 +71,11 @@ def prepare(experiment: str) -> str | None:
 
 
 def _follow(database: Path, experiment: str, home: Path) -> None:
-    """Set the addresses in the database to this folder, where the project lay in another one."""
+    """Set the addresses in the database to this folder if the project was in another one."""
     with closing(sqlite3.connect(database, timeout=LOCK_SECONDS, isolation_level=None)) as connection:
         if _moved_from(connection, experiment, home) is None:
             return
-        connection.execute("begin immediate")  # the lock: of several processes the first one does it
+        connection.execute("begin immediate")  # locks: only the first of several processes does the work
         before = _moved_from(connection, experiment, home)
         if before is None:
             return
@@ -101,9 +101,9 @@ def _follow(database: Path, experiment: str, home: Path) -> None:
 
 
 def _moved_from(connection: sqlite3.Connection, experiment: str, home: Path) -> str | None:
-    """The address of the folder that the project lay in, if that was another one."""
+    """The address of the project's former folder, if it was another one."""
     if not connection.execute("select 1 from sqlite_master where name = 'experiments'").fetchone():
-        return None  # MLflow is about to make its tables
+        return None  # MLflow has not made its tables yet
     found = connection.execute("select artifact_location from experiments where name = ?", (experiment,)).fetchone()
     location = (found and found[0]) or ""
     if not (location.startswith("file:///") and location.endswith(ARTIFACTS)):

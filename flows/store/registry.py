@@ -18,15 +18,15 @@ SANITIZED = "sanitized-classifier"
 
 
 def register(store: Store, name: str, run_id: str, directory: str, tags: dict[str, str], description: str) -> int:
-    """Register a run's artifact directory as the next version of `name`; the version of that run if it has one.
+    """Register a run's artifact directory as the next version of `name`. If the run has a version, return that one.
 
-    The run's logged model names its version, as MLflow's Models view shows it.
+    The run's logged model refers to the version, so that MLflow's Models view shows it.
     """
     client = store.client
     if not client.search_registered_models(f"name = '{name}'"):
         try:
             client.create_registered_model(name)
-        except MlflowException:  # somebody else made it meanwhile
+        except MlflowException:  # another process has just made it
             client.get_registered_model(name)
     present = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
     if present:
@@ -42,7 +42,7 @@ def register(store: Store, name: str, run_id: str, directory: str, tags: dict[st
 
 
 def get_version(store: Store, name: str, version: int) -> ModelVersion:
-    """A registered version. InputError if there is none of that number."""
+    """A registered version. InputError if no version has that number."""
     try:
         return store.client.get_model_version(name, str(version))
     except MlflowException as error:
@@ -58,12 +58,12 @@ def tag_version(store: Store, version: ModelVersion, tags: dict[str, str]) -> No
 
 
 def set_alias(store: Store, version: ModelVersion, alias: str) -> None:
-    """Let `alias` name this version of its model, and no other."""
+    """Give `alias` to this version; any other version of its model loses it."""
     store.client.set_registered_model_alias(version.name, alias, str(version.version))
 
 
 def clear_alias(store: Store, version: ModelVersion, *aliases: str) -> None:
-    """Take these aliases from this version, if it has them."""
+    """Remove these aliases from this version, if it has them."""
     held = aliases_of(store, version.name)
     for alias in aliases:
         if held.get(alias) == int(version.version):
@@ -71,7 +71,7 @@ def clear_alias(store: Store, version: ModelVersion, *aliases: str) -> None:
 
 
 def page_of(version: ModelVersion) -> str | None:
-    """Where the version stands on the tracking server's page; None without a server."""
+    """The address of the version's page on the tracking server; None without a server."""
     uri = os.environ["MLFLOW_TRACKING_URI"]
     if not uri.startswith(("http://", "https://")):
         return None
@@ -80,7 +80,7 @@ def page_of(version: ModelVersion) -> str | None:
 
 
 def aliases_of(store: Store, name: str) -> dict[str, int]:
-    """The version each alias of a registered model names."""
+    """The version number of each alias of a registered model."""
     try:
         return {alias: int(number) for alias, number in store.client.get_registered_model(name).aliases.items()}
     except MlflowException as error:
@@ -90,7 +90,7 @@ def aliases_of(store: Store, name: str) -> dict[str, int]:
 
 
 def all_versions(store: Store, name: str) -> list[ModelVersion]:
-    """Every version of a registered model, page after page, oldest first."""
+    """Every version of a registered model from all pages, oldest first."""
     found: list[ModelVersion] = []
     token = None
     while True:
