@@ -66,9 +66,9 @@ def decide(
     """
     # Measured on the digits, six radii, looks from 12 to 700 of m = 1000, 60 orders of the draws: the largest error of
     # the forecast was 3.9 of its own standard deviations, 2.8 with the variance doubled; risk = .001 corresponds to
-    # 3.1. With 40 orders and thresholds one to four points of 397 below the value at m, up to 17% failed wrongly (R = 2) without
-    # doubling, none with it. For a threshold one point above the accuracy at m, up to 75% passed wrongly when confirmed
-    # with .5 in place of .99.
+    # 3.1. With 40 orders and thresholds one to four points of 397 below the value at m, up to 17% failed wrongly
+    # (R = 2) without doubling, none with it. For a threshold one point above the accuracy at m, up to 75% passed
+    # wrongly when confirmed with .5 in place of .99.
     counts, truth = np.asarray(counts), np.asarray(truth)
     if truth.shape != counts.shape[:1]:
         raise ValueError(f"truth has the shape {truth.shape}; counts are of {counts.shape[:1]} points")
