@@ -43,7 +43,7 @@ class Work(Protocol):
 
 @dataclass(frozen=True)
 class Shard:
-    """Every N-th block, beginning with block i. i may count from 0 or from 1: shard N is shard 0."""
+    """Shard `index` of `count`, from 1 to `count`: every `count`-th block, beginning with block `index`."""
 
     index: int = 1
     count: int = 1
