@@ -73,7 +73,7 @@ def some_images(labels: list[int]) -> ImageSet:
 def test_parts_are_disjoint_and_more_than_there_is_is_refused():
     first, second = parts(some_images([0, 1, 2, 3, 0]), 2, 3)
     assert (first.ids, second.ids) == (("0", "1"), ("2", "3", "4"))
-    with pytest.raises(InputError, match="there are 5 images for the 6"):
+    with pytest.raises(InputError, match="6 images are needed and there are 5; give smaller sets"):
         parts(some_images([0, 1, 2, 3, 0]), 2, 4)
 
 

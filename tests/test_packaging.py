@@ -103,6 +103,6 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel):
                 name = f"cleanlabel/{path.relative_to(ROOT)}"
                 assert name in names
                 assert archive.read(name) == path.read_bytes()
-        assert {"cleanlabel/py.typed", "cleanlabel/api.py", "cleanlabel/flows/web/page.html"} <= names
+        assert {"cleanlabel/py.typed", "cleanlabel/api.py", "cleanlabel/flows/report/web/page.html"} <= names
         (entry,) = [name for name in names if name.endswith("entry_points.txt")]
         assert "cleanlabel = cleanlabel.__main__:script" in archive.read(entry).decode()
