@@ -140,9 +140,9 @@ def test_a_truncated_image_ends_in_one_sentence(run, images, denoiser_dir, tmp_p
 
 def test_shards_are_put_together_by_the_last(run, images, denoiser_dir, tmp_path):
     flags = ("--input", images, "--output", tmp_path / "out", "--denoiser", denoiser_dir, "--sigma", 0.5)
-    assert run(*flags, "--shard", "1/2")[0] == 0
-    assert not (tmp_path / "out").exists()
     assert run(*flags, "--shard", "2/2")[0] == 0
+    assert not (tmp_path / "out").exists()
+    assert run(*flags, "--shard", "1/2")[0] == 0
     assert len(list((tmp_path / "out").rglob("*.png"))) == 8
     assert run(*flags, "--shard", "5/2") == (
         1,
