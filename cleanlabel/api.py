@@ -73,7 +73,7 @@ def image_set(data: Data) -> ImageSet:
             f"the data are a {type(data).__name__}; give a path, (images, labels), or a data set of (image, label)"
         )
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise InputError(f"labels are {labels.dtype} of shape {labels.shape}; give one integer an image")
+        raise InputError(f"labels are {labels.dtype} of shape {labels.shape}; give one integer per image")
     count = int(labels.max(initial=-1)) + 1
     names = tuple(map(str, classes)) if len(classes) >= count else tuple(map(str, range(count)))
     ids = tuple(map(str, range(len(images))))
@@ -239,8 +239,8 @@ class SanitizedCopies:
         """
         if len(votes) != self.m:
             raise InputError(
-                f"there are votes of {len(votes)} models and {self.m} copies were planned; give a row a copy, and None "
-                "for a model that is missing"
+                f"there are votes of {len(votes)} models and {self.m} copies were planned; give one row per copy, and "
+                "None for a model that is missing"
             )
         return certify_votes(
             votes,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cleanlabel.models import certificate as mathematics
+from cleanlabel.models.anytime import Looks, largest_radius
 from cleanlabel.models.certificate import ABSTAIN, METHODS, Floats, Ints
 from cleanlabel.models.influenced import Influenced, influenced
 from cleanlabel.models.plan import least_models, noise_distance_of
@@ -63,7 +64,7 @@ class Certificate:
         certified = self.label != ABSTAIN
         largest = float(self.radius.max(initial=0.0))
         lines = [
-            f"{self.m} models at sigma {self.sigma:g}, method {self.method}, level {self.level:.3g} a point: "
+            f"{self.m} models at sigma {self.sigma:g}, method {self.method}, level {self.level:.3g} per point: "
             f"{certified.sum()} of {len(self.label)} points certified, largest radius {largest:.3f}"
         ]
         if truth is not None:
@@ -75,7 +76,9 @@ class Certificate:
                 name = "points certified" if truth is None else "certified accuracy"
                 lines.append(f"radius {radius:.3f}: {name} {share:.1%}{bought(radius, self.pixels) if radius else ''}")
         if self.entropy_source == "fixed":
-            lines.append("made with fixed entropy: it holds only against who did not know it when the data were made")
+            lines.append(
+                "made with fixed entropy: it holds only against an attacker who did not know it when the data were made"
+            )
         return "\n".join(lines)
 
 
@@ -194,9 +197,7 @@ def reach(m: int, sigma: float, alpha: float = 0.001, method: str = "binary", cl
     _check_alpha(alpha)
     _check_method(method, classes)
     check_sigma(sigma)
-    counts = np.zeros((1, classes), dtype=np.int64)
-    counts[0, 0] = m
-    return float(mathematics.certify(counts, m, sigma, alpha, method, counts if method == "split" else None)[1][0])
+    return largest_radius(Looks((m,), (alpha,), sigma, method), m, classes)
 
 
 def models_for_radius(
@@ -250,10 +251,12 @@ def _rows(votes: Votes, axes: int) -> tuple[dict[int, Ints], int, int]:
     """The answers of each present model, by its number; the number of models; the number of test points."""
     what = "(m, n)" if axes == 1 else "(m, n, classes)"
     if not isinstance(votes, list | tuple) and np.ndim(votes) != axes + 1:
-        raise InputError(f"the answers have the shape {np.shape(votes)}; give integers of shape {what}, a row a model")
+        raise InputError(
+            f"the answers have the shape {np.shape(votes)}; give integers of shape {what}, one row per model"
+        )
     rows = {draw: np.asarray(row) for draw, row in enumerate(votes) if row is not None}
     if not rows:
-        raise InputError("no model is there; give the answers of at least one")
+        raise InputError("the answers of every model are missing; give those of at least one")
     first = next(iter(rows.values()))
     for draw, row in rows.items():
         if row.ndim != axes or row.shape != first.shape or not np.issubdtype(row.dtype, np.integer):

@@ -101,7 +101,7 @@ def plan(words: Sequence[str] | None = None, prog: str = "cleanlabel plan") -> N
     level = args.alpha / args.ensembles / args.points
     least = models_for_radius(0.0, args.sigma, level, args.method, classes)
     asked = None if args.radius is None else models_for_radius(args.radius, args.sigma, level, args.method, classes)
-    print(f"sigma {args.sigma:g}, level {level:.3g} a test point, method {args.method}")
+    print(f"sigma {args.sigma:g}, level {level:.3g} per test point, method {args.method}")
     print(f"fewer than {least} models certify nothing, even if all agree")
     if asked:
         print(f"radius {args.radius:g}: at least {asked} models, if all agree{bought(args.radius, pixels)}")

@@ -8,21 +8,19 @@ missing ones. A drill that was logged is not logged again.
 """
 
 import argparse
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from prefect import flow, task
+from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
-from prefect.cache_policies import NO_CACHE
 from prefect.states import State
 from prefect.utilities.annotations import quote
 from tqdm import tqdm
 
 from cleanlabel.flows.orchestration.engine import gpu_slot, resources
 from cleanlabel.flows.orchestration.log import logger, note
-from cleanlabel.flows.orchestration.retries import patient_task
+from cleanlabel.flows.orchestration.retries import patient_task, retried
 from cleanlabel.flows.orchestration.server import prefect_server
 from cleanlabel.flows.store.client import connect
 from cleanlabel.flows.store.drills import record, write_tracked
@@ -49,14 +47,7 @@ def _memory_ran_out(_task: object, _run: object, state: State[Any]) -> bool:
     return isinstance(state.result(raise_on_failure=False), torch.OutOfMemoryError)
 
 
-on_device = partial(
-    task,
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    retries=len(FULL_SECONDS),
-    retry_delay_seconds=FULL_SECONDS,
-    retry_condition_fn=_memory_ran_out,
-)
+on_device = retried(FULL_SECONDS, _memory_ran_out)
 """A task that computes. It is retried while the device is full, and reads finished parts from disk."""
 
 

@@ -46,9 +46,8 @@ from cleanlabel.sanitize.params import read_params
 def make_draws(root: str, run_id: str, batch: range, wanted: list[int], keep: int | str, engine: Engine) -> int:
     """Make a batch of draws in this worker process, on whichever machine. Returns how many were recorded."""
     os.chdir(root)
-    from cleanlabel.flows.ensemble.worker import (
-        train_batch,  # imported late: only the workers need torch and its half gigabyte
-    )
+    # imported late: only the workers need torch and its half gigabyte
+    from cleanlabel.flows.ensemble.worker import train_batch
 
     return train_batch(run_id, batch, wanted, keep, engine)
 

@@ -221,7 +221,7 @@ def test_class_sums_are_certified_as_the_pipeline_certifies_them():
     [
         ({"votes": np.zeros((3, 2))}, "the answers of model 0 are float64"),
         ({"votes": np.zeros(3, dtype=int)}, r"the answers have the shape \(3,\)"),
-        ({"votes": [None, None]}, "no model is there"),
+        ({"votes": [None, None]}, "the answers of every model are missing"),
         ({"votes": [np.zeros(2, dtype=int), np.zeros(3, dtype=int)]}, "the answers of model 1 are int64 of shape"),
         ({"votes": np.zeros((3, 0), dtype=int)}, "there are no test points"),
         ({"votes": np.full((3, 2), 9), "classes": 3}, "draw 0 votes for class 9; there are classes 0..2"),

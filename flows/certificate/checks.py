@@ -28,8 +28,6 @@ from cleanlabel.sanitize.paths import SETS
 
 TOLERANCE = 0.98
 """Share of votes that a replayed draw must repeat on another machine or library version; on the same one: all."""
-
-
 NEAR = 0.01
 """A sum recomputed on another machine may differ by this share of its class's largest sum, as features are rounded."""
 

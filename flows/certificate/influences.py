@@ -11,13 +11,9 @@ from cleanlabel.models.params import CertifyParams
 
 COUNTS = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)
 """Numbers of images reported in addition to `certify.images`, up to the largest with a certified answer."""
-
-
 RADII = (2.0, 4.0, 8.0, 12.4, 17.4, 28.0)
 """Joint radii reported in addition to `certify.radii`, up to the largest certified one: 12.4 and 17.4 are the norms of
 25 and 50 published poisons at 16/255 on CIFAR-10."""
-
-
 WAYS = {
     "rewritten": "rewritten at will under their own labels",
     "relabelled": "rewritten and relabelled at will",

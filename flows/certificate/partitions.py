@@ -14,8 +14,6 @@ from cleanlabel.models.partition import frontier
 
 MOST_ROWS = 10
 """The most numbers of rewritten images that are reported; 0 and the largest always are."""
-
-
 MOST_STEPS = 7
 """The most steps of epsilon that are reported, besides 0."""
 

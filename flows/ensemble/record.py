@@ -19,8 +19,6 @@ from cleanlabel.sanitize.files import replacing, write_json
 
 Votes = dict[int, NDArray[np.int64]]
 """The votes of each finished draw, `votes_shape` each."""
-
-
 LATER_PARAMS = ("raw_content", "ensembles", "ledger", "instrument_digest", "twin_digest")
 """Params that an ensemble's run has only if its plan sets them."""
 

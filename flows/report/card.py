@@ -20,8 +20,6 @@ SOURCES = {
     "os": "256 bits from the operating system, drawn after the raw set was fixed",
     "fixed": "fixed, known beforehand: for tests only",
 }
-
-
 NAMES = {"denoiser": "the denoiser", "initial": "the initial weights"}
 
 

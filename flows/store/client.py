@@ -23,8 +23,6 @@ from cleanlabel.flows.store.local import prepare
 from cleanlabel.sanitize.errors import InputError
 
 EXPERIMENT = "cleanlabel"
-
-
 TAG = "cleanlabel."
 
 

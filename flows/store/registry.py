@@ -12,8 +12,6 @@ from cleanlabel.flows.store.errors import absent, without_password
 from cleanlabel.sanitize.errors import InputError
 
 SMOOTHED = "smoothed-classifier"
-
-
 SANITIZED = "sanitized-classifier"
 
 
