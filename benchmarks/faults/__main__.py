@@ -58,7 +58,7 @@ def measured(kills: list[Kill], m: int) -> Run:
                 undisturbed_seconds=alone_seconds,
                 seconds=seconds,
                 starts=struck.starts,
-                left=struck.left(),
+                left=struck.processes(),
                 draws=struck.server.finished_draws(),
                 begun=struck.begun(),
                 votes=[np.load(p.root / ENSEMBLE / "votes.npy", allow_pickle=False) for p in projects],

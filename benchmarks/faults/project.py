@@ -118,13 +118,6 @@ class Project:
         """Command lines of everything that still runs in the project's folder."""
         return [words for _, _, words in self._processes()]
 
-    def left(self, seconds: float = 10) -> list[str]:
-        """Command lines of what still runs this long after the flow ended: helper processes take a moment to end."""
-        deadline = time.monotonic() + seconds
-        while (found := self.processes()) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        return found
-
     def begun(self) -> int:
         """Draws that workers began, as Prefect recorded it; what it heard last before a kill may be missing."""
         with closing(sqlite3.connect(self.root / ".prefect" / "prefect.db")) as database:
