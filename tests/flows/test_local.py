@@ -159,7 +159,7 @@ def test_a_store_of_another_mlflow_is_one_sentence(store, tmp_path, schema, sent
 
 
 def test_a_store_that_cannot_be_written_is_one_sentence(empty_database, tmp_path, monkeypatch, caplog):
-    monkeypatch.chdir(tmp_path)  # SQLAlchemy address or not, MLflow makes the folder it seems to name
+    monkeypatch.chdir(tmp_path)  # MLflow takes the part after sqlite:/// for a path and makes its folders here
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///file:{tmp_path}/mlflow.db?mode=ro&uri=true")
     with pytest.raises(
