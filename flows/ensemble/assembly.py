@@ -50,7 +50,9 @@ def assemble(store: Store, ensemble: Ensemble) -> Assembly:
     """
     runs, _ = find_draws(store, ensemble)
     votes = {}
-    recorded = {run.data.tags.get(f"{TAG}votes_sha256"): draw for draw, run in runs.items()}
+    recorded: dict[str | None, list[int]] = {}  # draws that agree on every point have one hash
+    for draw, run in sorted(runs.items()):
+        recorded.setdefault(run.data.tags.get(f"{TAG}votes_sha256"), []).append(draw)
     for draw, run in runs.items():
         run_id = run.info.run_id
         if run.data.tags.get(f"{TAG}plan") != ensemble.plan.digest:
@@ -64,7 +66,7 @@ def assemble(store: Store, ensemble: Ensemble) -> Assembly:
             )
         found = votes_hash(row)
         if found != run.data.tags.get(f"{TAG}votes_sha256"):
-            whose = f"; they are those of draw {recorded[found]}" if found in recorded else ""
+            whose = f"; they are those of draw {' or '.join(map(str, recorded[found]))}" if found in recorded else ""
             raise InputError(f"the votes of run {run_id} (draw {draw}) do not match the hash it recorded{whose}")
         votes[draw] = row
     _refuse_one_sample_twice(runs)

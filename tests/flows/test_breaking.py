@@ -21,7 +21,7 @@ from cleanlabel.flows.ensemble.record import draw_params, draw_tags
 from cleanlabel.flows.store.client import TAG, Store, create_run, finish, log_files
 from cleanlabel.flows.store.registry import SMOOTHED, get_version
 from cleanlabel.models.draw import make_again, make_batch
-from cleanlabel.models.votes import merkle_root
+from cleanlabel.models.votes import merkle_root, votes_from_bytes, votes_hash
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import load, save_npz
 from cleanlabel.sanitize.noise import draw_entropy
@@ -107,13 +107,21 @@ def test_an_edited_vote_names_its_run(version):
         version.certify()
 
 
-def test_swapped_votes_files_name_whose_they_are(version):
-    one, other = artifact(version.run_of(3), "votes.npy"), artifact(version.run_of(7), "votes.npy")
-    three, seven = one.read_bytes(), other.read_bytes()
-    assert three != seven
-    one.write_bytes(seven)
-    other.write_bytes(three)
-    with pytest.raises(InputError, match=r"\(draw 3\) do not match the hash it recorded; they are those of draw 7"):
+@pytest.mark.parametrize("alike", [False, True])
+def test_swapped_votes_files_name_whose_they_are(version, alike):
+    files = {draw: artifact(version.run_of(draw), "votes.npy") for draw in range(M)}
+    votes = {draw: path.read_bytes() for draw, path in files.items()}
+    other, *_, another = (draw for draw in range(4, M) if votes[draw] != votes[3])
+    if alike:  # as two models that agree on every point record it
+        votes[another] = votes[other]
+        set_tag(version.run_of(another), "votes_sha256", votes_hash(votes_from_bytes(votes[other], "one")))
+        files[another].write_bytes(votes[other])
+    files[3].write_bytes(votes[other])
+    files[other].write_bytes(votes[3])
+    owners = " or ".join(str(draw) for draw in range(M) if votes[draw] == votes[other])
+    assert str(another) in owners.split(" or ") or not alike
+    said = rf"\(draw 3\) do not match the hash it recorded; they are those of draw {owners}$"
+    with pytest.raises(InputError, match=said):
         version.certify()
 
 
