@@ -4,6 +4,7 @@
     python -m flows.choose --images 5000 --models 100 --radius 0.3 --rewritten 2 --sigmas 0.25 0.5 --partitions 5 10 20
 
 If train.head is bounded-influence, it suggests sigma, lambda, the clip and the sides instead (`--models`: draws).
+There sigma may be 0, for a target of counts alone: `--radius 0 --rewritten 25 --sigmas 0 0.1 0.25`.
 It reads only params.yaml (train, sanitize.denoise, certify), the denoiser and data/trusted.npz, never the raw set. So
 the ensemble stays certifiable if sanitize.sigma and smooth.partitions are set to its suggestion. The record,
 reports/chooser.json, says `"looked_at": "trusted"` and contains the trusted set's digest. Two conditions apply: the
@@ -83,8 +84,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     if not asked.radius and not asked.rewritten:
         raise InputError("--radius=0 with --rewritten=0 asks for no certificate; give a radius above 0")
     for sigma in asked.sigmas:
-        if not check_sigma(sigma, "--sigmas"):
-            raise InputError(f"--sigmas has {sigma:g}; noise is a positive number, in [0,1] pixel units")
+        check_sigma(sigma, "--sigmas")
     for k in asked.partitions:
         if k < 1 or (2 * k > asked.images and k > 1):
             raise InputError(
@@ -105,6 +105,11 @@ def choose(asked: argparse.Namespace) -> dict[str, Any]:
         )
     trusted = _trusted()
     check_recipe(recipe)
+    if not recipe.bounded_influence and 0 in asked.sigmas:
+        raise InputError(
+            "--sigmas has 0, and votes certify nothing without noise; give positive numbers, in [0,1] pixel units, "
+            "or set train.head: bounded-influence, which certifies counts of images without noise"
+        )
     check_initial(recipe, trusted)
     level = certify.alpha / smooth.ensembles / (_points(asked) if certify.simultaneous else 1)
     if recipe.bounded_influence:

@@ -27,6 +27,7 @@ ARGUMENTS = {
     "influence": [
         "--set cifar10 --root published --denoiser cifar-denoiser --extractor extractor",
         "--set fashion-mnist --root published --unseen",
+        "--set cifar10 --root published --unseen raw",
     ],
     "memory": ["--denoiser denoiser"],
     "redteam": [

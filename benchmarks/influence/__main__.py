@@ -1,7 +1,8 @@
 """Certificates of bounded-influence heads, votes, partitions and certified nearest neighbours.
 
     python -m benchmarks.influence --set cifar10 --root DIR --extractor FILE [--denoiser DIR] [--quick]
-    python -m benchmarks.influence --set fashion-mnist --root DIR [--unseen] [--quick]
+    python -m benchmarks.influence --set fashion-mnist --root DIR [--quick]
+    python -m benchmarks.influence --set cifar10|fashion-mnist --root DIR --unseen [known|raw] [--quick]
 
 The same raw and test images and the same features for all of them (`benchmarks.influence.sets`). Bounded influences and
 votes take the features of each sanitized copy by a twin of the extractor, distilled on noised trusted images. With
@@ -18,7 +19,7 @@ The features of every draw are kept in --scratch (2 GB): an interrupted run goes
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from tqdm import tqdm
@@ -27,13 +28,15 @@ from benchmarks.common.record import flags, record, results
 from benchmarks.common.runs import resumed
 from benchmarks.influence.heads import FORMS, RIDGES, influence_rows
 from benchmarks.influence.rivals import ALPHA, neighbour_rows, partition_rows, share, vote_row
-from benchmarks.influence.sets import FULL, QUICK, Copies, Sets, Size, cifar_sets, fashion_sets
+from benchmarks.influence.sets import FULL, QUICK, Copies, Sets, Size, Unseen, cifar_sets, fashion_sets
 from benchmarks.influence.shown import COUNTS, RADII, draw_picture, table
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
 from cleanlabel.sanitize.errors import InputError
 
 PUBLIC_COPIES = 3
+UNSEEN = {None: "", "known": "-unseen", "raw": "-unseen-moments"}
+"""What a record's name ends in."""
 
 
 def measured(
@@ -74,7 +77,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--root", type=Path, required=True, help="where torchvision put the set")
     parser.add_argument("--extractor", type=Path, help="cifar10: a .safetensors file")
     parser.add_argument("--denoiser", type=Path, help="a diffusers directory; measures denoised copies as well")
-    parser.add_argument("--unseen", action="store_true", help="fashion-mnist: an extractor of the five other classes")
+    unseen = "the extractor is trained here and knows five classes, raw and test images are of the other five"
+    unseen += "; moments are of the known classes (default) or of unlabelled images of the raw ones"
+    parser.add_argument("--unseen", nargs="?", const="known", choices=get_args(Unseen), help=unseen)
     parser.add_argument("--sigma", type=float, nargs="+", default=[0.0, 0.1, 0.25, 0.5, 1.0, 2.0])
     parser.add_argument("--m", type=int, nargs="+", default=[20], help="draws, for all sigmas or each (default 20)")
     parser.add_argument("--denoised-sigma", type=float, nargs="+", default=[0.25, 1.0])
@@ -83,8 +88,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--votes-m", type=int, default=100, help="votes at each of them (default 100)")
     parser.add_argument("--scratch", type=Path, default=Path(".cache/influence"), help="keeps every draw's features")
     args = parser.parse_args()
-    if args.unseen and args.set != "fashion-mnist":
-        raise InputError("--unseen is for --set fashion-mnist, whose extractor is trained here; leave it out")
+    if args.unseen and args.extractor:
+        raise InputError("--unseen trains its own extractor; leave --extractor out")
     if args.quick:
         args.sigma, args.votes_sigma, args.m, args.votes_m = [0.0, args.sigma[-1]], args.sigma[-1:], [2], 12
         args.denoised_sigma, args.denoised_m = args.denoised_sigma[:1], 1
@@ -109,12 +114,12 @@ def main() -> None:
     torch.set_num_threads(1)
     size = (QUICK if args.quick else FULL)[args.set]
     sets = (
-        cifar_sets(args.root, args.extractor, size)
+        cifar_sets(args.root, args.extractor, size, args.unseen)
         if args.set == "cifar10"
-        else fashion_sets(args.root, size, unseen=args.unseen)
+        else fashion_sets(args.root, size, args.unseen)
     )
     denoiser = load_denoiser(args.denoiser) if args.denoiser else None
-    name = f"influence-{args.set}{'-unseen' if args.unseen else ''}"
+    name = f"influence-{args.set}{UNSEEN[args.unseen]}"
     scratch = args.scratch / f"{name}{'-quick' if args.quick else ''}"
     settings = settings_of(args, sets, size)
     entropy = resumed(scratch, settings)

@@ -6,7 +6,8 @@ are trained on 20,000 images of the training split, the raw images are the other
 split. All sets are disjoint. Trusted images have three uses: the networks are trained on `learned`, the instrument's
 moments are those of `moments`, and the constants are chosen on `tuned_raw` and `tuned_test`.
 
-With `unseen` the raw, test and tuning images are of five classes; extractor, twin and moments use only the other five.
+With `unseen` the raw, test and tuning images are of five classes. The extractor is trained here, on the other five, and
+so is the twin. The moments are of the other five too, or of unlabelled images of the raw classes: no label is used.
 """
 
 import copy
@@ -15,7 +16,7 @@ from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import safetensors.torch
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 from benchmarks.common.runs import kept
 from benchmarks.fashion.plan import SPLIT_SEED
 from cleanlabel.models.distil import distilled
-from cleanlabel.models.extractors import Extractor, accelerated, features, load_extractor, require_fits
+from cleanlabel.models.extractors import CifarResNet, Extractor, accelerated, features, load_extractor, require_fits
 from cleanlabel.models.public_part import PUBLIC_ENTROPY
 from cleanlabel.sanitize.denoiser import Denoiser
 from cleanlabel.sanitize.errors import InputError
@@ -43,7 +44,10 @@ CHUNK, BATCH = 2048, 64
 KNOWN = 5
 """How many classes the `unseen` extractor is trained on."""
 HIDDEN, WIDTH, EPOCHS = 256, 64, 10
-"""Of Fashion-MNIST's extractor: its two layers, and its training."""
+"""Of the extractors that are trained here: the hidden layer of Fashion-MNIST's, the features, and the training."""
+
+Unseen = Literal["known", "raw"]
+"""If the extractor has not seen the raw classes: whose images the moments are of."""
 
 
 @dataclass(frozen=True)
@@ -111,43 +115,61 @@ class Pooled(nn.Module):
         return self.network(nn.functional.avg_pool2d(pixels, 2))
 
 
-def cifar_sets(root: Path, extractor: Path | None, size: Size) -> Sets:
-    """CIFAR-10's sets. InputError without an extractor, or for more images than there are."""
-    if extractor is None:
+def cifar_sets(root: Path, extractor: Path | None, size: Size, unseen: Unseen | None = None) -> Sets:
+    """CIFAR-10's sets. InputError without an extractor, if all classes are known, or for more images than there are."""
+    if extractor is None and not unseen:
         raise InputError("--set cifar10 needs --extractor, a .safetensors file")
     held_out, train = (read_all(open_published("cifar10", root, split), "cifar10") for split in ("test", "train"))
     raw, test, tuned_test = parts(held_out, size.raw, size.test, size.tuned_test)
     learned, moments, tuned_raw = parts(train, size.learned, size.moments, size.tuned_raw)
+    sets = {"raw": raw, "test": test, "moments": moments, "tuned_raw": tuned_raw, "tuned_test": tuned_test}
+    sets["learned"] = learned
+    if unseen:
+        return split_classes(sets, unseen, CifarResNet(3), size.copies, 1.0)
     network = load_extractor(extractor)
     require_fits(network, raw.image_shape)
-    return Sets(raw, test, learned, moments, tuned_raw, tuned_test, network, size.copies, 1.0)
+    return Sets(**sets, extractor=network, copies=size.copies, l2=1.0)
 
 
-def fashion_sets(root: Path, size: Size, *, unseen: bool) -> Sets:
-    """Fashion-MNIST's sets and an extractor trained on the trusted images; l2 as in `benchmarks.frontiers.sets`."""
-    sets = published("fashion-mnist", root, size.learned, size.raw, SPLIT_SEED)
-    order = np.random.default_rng(SPLIT_SEED).permutation(len(sets["test"]))
-    learned, raw, rest = sets["trusted"], sets["raw"], sets["test"].take(order)
-    test, moments, tuned_raw, tuned_test = parts(rest, size.test, size.moments, size.tuned_raw, size.tuned_test)
+def fashion_sets(root: Path, size: Size, unseen: Unseen | None = None) -> Sets:
+    """Fashion-MNIST's sets and an extractor trained on the trusted images; l2 as in `benchmarks.frontiers.sets`.
+
+    The extractor is the two hidden layers of an MLP.
+    """
+    published_sets = published("fashion-mnist", root, size.learned, size.raw, SPLIT_SEED)
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(published_sets["test"]))
+    rest = published_sets["test"].take(order)
+    names = ("test", "moments", "tuned_raw", "tuned_test")
+    sizes = (size.test, size.moments, size.tuned_raw, size.tuned_test)
+    sets = dict(zip(names, parts(rest, *sizes), strict=True))
+    sets |= {"learned": published_sets["trusted"], "raw": published_sets["raw"]}
+    layers = (nn.Linear(sets["raw"].images[0].size, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, WIDTH), nn.ReLU())
+    body = nn.Sequential(nn.Flatten(), *layers)
     if unseen:
-        learned, moments = (of_classes(images, range(KNOWN)) for images in (learned, moments))
-        others = range(KNOWN, len(raw.classes))
-        raw, test, tuned_raw, tuned_test = (of_classes(i, others) for i in (raw, test, tuned_raw, tuned_test))
-    return Sets(raw, test, learned, moments, tuned_raw, tuned_test, deep_extractor(learned), size.copies, 0.3)
+        return split_classes(sets, unseen, body, size.copies, 0.3)
+    return Sets(**sets, extractor=trained_extractor(sets["learned"], body), copies=size.copies, l2=0.3)
 
 
-def deep_extractor(learned: ImageSet) -> Extractor:
-    """The two hidden layers of an MLP that learned the labels of clean trusted images by least squares.
+def split_classes(sets: dict[str, ImageSet], unseen: Unseen, body: nn.Module, copies: int, l2: float) -> Sets:
+    """The sets with an extractor that is trained on the first five classes; raw and test images are of the others."""
+    others = range(KNOWN, len(sets["raw"].classes))
+    known = {"learned", "moments"} if unseen == "known" else {"learned"}
+    found = {name: of_classes(images, range(KNOWN) if name in known else others) for name, images in sets.items()}
+    return Sets(**found, extractor=trained_extractor(found["learned"], body), copies=copies, l2=l2)
 
-    Its second layer brings the images of a class close together, which helps sums with one number per image.
+
+def trained_extractor(learned: ImageSet, body: nn.Module) -> Extractor:
+    """A body with WIDTH features that learned the labels of clean trusted images by least squares.
+
+    This brings the images of a class close together, which helps sums with one number per image.
     """
     torch.manual_seed(0)
-    pixels, classes = learned.images[0].size, len(learned.classes)
-    layers = (nn.Linear(pixels, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, WIDTH), nn.ReLU(), nn.Linear(WIDTH, classes))
-    start = Extractor(nn.Sequential(nn.Flatten(), *layers), nn.Linear(WIDTH, classes), learned.image_shape, "")
+    classes = len(learned.classes)
+    head = nn.Linear(WIDTH, classes)
+    start = Extractor(nn.Sequential(body, head), head, learned.image_shape, "")
     wanted = nn.functional.one_hot(torch.from_numpy(learned.labels), classes).float()
     network: Any = distilled(start, learned.images, wanted, EPOCHS, "cpu", "the extractor")
-    return replace(start, network=network[:-1], head=network[-1], digest="trained here")
+    return replace(start, network=network[0], head=network[1], digest="trained here")
 
 
 def parts(images: ImageSet, *sizes: int) -> list[ImageSet]:

@@ -89,7 +89,8 @@ def tables(drills: list[dict[str, Any]]) -> str:
     """The paper's form, `(accuracy) success` in % a cell, and under it every drill on its own with all its figures."""
     sigmas = sorted({row["sigma"] for drill in drills for row in drill["rows"]})
     lines = ["# Attacks, undefended and sanitized", ""]
-    lines += ["Each cell: (clean accuracy) attack success, in %, mean over targets; σ = 0 is undefended.", ""]
+    lines += ["Each cell: (clean accuracy) attack success, in %, mean over targets.", ""]
+    lines += [f"σ = 0 adds no noise: the victim is undefended, unless it has a {BOUNDED} head.", ""]
     head = ["attack", "scenario", "data", "knowledge", "bound", *(f"σ = {s:g}" for s in sigmas)]
     lines += [_line(head), _line(["---"] * len(head))]
     for drill in drills:

@@ -83,13 +83,18 @@ def test_blocks_are_disjoint_and_leave_images_to_ask_about(trusted):
         (["--radius", "nan"], "--radius=nan is no joint l2 norm"),
         (["--rewritten", "-1"], "--rewritten=-1 makes no target; give 0 or more"),
         (["--models", "0"], "--models=0 makes no target; give 1 or more"),
-        (["--sigmas", "0"], "--sigmas has 0; noise is a positive number"),
+        (["--sigmas", "-1"], "--sigmas=-1 is no noise level"),
         (["--partitions", "151"], "--partitions has 151: 150 images in so many blocks leave fewer than two a block"),
     ],
 )
 def test_a_target_that_makes_no_sense_is_refused_in_a_sentence(words, sentence):
     with pytest.raises(InputError, match=sentence):
         parse([*ASKED, *words])
+
+
+def test_votes_without_noise_are_refused(trusted):
+    with pytest.raises(InputError, match="--sigmas has 0, and votes certify nothing without noise"):
+        choose(parse([*ASKED, "--sigmas", "0", "0.25"]))
 
 
 def test_without_trusted_images_there_is_no_pilot(trusted):

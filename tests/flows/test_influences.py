@@ -293,6 +293,11 @@ def test_the_chooser_suggests_noise_and_clip_from_trusted_images_alone(sets):
     assert record["candidates"] == sorted(record["candidates"], key=lambda row: -row["accuracy"])
     assert "train.influence_clip: " in choose_influence.verdict(record)
     assert f"| {record['best']['accuracy']:.3f} ± " in choose_influence.table(record)
+    bare = choose.choose(choose.parse([*words, "--sigmas", "0"]))
+    assert bare["best"]["sigma"] == 0
+    assert bare["best"]["accuracy"] >= record["best"]["accuracy"]
+    moved = choose.choose(choose.parse([*words[:4], "--radius", "0.1", "--draws", "2", "--sigmas", "0"]))
+    assert moved["best"] is None  # without noise no radius is certified
 
 
 def test_a_twin_takes_the_sanitized_copies_and_the_extractor_the_test_images(sets):
