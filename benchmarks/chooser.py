@@ -18,7 +18,7 @@ from benchmarks.common.record import flags, record, results
 from cleanlabel.models.blocks import block_of
 from cleanlabel.models.certificate import certified_accuracy
 from cleanlabel.models.chooser import Outlook, Target, best_of, outlook
-from cleanlabel.models.draw import Materials
+from cleanlabel.models.materials import Materials
 from cleanlabel.models.params import TrainParams
 from cleanlabel.models.partition import block_certificates, partition_radius
 from cleanlabel.models.pilot import block_models, make_pilots
@@ -45,7 +45,7 @@ def counted(materials: Materials, ks: tuple[int, ...], m: int) -> dict[int, NDAr
         sanitize(raw, materials.sigma, materials.denoiser, entropy, draw, denoise=fast, batch=materials.batch)
         for draw in tqdm(range(m), desc=f"sigma {materials.sigma:g}", unit="copy", mininterval=2)
     ]
-    seen = [materials.inputs_of(copy) for copy in copies] if materials.extractor else copies
+    seen = [materials.inputs_of(copy) for copy in copies] if materials.start.extractor else copies
     found = {}
     for k in ks:
         counts = np.zeros((k, n_test, len(raw.classes)), dtype=np.int64)

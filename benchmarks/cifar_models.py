@@ -18,7 +18,8 @@ from benchmarks.common.recipes import RECIPE
 from benchmarks.common.record import flags, record, results
 from benchmarks.common.runs import resumed
 from cleanlabel.models.certificate import certified_accuracy, certify
-from cleanlabel.models.draw import Materials, make_batch
+from cleanlabel.models.draw import make_batch
+from cleanlabel.models.materials import Materials
 from cleanlabel.models.votes import count_votes, votes_from_bytes, votes_to_bytes
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.denoiser import load_denoiser

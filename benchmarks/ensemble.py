@@ -29,7 +29,8 @@ from tqdm import tqdm
 
 from benchmarks.common.record import flags, record, results
 from cleanlabel.models.certificate import certified_accuracy, certify
-from cleanlabel.models.draw import Materials, make_draw
+from cleanlabel.models.draw import make_draw
+from cleanlabel.models.materials import Materials
 from cleanlabel.models.params import CertifyParams, TrainParams
 from cleanlabel.models.votes import count_votes
 from cleanlabel.sanitize import errors

@@ -18,7 +18,6 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,12 +27,11 @@ from cleanlabel.flows import choose_influence
 from cleanlabel.flows.artifacts import CHOOSER
 from cleanlabel.flows.ensemble.planning import check_initial
 from cleanlabel.models.chooser import Outlook, Target, best_of, largest_radius, not_told_apart, outlook
-from cleanlabel.models.draw import Materials
-from cleanlabel.models.extractors import accelerated, load_extractor
+from cleanlabel.models.materials import Materials
 from cleanlabel.models.params import CertifyParams, SmoothParams, TrainParams, check_recipe
 from cleanlabel.models.pilot import LEAST_ASKED, blocks_of_size, make_pilots, steps
 from cleanlabel.models.plan import recipe_of
-from cleanlabel.models.weights import read_weights
+from cleanlabel.models.start import start_of
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.denoiser import load_denoiser
 from cleanlabel.sanitize.denoiser_files import PROVENANCE, read_config
@@ -233,21 +231,13 @@ def _materials(trusted: ImageSet, recipe: TrainParams, draws: int, sigma: float,
     denoiser = load_denoiser(DENOISER, device) if denoised else None
     if denoiser and sigma:
         require_reachable(sigma, denoiser.facts.largest_sigma)
-    extractor = initial = None
-    if recipe.initial_weights and recipe.mode == "transfer":
-        extractor = load_extractor(Path(recipe.initial_weights))
-        extractor.network.to(device)
-        extractor = accelerated(extractor)
-    elif recipe.initial_weights:
-        initial = read_weights(Path(recipe.initial_weights))[1]
     return {
         "raw": trusted,
         "test": trusted,
         "denoiser": denoiser,
         "recipe": recipe,
         "draws": draws,
-        "initial": initial,
-        "extractor": extractor,
+        "start": start_of(recipe.model_copy(update={"twin": None}), device),  # a twin is for one sigma
         "device": device,
     }
 

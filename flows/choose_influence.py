@@ -6,8 +6,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from cleanlabel.models.draw import Materials
 from cleanlabel.models.influence_pilot import Choice, forecasts
+from cleanlabel.models.materials import Materials
 from cleanlabel.models.plan import recipe_of
 from cleanlabel.sanitize.imageset import ImageSet
 

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cleanlabel.models.distil import distilled, save_twin
-from cleanlabel.models.draw import Materials
+from cleanlabel.models.distil import distilled
 from cleanlabel.models.extractors import features, load_extractor, require_fits
+from cleanlabel.models.materials import Materials
 from cleanlabel.models.params import TrainParams
 from cleanlabel.models.public_part import PUBLIC_ENTROPY
+from cleanlabel.models.twins import save_twin
 from cleanlabel.models.weights import trained_on
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.denoiser import load_denoiser

@@ -21,9 +21,10 @@ from cleanlabel.flows.ensemble.planning import make_plan
 from cleanlabel.flows.ensemble.provenance import compared
 from cleanlabel.flows.ensemble.reach import radius_asked, require_reach
 from cleanlabel.flows.orchestration.machine import gpus, words, workers
-from cleanlabel.models.draw import Materials, make_batch
-from cleanlabel.models.extractors import accelerated, load_extractor
+from cleanlabel.models.draw import make_batch
+from cleanlabel.models.materials import Materials
 from cleanlabel.models.params import GateParams, SmoothParams, TrainParams
+from cleanlabel.models.start import start_of
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
 from cleanlabel.sanitize.errors import InputError
@@ -136,21 +137,16 @@ def _model(raw: ImageSet, test: ImageSet, sigma: float, recipe: TrainParams, smo
     threads = torch.get_num_threads()
     torch.set_num_threads(int(os.environ.get("CLEANLABEL_THREADS", "1")))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    extractor = None
-    if recipe.mode == "transfer" and recipe.initial_weights:
-        extractor = load_extractor(Path(recipe.initial_weights))
-        extractor.network.to(device)
-        extractor = accelerated(extractor)
-    short = recipe.model_copy(update={"epochs": 1, "warm_epochs": 0})
-    if not extractor:
+    short = recipe.model_copy(update={"epochs": 1, "warm_epochs": 0, "twin": None})
+    if recipe.mode != "transfer":
         short = short.model_copy(update={"mode": "scratch", "initial_weights": None})
     asked = test.take(np.arange(min(len(test), 16)))
-    materials = Materials(part, asked, sigma, None, short, AT_ONCE, extractor=extractor, device=device)
+    materials = Materials(part, asked, sigma, None, short, AT_ONCE, start=start_of(short, device), device=device)
     count = min(AT_ONCE, smooth.batch_of_draws)
     draws = range(count if materials.stacked(count) else 1)
     made = [list(make_batch(replace(materials), bytes(32), draws)) for _ in range(2)][1]  # the first warms up
     torch.set_num_threads(threads)
-    epochs = 1 if extractor else recipe.epochs + recipe.warm_epochs
+    epochs = 1 if recipe.mode == "transfer" else recipe.epochs + recipe.warm_epochs
     return sum(one.train_seconds for one in made) / len(made) * epochs * len(raw) / len(part)
 
 

@@ -12,18 +12,17 @@ from cleanlabel.flows.artifacts import TRAIN_METRICS
 from cleanlabel.flows.store.client import connect, create_run, finish, log_files, log_metrics
 from cleanlabel.flows.store.errors import translate_store_errors
 from cleanlabel.flows.store.registry import SANITIZED, register
-from cleanlabel.models.distil import twin_of
-from cleanlabel.models.draw import Materials, learn
-from cleanlabel.models.extractors import load_extractor
+from cleanlabel.models.draw import learn
+from cleanlabel.models.materials import CPU, Materials
 from cleanlabel.models.params import TrainParams, check_recipe
 from cleanlabel.models.plan import recipe_of
+from cleanlabel.models.start import start_of
 from cleanlabel.models.training import predict_inputs, reads_raw_images
-from cleanlabel.models.weights import read_trained_on, read_weights, save_weights, trained_on
+from cleanlabel.models.weights import read_trained_on, save_weights, trained_on
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.copies import manifest_path
 from cleanlabel.sanitize.files import write_json
 from cleanlabel.sanitize.imageset import load, require_trainable
-from cleanlabel.sanitize.noise import training_seed
 from cleanlabel.sanitize.params import read_params
 from cleanlabel.sanitize.paths import CLASSIFIER, SETS
 from cleanlabel.sanitize.paths import SANITIZED as SANITIZED_SET
@@ -41,7 +40,6 @@ def main() -> None:
 
     raw = load(SETS["raw"]) if reads_raw_images(recipe) else sanitized  # un-noised images only if required
     weights = Path(recipe.initial_weights) if recipe.initial_weights else None
-    twin = twin_of(weights, Path(recipe.twin)) if weights and recipe.twin else None
     materials = Materials(
         raw,
         test,
@@ -49,11 +47,10 @@ def main() -> None:
         None,
         recipe,
         draws=1,
-        initial=read_weights(weights)[1] if weights and recipe.mode == "fine-tune" else None,
-        extractor=load_extractor(weights) if weights and recipe.mode == "transfer" else None,
-        twin=twin,
+        start=start_of(recipe, CPU),
     )
-    model = learn(materials, sanitized.images, training_seed(bytes.fromhex(manifest["entropy"]), manifest["draw"]))
+    (whole,) = materials.blocks
+    model = learn(whole, sanitized.images, whole.seed(bytes.fromhex(manifest["entropy"]), manifest["draw"]))
     accuracy = float(np.mean(predict_inputs(model, materials.test_inputs) == test.labels))
     metrics = {"test_accuracy": round(accuracy, 4)}
     if manifest["psnr_db"] is not None:  # the copy differs from the raw set

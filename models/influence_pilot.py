@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from cleanlabel.models.certificate import certified_accuracy
-from cleanlabel.models.draw import Materials
 from cleanlabel.models.extractors import features
 from cleanlabel.models.influence import counts_left
 from cleanlabel.models.influenced import Influenced, influenced
 from cleanlabel.models.instrument import Features, make_instrument
+from cleanlabel.models.materials import Materials
 from cleanlabel.models.public_part import sanitized_features
 from cleanlabel.models.sums import STEPS, Sides
 from cleanlabel.sanitize.errors import InputError
@@ -61,7 +61,7 @@ def forecasts(
     with the same shares of classes, and its bounds are those for m draws. InputError for too few images or an empty
     class.
     """
-    extractor = materials.extractor
+    extractor = materials.start.extractor
     if extractor is None or len(materials.raw) < LEAST:
         raise InputError(f"{len(materials.raw)} trusted images are too few for a forecast; give {LEAST} or more")
     fitted, summed, asked = _parts(materials.raw)

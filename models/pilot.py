@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, from_numpy, nn
 
 from cleanlabel.models.blocks import block_of
-from cleanlabel.models.draw import Materials
 from cleanlabel.models.heads import fit_head_of_some
+from cleanlabel.models.materials import Materials
 from cleanlabel.models.stacked import train_stack
 from cleanlabel.models.training import predict_inputs, reads_raw_images, train
 from cleanlabel.models.votes import NOBODY
@@ -84,7 +84,7 @@ def make_pilots(
             sanitize(trusted, materials.sigma, materials.denoiser, ENTROPY, draw, denoise=fast, batch=materials.batch)
         )
         done()
-    seen: Sequence[Any] = [materials.inputs_of(copy) for copy in copies] if materials.extractor else copies
+    seen: Sequence[Any] = [materials.inputs_of(copy) for copy in copies] if materials.start.extractor else copies
     for size in sizes:
         blocks = blocks_of_size(trusted, size)
         if not blocks:
@@ -108,9 +108,9 @@ def block_models(
     seen: the sanitized copies of the whole set, or their features if the recipe is transfer.
     """
     labels, classes = materials.raw.labels[rows], len(materials.raw.classes)
-    recipe, extractor = materials.recipe, materials.extractor
-    if extractor:
-        prior = extractor.head if recipe.head_prior else None
+    recipe, start = materials.recipe, materials.start
+    if start.extractor:
+        prior = start.extractor.head if recipe.head_prior else None
         features: Tensor
         for features in seen:
             found = features[from_numpy(rows)]
@@ -120,4 +120,4 @@ def block_models(
         yield from train_stack([copy[rows] for copy in seen], labels, classes, recipe, seeds, materials.device)
     else:
         for copy, seed in zip(seen, seeds, strict=True):
-            yield train(copy[rows], labels, classes, recipe, seed, materials.device, initial=materials.initial)
+            yield train(copy[rows], labels, classes, recipe, seed, materials.device, initial=start.weights)

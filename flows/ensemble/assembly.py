@@ -39,7 +39,7 @@ def find_draws(store: Store, ensemble: Ensemble) -> tuple[dict[int, Run], list[R
             last = ensemble.draws - 1
             raise InputError(f"run {run.info.run_id} claims draw {draw}; the ensemble has draws 0..{last}")
         finished[draw] = run
-    return finished, unfinished
+    return dict(sorted(finished.items())), unfinished
 
 
 def assemble(store: Store, ensemble: Ensemble) -> Assembly:
@@ -51,7 +51,7 @@ def assemble(store: Store, ensemble: Ensemble) -> Assembly:
     runs, _ = find_draws(store, ensemble)
     votes = {}
     recorded: dict[str | None, list[int]] = {}  # draws that agree on every point have one hash
-    for draw, run in sorted(runs.items()):
+    for draw, run in runs.items():
         recorded.setdefault(run.data.tags.get(f"{TAG}votes_sha256"), []).append(draw)
     for draw, run in runs.items():
         run_id = run.info.run_id
@@ -77,7 +77,7 @@ def _refuse_one_sample_twice(runs: dict[int, Run]) -> None:
     same_copy = "trained on the same sanitized copy (one noise sample twice, or too little noise to change a pixel)"
     for tag, shared in (("seal", "were made from the same seed"), ("copy_sha256", same_copy)):
         seen: dict[str, Run] = {}
-        for draw, run in sorted(runs.items()):
+        for draw, run in runs.items():
             mark = run.data.tags.get(f"{TAG}{tag}")
             if mark is None:
                 raise InputError(
@@ -93,7 +93,7 @@ def _refuse_one_sample_twice(runs: dict[int, Run]) -> None:
 
 def check_seals(assembly: Assembly, entropy: Entropy) -> None:
     """InputError names a run whose noise is not the one that the revealed entropy gives its draw."""
-    for draw, run in sorted(assembly.runs.items()):
+    for draw, run in assembly.runs.items():
         if run.data.tags[f"{TAG}seal"] != seal(entropy.value, draw):
             raise InputError(
                 f"run {run.info.run_id} (draw {draw}) was not made from the entropy this ensemble committed to"

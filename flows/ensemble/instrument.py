@@ -12,12 +12,12 @@ import torch
 
 from cleanlabel.flows.environment import state
 from cleanlabel.flows.store.client import Store, read_file
-from cleanlabel.models.draw import Materials
-from cleanlabel.models.extractors import Extractor
 from cleanlabel.models.instrument import Instrument, cosine, load_instrument, save_instrument
+from cleanlabel.models.materials import Materials
 from cleanlabel.models.params import TrainParams
 from cleanlabel.models.plan import code_digest
 from cleanlabel.models.public_part import fitted, require_apart, trusted_features
+from cleanlabel.models.start import start_of
 from cleanlabel.sanitize.denoiser import load_denoiser
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import file_digest, replacing
@@ -61,28 +61,24 @@ def planned_instrument(recipe: TrainParams, raw: ImageSet, sigma: float, denoise
 
 
 def _made(recipe: TrainParams, trusted: ImageSet, sigma: float, *, denoise: bool) -> Instrument:
-    from cleanlabel.flows.ensemble.worker import (  # imported late: the worker knows this module
-        device,
-        extractor_of,
-        twin_at,
-    )
-
-    path = Path(str(recipe.initial_weights))
-    extractor: Extractor = extractor_of(path, file_digest(path))
-    denoiser = load_denoiser(DENOISER, device()) if denoise else None
-    materials = Materials(trusted, trusted, sigma, denoiser, recipe, recipe.influence_copies, device=device())
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    start = start_of(recipe, device)
+    if start.extractor is None:
+        raise ValueError("a bounded-influence head has a frozen extractor")
+    denoiser = load_denoiser(DENOISER, device) if denoise else None
+    materials = Materials(trusted, trusted, sigma, denoiser, recipe, recipe.influence_copies, device=device)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in a draw: more threads give other last bits
     psi, phi = trusted_features(
-        extractor,
+        start.extractor,
         trusted,
         sigma,
         denoiser,
         recipe.influence_copies,
         denoise=materials.fast(sigma),
         batch=materials.batch,
-        device=device(),
-        twin=twin_at(path, Path(recipe.twin)) if recipe.twin else None,
+        device=device,
+        twin=start.twin,
     )
     torch.set_num_threads(threads)
     return fitted(recipe, psi, phi)

@@ -216,8 +216,8 @@ def check_initial(recipe: TrainParams, raw: ImageSet) -> None:
 
 def check_twin(extractor: "Extractor", path: Path, raw: ImageSet) -> None:
     """InputError unless the twin belongs to this extractor and sigma, and was trained on none of the raw images."""
-    from cleanlabel.models.distil import load_twin, read_twin
     from cleanlabel.models.public_part import require_apart
+    from cleanlabel.models.twins import load_twin, read_twin
     from cleanlabel.sanitize.overlap import HASH, hashes_alone
 
     if not path.is_file():

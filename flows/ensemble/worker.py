@@ -21,14 +21,14 @@ from cleanlabel.flows.orchestration.engine import defer_sigterm, gpu_slot
 from cleanlabel.flows.orchestration.log import note
 from cleanlabel.flows.store.client import Store, connect, create_run, finish, log_directory
 from cleanlabel.flows.store.errors import translate_store_errors
-from cleanlabel.models.distil import twin_of
-from cleanlabel.models.draw import Materials, Smoothed, make_batch
-from cleanlabel.models.extractors import Extractor, accelerated, load_extractor
+from cleanlabel.models.draw import Smoothed, make_batch
 from cleanlabel.models.instrument import Features, Instrument, save_features
+from cleanlabel.models.materials import Materials
 from cleanlabel.models.params import TrainParams
 from cleanlabel.models.plan import Plan, code_digest
+from cleanlabel.models.start import start_of
 from cleanlabel.models.votes import votes_hash, votes_to_bytes
-from cleanlabel.models.weights import read_trained_on, read_weights, save_weights, trained_on
+from cleanlabel.models.weights import read_trained_on, save_weights, trained_on
 from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import file_digest
@@ -94,41 +94,21 @@ def prepare(plan: Plan, instrument: Instrument | None = None) -> Materials:
     ):
         if found != planned:
             raise InputError(f"the {name} changed after the ensemble was planned; restore it, or plan anew")
+    recipe = TrainParams.model_validate(plan.recipe)
+    if plan.instrument_digest and not instrument:
+        instrument = recall_instrument(plan.instrument_digest)
     return Materials(
         raw,
         test,
         plan.sigma,
         denoiser,
-        TrainParams.model_validate(plan.recipe),
+        recipe,
         plan.draws,
         plan.test_sigma,
-        read_weights(Path(weights))[1] if weights and plan.recipe["mode"] == "fine-tune" else None,
-        extractor_of(Path(weights), str(plan.initial_digest))
-        if weights and plan.recipe["mode"] == "transfer"
-        else None,
+        start_of(recipe, device(), instrument),
         device(),
         plan.partitions,
-        twin=twin_at(Path(weights), Path(twin)) if weights and twin else None,
-        instrument=instrument or (recall_instrument(plan.instrument_digest) if plan.instrument_digest else None),
     )
-
-
-@cache
-def extractor_of(path: Path, digest: str) -> Extractor:
-    """The extractor in a file with this sha256, in its fastest form on this machine's device."""
-    extractor = load_extractor(path)
-    if extractor.digest != digest:
-        raise InputError(f"{path} changed while it was read; restore it")
-    extractor.network.to(device())
-    return accelerated(extractor)
-
-
-@cache
-def twin_at(extractor: Path, path: Path) -> Extractor:
-    """The extractor's twin in a file, in its fastest form on this machine's device."""
-    twin = twin_of(extractor, path)
-    twin.network.to(device())
-    return accelerated(twin)
 
 
 def device() -> torch.device:
@@ -143,8 +123,7 @@ def _inputs(*, denoise: bool) -> tuple[ImageSet, ImageSet, Denoiser | None]:
 
 def environment(materials: Materials) -> str:
     """What a draw's bits depend on besides its seeds. A draw repeated in the same environment repeats every vote."""
-    one = materials if materials.whole else max(materials.blocks, key=lambda block: len(block.raw))
-    fast = one.fast(materials.sigma)
+    fast = materials.fast(materials.sigma)
     return f"{_machine()}, denoised in {fast.mode}" if fast else f"{_machine()}, not denoised"
 
 

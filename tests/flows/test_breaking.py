@@ -345,7 +345,8 @@ def test_the_entropy_is_known_on_another_machine_once_the_certificate_reveals_it
 
 def test_a_replay_that_differs_fails_by_the_environment_it_was_made_in(version, monkeypatch):
     def strange(materials, entropy, batch, draw):
-        return make_again(materials, draw_entropy("os").value, batch, draw)
+        made = make_again(materials, entropy, batch, draw)
+        return replace(made, votes=(made.votes + 1) % len(materials.raw.classes))
 
     monkeypatch.setattr("cleanlabel.models.draw.make_again", strange)
     same = [check for check in version.audit(replay=1) if check.name.startswith("replay")]

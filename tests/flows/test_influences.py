@@ -12,7 +12,7 @@ from registered import ROOT, InThisProcess, Registered, make_ensemble, make_plan
 
 from cleanlabel.flows import choose, choose_influence, distil
 from cleanlabel.flows.certificate.checks import agreeing
-from cleanlabel.flows.ensemble import planning, worker
+from cleanlabel.flows.ensemble import planning
 from cleanlabel.flows.ensemble.assembly import assemble
 from cleanlabel.flows.ensemble.instrument import planned_instrument, recall_instrument
 from cleanlabel.flows.ensemble.making import make_draws
@@ -55,7 +55,6 @@ def sets(store):
     trusted = found["trusted"]
     model = train(trusted.images, trusted.labels, 10, own, 0)
     save_weights(model, EXTRACTOR, architecture_of(own, trusted.image_shape, 10), trained_on(trusted))
-    worker.extractor_of.cache_clear()
     return store
 
 

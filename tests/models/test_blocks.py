@@ -12,11 +12,13 @@ from tiny import FIXED
 from cleanlabel.models.answers import answers, largest_radius
 from cleanlabel.models.blocks import block_of
 from cleanlabel.models.certificate import ABSTAIN
-from cleanlabel.models.draw import Materials, Smoothed, make_again, make_batch, make_draw
+from cleanlabel.models.draw import Smoothed, block_batch, make_again, make_batch, make_draw
 from cleanlabel.models.extractors import Extractor
+from cleanlabel.models.materials import Materials
 from cleanlabel.models.params import TrainParams
 from cleanlabel.models.partition import block_certificates, partition_radius
 from cleanlabel.models.plan import plan_from_dict
+from cleanlabel.models.start import Start
 from cleanlabel.models.weights import load_weights, read_weights, save_weights
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
@@ -30,7 +32,8 @@ COPY_STATISTICS = QUICK.model_copy(update={"normalise": "copy"})
 
 
 def materials(raw: ImageSet, test: ImageSet, recipe: TrainParams = QUICK, k: int = K, **more: object) -> Materials:
-    return Materials(raw, test, 0.25, more.pop("denoiser", None), recipe, len(DRAWS), partitions=k, **more)
+    start = Start(extractor=more.pop("extractor", None))
+    return Materials(raw, test, 0.25, more.pop("denoiser", None), recipe, len(DRAWS), start=start, partitions=k, **more)
 
 
 def extractor() -> Extractor:
@@ -90,7 +93,7 @@ def test_a_blocks_models_are_those_of_an_ensemble_that_has_nothing_else(small_se
     for j, block in enumerate(ours.blocks):
         mine = np.flatnonzero(block_of(small_set.ids, K) == j)
         assert list(block.raw.ids) == sorted(small_set.ids[i] for i in mine)
-        for whole, alone in zip(joined, make_batch(block, FIXED, DRAWS), strict=True):
+        for whole, alone in zip(joined, block_batch(block, FIXED, DRAWS), strict=True):
             np.testing.assert_array_equal(whole.votes[j], alone.votes)
     assert joined[0].votes.shape == (K, len(small_set))
     assert len({made.copy_sha256 for made in joined}) == len(DRAWS)
@@ -123,8 +126,7 @@ def test_a_block_without_images_votes_for_nobody_and_one_without_a_class_never_f
         if more:
             assert all((made.votes[j] == 1).all() for j in filled)
         empty = next(j for j in range(64) if j not in filled)
-        alone = make_draw(ours.blocks[empty], FIXED, 0)
-        assert (alone.votes == -1).all()
+        assert (make_draw(ours, FIXED, 0).votes[empty] == -1).all()
 
 
 def test_each_block_has_training_seeds_of_its_own():
@@ -134,7 +136,8 @@ def test_each_block_has_training_seeds_of_its_own():
 
 def test_the_models_of_two_blocks_start_from_seeds_of_their_own(small_set):
     ours = materials(small_set, small_set)
-    seeds = [block.seed(FIXED, draw) for block in (*ours.blocks, replace(ours, partitions=1)) for draw in DRAWS]
+    (whole,) = materials(small_set, small_set, k=1).blocks
+    seeds = [block.seed(FIXED, draw) for block in (*ours.blocks, whole) for draw in DRAWS]
     assert len(set(seeds)) == len(DRAWS) * (K + 1)
 
 

@@ -8,8 +8,9 @@ import torch
 from models_recipes import QUICK
 from tiny import FIXED
 
-from cleanlabel.models.draw import Materials, Smoothed, ahead, make_again, make_batch
+from cleanlabel.models.draw import Smoothed, ahead, make_again, make_batch
 from cleanlabel.models.draw import make_draw as make
+from cleanlabel.models.materials import Materials
 from cleanlabel.models.params import TrainParams
 from cleanlabel.models.training import predict, train
 from cleanlabel.sanitize.denoiser import Denoiser

@@ -9,7 +9,7 @@ from models_recipes import QUICK
 from tiny import FIXED
 from torch import nn
 
-from cleanlabel.models.draw import Materials, make_batch, make_draw
+from cleanlabel.models.draw import make_batch, make_draw
 from cleanlabel.models.extractors import Extractor, features
 from cleanlabel.models.instrument import (
     Features,
@@ -20,7 +20,9 @@ from cleanlabel.models.instrument import (
     save_features,
     save_instrument,
 )
+from cleanlabel.models.materials import Materials
 from cleanlabel.models.public_part import PUBLIC_ENTROPY, fitted, sanitized_features, trusted_features
+from cleanlabel.models.start import Start
 from cleanlabel.models.sums import STEPS
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.ingest import digits
@@ -50,7 +52,7 @@ def materials(extractor) -> Materials:
     psi, phi = trusted_features(extractor, SETS["trusted"], 0.5, None)
     asked = SETS["test"].take(np.arange(30))
     return Materials(
-        SETS["raw"], asked, 0.5, None, RECIPE, 3, extractor=extractor, instrument=make_instrument(psi, phi)
+        SETS["raw"], asked, 0.5, None, RECIPE, 3, start=Start(extractor=extractor, instrument=make_instrument(psi, phi))
     )
 
 
@@ -161,7 +163,7 @@ def test_a_draw_answers_with_sums_and_keeps_its_features(materials):
     assert one.votes.shape == (30, 10)
     assert one.model.rows.shape == (200, 16)
     assert one.model.rows.dtype == torch.float16
-    sums = materials.instrument.class_sums(one.model, SETS["raw"].labels, 10, materials.test_inputs)
+    sums = materials.start.instrument.class_sums(one.model, SETS["raw"].labels, 10, materials.test_inputs)
     np.testing.assert_array_equal(one.votes, sums)
 
 

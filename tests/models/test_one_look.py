@@ -12,7 +12,8 @@ from models_recipes import QUICK
 from noise_source import Asked, record
 from tiny import FIXED
 
-from cleanlabel.models.draw import Materials, Smoothed, make_batch, make_draw
+from cleanlabel.models.draw import Smoothed, make_batch, make_draw
+from cleanlabel.models.materials import Materials
 from cleanlabel.models.params import TrainParams
 from cleanlabel.models.training import as_tensor
 from cleanlabel.sanitize.imageset import ImageSet
