@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cleanlabel.models import certificate as mathematics
-from cleanlabel.models.anytime import Looks, largest_radius
+from cleanlabel.models.anytime import Looks, unanimous_radius
 from cleanlabel.models.certificate import ABSTAIN, METHODS, Floats, Ints
 from cleanlabel.models.influenced import Influenced, influenced
 from cleanlabel.models.plan import least_models, noise_distance_of
@@ -197,7 +197,7 @@ def reach(m: int, sigma: float, alpha: float = 0.001, method: str = "binary", cl
     _check_alpha(alpha)
     _check_method(method, classes)
     check_sigma(sigma)
-    return largest_radius(Looks((m,), (alpha,), sigma, method), m, classes)
+    return unanimous_radius(Looks((m,), (alpha,), sigma, method), m, classes)
 
 
 def models_for_radius(

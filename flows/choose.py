@@ -26,7 +26,7 @@ from tqdm import tqdm
 from cleanlabel.flows import choose_influence
 from cleanlabel.flows.artifacts import CHOOSER
 from cleanlabel.flows.ensemble.planning import check_initial
-from cleanlabel.models.chooser import Outlook, Target, best_of, largest_radius, not_told_apart, outlook
+from cleanlabel.models.chooser import Outlook, Target, best_of, not_told_apart, outlook, unanimous_blocks_radius
 from cleanlabel.models.materials import Materials
 from cleanlabel.models.params import CertifyParams, SmoothParams, TrainParams, check_recipe
 from cleanlabel.models.pilot import LEAST_ASKED, blocks_of_size, make_pilots, steps
@@ -123,7 +123,7 @@ def choose(asked: argparse.Namespace) -> dict[str, Any]:
             if why is None:
                 worth.setdefault(sigma, []).append(k)
             else:
-                largest = largest_radius(sigma, k, target, len(trusted.classes))
+                largest = unanimous_blocks_radius(sigma, k, target, len(trusted.classes))
                 found.append(Outlook(sigma, k, size, largest, None, None, None, 0, 0, why))
     prepared = _materials(trusted, recipe, asked.draws, max(worth, default=0.0), denoised=denoised)
     total = sum(steps(trusted, sorted({sizes[k] for k in ks}), asked.draws) for ks in worth.values())
@@ -201,7 +201,7 @@ def _notes(trusted: ImageSet, *, denoised: bool) -> list[str]:
 
 
 def _why_not(trusted: ImageSet, sigma: float, k: int, size: int, target: Target) -> str | None:
-    if largest_radius(sigma, k, target, len(trusted.classes)) <= target.radius:
+    if unanimous_blocks_radius(sigma, k, target, len(trusted.classes)) <= target.radius:
         return "0: unanimous votes would not reach it"
     if not blocks_of_size(trusted, size):
         return f"{SKIPPED}: needs {size + LEAST_ASKED} trusted images, there are {len(trusted)}"

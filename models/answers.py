@@ -7,8 +7,7 @@ import numpy as np
 
 from cleanlabel.models import anytime
 from cleanlabel.models.certificate import Floats, Ints
-from cleanlabel.models.influenced import Influenced, influenced
-from cleanlabel.models.influenced import largest_radius as influenced_radius
+from cleanlabel.models.influenced import Influenced, extreme_radius, influenced
 from cleanlabel.models.partition import block_certificates, partition_radius, plurality
 from cleanlabel.models.plan import Plan
 from cleanlabel.models.votes import NOBODY, count_block_votes, count_votes
@@ -81,9 +80,9 @@ def largest_radius(plan: Plan, attempt: int, m: int) -> float:
     """
     if plan.bounded_influence:
         level, distance = plan.level_at(m, attempt), plan.noise_distance
-        return influenced_radius(m, plan.class_sizes, plan.sides, plan.sigma, level, distance=distance)
+        return extreme_radius(m, plan.class_sizes, plan.sides, plan.sigma, level, distance=distance)
     if plan.partitions == 1:
-        return anytime.largest_radius(plan.rule(attempt), m, plan.classes)
+        return anytime.unanimous_radius(plan.rule(attempt), m, plan.classes)
     counts = np.zeros((plan.partitions, 1, plan.classes), dtype=np.int64)
     counts[:, :, 0] = m
     level, distance = plan.level_at(m, attempt), plan.noise_distance

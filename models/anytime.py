@@ -194,7 +194,7 @@ def certify_anytime(
     return np.where(certified, counts.argmax(axis=1), ABSTAIN), radius
 
 
-def largest_radius(rule: Rule, t: int, classes: int = 2) -> float:
+def unanimous_radius(rule: Rule, t: int, classes: int = 2) -> float:
     """The radius of unanimous votes at t, which no ensemble of t models can exceed. 0 if nothing is certified."""
     row = np.eye(classes, dtype=np.int64)[:1]
     selection = row if isinstance(rule, Looks) and rule.method == "split" else None

@@ -53,7 +53,7 @@ class Outlook:
     why: str = ""
 
 
-def largest_radius(sigma: float, k: int, target: Target, classes: int) -> float:
+def unanimous_blocks_radius(sigma: float, k: int, target: Target, classes: int) -> float:
     """The joint radius of k unanimous blocks of m unanimous models each, if `rewritten` of the blocks are lost."""
     votes = np.zeros((k, 1, classes), dtype=np.int64)
     votes[:, :, 0] = target.m
@@ -100,7 +100,7 @@ def outlook(pilot: Pilot, sigma: float, k: int, target: Target) -> Outlook:
     shares = forecast(pilot, sigma, k, target)
     low, high = np.percentile(shares, INTERVAL)
     blocks, _, points = pilot.votes.shape
-    largest = largest_radius(sigma, k, target, pilot.classes)
+    largest = unanimous_blocks_radius(sigma, k, target, pilot.classes)
     figures = float(shares.mean()), float(low), float(high)
     return Outlook(sigma, k, pilot.size, largest, *figures, blocks, points)
 

@@ -96,7 +96,7 @@ def influenced(
     return Influenced(label, scores.argmax(axis=1), scores, margin, bounds, tuple(class_sizes), sides, sigma)
 
 
-def largest_radius(
+def extreme_radius(
     m: int, class_sizes: Sequence[int], sides: Sides, sigma: float, level: float, *, distance: float = 0.0
 ) -> float:
     """The largest possible radius: every image of one class has the most influence, all other images the least."""

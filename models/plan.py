@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cleanlabel.models.anytime import ConfidenceSequence, Looks, Rule, default_looks, largest_radius, look_levels
+from cleanlabel.models.anytime import ConfidenceSequence, Looks, Rule, default_looks, look_levels, unanimous_radius
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.noise import NOISE_STREAM
 from cleanlabel.sanitize.rounded_gaussian import rounded_gaussian
@@ -272,7 +272,7 @@ def chosen_looks(m: int, least: int, batch: int) -> tuple[int, ...]:
 
 def least_of_sequence(alpha: float) -> int:
     """The same as `least_models`, for a confidence sequence."""
-    return next(m for m in count(1) if largest_radius(ConfidenceSequence(m, 1.0, alpha), m) > 0)
+    return next(m for m in count(1) if unanimous_radius(ConfidenceSequence(m, 1.0, alpha), m) > 0)
 
 
 DRAW_SOURCES = (

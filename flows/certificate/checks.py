@@ -41,8 +41,11 @@ class Check:
     found: str
 
 
-def audit(store: Store, number: int, replay: int) -> Iterator[Check]:
-    """The checks of a registered version, one after the other. Stops when nothing further can be read."""
+def audit(store: Store, number: int, replay: int, assembly: Assembly | None = None) -> Iterator[Check]:
+    """The checks of a registered version, one after the other. Stops when nothing further can be read.
+
+    assembly: its votes, if this process has just read and checked them; otherwise they are read from the store.
+    """
     version = get_version(store, SMOOTHED, number)
     name = "plan"
     try:
@@ -53,7 +56,7 @@ def audit(store: Store, number: int, replay: int) -> Iterator[Check]:
         name = "certifiable"
         require_certifiable(ensemble)
         name = "votes"
-        assembly = assemble(store, ensemble)
+        assembly = assembly or assemble(store, ensemble)
         found = f"{len(assembly.votes)} of {ensemble.draws} draws, each once and as its run recorded it"
         yield Check(name, passed=True, found=found)
         name = "registered votes"

@@ -80,7 +80,8 @@ def assess(
     store: Store, version: ModelVersion, certified: Certified, truth: NDArray[np.int64], params: GateParams
 ) -> Verdict:
     """Audit a certified version and judge it. Nothing in the registry changes."""
-    return judge(certified, truth, list(audit(store, int(version.version), params.replay)), params)
+    audited = list(audit(store, int(version.version), params.replay, certified.assembly))
+    return judge(certified, truth, audited, params)
 
 
 def run_gate(

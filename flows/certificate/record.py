@@ -1,7 +1,7 @@
 """A certificate as a record: computed from an ensemble's votes, with nothing that does not follow from them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cleanlabel.flows.certificate.figures import at_images, at_radii, at_triggers
 from cleanlabel.flows.certificate.influences import influence_record, reported_radii
 from cleanlabel.flows.certificate.partitions import partition_record
-from cleanlabel.flows.ensemble.assembly import assemble, check_registration, check_seals
+from cleanlabel.flows.ensemble.assembly import Assembly, assemble, check_registration, check_seals
 from cleanlabel.flows.ensemble.attempts import UNKNOWN
 from cleanlabel.flows.ensemble.entropy import reveal_entropy
 from cleanlabel.flows.ensemble.record import Ensemble, Votes, describe, read_ensemble, root_of
@@ -31,13 +31,17 @@ from cleanlabel.sanitize.paths import SETS
 
 @dataclass(frozen=True)
 class Certified:
-    """A certificate with the votes, the label and the radius of each test image."""
+    """A certificate with the votes, the label and the radius of each test image.
+
+    assembly: the checked votes that it was computed from, where they were read from a store.
+    """
 
     certificate: dict[str, Any]
     counts: NDArray[np.int64]
     label: NDArray[np.int64]
     radius: NDArray[np.float64]
     influenced: Influenced | None = None
+    assembly: Assembly | None = None
 
 
 def require_certifiable(ensemble: Ensemble) -> None:
@@ -82,7 +86,8 @@ def certify_version(
     lost = check_registration(store, ensemble, version, assembly.votes)
     entropy = reveal_entropy(store, ensemble)
     check_seals(assembly, entropy)
-    return compute(ensemble, assembly.votes, lost, entropy, test, raw.image_shape, params), entropy
+    certified = compute(ensemble, assembly.votes, lost, entropy, test, raw.image_shape, params)
+    return replace(certified, assembly=assembly), entropy
 
 
 def compute(

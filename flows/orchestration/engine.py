@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
@@ -71,33 +72,27 @@ def begin_worker(parent: int) -> None:
     A process pool that loses one worker terminates the others, and their unfinished batches would be lost.
     """
     end_with(parent)
-    signal.signal(signal.SIGTERM, lambda *_: _BATCH.end())
+    signal.signal(signal.SIGTERM, _end)
 
 
-class _Batch:
-    """Whether this process is making a batch, and whether it was told to end in the meantime."""
-
-    making = told_to_end = False
-
-    def end(self) -> None:
-        self.told_to_end = True
-        if not self.making:
-            os._exit(1)
-
-
-_BATCH = _Batch()
+def _end(*_: object) -> None:
+    os._exit(1)
 
 
 @contextmanager
 def defer_sigterm() -> Iterator[None]:
-    """Delay SIGTERM until the block ends."""
-    _BATCH.making = True
+    """Delay SIGTERM until the block ends, in a process that `begin_worker` has made a worker."""
+    if signal.getsignal(signal.SIGTERM) is not _end:
+        yield
+        return
+    told = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: told.set())
     try:
         yield
     finally:
-        _BATCH.making = False
-        if _BATCH.told_to_end:
-            os._exit(1)
+        signal.signal(signal.SIGTERM, _end)
+        if told.is_set():
+            _end()
 
 
 @contextmanager

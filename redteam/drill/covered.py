@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cleanlabel.models.certificate import ABSTAIN
 from cleanlabel.models.extractors import features
-from cleanlabel.models.influenced import Influenced, influenced, largest_radius
+from cleanlabel.models.influenced import Influenced, extreme_radius, influenced
 from cleanlabel.models.plan import noise_distance_of
 from cleanlabel.models.sums import Sides, Sums
 from cleanlabel.redteam.drill.drill import Drill
@@ -121,7 +121,7 @@ def radius_limit(drill: Drill, images: ImageSet, sigma: float) -> float:
     sizes = np.bincount(images.labels, minlength=drill.victim.classes).tolist()
     distance = noise_distance_of(len(images), images.image_shape, sigma)
     m = draws_at(drill, sigma)
-    return largest_radius(m, sizes, _sides(drill), sigma, drill.params.alpha, distance=distance)
+    return extreme_radius(m, sizes, _sides(drill), sigma, drill.params.alpha, distance=distance)
 
 
 def changes(clean: ImageSet, poisoned: ImageSet) -> NDArray[np.float64]:

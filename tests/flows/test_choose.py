@@ -11,7 +11,7 @@ from registered import RECIPE, set_params
 
 from cleanlabel.flows.artifacts import CHOOSER
 from cleanlabel.flows.choose import choose, parse, table, verdict
-from cleanlabel.models.chooser import Target, forecast, largest_radius
+from cleanlabel.models.chooser import Target, forecast, unanimous_blocks_radius
 from cleanlabel.models.classifiers import Architecture
 from cleanlabel.models.pilot import LEAST_ASKED, NO_VOTE, Pilot, blocks_of_size
 from cleanlabel.models.training import initialised
@@ -119,7 +119,7 @@ def test_the_forecast_grows_with_what_was_seen_and_never_takes_few_votes_for_cer
     target = Target(radius=0.5, rewritten=0, m=100, level=0.001)
     shares = [forecast(pilot_of(right, 12), 0.5, 4, target).mean() for right in (0.25, 0.8, 1.0)]
     assert shares[0] == 0.0 < shares[1] < shares[2]
-    limit = largest_radius(0.5, 4, target, 4)
+    limit = unanimous_blocks_radius(0.5, 4, target, 4)
     near = Target(limit * 0.999, 0, 100, 0.001)
     few, more = (forecast(pilot_of(1.0, draws, n=2), 0.5, 4, near).mean() for draws in (2, 500))
     assert few < more

@@ -13,9 +13,9 @@ from cleanlabel.models.anytime import (
     Looks,
     certify_anytime,
     default_looks,
-    largest_radius,
     look_levels,
     sequence_lower_bound,
+    unanimous_radius,
 )
 from cleanlabel.models.certificate import ABSTAIN, certified_accuracy, certify, lower_confidence_bound
 from cleanlabel.models.decision import decide
@@ -92,13 +92,13 @@ def test_unanimous_votes_have_closed_forms():
     p = float(sequence_lower_bound(100, 100, 0.0005, b=1.0))
     assert (1 - p**101) / (101 * p**100 * (1 - p)) == pytest.approx(2000)
     looks = Looks((50, 100), look_levels(0.001, (0.5, 0.5)), 0.7)
-    assert largest_radius(looks, 100) == pytest.approx(0.7 * stats.norm.ppf(0.00025 ** (1 / 100)))
-    assert largest_radius(Looks((50,), (0.001,), 0.7, "split"), 50) == pytest.approx(
+    assert unanimous_radius(looks, 100) == pytest.approx(0.7 * stats.norm.ppf(0.00025 ** (1 / 100)))
+    assert unanimous_radius(Looks((50,), (0.001,), 0.7, "split"), 50) == pytest.approx(
         0.7 * stats.norm.ppf(0.001 ** (1 / 50))
     )
     sequence = ConfidenceSequence(2000, 1.0, 0.001, last=0)
-    assert [round(largest_radius(sequence, t), 2) for t in (50, 100, 1000)] == [0.99, 1.38, 2.38]
-    assert largest_radius(ConfidenceSequence(100, 1.0, 0.001), 5) == 0
+    assert [round(unanimous_radius(sequence, t), 2) for t in (50, 100, 1000)] == [0.99, 1.38, 2.38]
+    assert unanimous_radius(ConfidenceSequence(100, 1.0, 0.001), 5) == 0
 
 
 @settings(max_examples=40, deadline=None)
