@@ -5,7 +5,6 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cleanlabel.models.anytime import ConfidenceSequence, Looks, Rule, default_looks, look_levels, unanimous_radius
@@ -273,50 +272,6 @@ def chosen_looks(m: int, least: int, batch: int) -> tuple[int, ...]:
 def least_of_sequence(alpha: float) -> int:
     """The same as `least_models`, for a confidence sequence."""
     return next(m for m in count(1) if unanimous_radius(ConfidenceSequence(m, 1.0, alpha), m) > 0)
-
-
-DRAW_SOURCES = (
-    "models/blocks.py",
-    "models/classifiers.py",
-    "models/draw.py",
-    "models/extractors.py",
-    "models/fast_cifar.py",
-    "models/heads.py",
-    "models/instrument.py",
-    "models/materials.py",
-    "models/stacked.py",
-    "models/start.py",
-    "models/sums.py",
-    "models/training.py",
-    "models/twins.py",
-    "models/weights.py",
-    "sanitize/arrays.py",
-    "sanitize/denoiser.py",
-    "sanitize/denoiser_files.py",
-    "sanitize/denoiser_parts.py",
-    "sanitize/device_noise.py",
-    "sanitize/fast.py",
-    "sanitize/fitting.py",
-    "sanitize/folders.py",
-    "sanitize/imageset.py",
-    "sanitize/names.py",
-    "sanitize/noise.py",
-    "sanitize/overlap.py",
-    "sanitize/pictures.py",
-    "sanitize/published.py",
-    "sanitize/rounded_gaussian.py",
-    "sanitize/sanitizer.py",
-    "sanitize/sources.py",
-    "sanitize/timestep.py",
-    "sanitize/trees.py",
-)
-"""The source files that determine a draw: a change of any of them may change the models."""
-
-
-def code_digest() -> str:
-    """sha256 of the sources that determine a draw."""
-    root = Path(__file__).resolve().parents[1]
-    return _digest({name: hashlib.sha256((root / name).read_bytes()).hexdigest() for name in DRAW_SOURCES})
 
 
 def recipe_of(params: "TrainParams") -> dict[str, Any]:

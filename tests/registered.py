@@ -21,8 +21,9 @@ from cleanlabel.flows.ensemble.opening import open_ensemble
 from cleanlabel.flows.ensemble.record import Ensemble, read_ensemble
 from cleanlabel.flows.store.client import Store, connect
 from cleanlabel.flows.store.registry import SMOOTHED, get_version
+from cleanlabel.models.draw_sources import code_digest
 from cleanlabel.models.params import CertifyParams, GateParams
-from cleanlabel.models.plan import Plan, code_digest, recipe_of
+from cleanlabel.models.plan import Plan, recipe_of
 from cleanlabel.sanitize.content import content_digest
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import load, save_npz

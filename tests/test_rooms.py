@@ -6,7 +6,7 @@ import pytest
 from imports import PACKAGE, ROOMS, ROOT, imported, modules, needed, room_of
 from ruamel.yaml import YAML
 
-from cleanlabel.models.plan import DRAW_SOURCES
+from cleanlabel.models.draw_sources import DRAW_SOURCES
 
 MAY_KNOW = {
     "sanitize": {"sanitize"},

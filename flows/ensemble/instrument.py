@@ -12,10 +12,10 @@ import torch
 
 from cleanlabel.flows.environment import state
 from cleanlabel.flows.store.client import Store, read_file
+from cleanlabel.models.draw_sources import code_digest
 from cleanlabel.models.instrument import Instrument, cosine, load_instrument, save_instrument
 from cleanlabel.models.materials import Materials
 from cleanlabel.models.params import TrainParams
-from cleanlabel.models.plan import code_digest
 from cleanlabel.models.public_part import fitted, require_apart, trusted_features
 from cleanlabel.models.start import start_of
 from cleanlabel.sanitize.denoiser import load_denoiser

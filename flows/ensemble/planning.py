@@ -9,8 +9,9 @@ import numpy as np
 from cleanlabel.flows.ensemble.provenance import of_denoiser, of_initial_weights
 from cleanlabel.models.anytime import look_shares
 from cleanlabel.models.blocks import RULE, block_of, ids_are_names
+from cleanlabel.models.draw_sources import code_digest
 from cleanlabel.models.params import CertifyParams, SmoothParams, TrainParams, check_recipe
-from cleanlabel.models.plan import Plan, chosen_looks, code_digest, least_models, noise_distance_of, recipe_of
+from cleanlabel.models.plan import Plan, chosen_looks, least_models, noise_distance_of, recipe_of
 from cleanlabel.sanitize.content import content_digest
 from cleanlabel.sanitize.denoiser_files import PROVENANCE, Facts, digest_of, layout, read_config
 from cleanlabel.sanitize.errors import InputError

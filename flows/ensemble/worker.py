@@ -22,10 +22,11 @@ from cleanlabel.flows.orchestration.log import note
 from cleanlabel.flows.store.client import Store, connect, create_run, finish, log_directory
 from cleanlabel.flows.store.errors import translate_store_errors
 from cleanlabel.models.draw import Smoothed, make_batch
+from cleanlabel.models.draw_sources import code_digest
 from cleanlabel.models.instrument import Features, Instrument, save_features
 from cleanlabel.models.materials import Materials
 from cleanlabel.models.params import TrainParams
-from cleanlabel.models.plan import Plan, code_digest
+from cleanlabel.models.plan import Plan
 from cleanlabel.models.start import start_of
 from cleanlabel.models.votes import votes_hash, votes_to_bytes
 from cleanlabel.models.weights import read_trained_on, save_weights, trained_on

@@ -76,7 +76,7 @@ def test_deleting_an_ensemble_does_not_undo_the_attempt(store):
 
 def test_a_worker_refuses_data_that_are_not_the_planned_ones(store, small_set, monkeypatch):
     from cleanlabel.flows.ensemble import worker
-    from cleanlabel.models.plan import code_digest
+    from cleanlabel.models.draw_sources import code_digest
 
     monkeypatch.setattr(worker, "_inputs", lambda *, denoise: (small_set, small_set, None))
     planned = replace(
