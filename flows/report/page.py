@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +27,14 @@ from cleanlabel.flows.report.card import (
     models_in_words,
     not_covered,
     promise,
-    provenance_notices,
     recipe_in_words,
     seen_in_words,
 )
 from cleanlabel.flows.report.curve import curve_radii
-from cleanlabel.flows.report.drawing import Line, bins_of, curve, data_uri, heat_map, histogram, thumbnail, votes_bar
+from cleanlabel.flows.report.drawing import Line, bins_of, curve, data_uri, heat_map, histogram
+from cleanlabel.flows.report.gallery import galleries, most_voters
 from cleanlabel.flows.report.influences import frontier_grid, influence_in_words
+from cleanlabel.flows.report.notices import notices
 from cleanlabel.flows.report.partitions import costs_in_words, median_of, most_in_words, partition_in_words
 from cleanlabel.flows.report.tables import pivot
 from cleanlabel.flows.report.wording import accuracy_name, title
@@ -44,34 +44,11 @@ from cleanlabel.models.certificate import ABSTAIN, certified_accuracy
 from cleanlabel.sanitize.imageset import ImageSet
 
 WEB = Path(__file__).parent / "web"
-SHOWN = 48
-"""The most test images in a gallery: enough to see what they share, few enough for a mail attachment."""
 SIZES = {"wide": (960, 380), "narrow": (350, 300)}
 """Widths of a drawing in pixels, on a desktop and on a phone."""
 BINS = {"wide": 20, "narrow": 10}
 AT_ONCE = 12
 """How many images of a gallery are visible before it is unfolded."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """A test image for the reviewer, with its top classes and their votes."""
-
-    id: str
-    image: str
-    truth: str
-    label: str | None
-    radius: float
-    top: list[tuple[str, int]]
-    bar: str
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """The shown cases of one kind, and the number of all of them."""
-
-    cases: list[Case]
-    total: int
 
 
 def render(
@@ -93,12 +70,6 @@ def render(
     c = certified.certificate
     now = _line(certified, test)
     before = Line(previous.radii, previous.accuracy) if previous else None
-    style, script = ((WEB / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    partitions = partitions_of(c)
-    influence = influence_of(c)
-    voters, voter_words = _voters(c), "images' worth" if influence else "blocks" if partitions else "votes"
-    bins = {name: bins_of(certified.counts, certified.label, test.labels, voters, n) for name, n in BINS.items()}
-    wrong, abstained = _galleries(certified, test)
     words = {
         "model": SMOOTHED,
         "version": version,
@@ -109,39 +80,18 @@ def render(
         "not_covered": not_covered(c),
         "assumptions": assumptions(c),
         "notices": [*notices(certified, test), *filter(None, [shared_with_test(raw, test)])],
-        "curves": {name: _curve(c, now, before, size) for name, size in SIZES.items()},
-        "readings": (readings := _readings(c, now, before)),
-        "readings_json": json.dumps(readings),
-        "shown": _first_shown(c, now),
-        "previous": previous,
-        "partitions": partitions and _partitions(partitions),
-        "influence": influence and _influence(influence),
         "accuracy_name": accuracy_name(c),
-        "voters": voters,
-        "voter_words": voter_words,
         "images": pivot(c["at_images"], "images", "epsilon_255"),
         "triggers": pivot(c["at_triggers"], "trigger_l2", "radius") if c["at_triggers"] else None,
         "raw": raw,
         "classes": _per_class(raw),
         "sheet": data_uri(sheet),
-        "bins": bins["wide"],
-        "histograms": {name: histogram(bins[name], size, voter_words) for name, size in SIZES.items()},
-        "at_once": AT_ONCE,
-        "unanimous": int(np.sum(certified.counts.max(axis=1) == voters)),
-        "fewest": int(certified.counts.max(axis=1)[held].min()) if (held := certified.label != ABSTAIN).any() else None,
-        "wrong": wrong,
-        "abstained": abstained,
-        "figures": figures(previous.certificate, c) if previous else [],
-        "changes": changes(previous.certificate, c) if previous else [],
-        "answers": answers_that_changed(previous, certified, test) if previous else None,
         "provenance": _provenance(c, raw),
         "environments": sorted((environments or {}).items()),
         "audit_command": audit_command(version),
-        "style": style,
-        "script": script,
-        "style_hash": _hash(style),
-        "script_hash": _hash(script),
     }
+    words |= _curves(c, now, before) | _votes(certified, test) | _ways(c)
+    words |= _compared(certified, previous, test) | _looks()
     templates = Environment(
         loader=FileSystemLoader(WEB),
         autoescape=True,
@@ -153,41 +103,69 @@ def render(
     return templates.get_template("page.html").render(words)
 
 
+def _curves(c: dict[str, Any], now: Line, before: Line | None) -> dict[str, Any]:
+    """The template's values for the curve of certified accuracy and its readings."""
+    readings = _readings(c, now, before)
+    return {
+        "curves": {name: _curve(c, now, before, size) for name, size in SIZES.items()},
+        "readings": readings,
+        "readings_json": json.dumps(readings),
+        "shown": _first_shown(c, now),
+    }
+
+
+def _votes(certified: Certified, test: ImageSet) -> dict[str, Any]:
+    """The template's values for the votes: histograms and galleries."""
+    c, most = certified.certificate, certified.counts.max(axis=1)
+    voters, held = most_voters(c), certified.label != ABSTAIN
+    voter_words = "images' worth" if influence_of(c) else "blocks" if partitions_of(c) else "votes"
+    bins = {name: bins_of(certified.counts, certified.label, test.labels, voters, n) for name, n in BINS.items()}
+    wrong, abstained = galleries(certified, test)
+    return {
+        "voters": voters,
+        "voter_words": voter_words,
+        "bins": bins["wide"],
+        "histograms": {name: histogram(bins[name], size, voter_words) for name, size in SIZES.items()},
+        "unanimous": int(np.sum(most == voters)),
+        "fewest": int(most[held].min()) if held.any() else None,
+        "at_once": AT_ONCE,
+        "wrong": wrong,
+        "abstained": abstained,
+    }
+
+
+def _ways(c: dict[str, Any]) -> dict[str, Any]:
+    """The template's values for other ways of change than moved pixels; None where the ensemble covers none."""
+    partitions, influence = partitions_of(c), influence_of(c)
+    return {
+        "partitions": _partitions(partitions) if partitions else None,
+        "influence": _influence(influence) if influence else None,
+    }
+
+
+def _compared(certified: Certified, previous: Previous | None, test: ImageSet) -> dict[str, Any]:
+    """The template's values for the comparison with the previous version."""
+    if previous is None:
+        return {"previous": None, "figures": [], "changes": [], "answers": None}
+    c = certified.certificate
+    return {
+        "previous": previous,
+        "figures": figures(previous.certificate, c),
+        "changes": changes(previous.certificate, c),
+        "answers": answers_that_changed(previous, certified, test),
+    }
+
+
+def _looks() -> dict[str, str]:
+    """The page's own style and script, with the hashes that its content security policy allows."""
+    style, script = ((WEB / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    return {"style": style, "script": script, "style_hash": _hash(style), "script_hash": _hash(script)}
+
+
 def environments_of(store: Store, run_id: str) -> dict[str, int]:
     """Each environment of an ensemble's draws (processor, threads, libraries), with its number of draws."""
     runs = find_runs(store, f"tags.mlflow.parentRunId = '{run_id}' and attributes.status = 'FINISHED'")
     return dict(Counter(run.data.tags.get(f"{TAG}environment", "not recorded") for run in runs))
-
-
-def notices(certified: Certified, test: ImageSet) -> list[str]:
-    """Notes on this certificate that a reviewer might overlook."""
-    c = certified.certificate
-    found = []
-    if c["entropy_source"] != "os":
-        found.append("The noise was known beforehand: an attacker could have prepared for it. For tests only.")
-    found += provenance_notices(c)
-    if c["attempt"]:
-        found.append(
-            f"Attempt {c['attempt'] + 1} on this raw set, so it is held to the smaller level {c['level']:.3g}."
-            if c["attempt"] >= c.get("ensembles", 1)
-            else f"Attempt {c['attempt'] + 1} on this raw set; it shares alpha with the others that were declared "
-            f"beforehand, {c['ensembles']} in all, and is held to the level {c['level']:.3g}."
-        )
-    if c.get("ledger") == "new":
-        found.append(
-            "The project's ledger of attempts began with this ensemble: attempts on this raw set that neither the "
-            "store nor git knew by then (made on another machine, or in a store that is gone) are unknown."
-        )
-    if c["missing_draws"]:
-        models = "draws, each a model of every block," if partitions_of(c) else "models"
-        found.append(f"{len(c['missing_draws'])} of {c['m']} {models} are missing. They count against every answer.")
-    wrong = int(np.sum((certified.label != test.labels) & (certified.label != ABSTAIN)))
-    if wrong:
-        found.append(
-            f"{wrong} of {c['n_test']} answers are certified and wrong: no change within their radius makes them "
-            "right either. They are shown below."
-        )
-    return found
 
 
 def _line(certified: Certified, test: ImageSet) -> Line:
@@ -265,43 +243,6 @@ def _first_shown(c: dict[str, Any], now: Line) -> int:
     return int(np.abs(now.radii - radii[len(radii) // 2]).argmin())
 
 
-def _galleries(certified: Certified, test: ImageSet) -> tuple[Gallery, Gallery]:
-    """Two galleries: wrong certificates, largest radius first; abstentions, fewest votes for the top class first."""
-    wrong = np.flatnonzero((certified.label != test.labels) & (certified.label != ABSTAIN))
-    abstained = np.flatnonzero(certified.label == ABSTAIN)
-    in_order = (
-        wrong[np.argsort(-certified.radius[wrong], kind="stable")],
-        abstained[np.argsort(certified.counts[abstained].max(axis=1), kind="stable")],
-    )
-    first, second = (Gallery([_case(certified, test, i) for i in rows[:SHOWN]], len(rows)) for rows in in_order)
-    return first, second
-
-
-def _case(certified: Certified, test: ImageSet, row: np.int64) -> Case:
-    votes, label = certified.counts[row], int(certified.label[row])
-    top = [int(i) for i in np.argsort(-votes, kind="stable")[:2]]
-    return Case(
-        test.ids[row],
-        thumbnail(test.images[row]),
-        test.classes[int(test.labels[row])],
-        None if label == ABSTAIN else test.classes[label],
-        float(certified.radius[row]),
-        [(test.classes[i], int(votes[i])) for i in top],
-        votes_bar([int(votes[i]) for i in top], _bar(certified.certificate)),
-    )
-
-
-def _voters(c: dict[str, Any]) -> int:
-    """The most that a class can have: votes, blocks, or images' worth of influence."""
-    section, influence = partitions_of(c), influence_of(c)
-    return max(influence["class_sizes"]) if influence else section["k"] if section else c["m"]
-
-
-def _bar(c: dict[str, Any]) -> int:
-    """The full length of a bar of two classes: votes are divided between classes, sums are not."""
-    return _voters(c) * (2 if influence_of(c) else 1)
-
-
 def _per_class(raw: ImageSet) -> str:
     sizes: NDArray[np.int64] = np.bincount(raw.labels, minlength=len(raw.classes))
     least, most = int(sizes.min()), int(sizes.max())
@@ -310,10 +251,11 @@ def _per_class(raw: ImageSet) -> str:
 
 def _provenance(c: dict[str, Any], raw: ImageSet) -> list[tuple[str, str, str]]:
     """Name, description and digest of everything this version was made from."""
+    section = partitions_of(c)
     trigger = f"; sigma_x = {c['test_sigma']:g} on test inputs too, one sample a model and input"
     return [
         ("raw set", f"{len(raw)} images", c["raw_digest"]),
-        *([("blocks", partition_in_words(section), "")] if (section := partitions_of(c)) else []),
+        *([("blocks", partition_in_words(section), "")] if section else []),
         ("test set", f"{c['n_test']} images", c["test_digest"]),
         ("denoiser", seen_in_words(c, "denoiser"), c["denoiser_digest"] or ""),
         *([("initial weights", seen_in_words(c, "initial"), c["initial_digest"])] if c["initial_digest"] else []),

@@ -28,7 +28,9 @@ from cleanlabel.flows.certify import write_page
 from cleanlabel.flows.report.card import card, not_covered, promise
 from cleanlabel.flows.report.curve import curve_radii
 from cleanlabel.flows.report.drawing import bins_of, thumbnail
-from cleanlabel.flows.report.page import AT_ONCE, SHOWN, WEB, environments_of, notices, render
+from cleanlabel.flows.report.gallery import SHOWN
+from cleanlabel.flows.report.notices import notices
+from cleanlabel.flows.report.page import AT_ONCE, WEB, environments_of, render
 from cleanlabel.flows.report.partitions import sentences
 from cleanlabel.flows.store.client import TAG, log_files, read_file
 from cleanlabel.flows.store.registry import SMOOTHED

@@ -1,0 +1,40 @@
+"""What a reviewer might overlook about a certificate."""
+
+import numpy as np
+
+from cleanlabel.flows.certificate.partitions import partitions_of
+from cleanlabel.flows.certificate.record import Certified
+from cleanlabel.flows.report.card import provenance_notices
+from cleanlabel.models.certificate import ABSTAIN
+from cleanlabel.sanitize.imageset import ImageSet
+
+
+def notices(certified: Certified, test: ImageSet) -> list[str]:
+    """Notes on this certificate that a reviewer might overlook."""
+    c = certified.certificate
+    found = []
+    if c["entropy_source"] != "os":
+        found.append("The noise was known beforehand: an attacker could have prepared for it. For tests only.")
+    found += provenance_notices(c)
+    if c["attempt"]:
+        found.append(
+            f"Attempt {c['attempt'] + 1} on this raw set, so it is held to the smaller level {c['level']:.3g}."
+            if c["attempt"] >= c.get("ensembles", 1)
+            else f"Attempt {c['attempt'] + 1} on this raw set; it shares alpha with the others that were declared "
+            f"beforehand, {c['ensembles']} in all, and is held to the level {c['level']:.3g}."
+        )
+    if c.get("ledger") == "new":
+        found.append(
+            "The project's ledger of attempts began with this ensemble: attempts on this raw set that neither the "
+            "store nor git knew by then (made on another machine, or in a store that is gone) are unknown."
+        )
+    if c["missing_draws"]:
+        models = "draws, each a model of every block," if partitions_of(c) else "models"
+        found.append(f"{len(c['missing_draws'])} of {c['m']} {models} are missing. They count against every answer.")
+    wrong = int(np.sum((certified.label != test.labels) & (certified.label != ABSTAIN)))
+    if wrong:
+        found.append(
+            f"{wrong} of {c['n_test']} answers are certified and wrong: no change within their radius makes them "
+            "right either. They are shown below."
+        )
+    return found
