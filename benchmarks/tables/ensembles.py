@@ -146,6 +146,15 @@ def fashion() -> str:
     return with_source(grid(head, lines, left=2), "fashion --root DIR", record)
 
 
+def end_of_curve() -> str:
+    """What denoised and noise-only linear models certify at R = 1.4 and sigma 1, the end of the curve."""
+    record = read("fashion")
+    start, stop, steps = record["curve_radii"]
+    at = round((1.4 - start) / (stop - start) * (steps - 1))
+    ours, linear = (share(record["rows"][f"{name}, 1"]["curve"][at]) for name in ("denoised", "noise only, linear"))
+    return f"{ours} against {linear}"
+
+
 def reading() -> str:
     """How long it takes to read a thousand models back and to certify them."""
     record = read("certify")
@@ -175,5 +184,6 @@ MADE = {
     "transfer-steps": steps,
     "transfer-own-head": lambda: share(read("transfer")["own_head_accuracy"]),
     "fashion": fashion,
+    "fashion-end": end_of_curve,
     "certify-seconds": reading,
 }
