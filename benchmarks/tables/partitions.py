@@ -15,6 +15,11 @@ TITLES = {
     ("fashion-mnist", "twin"): "Fashion-MNIST, 10,000, frozen features (`twin`)",
     ("cifar10", "twin"): "CIFAR-10, 5,000, frozen features (`twin`)",
 }
+COMMANDS = {
+    "digits": "--sigma .25 .5 1 2 --k 1 2 5 10 20",
+    "fashion-mnist": "--root DIR --sigma .5 1 2 4",
+    "cifar10": "--root DIR --extractor FILE --sigma .5 .75 1 1.5",
+}
 
 
 def frontier(name: str) -> Record:
@@ -52,8 +57,10 @@ def summary() -> str:
         lines.append([title, *cells])
     head = ["raw images, models", "one ensemble, a = 0: R > .5, R > 1", "blocks, a = 0: R > .5, R > 1"]
     head += [f"blocks, a = {a}: R > 0, R > 1" for a in (1, 5)] + ["DPA, R = 0: a = 1, a = 5"]
-    records = [frontier(name) for name in ("digits", "fashion-mnist", "cifar10")]
-    return with_source(grid(head, lines), "frontiers --data SET …", *records)
+    table = grid(head, lines)
+    for name, flags in COMMANDS.items():
+        table = with_source(table, f"frontiers --data {name} {flags}", frontier(name))
+    return table
 
 
 def by_radius() -> str:

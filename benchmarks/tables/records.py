@@ -40,7 +40,7 @@ def grid(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> s
 
 
 def with_source(table: str, command: str, *records: Record, note: str = "") -> str:
-    """The table, and under it the command, machine and day. Records of one machine and day are named once."""
+    """The table, and under it the command, machine and day. Equal machines and days are named once."""
     places = "; ".join(dict.fromkeys(where(record) for record in records))
     line = f"`python -m benchmarks.{command}`, {places}.{f' {note}' if note else ''}"
     return f"{table}\n\n{paragraph(line)}"
