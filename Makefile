@@ -119,6 +119,7 @@ bench: setup ## the claims in the README, measured again (hours); says what it l
 	$(call claim,PUBLISHED CIFAR_DENOISER EXTRACTOR SETUPS,covered $(CIFAR) --setups $(SETUPS) --noise-only)
 	$(call claim,PUBLISHED CIFAR_DENOISER EXTRACTOR SETUPS,surviving --denoiser $(CIFAR_DENOISER) --drill data/redteam/witches-brew-scratch-* data/redteam/bullseye-transfer-* --draws 1)
 	python -m benchmarks.paper page
+	python -m benchmarks.tables
 	@echo "left out: image_sets on Fashion-MNIST, which needs another params.yaml;" \
 		"cifar_models, which needs a GPU"
 

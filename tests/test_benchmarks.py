@@ -41,11 +41,11 @@ ARGUMENTS = {
 
 
 def commands() -> list[str]:
-    """Every benchmark that can be run, by its name."""
+    """Every benchmark that can be run, by its name; not those that only write pages."""
     return [
         name.removeprefix("benchmarks.").removesuffix(".__main__")
         for name, path in modules("benchmarks").items()
-        if "__main__" in path.read_text() and not name.startswith("benchmarks.paper")  # which measures nothing
+        if "__main__" in path.read_text() and not name.startswith(("benchmarks.paper", "benchmarks.tables"))
     ]
 
 

@@ -1,5 +1,6 @@
-"""The pages that people read: each link leads somewhere, each file they name is there, the README stays short."""
+"""The pages that people read: links lead somewhere, the files they name are there, Python compiles, README is short."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -38,6 +39,14 @@ def test_every_link_inside_the_repository_leads_somewhere(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_file_of_the_project_that_a_page_names_is_there(page):
     assert [name for name in FILE.findall(page.read_text()) if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_python_blocks_compile_and_what_they_import_is_there(page):
+    for block in re.findall(r"(?ms)^```python\n(.*?)^```", page.read_text()):
+        for node in ast.parse(block).body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                exec(compile(ast.Module([node], []), str(page), "exec"), {})
 
 
 def test_the_readme_fits_180_lines_and_leads_to_every_page():

@@ -1,0 +1,122 @@
+"""The README's table of results: what is certified against published attacks comes first."""
+
+from benchmarks.tables import attacks, defences, ensembles, features, partitions, sanitizing
+from benchmarks.tables.records import Record, percent, read, share, span
+
+
+def covered_attack() -> str:
+    """Whether certificates cover Bullseye Polytope."""
+    drill = read("covered_noise-only")["drills"]["bullseye"]
+    row = next(row for row in drill["rows"] if row["sigma"] == 0)
+    return (
+        f"Bullseye Polytope, {drill['poisons']} poisons in {drill['images']:,} CIFAR-10 images, ε = "
+        f"{drill['bound'].split()[0]}, public targets, bounded-influence head without noise: "
+        f"{row['covered'] * row['targets']:.0f} of {row['targets']} targets covered; attack "
+        f"{percent(row['undefended'])} % → {percent(row['smoothed_success'])} %, accuracy {share(row['accuracy'])} "
+        "([table](docs/results/frozen-features.md))"
+    )
+
+
+def reach() -> str:
+    """How far sums over frozen features reach on CIFAR-10, beside rivals."""
+    record = read("influence-cifar10")
+    rows = features.sums(record)
+    parts, near = (features.rivals(record, *heads) for heads in (("DPA", "ROE"), ("kNN", "rNN")))
+    of = [share(features.changed(each, "rewritten", 25)) for each in (rows, parts, near)]
+    return (
+        f"CIFAR-10, {record['raw_images']:,} raw images: {share(features.certified(record, rows, 4.0))} certified at "
+        f"R > 4. Against 25 rewritten images {of[0]}; partitions have {of[1]}, nearest neighbours {of[2]}, both "
+        "without a radius ([table](docs/results/frozen-features.md))"
+    )
+
+
+def frozen_extractor() -> str:
+    """Sanitizing against Bullseye, and the rivals that cost nothing."""
+    rows = defences.rows_of("bullseye")
+    none, ours = rows["none"], rows["sanitize, σ = 0.1"]
+    level = [
+        r for r in rows.values() if r["name"] != "sanitize" and not r["success"] and r["accuracy"] >= none["accuracy"]
+    ]
+    return (
+        f"Bullseye, ε = 16/255: {percent(none['success'])} % → {percent(ours['success'])} % at σ = .1, accuracy "
+        f"{share(none['accuracy'])} → {share(ours['accuracy'])}. {len(level)} rivals stop it at no cost in accuracy "
+        "([attacks](docs/results/attacks.md), [rivals](docs/results/defences.md))"
+    )
+
+
+def from_scratch() -> str:
+    """Sanitizing against Witches' Brew."""
+    rows = defences.rows_of("witches-brew")
+    ours = [row["success"] for row in rows.values() if row["name"] == "sanitize"]
+    return (
+        "**No**, at the scale measured (an MLP on 2,500 images): "
+        f"{percent(rows['none']['success'])} % → {span(ours)}. DPA: {percent(rows['dpa']['success'])} % "
+        "([rivals](docs/results/defences.md))"
+    )
+
+
+def adaptive() -> str:
+    """An attacker who knows the defence."""
+    rows: dict[float, Record] = attacks.drill("bullseye-adaptive")
+    said = [f"{percent(row['success'])} % of {row['targets']} targets at σ = {sigma:g}" for sigma, row in rows.items()]
+    return f"He succeeds on {', on '.join(said)} ([attacks](docs/results/attacks.md))"
+
+
+def denoiser() -> str:
+    """What the denoiser is worth on digits."""
+    ways = read("ensemble")["certified"]
+    ours, noise = (share(ways[way]["100"]["0.5"]) for way in ("denoised", "noise only"))
+    return (
+        f"digits, σ = 1, m = 100, certified at R = .5: {ours} with it, {noise} with the noise left in "
+        "([demo](docs/results/demo.md))"
+    )
+
+
+def thousand() -> str:
+    """What the largest ensemble certifies."""
+    record = read("ensemble")
+    _, of = ensembles.largest(record)
+    return (
+        f"digits, σ = 1: {share(of['0.5'])} at R = .5, {share(of['2'])} at R = 2; "
+        f"{record['models_a_minute']['flow']:.0f} models a minute ([models](docs/results/models.md))"
+    )
+
+
+def blocks() -> str:
+    """Rewritten images and a radius at once."""
+    found = share(partitions.value(partitions.pair("fashion-mnist", "twin", 5, "1")["many"]))
+    return (
+        f"blocks: {found} certified with five of Fashion-MNIST's 10,000 images rewritten and R = 1 besides "
+        "([partitions](docs/results/how-many-and-how-far.md))"
+    )
+
+
+def cost() -> str:
+    """Accuracy and time of sanitizing CIFAR-10."""
+    raw, ours = (sanitizing.cell("cifar10", sigma) for sigma in ("raw", "0.25"))
+    return (
+        f"CIFAR-10, small CNN, accuracy {share(raw['test_accuracy'])} on raw images, {share(ours['test_accuracy'])} at "
+        f"σ = .25; {ours['images_per_second']:.0f} images/s on 2 cores ([sanitizing](docs/results/sanitizing.md))"
+    )
+
+
+QUESTIONS = {
+    "Do certificates cover a published attack?": covered_attack,
+    "How far do frozen features reach?": reach,
+    "Does sanitizing stop attacks on frozen extractors?": frozen_extractor,
+    "Does it stop Witches' Brew from scratch?": from_scratch,
+    "An attacker who crafts through the sanitizer?": adaptive,
+    "What is the denoiser worth?": denoiser,
+    "What do a thousand models certify?": thousand,
+    "How many images *and* how far?": blocks,
+    "What does sanitizing cost?": cost,
+}
+
+
+def table() -> str:
+    """A line per question, ten at most."""
+    lines = [f"| {question} | {answer()} |" for question, answer in QUESTIONS.items()]
+    return "\n".join(["| question | answer |", "|---|---|", *lines])
+
+
+MADE = {"results": table}
