@@ -11,12 +11,13 @@ so is the twin. The moments are of the other five too, or of unlabelled images o
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import safetensors.torch
@@ -125,7 +126,7 @@ def cifar_sets(root: Path, extractor: Path | None, size: Size, unseen: Unseen | 
     sets = {"raw": raw, "test": test, "moments": moments, "tuned_raw": tuned_raw, "tuned_test": tuned_test}
     sets["learned"] = learned
     if unseen:
-        return split_classes(sets, unseen, CifarResNet(3), size.copies, 1.0)
+        return split_classes(sets, unseen, lambda: CifarResNet(3), size.copies, 1.0)
     network = load_extractor(extractor)
     require_fits(network, raw.image_shape)
     return Sets(**sets, extractor=network, copies=size.copies, l2=1.0)
@@ -143,14 +144,20 @@ def fashion_sets(root: Path, size: Size, unseen: Unseen | None = None) -> Sets:
     sizes = (size.test, size.moments, size.tuned_raw, size.tuned_test)
     sets = dict(zip(names, parts(rest, *sizes), strict=True))
     sets |= {"learned": published_sets["trusted"], "raw": published_sets["raw"]}
-    layers = (nn.Linear(sets["raw"].images[0].size, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, WIDTH), nn.ReLU())
-    body = nn.Sequential(nn.Flatten(), *layers)
+
+    def body() -> nn.Module:
+        pixels = sets["raw"].images[0].size
+        layers = (nn.Linear(pixels, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, WIDTH), nn.ReLU())
+        return nn.Sequential(nn.Flatten(), *layers)
+
     if unseen:
         return split_classes(sets, unseen, body, size.copies, 0.3)
     return Sets(**sets, extractor=trained_extractor(sets["learned"], body), copies=size.copies, l2=0.3)
 
 
-def split_classes(sets: dict[str, ImageSet], unseen: Unseen, body: nn.Module, copies: int, l2: float) -> Sets:
+def split_classes(
+    sets: dict[str, ImageSet], unseen: Unseen, body: Callable[[], nn.Module], copies: int, l2: float
+) -> Sets:
     """The sets with an extractor that is trained on the first five classes; raw and test images are of the others."""
     others = range(KNOWN, len(sets["raw"].classes))
     known = {"learned", "moments"} if unseen == "known" else {"learned"}
@@ -158,17 +165,17 @@ def split_classes(sets: dict[str, ImageSet], unseen: Unseen, body: nn.Module, co
     return Sets(**found, extractor=trained_extractor(found["learned"], body), copies=copies, l2=l2)
 
 
-def trained_extractor(learned: ImageSet, body: nn.Module) -> Extractor:
-    """A body with WIDTH features that learned the labels of clean trusted images by least squares.
+def trained_extractor(learned: ImageSet, body: Callable[[], nn.Module]) -> Extractor:
+    """A body with WIDTH features that learned the labels of clean trusted images by least squares, from seed 0.
 
     This brings the images of a class close together, which helps sums with one number per image.
     """
     torch.manual_seed(0)
     classes = len(learned.classes)
-    head = nn.Linear(WIDTH, classes)
-    start = Extractor(nn.Sequential(body, head), head, learned.image_shape, "")
+    network = nn.Sequential(body(), nn.Linear(WIDTH, classes))
+    start = Extractor(network, nn.Linear(WIDTH, classes), learned.image_shape, "")
     wanted = nn.functional.one_hot(torch.from_numpy(learned.labels), classes).float()
-    network: Any = distilled(start, learned.images, wanted, EPOCHS, "cpu", "the extractor")
+    network = cast(nn.Sequential, distilled(start, learned.images, wanted, EPOCHS, "cpu", "the extractor"))
     return replace(start, network=network[0], head=network[1], digest="trained here")
 
 
