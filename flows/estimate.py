@@ -38,6 +38,9 @@ from cleanlabel.sanitize.sanitizer import sanitize
 
 BUDGET = 1.2
 """Seconds that each measurement may take, plus one step."""
+UNBOUNDED = 1_000_000
+"""Steps of the denoiser's training that is timed: it must not end while it is timed, and its speed does not depend on
+them."""
 AT_ONCE = 25
 """The most draws that the measurement trains at once."""
 START = {"denoiser": 20, "sanitize": 20, "train": 25, "smooth": 60, "certify": 60}
@@ -63,7 +66,7 @@ def estimate() -> str:
     trusted, raw, test = (load(SETS[name]) for name in ("trusted", "raw", "test"))
     steps = wanted.steps or steps_for(trusted.image_shape)
     trained_here = wanted.source == "train"
-    training = Training(trusted, wanted, steps) if trained_here else None
+    training = Training(trusted, wanted, UNBOUNDED) if trained_here else None
     costs = Costs(
         _each(training.step) if training else None,
         _sanitizing(raw, noise, training, wanted),
@@ -158,7 +161,7 @@ def _smaller(trusted: ImageSet, wanted: DenoiserParams, steps: int) -> str:
     if channels == wanted.channels:
         return f"Most of it is the denoiser.{fewer}"
     least = wanted.model_copy(update={"channels": channels})
-    seconds = min(steps, own) * _each(Training(trusted, least, steps).step)
+    seconds = min(steps, own) * _each(Training(trusted, least, UNBOUNDED).step)
     return (
         f"Much of it is the denoiser's training: denoiser.channels: {list(channels)} takes about {words(seconds)}, "
         f"and denoises less well; a pretrained one (denoiser.source) takes none.{fewer}"

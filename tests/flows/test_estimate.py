@@ -44,6 +44,13 @@ def test_every_stage_has_a_time_and_nothing_is_written(project, capsys):
     assert files(project) == before
 
 
+def test_a_training_of_few_steps_is_timed_beyond_its_end(project, capsys, monkeypatch):
+    monkeypatch.setattr(module, "BUDGET", 0.3)
+    set_params(denoiser={"steps": 2})
+    module.main()
+    assert re.search(r"^  denoiser .* 2 steps$", capsys.readouterr().out, flags=re.MULTILINE)
+
+
 def test_what_a_later_stage_will_refuse_is_said_and_stops_nothing(project, capsys):
     set_params(sanitize={"sigma": 0.5}, smooth={"m": 20})
     module.main()
