@@ -27,13 +27,14 @@ from cleanlabel.models.params import GateParams, SmoothParams, TrainParams
 from cleanlabel.models.start import start_of
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
+from cleanlabel.sanitize.denoiser_training import Training
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.fast import accelerate
 from cleanlabel.sanitize.imageset import ImageSet, load
 from cleanlabel.sanitize.overlap import record_of
 from cleanlabel.sanitize.params import DenoiserParams, SanitizeParams, read_params
 from cleanlabel.sanitize.paths import SETS
-from cleanlabel.sanitize.pretrain import Training, steps_for
+from cleanlabel.sanitize.pretrain import steps_for
 from cleanlabel.sanitize.sanitizer import sanitize
 
 BUDGET = 1.2

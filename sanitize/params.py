@@ -76,6 +76,14 @@ class DenoiserParams(Section):
     batch: Annotated[int, Field(ge=1, le=MOST)]
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     seed: Annotated[int, Field(ge=0, le=MOST)]
+    schedule: Literal["linear", "cosine"] = "linear"
+    """The noise levels of the training's timesteps: as in DDPM, or as in improved DDPM."""
+    prediction: Literal["epsilon", "v_prediction"] = "epsilon"
+    """What the network predicts: the noise, or the velocity (Salimans & Ho 2022)."""
+    held_out: Annotated[int, Field(ge=0, le=MOST)] = 0
+    """Trusted images that are not trained on. Ten times during the training, their PSNR is shown for several sigmas."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the training; bfloat16 only where the machine has instructions for it."""
 
     @field_validator("channels", mode="before")
     @classmethod
