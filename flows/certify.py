@@ -35,13 +35,13 @@ from cleanlabel.flows.artifacts import (
 from cleanlabel.flows.certificate.comparison import previous_version
 from cleanlabel.flows.certificate.gate import Verdict, run_gate, tell_verdict
 from cleanlabel.flows.certificate.record import Certified, certify_version, metrics_of, tags_of
+from cleanlabel.flows.certificate.wording import title
 from cleanlabel.flows.orchestration.log import note
 from cleanlabel.flows.orchestration.server import prefect_server
 from cleanlabel.flows.report.card import card
 from cleanlabel.flows.report.curve import curve_radii, draw_curve, write_curve, write_points
 from cleanlabel.flows.report.page import environments_of, render
 from cleanlabel.flows.report.tables import table
-from cleanlabel.flows.report.wording import title
 from cleanlabel.flows.store.client import Store, connect, find_runs, log_files
 from cleanlabel.flows.store.errors import translate_store_errors
 from cleanlabel.flows.store.registry import SMOOTHED, aliases_of, get_version, page_of, tag_version, version_of_plan

@@ -19,12 +19,12 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from cleanlabel.flows.artifacts import CERTIFICATE, GATE
+from cleanlabel.flows.certificate.wording import title
 from cleanlabel.flows.orchestration.commands import run, say_it_here
 from cleanlabel.flows.orchestration.log import logger
 from cleanlabel.flows.orchestration.retries import patient_task
 from cleanlabel.flows.orchestration.server import prefect_server
 from cleanlabel.flows.report.tables import table
-from cleanlabel.flows.report.wording import title
 from cleanlabel.flows.store.client import connect
 from cleanlabel.flows.store.errors import translate_store_errors
 from cleanlabel.flows.store.registry import SMOOTHED, aliases_of, version_of_plan

@@ -10,9 +10,9 @@ from cleanlabel.flows.artifacts import CERTIFICATE, CURVE_PICTURE, EXAMPLES, GAT
 from cleanlabel.flows.artifacts import TRAIN_METRICS as METRICS
 from cleanlabel.flows.certificate.checks import Check
 from cleanlabel.flows.certificate.gate import Verdict
+from cleanlabel.flows.certificate.wording import title
 from cleanlabel.flows.certify import seconds_a_model
 from cleanlabel.flows.report.tables import table
-from cleanlabel.flows.report.wording import title
 from cleanlabel.flows.store.client import connect
 from cleanlabel.flows.store.errors import translate_store_errors
 from cleanlabel.flows.store.registry import SMOOTHED, version_of_plan

@@ -24,6 +24,25 @@ def test_data_flows_one_way(room):
         assert not (tops & set(ROOMS)) - MAY_KNOW[room], f"{name} may not know {tops & set(ROOMS)}"
 
 
+UPWARDS = {
+    "flows": ("store", "orchestration", "ensemble", "certificate", "report"),
+    "redteam": ("threat", "attacks", "drill", "defences", "comparison"),
+}
+"""The steps of a room's life cycle, from the lowest one up; commands are above them."""
+BELOW = {"flows": {"artifacts", "environment"}, "redteam": set()}
+"""Modules beside the commands that every step may know."""
+
+
+@pytest.mark.parametrize(("room", "step"), [(room, step) for room, steps in UPWARDS.items() for step in steps])
+def test_a_step_knows_no_higher_step_and_no_command(room, step):
+    steps = UPWARDS[room]
+    known = {*steps[: steps.index(step) + 1]} | BELOW[room]
+    for name, path in modules(room).items():
+        if name.split(".")[2:3] == [step]:
+            mine = {dotted.split(".")[2] for dotted in imported(path) if dotted.startswith(f"{PACKAGE}.{room}.")}
+            assert not mine - known, f"{name} may not know {mine - known}"
+
+
 @pytest.mark.parametrize("room", [r for r in ROOMS if (ROOT / r).is_dir()])
 def test_nothing_is_ever_unpickled(room):
     for name, path in modules(room).items():

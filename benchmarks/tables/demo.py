@@ -3,8 +3,8 @@
 import csv
 
 from benchmarks.tables.records import REPORTS, Record, grid, percent, read, report, share, with_source
+from cleanlabel.flows.certificate.wording import accuracy_name
 from cleanlabel.flows.report.tables import grid_table, table
-from cleanlabel.flows.report.wording import accuracy_name
 
 
 def certificate() -> Record:

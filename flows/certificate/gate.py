@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from cleanlabel.flows.certificate.checks import Check, audit
 from cleanlabel.flows.certificate.record import Certified
+from cleanlabel.flows.certificate.wording import accuracy_name
 from cleanlabel.flows.orchestration import events
-from cleanlabel.flows.report.wording import accuracy_name
 from cleanlabel.flows.store.client import TAG, Store
 from cleanlabel.flows.store.registry import SMOOTHED, aliases_of, clear_alias, set_alias, tag_version
 from cleanlabel.models.certificate import certified_accuracy

@@ -6,10 +6,10 @@ from typing import Any
 from cleanlabel.flows.certificate.gate import Verdict
 from cleanlabel.flows.certificate.influences import influence_of
 from cleanlabel.flows.certificate.partitions import partitions_of
+from cleanlabel.flows.certificate.wording import title
 from cleanlabel.flows.report import influences
 from cleanlabel.flows.report.partitions import costs_in_words, partition_in_words, sentences
 from cleanlabel.flows.report.tables import grid_table, table, trigger_table
-from cleanlabel.flows.report.wording import title
 
 STATES = {
     "disjoint": "trained on other data than the raw set",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cleanlabel.flows.report.wording import accuracy_name, title
+from cleanlabel.flows.certificate.wording import accuracy_name, title
 from cleanlabel.sanitize.files import replacing
 
 CURVE_POINTS = 61

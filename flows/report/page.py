@@ -17,6 +17,7 @@ from cleanlabel.flows.certificate.gate import Verdict
 from cleanlabel.flows.certificate.influences import WAYS, influence_of
 from cleanlabel.flows.certificate.partitions import partitions_of
 from cleanlabel.flows.certificate.record import Certified
+from cleanlabel.flows.certificate.wording import accuracy_name, title
 from cleanlabel.flows.ensemble.provenance import shared_with_test
 from cleanlabel.flows.report import influences
 from cleanlabel.flows.report.card import (
@@ -37,7 +38,6 @@ from cleanlabel.flows.report.influences import frontier_grid, influence_in_words
 from cleanlabel.flows.report.notices import notices
 from cleanlabel.flows.report.partitions import costs_in_words, median_of, most_in_words, partition_in_words
 from cleanlabel.flows.report.tables import pivot
-from cleanlabel.flows.report.wording import accuracy_name, title
 from cleanlabel.flows.store.client import TAG, Store, find_runs
 from cleanlabel.flows.store.registry import SMOOTHED
 from cleanlabel.models.certificate import ABSTAIN, certified_accuracy

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cleanlabel.flows.report.wording import accuracy_name
+from cleanlabel.flows.certificate.wording import accuracy_name
 
 
 def table(certificate: dict[str, Any], seconds_a_model: float | None) -> str:
