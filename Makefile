@@ -105,7 +105,7 @@ bench: setup ## the claims in the README, measured again (hours); says what it l
 	$(call claim,PUBLISHED,fashion --root $(PUBLISHED))
 	$(call claim,PUBLISHED,frontiers --data fashion-mnist --root $(PUBLISHED) --sigma .5 1 2 4)
 	$(call claim,PUBLISHED EXTRACTOR,frontiers --data cifar10 --root $(PUBLISHED) --extractor $(EXTRACTOR) --sigma .5 .75 1 1.5)
-	$(call claim,PUBLISHED,influence --set fashion-mnist --root $(PUBLISHED) --m 6 --votes-sigma 2 --votes-m 50)
+	$(call claim,PUBLISHED,influence --set fashion-mnist --root $(PUBLISHED) --m 6 6 6 6 6 100 --votes-sigma 2)
 	$(call claim,PUBLISHED,influence --set fashion-mnist --root $(PUBLISHED) --unseen known --m 6 6 6 6 6 50 --votes-sigma 2 --votes-m 50)
 	$(call claim,PUBLISHED,influence --set fashion-mnist --root $(PUBLISHED) --unseen raw --m 6 6 6 6 6 50 --votes-sigma 2 --votes-m 50)
 	$(call claim,PUBLISHED CIFAR_DENOISER EXTRACTOR,influence --set cifar10 $(CIFAR) --m 20 20 20 20 20 100 --votes-sigma 2)
