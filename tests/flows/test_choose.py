@@ -83,7 +83,7 @@ def test_blocks_are_disjoint_and_leave_images_to_ask_about(trusted):
         (["--radius", "nan"], "--radius=nan is no joint l2 norm"),
         (["--rewritten", "-1"], "--rewritten=-1 makes no target; give 0 or more"),
         (["--models", "0"], "--models=0 makes no target; give 1 or more"),
-        (["--sigmas", "-1"], "--sigmas=-1 is no noise level"),
+        (["--sigmas", "-1"], "--sigmas=-1 is not a valid noise level"),
         (["--partitions", "151"], "--partitions has 151: 150 images in so many blocks leave fewer than two a block"),
     ],
 )

@@ -86,9 +86,7 @@ def test_a_denoiser_trained_here_is_disjoint_where_no_raw_image_is_among_its_own
 def test_a_trusted_set_that_is_the_raw_set_is_refused_unless_it_is_stated(project):
     save_npz(load(SETS["raw"]), SETS["trusted"])
     denoiser_stage()
-    with pytest.raises(
-        InputError, match=r"150 of 150 raw images .* the denoiser was trained on \(150 to the bit, 0 as"
-    ):
+    with pytest.raises(InputError, match=r"150 of 150 raw images .* the denoiser was trained on \(150 exact, 0 near"):
         make_plan()
     set_params(denoiser={"provenance": "fixed-before"})
     denoiser_stage()
@@ -106,7 +104,7 @@ def test_a_denoiser_trained_on_the_raw_set_and_brought_back_is_refused(project):
     with pytest.raises(InputError) as refused:
         make_plan()
     said = str(refused.value)
-    assert "150 of 150 raw images are among those that the denoiser was trained on (150 to the bit, 0 as near" in said
+    assert "150 of 150 raw images are among those that the denoiser was trained on (150 exact, 0 near" in said
     assert f"{raw.ids[0]} is {raw.ids[0]} there" in said
     assert "remove them from one side, or state denoiser.provenance: fixed-before" in said
 
@@ -114,9 +112,7 @@ def test_a_denoiser_trained_on_the_raw_set_and_brought_back_is_refused(project):
 def test_one_changed_bit_in_every_image_hides_nothing(project):
     bring_denoiser_trained_on(one_bit_changed(load(SETS["raw"])))
     denoiser_stage()
-    with pytest.raises(
-        InputError, match=r"150 of 150 raw images .* \(0 to the bit, 150 as near copies; .* is mine/0 the"
-    ):
+    with pytest.raises(InputError, match=r"150 of 150 raw images .* \(0 exact, 150 near copies; .* is mine/0 the"):
         make_plan()
 
 
@@ -171,7 +167,7 @@ def test_without_images_the_digest_of_the_whole_set_still_tells(project):
     ("left_out", "sentence"),
     [
         ({"provenance": None}, r"and denoiser\.provenance is null: state denoiser\.provenance \(disjoint: trained on"),
-        ({"origin": None}, r"and denoiser\.origin is null: state .* denoiser\.origin \(in words: whose it is"),
+        ({"origin": None}, r"and denoiser\.origin is null: state .* denoiser\.origin \(in words: its author"),
         ({"provenance": None, "origin": None}, r"denoiser\.provenance and denoiser\.origin are null"),
     ],
 )
