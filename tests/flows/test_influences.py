@@ -320,7 +320,7 @@ def test_a_twin_takes_the_sanitized_copies_and_the_extractor_the_test_images(set
             {"train": {"twin": "data/pretrained/none.safetensors"}},
             "does not exist; make it with `python -m flows.distil`",
         ),
-        ({"train": {"twin": str(EXTRACTOR)}}, "is no twin of an extractor"),
+        ({"train": {"twin": str(EXTRACTOR)}}, "is not a twin of an extractor"),
         (
             {"train": {"mode": "scratch", "initial_weights": None, "head": "lda"}},
             "set train.mode: transfer, or train.twin",
