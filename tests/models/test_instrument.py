@@ -130,7 +130,7 @@ def test_another_instrument_or_a_damaged_file_is_refused(tmp_path):
     with pytest.raises(InputError, match="its digest differs"):
         load_instrument(tmp_path / "other", instrument.digest)
     (tmp_path / "rows").write_bytes(b"nothing")
-    with pytest.raises(InputError, match="holds no features of a draw"):
+    with pytest.raises(InputError, match="does not hold the features of a draw"):
         load_features(tmp_path / "rows")
 
 
