@@ -14,8 +14,8 @@ def influence_in_words(section: dict[str, Any]) -> str:
     images = f"{least:,}" if least == most else f"{least:,} to {most:,}"
     return (
         f"A training image's influence on an answer lies {span}, whatever its pixels. The answer is the class "
-        f"with the largest sum over its {images} images. There are no votes, and the number of draws does not limit the "
-        "radius."
+        f"with the largest sum over its {images} images. There are no votes, and the number of draws does not limit "
+        "the radius."
     )
 
 
