@@ -1,4 +1,4 @@
-# Everything a person types. Each target sets up what it needs, inside this folder alone.
+# The commands for people. Each target installs what it needs, inside this folder only.
 
 .DEFAULT_GOAL := help
 .PHONY: help setup services demo serve deploy redteam test test-fast mutations lint lock bench clean
@@ -6,7 +6,7 @@
 ROOT := $(CURDIR)
 VENV := $(ROOT)/.venv
 PYTHON ?= python3
-# An environment's commands name its folder: one that was moved or copied here with the project is made anew.
+# An environment's commands contain its path. If the project was moved or copied, the environment is made again.
 MOVED := $(filter-out $(realpath $(VENV)),$(shell cat $(VENV)/.installed 2>/dev/null))
 
 export PATH := $(VENV)/bin:$(PATH)
@@ -51,18 +51,18 @@ services: ## install what the tests of a team's services need: PostgreSQL and Ch
 	 install="$$as env DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends"; \
 	 $$as apt-get update --quiet && $$install postgresql && $$install chromium
 
-demo: setup ## the whole pipeline on scikit-learn's digits, then its result and where to look
+demo: setup ## run the whole pipeline on scikit-learn's digits, then print the result and where to look
 	dvc repro
 	@python -m flows.summary
 
-redteam: setup ## attack the embedded default, undefended and sanitized
+redteam: setup ## attack the default data set, undefended and sanitized
 	dvc repro redteam/dvc.yaml
 	@cat reports/redteam/drill/table.md
 
-serve: setup ## a Prefect server, work pool and worker of this machine, with all deployments; Ctrl-C ends them
+serve: setup ## run a Prefect server, work pool and worker on this machine, with all deployments; Ctrl-C ends them
 	@python -m flows.serve
 
-deploy: setup ## the work pool and all deployments, on the server that PREFECT_API_URL names
+deploy: setup ## register the work pool and all deployments on the server that PREFECT_API_URL names
 	@python -m flows.serve --deploy-only
 
 test: setup ## run the tests, two files at a time (they wait for servers more than they compute)
@@ -71,25 +71,25 @@ test: setup ## run the tests, two files at a time (they wait for servers more th
 test-fast: setup ## run the tests that take seconds
 	python -m pytest -m "not slow"
 
-mutations: setup ## make each slip of tests/mutations/ in a copy and see that its tests fail on it (about 20 minutes)
+mutations: setup ## apply each fault of tests/mutations/ to a copy and check that its tests fail (about 20 minutes)
 	python tests/mutate.py
 
-lint: setup ## ruff (lint and format) and mypy
+lint: setup ## run ruff (lint and format) and mypy
 	ruff check .
 	ruff format --check .
 	mypy
 
-lock: ## compile requirements*.txt anew from pyproject.toml
+lock: ## compile requirements.txt again from pyproject.toml
 	$(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --group dev \
 		--extra pipeline pyproject.toml --output-file requirements.txt
 
-# What the project does not bring, for `make bench`: where torchvision put CIFAR-10 and Fashion-MNIST, a denoiser for each
+# Inputs of `make bench` that the project lacks: torchvision's folder of CIFAR-10 and Fashion-MNIST, a denoiser for each
 # (diffusers directories), two ResNets for CIFAR-10 (.safetensors), the public poisoning benchmark's setups (JSON).
 CIFAR = --root $(PUBLISHED) --denoiser $(CIFAR_DENOISER) --extractor $(EXTRACTOR)
 missing = $(strip $(foreach name,$(1),$(if $($(name)),,$(name)=)))
 claim = $(if $(call missing,$(1)),@echo "left out: benchmarks.$(if $(filter --data --set,$(word 2,$(2))),$(wordlist 1,3,$(2)),$(firstword $(2))): give $(call missing,$(1))",python -m benchmarks.$(strip $(2)))
 
-bench: setup ## the claims in the README, measured again (hours); says what it leaves out, such as for want of PUBLISHED=DIR
+bench: setup ## measure the README's claims again (hours); lists what it leaves out, for example without PUBLISHED=DIR
 	dvc repro denoiser
 	python -m benchmarks.certify
 	python -m benchmarks.partition_certify
@@ -123,7 +123,7 @@ bench: setup ## the claims in the README, measured again (hours); says what it l
 	@echo "left out: image_sets on Fashion-MNIST, which needs another params.yaml;" \
 		"cifar_models, which needs a GPU"
 
-clean: ## remove what this machine made: stores, caches, stage outputs (asks nothing; keeps the ledger of attempts)
+clean: ## remove what this machine made: stores, caches, stage outputs (without asking; keeps the ledger of attempts)
 	if [ -d .state ]; then find .state -mindepth 1 -maxdepth 1 ! -name attempts -exec rm -rf {} +; fi
 	rm -rf .venv .cache .mlflow .prefect .dvc/tmp .dvc/cache .pytest_cache .mypy_cache .ruff_cache
 	rm -rf data/*.npz data/*.json data/*.csv data/*.safetensors data/denoiser data/ensemble

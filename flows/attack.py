@@ -87,13 +87,13 @@ def record_in_mlflow(drill: Drill, found: Found) -> tuple[str, bool]:
 
 @flow(name="red-team", flow_run_name="{params.attack}: {params.targets} targets on {params.data}", persist_result=False)
 def red_team(params: DrillParams, output: Path, device: str, *, tracked: bool) -> str:
-    """Run or finish a drill, log it, and say what it found.
+    """Run or finish a drill, log it, and report its results.
 
     Args:
-        params: What redteam/params.yaml says of a drill.
-        output: Where tables and pictures go.
-        device: Where networks run.
-        tracked: Whether it is the drill that DVC tracks.
+        params: The section `drill` of redteam/params.yaml.
+        output: The folder for tables and pictures.
+        device: The device that runs the networks.
+        tracked: Whether this is the drill that DVC tracks.
     """
     with resources("processes"):
         drill, setups = prepare(params, device)

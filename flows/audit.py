@@ -19,7 +19,7 @@ from cleanlabel.sanitize.errors import InputError
 
 def main() -> None:
     flags = argparse.ArgumentParser(prog="python -m flows.audit", description=__doc__.splitlines()[0])
-    flags.add_argument("--version", type=int, required=True, help=f"of {SMOOTHED}")
+    flags.add_argument("--version", type=int, required=True, help=f"the version of {SMOOTHED}")
     flags.add_argument("--replay", type=int, default=0, metavar="K", help="retrain K draws and compare their votes")
     args = flags.parse_args()
     if args.replay < 0:

@@ -61,24 +61,28 @@ def main() -> None:
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line. InputError for an impossible target or candidate."""
-    parser = argparse.ArgumentParser(description="Suggests sigma and the number of blocks, from trusted images alone.")
-    parser.add_argument("--images", type=int, required=True, help="images that the raw set has or will have")
-    parser.add_argument("--models", type=int, required=True, help="models a block (smooth.m)")
+    parser = argparse.ArgumentParser(description="Suggest sigma and the number of blocks, from trusted images only.")
+    parser.add_argument("--images", type=int, required=True, help="number of images that the raw set has or will have")
+    parser.add_argument("--models", type=int, required=True, help="models per block (smooth.m)")
     parser.add_argument("--radius", type=float, default=0.5, help="joint l2 radius R of the target")
-    parser.add_argument("--rewritten", type=int, default=0, help="images of the target that change at will, a")
-    parser.add_argument("--sigmas", type=float, nargs="+", default=list(SIGMAS), help="noise to try")
+    parser.add_argument(
+        "--rewritten", type=int, default=0, help="number of images that change at will (a), in the target"
+    )
+    parser.add_argument("--sigmas", type=float, nargs="+", default=list(SIGMAS), help="noise levels to try")
     parser.add_argument("--partitions", type=int, nargs="+", default=None, help="numbers of blocks to try")
-    parser.add_argument("--points", type=int, default=None, help="test images, where certify.simultaneous is true")
-    parser.add_argument("--draws", type=int, default=DRAWS, help="pilot models a block")
+    parser.add_argument(
+        "--points", type=int, default=None, help="number of test images, if certify.simultaneous is true"
+    )
+    parser.add_argument("--draws", type=int, default=DRAWS, help="pilot models per block")
     asked = parser.parse_args(words)
     if asked.partitions is None:
         asked.partitions = [k for k in PARTITIONS if k == 1 or 2 * k <= asked.images]
     for name, least in (("images", 2), ("models", 1), ("rewritten", 0), ("draws", 2), ("points", 1)):
         value = getattr(asked, name)
         if value is not None and value < least:
-            raise InputError(f"--{name}={value} makes no target; give {least} or more")
+            raise InputError(f"--{name}={value} is too small; give {least} or more")
     if not (math.isfinite(asked.radius) and asked.radius >= 0):
-        raise InputError(f"--radius={asked.radius:g} is no joint l2 norm; give a number above 0")
+        raise InputError(f"--radius={asked.radius:g} is not a joint l2 norm; give 0 or more")
     if not asked.radius and not asked.rewritten:
         raise InputError("--radius=0 with --rewritten=0 asks for no certificate; give a radius above 0")
     for sigma in asked.sigmas:
@@ -86,7 +90,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     for k in asked.partitions:
         if k < 1 or (2 * k > asked.images and k > 1):
             raise InputError(
-                f"--partitions has {k}: {asked.images} images in so many blocks leave fewer than two a block; "
+                f"--partitions has {k}: {asked.images} images are fewer than two per block; "
                 f"give 1..{max(1, asked.images // 2)}"
             )
     return asked
@@ -99,7 +103,7 @@ def choose(asked: argparse.Namespace) -> dict[str, Any]:
     if certify.method != "binary" or smooth.test_sigma:
         raise InputError(
             f"params certify.method={certify.method!r} and smooth.test_sigma={smooth.test_sigma:g}: the forecast "
-            "knows the method binary without noise on test inputs alone; set them to binary and 0"
+            "supports only the method binary, without noise on test inputs; set them to binary and 0"
         )
     trusted = _trusted()
     check_recipe(recipe)
@@ -157,9 +161,9 @@ def table(record: dict[str, Any]) -> str:
     target = record["target"]
     lines = [
         f"Certified accuracy to expect at R = {target['radius']:g} with {target['rewritten']} images rewritten; "
-        f"{record['images']} images, {record['models_a_block']} models a block",
+        f"{record['images']} images, {record['models_a_block']} models per block",
         "",
-        "| sigma | k | images a block | largest R | expected | 90% of repeats | from |",
+        "| sigma | k | images per block | largest R | expected | 90% of repeats | from |",
         "|--:|--:|--:|--:|--:|---|---|",
     ]
     for row in record["candidates"]:
@@ -184,25 +188,23 @@ def verdict(record: dict[str, Any]) -> str:
     ]
     if record["not_told_apart"]:
         others = ", ".join(f"({row['sigma']:g}, {row['k']})" for row in record["not_told_apart"])
-        lines.append(f"This pilot does not tell it apart from (sigma, k) = {others}; --draws {DRAWS * 3} says more.")
+        lines.append(f"This pilot cannot distinguish it from (sigma, k) = {others}; use --draws {DRAWS * 3}.")
     untried = sorted({row["k"] for row in record["candidates"] if row["why"].startswith(SKIPPED)})
     if untried:
-        lines.append(f"Not tried, for want of trusted images, and perhaps better: k = {', '.join(map(str, untried))}.")
+        lines.append(f"Not tried, with too few trusted images, but perhaps better: k = {', '.join(map(str, untried))}.")
     return "\n".join([*lines, *record["notes"]])
 
 
 def _notes(trusted: ImageSet, *, denoised: bool) -> list[str]:
-    notes = [f"Looked at {len(trusted)} trusted images and at no untrusted one: the suggestion voids no certificate."]
+    notes = [f"The pilot used {len(trusted)} trusted and no untrusted images: the suggestion voids no certificate."]
     if denoised and read_config(DENOISER / PROVENANCE).get("trained_on") == trusted.digest:
-        notes.append(
-            "The denoiser was trained on these same images and may know them better than raw ones: expect less."
-        )
+        notes.append("The denoiser was trained on these images and may denoise them better than raw ones: expect less.")
     return notes
 
 
 def _why_not(trusted: ImageSet, sigma: float, k: int, size: int, target: Target) -> str | None:
     if unanimous_blocks_radius(sigma, k, target, len(trusted.classes)) <= target.radius:
-        return "0: unanimous votes would not reach it"
+        return "0: even unanimous votes would not reach R"
     if not blocks_of_size(trusted, size):
         return f"{SKIPPED}: needs {size + LEAST_ASKED} trusted images, there are {len(trusted)}"
     return None

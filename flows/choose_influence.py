@@ -50,7 +50,7 @@ def table(record: dict[str, Any]) -> str:
     """The best candidates, in Markdown."""
     target = record["target"]
     lines = [
-        f"Certified accuracy to expect at R = {target['radius']:g} beside {target['rewritten']} images rewritten; "
+        f"Certified accuracy to expect at R = {target['radius']:g} with {target['rewritten']} images rewritten; "
         f"{record['images']} images, {record['draws']} draws",
         "",
         "| sigma | influence_ridge | influence_threshold | influence_clip | influence_sides | expected | all answers |",
@@ -66,7 +66,7 @@ def verdict(record: dict[str, Any]) -> str:
     """What to set, and what it is based on."""
     best = record["best"]
     looked = (
-        f"Looked at {record['trusted_images']} trusted images and at no untrusted one: the suggestion voids no "
+        f"The pilot used {record['trusted_images']} trusted and no untrusted images: the suggestion voids no "
         "certificate."
     )
     if best is None:
@@ -75,7 +75,7 @@ def verdict(record: dict[str, Any]) -> str:
         f"Suggested: sanitize.sigma: {best['sigma']:g}, train.influence_ridge: {best['ridge']:g}, "
         f"train.influence_threshold: {_set(best)}, train.influence_clip: {best['clip']:g}, "
         f"train.influence_sides: {best['sides']}, expected {best['accuracy']:.3f}. "
-        f"This pilot does not tell {record['not_told_apart']} others apart from it.\n{looked}"
+        f"This pilot cannot distinguish it from {record['not_told_apart']} others.\n{looked}"
     )
 
 

@@ -49,10 +49,10 @@ def sanitize_images(
     Args:
         input: A folder class/image, a .npz file (images, labels), or a published set by its name.
         output: Where the copy goes, in the same form.
-        denoiser: A diffusers directory or hub id; none leaves the noise in.
+        denoiser: A diffusers directory or hub id. Left out: the noise stays in.
         sigma: The noise level in [0,1] pixel units, .1 to 1.
-        fit: What becomes of images of another size than the denoiser's.
-        entropy: "os" for noise that nobody can foresee, fixed:HEX to make a copy again.
+        fit: What to do with images of another size than the denoiser's.
+        entropy: The source of the noise: "os" for unpredictable noise, fixed:HEX to repeat a copy.
     """
     how = ("--denoiser", denoiser) if denoiser else ("--noise-only",)
     said = ("--input", input, "--output", output, "--sigma", str(sigma), "--fit", fit, "--entropy", entropy)
@@ -61,7 +61,7 @@ def sanitize_images(
 
 @flow(name="smooth-ensemble", persist_result=False)
 def smooth_ensemble(engine: Engine = "processes") -> None:
-    """Make or finish the ensemble that params.yaml asks for: dvc repro --pull smooth.
+    """Make or finish the ensemble that params.yaml describes: dvc repro --pull smooth.
 
     Args:
         engine: This machine's processes, or a Ray cluster.
@@ -71,10 +71,10 @@ def smooth_ensemble(engine: Engine = "processes") -> None:
 
 @flow(name="certify-version", persist_result=False)
 def certify_version(version: Version = None) -> None:
-    """Certify a version and hold it against the gate.
+    """Certify a version and check it against the gate.
 
     Args:
-        version: Of smoothed-classifier. Left out: the pipeline's own, by dvc repro certify.
+        version: The version of smoothed-classifier. Left out: the pipeline's own, by dvc repro certify.
     """
     if version is None:
         run("dvc", "repro", "--pull", "certify")
@@ -84,11 +84,12 @@ def certify_version(version: Version = None) -> None:
 
 @flow(name="audit-version", persist_result=False)
 def audit_version(version: Version = None, replay: Count = 3) -> None:
-    """Compute a version's certificate again from its runs; any check that fails fails the flow.
+    """Compute a version's certificate again from its runs. The flow fails if any check fails.
 
     Args:
-        version: Of smoothed-classifier. Left out: the one with the alias certified, else candidate, else the newest.
-        replay: How many draws, chosen at random, to train again and compare.
+        version: The version of smoothed-classifier. Left out: the one with the alias certified, else candidate,
+            else the newest.
+        replay: The number of draws, chosen at random, to train again and compare.
     """
     end_with_worker()
     log = logger()
@@ -134,20 +135,20 @@ def red_team_drill(
     """Attack a victim, undefended and sanitized: python -m flows.attack.
 
     Args:
-        attack: Left out: the drill of redteam/params.yaml, by dvc repro redteam/dvc.yaml; the other parameters are not
-            read then.
-        scenario: A new head on a frozen extractor, the extractor as well, or all from scratch. Left out: the attack's
+        attack: The attack's name. Left out: the drill of redteam/params.yaml, by dvc repro redteam/dvc.yaml, which
+            ignores the other parameters.
+        scenario: What the victim trains: a new head, the extractor too, or all from scratch. Left out: the attack's
             own.
-        targets: Test images, or pairs of classes for backdoors, that are tried.
+        targets: The number of test images to attack, or of pairs of classes for backdoors.
         sigma: Noise levels of the sanitizer in [0,1] pixel units; 0 is undefended.
-        poisons: Images the attacker may change. Left out: one in a hundred.
+        poisons: The number of images that the attacker may change. Left out: one in a hundred.
         epsilon_255: l_infinity bound of each change, in 255ths; 8x8 digits need about 96.
-        adaptive: Whether the attacker crafts through the sanitizer, for each sigma by itself.
+        adaptive: Whether the attacker crafts poisons through the sanitizer, separately for each sigma.
         data: The pipeline's sets, or a published one under data/incoming.
-        images: Of a published set: how many play the raw set.
-        settings: Of the attack, where they differ from the published ones, each KEY=VALUE.
-        recipe: Of the victim's training, where it differs from params.yaml, each KEY=VALUE.
-        seed: Of targets, crafting and training.
+        images: For a published set: the number of images in the raw set.
+        settings: The attack's settings that differ from the published ones, each KEY=VALUE.
+        recipe: The params of the victim's training that differ from params.yaml, each KEY=VALUE.
+        seed: The seed of targets, crafting and training.
     """
     if attack is None:
         run("dvc", "repro", "--pull", "redteam/dvc.yaml")
@@ -165,12 +166,12 @@ def red_team_drill(
 
 @flow(name="notify", persist_result=False)
 def notify(event: str, sentence: str, block: str | None = None) -> None:
-    """Say what happened: on Prefect's page (artifact `attention`), and through a notification block if one is named.
+    """Report an event on Prefect's page (artifact `attention`), and through a notification block if one is named.
 
     Args:
-        event: What happened, by its event's name.
-        sentence: The same for people.
-        block: A notification block of this Prefect server, type/name: slack-webhook/team.
+        event: The name of the event that happened.
+        sentence: What happened, in words.
+        block: A notification block of this Prefect server, as type/name, for example slack-webhook/team.
     """
     logger().warning("%s: %s", event, sentence)
     create_markdown_artifact(f"**{event}**\n\n{sentence}", key="attention", description=sentence)
@@ -181,5 +182,5 @@ def notify(event: str, sentence: str, block: str | None = None) -> None:
     except ValueError as error:
         raise InputError(f"Prefect has no block {block!r}; make it on the page Blocks, or correct the name") from error
     if not isinstance(channel, NotificationBlock):
-        raise InputError(f"block {block!r} notifies nobody; name a notification block, like slack-webhook/team")
+        raise InputError(f"block {block!r} is not a notification block; name one, for example slack-webhook/team")
     channel.notify(sentence, subject=event)

@@ -41,7 +41,9 @@ def distil(output: Path, epochs: int, copies: int) -> None:
             "train.initial_weights"
         )
     if not params.sigma:
-        raise InputError("param sanitize.sigma=0 leaves images as they are; the extractor needs no twin")
+        raise InputError(
+            "param sanitize.sigma=0 does not change the images, so the extractor needs no twin; set a sigma above 0"
+        )
     trusted = load(SETS["trusted"])
     if len(trusted) < 2:
         raise InputError(f"{SETS['trusted']} has {len(trusted)} images; a twin learns from trusted images, so add some")
@@ -80,7 +82,7 @@ def main() -> None:
     args = flags.parse_args()
     for name in ("epochs", "copies"):
         if getattr(args, name) < 1:
-            raise InputError(f"--{name} {getattr(args, name)} makes no twin; give 1 or more")
+            raise InputError(f"--{name} {getattr(args, name)} is too small; give 1 or more")
     distil(args.output, args.epochs, args.copies)
 
 

@@ -93,7 +93,7 @@ def publish_summary(*, changed: bool) -> dict[str, Any]:
         held = sorted(alias for alias, version in aliases_of(store, SMOOTHED).items() if version == number)
     verdict = "passed" if gate["passed"] else "not passed"
     alias = ", ".join(held) or "none"
-    news = f"Version {number} is new." if changed else f"Nothing changed; version {number} stands."
+    news = f"Version {number} is new." if changed else f"Nothing changed; version {number} is still current."
     words = [
         f"# {news}",
         title(certificate),
@@ -109,12 +109,12 @@ def publish_summary(*, changed: bool) -> dict[str, Any]:
 
 @flow(name="refresh", persist_result=False)
 def refresh(*, pull: bool = True, push: bool = True, commit: Commit = "commit") -> dict[str, Any]:
-    """Bring the data up to date, make again what that changes (dvc repro --pull), push, commit, summarise.
+    """Update the data, run dvc repro --pull for what changed, push, commit and summarise.
 
     Args:
-        pull: Bring commits and data up to date first: git pull, dvc update, dvc pull.
-        push: Push the outputs to the default DVC remote, where there is one.
-        commit: What becomes of dvc.lock and reports/: "no", "commit" here, or commit and git "push".
+        pull: Whether to update commits and data first: git pull, dvc update, dvc pull.
+        push: Whether to push the outputs to the default DVC remote, if there is one.
+        commit: What to do with dvc.lock and reports/: "no" (nothing), "commit" here, or commit and git "push".
     """
     if "DVC_STAGE" in os.environ:
         raise InputError("flows.refresh runs `dvc repro` and cannot be a stage of it; run it by itself")
@@ -144,9 +144,14 @@ def _digest(path: Path) -> str:
 
 def main() -> None:
     flags = argparse.ArgumentParser(prog="python -m flows.refresh", description=__doc__.splitlines()[0])
-    flags.add_argument("--no-pull", action="store_true", help="leave commits and data as they are here")
-    flags.add_argument("--no-push", action="store_true", help="push nothing to the DVC remote")
-    flags.add_argument("--commit", choices=["no", "commit", "push"], default="commit", help="default: %(default)s")
+    flags.add_argument("--no-pull", action="store_true", help="do not pull commits or data")
+    flags.add_argument("--no-push", action="store_true", help="do not push to the DVC remote")
+    flags.add_argument(
+        "--commit",
+        choices=["no", "commit", "push"],
+        default="commit",
+        help="what to do with dvc.lock and reports/ (default: %(default)s)",
+    )
     args = flags.parse_args()
     say_it_here()
     with prefect_server():

@@ -71,7 +71,7 @@ def _radius_name(key: str) -> str:
 def _notes(version: ModelVersion) -> list[str]:
     said = []
     if version.tags.get(f"{TAG}certifiable") == "false":
-        said.append(f"version {version.version} is not certifiable: no radius is attached to it")
+        said.append(f"version {version.version} is not certifiable, so no radius is attached to it")
     if version.tags.get(f"{TAG}gate_reasons"):
         said.append(f"version {version.version} did not pass the gate: {version.tags[f'{TAG}gate_reasons']}")
     if f"{TAG}review" in version.tags:
@@ -113,7 +113,7 @@ def reviewer(given: str | None) -> str:
         given = next((account for account in accounts if account not in ("", "root")), None) or _git_user()
     if not given.strip():
         raise InputError(
-            "nothing says who decides: USER and LOGNAME are empty or root, and git has no user.name; "
+            "the reviewer is unknown: USER and LOGNAME are empty or root, and git has no user.name; "
             "name the reviewer with --by NAME, or set `git config user.name`"
         )
     return given.strip()
@@ -136,9 +136,9 @@ def main() -> None:
     actions = flags.add_subparsers(dest="action", metavar="approve|reject", title="(nothing: list the versions)")
     for name in ("approve", "reject"):
         action = actions.add_parser(name, help=f"{name} a version")
-        action.add_argument("version", type=int, help=f"of {SMOOTHED}")
-        action.add_argument("--reason", required=True, help="why; it stands in the registry")
-        action.add_argument("--by", metavar="NAME", help="who decides (default: this account's or git's user)")
+        action.add_argument("version", type=int, help=f"the version of {SMOOTHED}")
+        action.add_argument("--reason", required=True, help="why; the registry records it")
+        action.add_argument("--by", metavar="NAME", help="the reviewer (default: this account's or git's user)")
     args = flags.parse_args()
     with translate_store_errors():
         store = connect()
@@ -146,7 +146,7 @@ def main() -> None:
             print(side_by_side(store))
             return
         if not args.reason.strip():
-            raise InputError("--reason is empty; say why, for whoever reads the registry later")
+            raise InputError("--reason is empty; give the reason, which the registry records")
         by = reviewer(args.by)
         if args.action == "approve":
             verdict = approve(store, args.version, args.reason, by)

@@ -82,7 +82,7 @@ def serve(port: int) -> None:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     raise InputError(
-                        f"port {port} is taken; name another one (--port), or set PREFECT_API_URL to the server there"
+                        f"port {port} is taken; choose another (--port), or set PREFECT_API_URL to the server there"
                     )
             url = f"http://127.0.0.1:{port}/api"
             command = (*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port))
@@ -92,18 +92,20 @@ def serve(port: int) -> None:
             running.enter_context(use_prefect_api(url))
         deploy()
         for name in end_runs_without_process(POOL) if own else []:
-            print(f"run {name} was killed when this last ran; it is marked Crashed")
+            print(f"run {name} was killed in an earlier session; it is now marked Crashed")
         print(f"Prefect's page: {get_current_settings().api.url.removesuffix('/api')}   (Ctrl-C ends it)", flush=True)
         worker = running.enter_context(child(*PREFECT, "worker", "start", "--pool", POOL, "--name", "cleanlabel"))
         while worker.poll() is None:
             time.sleep(0.5)
-        raise InputError(f"the worker ended with status {worker.returncode}; see what it said above")
+        raise InputError(f"the worker ended with status {worker.returncode}; see its messages above")
 
 
 def main() -> None:
     flags = argparse.ArgumentParser(prog="python -m flows.serve", description=__doc__.splitlines()[0])
-    flags.add_argument("--deploy-only", action="store_true", help="pool and deployments only")
-    flags.add_argument("--port", type=int, default=PORT, help="of the server (default: %(default)s)")
+    flags.add_argument(
+        "--deploy-only", action="store_true", help="make the work pool and deployments, without server and worker"
+    )
+    flags.add_argument("--port", type=int, default=PORT, help="port of the server (default: %(default)s)")
     args = flags.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if not args.deploy_only:

@@ -126,8 +126,8 @@ def attempt_so_far(plan: Plan) -> int:
 
 def main() -> None:
     flags = argparse.ArgumentParser(prog="python -m flows.smooth", description=__doc__.splitlines()[0])
-    flags.add_argument("--engine", help="processes (of this machine; default) or ray")
-    flags.add_argument("--plan", action="store_true", help="say what the ensemble will take; record nothing")
+    flags.add_argument("--engine", help="processes (on this machine; default) or ray")
+    flags.add_argument("--plan", action="store_true", help="print the ensemble's time and space, and record nothing")
     args = flags.parse_args()
     engine = engine_asked(args.engine)
     plan = make_plan()
@@ -145,7 +145,7 @@ def main() -> None:
         ensemble = open_ensemble(store, plan, radius_asked(read_params("gate", GateParams)))
         note("ensemble opened", ensemble=plan.digest[:12], run=ensemble.run_id, m=plan.m, attempt=ensemble.attempt)
         for reason in plan.voids:
-            print(f"not certifiable: {reason}; its models are defended, no radius will be attached")
+            print(f"not certifiable: {reason}; its models are defended, but get no radius")
         with_prefect = partial(run_with_prefect, params.keep_weights, engine)
         make_version(store, ensemble, with_prefect, at_work(store, ensemble))
 

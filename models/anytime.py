@@ -79,7 +79,7 @@ class Looks:
         if not self.times or self.times[0] < 1 or any(a >= b for a, b in zip(self.times, self.times[1:], strict=False)):
             raise ValueError(f"looks at {list(self.times)} draws; the numbers must be positive and increase")
         if len(self.levels) != len(self.times):
-            raise ValueError(f"{len(self.times)} looks have {len(self.levels)} levels; each look has one of its own")
+            raise ValueError(f"{len(self.times)} looks have {len(self.levels)} levels; give one level per look")
 
     @property
     def m(self) -> int:

@@ -41,7 +41,7 @@ def lower_confidence_bound(k: ArrayLike, m: int, alpha: float) -> Floats:
     """
     k = _integers(k, "k")
     if m < 1:
-        raise ValueError(f"m={m} models cannot be counted; give m >= 1")
+        raise ValueError(f"m={m} is not a number of models; give m >= 1")
     if not 0 < alpha < 1:
         raise ValueError(f"alpha={alpha} is not a probability strictly between 0 and 1")
     if k.size and (k.min() < 0 or k.max() > m):
@@ -86,7 +86,7 @@ def certify(
     if method not in METHODS:
         raise ValueError(f"method={method!r} is not one of {', '.join(METHODS)}")
     if not 0 <= distance < 0.5:
-        raise ValueError(f"distance={distance} is no total variation that leaves anything to certify; give 0 to 1/2")
+        raise ValueError(f"distance={distance} leaves nothing to certify; give a total variation from 0 to below 1/2")
     if (selection is not None) != (method == "split"):
         raise ValueError(f"method={method!r} {'needs' if method == 'split' else 'takes no'} selection counts")
 
@@ -159,9 +159,11 @@ def radius_beside_a_trigger(radius: ArrayLike, sigma: float, sigma_x: float, tri
     ||omega||^2 / sigma_x^2 + sum_i ||delta_i||^2 / sigma^2  <  (R / sigma)^2.
     """
     if not sigma_x > 0:
-        raise ValueError(f"sigma_x={sigma_x}: without noise on the test input no change of it is covered")
+        raise ValueError(
+            f"sigma_x={sigma_x}, but without noise on the test input no change of it is covered; give a number above 0"
+        )
     if not trigger >= 0:
-        raise ValueError(f"trigger={trigger} is no l2 norm; give 0 or more")
+        raise ValueError(f"trigger={trigger} is not an l2 norm; give 0 or more")
     left = (np.asarray(radius, dtype=np.float64) / sigma) ** 2 - (trigger / sigma_x) ** 2
     remaining: Floats = sigma * np.sqrt(np.maximum(left, 0.0))
     return remaining

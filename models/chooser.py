@@ -14,7 +14,7 @@ import numpy as np
 from cleanlabel.models.certificate import Floats, Ints, certified_accuracy
 from cleanlabel.models.decision import fitted_prior
 from cleanlabel.models.partition import block_certificates, partition_radius
-from cleanlabel.models.pilot import NO_VOTE, Pilot
+from cleanlabel.models.pilot import OWN_IMAGE, Pilot
 
 REPEATS = 24
 INTERVAL = (5, 95)
@@ -74,7 +74,7 @@ def forecast(pilot: Pilot, sigma: float, k: int, target: Target, seed: int = 0) 
     counts = _counts(pilot)
     draws, (blocks, n, classes) = pilot.votes.shape[1], counts.shape
     rows = np.arange(n)
-    right, asked = counts[:, rows, pilot.truth], pilot.votes[:, 0] != NO_VOTE
+    right, asked = counts[:, rows, pilot.truth], pilot.votes[:, 0] != OWN_IMAGE
     a, b = fitted_prior(right[asked], draws)
     rivals = counts.sum(axis=0) + 1.0 / (classes - 1)
     rivals[rows, pilot.truth] = 0

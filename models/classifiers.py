@@ -101,7 +101,7 @@ def _resnet18(channels: int, classes: int, width: int) -> tuple[nn.Module, ...]:
     from torchvision.models import resnet18
 
     if width != 64:
-        raise InputError(f"width={width} is not to be had with resnet18, which is 64 wide; set train.width: 64")
+        raise InputError(f"width={width} is not possible with resnet18, which is 64 wide; set train.width: 64")
     net = resnet18(num_classes=classes)
     stem = _he(nn.Conv2d(channels, 64, 3, padding=1, bias=False))
     blocks = (net.layer1, net.layer2, net.layer3, net.layer4)
@@ -125,7 +125,7 @@ def _mobilenet_v2(channels: int, classes: int, width: int) -> tuple[nn.Module, .
     from torchvision.models import MobileNetV2
 
     if width % 8:
-        raise InputError(f"width={width} is not to be had with mobilenet-v2: set train.width to a multiple of 8")
+        raise InputError(f"width={width} is not possible with mobilenet-v2: set train.width to a multiple of 8")
     # per stage: expansion, channels, repeats, stride
     stages = [[1, 16, 1, 1], [6, 24, 2, 1], [6, 32, 3, 2], [6, 64, 4, 2], [6, 96, 3, 1], [6, 160, 3, 2], [6, 320, 1, 1]]
     net = MobileNetV2(classes, width / 32, stages, dropout=0.0)

@@ -100,7 +100,9 @@ def load_extractor(path: Path) -> Extractor:
             ours = FORMAT in (archive.metadata() or {})
             tensors = {} if ours else {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
     except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(f"{path} is no readable safetensors file ({error}); restore or download it again") from error
+        raise InputError(
+            f"{path} is not a readable safetensors file ({error}); restore or download it again"
+        ) from error
     network, head, shape = _own(path) if ours else _published(tensors, path)
     for module in (network, head):
         module.eval().requires_grad_(requires_grad=False)
@@ -123,7 +125,7 @@ def _published(tensors: dict[str, Tensor], path: Path) -> tuple[nn.Module, nn.Li
         head.load_state_dict({"weight": weight, "bias": bias}, strict=True)
     except RuntimeError as error:
         raise InputError(
-            f"{path} holds neither a ResNet-20 to -110 for CIFAR (keys conv1.weight .. layer3.*.bn2.bias, "
+            f"{path} holds neither a ResNet-20 to ResNet-110 for CIFAR (keys conv1.weight .. layer3.*.bn2.bias, "
             "linear.weight) nor weights that this project wrote; choose one of these"
         ) from error
     return network, head, (32, 32, 3)

@@ -38,15 +38,17 @@ def fit_head(
     if kind not in get_args(HeadKind):
         raise InputError(f"head={kind!r} is unknown; choose one of {', '.join(get_args(HeadKind))}")
     if not l2 > 0:
-        raise InputError(f"l2={l2} does not hold a head down; choose a number above 0")
+        raise InputError(f"l2={l2} is not a strength of regularisation; choose a number above 0")
     f, y = features.double(), labels.to(features.device)
     counts = torch.bincount(y, minlength=classes)
     if len(counts) != classes or not counts.all():
         empty = int((counts == 0).nonzero()[0]) if len(counts) == classes else len(counts) - 1
-        raise InputError(f"class {empty} has no image or is not among the {classes} classes; a head needs some of each")
+        raise InputError(
+            f"class {empty} has no image or is not among the {classes} classes; a head needs images of every class"
+        )
     if prior is not None and (kind not in TAKES_PRIOR or prior.weight.shape != (classes, f.shape[1])):
         raise InputError(
-            f"a prior of shape {tuple(prior.weight.shape)} does not serve a {kind} head of shape "
+            f"a prior of shape {tuple(prior.weight.shape)} does not fit a {kind} head of shape "
             f"{(classes, f.shape[1])}; give one of that shape to {' or '.join(TAKES_PRIOR)}, or none"
         )
     one_hot = functional.one_hot(y, classes).double()

@@ -85,7 +85,7 @@ def influenced(
         if own.shape != shape:
             raise InputError(f"draw {draw} has sums of shape {own.shape}; the plan's have {shape}")
         if (own < least).any() or (own > most).any():
-            raise InputError(f"draw {draw} has a sum that the images of its class cannot have; it is damaged")
+            raise InputError(f"draw {draw} has a sum that its class's images cannot reach; it is damaged")
         total += own
     scores = total / (m * STEPS)
     width, low = (2.0, -1.0) if sides == "two" else (1.0, 0.0)

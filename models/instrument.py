@@ -189,7 +189,7 @@ def load_features(path: Path) -> Features:
         if "rows" not in archive or rows.dtype != np.float16 or rows.ndim != 2:
             raise ValueError(f"it holds {rows.dtype} of shape {rows.shape}")
     except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise InputError(f"{path} holds no features of a draw ({error}); download the model again") from error
+        raise InputError(f"{path} does not hold the features of a draw ({error}); download the model again") from error
     return Features(torch.from_numpy(rows))
 
 
@@ -204,10 +204,12 @@ def load_instrument(path: Path, digest: str) -> Instrument:
     try:
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != digest:
-            raise ValueError("its digest is another")
+            raise ValueError("its digest differs")
         with safetensors.safe_open(path, framework="numpy") as archive:
             facts = json.loads((archive.metadata() or {})[FORMAT])
         arrays = safetensors.numpy.load(content)
         return Instrument(**facts, **{name: arrays[name] for name in ARRAYS if name in arrays})
     except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
-        raise InputError(f"{path} is not the planned instrument ({error}); restore it, or plan anew") from error
+        raise InputError(
+            f"{path} is not the planned instrument ({error}); restore it, or plan a new ensemble"
+        ) from error

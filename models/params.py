@@ -102,13 +102,13 @@ def check_recipe(recipe: TrainParams) -> None:
                 )
     if recipe.head == "bounded-influence" and recipe.mode != "transfer":
         raise InputError(
-            f"param train.head='bounded-influence' sums up features of a frozen extractor, and "
+            f"param train.head='bounded-influence' needs a frozen extractor, and "
             f"train.mode={recipe.mode!r} trains a network; set train.mode: transfer, or another train.head"
         )
     if recipe.head_prior and recipe.head not in ("ridge", "logistic"):
         raise InputError(
-            f"param train.head_prior=true draws a ridge or logistic head towards another; train.head={recipe.head!r} "
-            "takes none: change one of them"
+            f"param train.head_prior=true is for ridge and logistic heads only, not for train.head={recipe.head!r}; "
+            "change one of them"
         )
     if recipe.architecture == "fast-cifar" and (recipe.warm_epochs or recipe.normalise != "constants"):
         raise InputError(

@@ -93,7 +93,7 @@ def frontier(labels: ArrayLike, radii: ArrayLike, n_classes: int, frees: Sequenc
     """
     labels, radii = _checked(labels, radii, n_classes)
     if any(a < 0 for a in frees):
-        raise ValueError(f"free={min(frees)} blocks cannot be given away; give 0 or more")
+        raise ValueError(f"free={min(frees)} is not a number of blocks; give 0 or more")
     n_points, k = labels.shape
     votes = _votes(labels, n_classes)
     A = votes.argmax(axis=1)
@@ -135,9 +135,9 @@ def _checked(labels: ArrayLike, radii: ArrayLike, n_classes: int) -> tuple[Ints,
     if labels.ndim != 2 or not labels.shape[1] or labels.shape != radii.shape:
         raise ValueError(f"labels and radii must both be (n_points, blocks), not {labels.shape} and {radii.shape}")
     if n_classes < 2:
-        raise ValueError(f"n_classes={n_classes} leaves no rival; give 2 or more")
+        raise ValueError(f"n_classes={n_classes} is too few; give 2 or more")
     if labels.size and not ABSTAIN <= labels.min() <= labels.max() < n_classes:
         raise ValueError(f"labels {labels.min()}..{labels.max()} are not all ABSTAIN or a class in 0..{n_classes - 1}")
     if not (np.isfinite(radii) & (radii >= 0)).all():
-        raise ValueError("a radius is negative or not finite; block_certificates gives none such")
+        raise ValueError("a radius is negative or not finite; give the radii of block_certificates")
     return labels.astype(np.int64), radii

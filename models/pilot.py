@@ -19,7 +19,6 @@ from cleanlabel.models.heads import fit_head_of_some
 from cleanlabel.models.materials import Materials
 from cleanlabel.models.stacked import train_stack
 from cleanlabel.models.training import predict_inputs, reads_raw_images, train
-from cleanlabel.models.votes import NOBODY
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
 from cleanlabel.sanitize.noise import training_seed
@@ -30,13 +29,13 @@ ENTROPY = hashlib.sha256(b"cleanlabel/pilot/1").digest()
 MOST_BLOCKS = 10
 LEAST_ASKED = 40
 """The least number of trusted images that must remain as test images."""
-NO_VOTE = NOBODY - 1
-"""The value in place of a vote if the image is one of the block's own."""
+OWN_IMAGE = -2
+"""The value in place of a vote on an image that the block was trained on: neither a class nor `votes.NOBODY` (-1)."""
 
 
 @dataclass(frozen=True)
 class Pilot:
-    """Votes of blocks of `size` trusted images: (blocks, draws, n_points), with NO_VOTE for a block's own images.
+    """Votes of blocks of `size` trusted images: (blocks, draws, n_points), with OWN_IMAGE for a block's own images.
 
     The points are the trusted images that some block has not seen; truth (n_points,): their labels.
     """
@@ -95,8 +94,8 @@ def make_pilots(
             for draw, model in enumerate(block_models(materials, seen, rows, seeds)):
                 votes[b, draw] = predict_inputs(model, materials.test_inputs, materials.device)
                 done()
-            votes[b][:, rows] = NO_VOTE
-        asked = (votes[:, 0] != NO_VOTE).any(axis=0)
+            votes[b][:, rows] = OWN_IMAGE
+        asked = (votes[:, 0] != OWN_IMAGE).any(axis=0)
         yield Pilot(size, votes[:, :, asked], trusted.labels[asked], len(trusted.classes))
 
 

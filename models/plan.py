@@ -252,9 +252,9 @@ def require_exact_noise(plan: Plan) -> None:
     """InputError if the plan's noise is of an older kind that the proof does not cover."""
     if plan.noise_stream != NOISE_STREAM:
         raise InputError(
-            f"this ensemble's noise was drawn the way {plan.noise_stream}, and this program draws it the way "
-            f"{NOISE_STREAM}: its radii are not covered by the proof and its draws cannot be made again; make the "
-            "ensemble anew with `dvc repro`"
+            f"this ensemble used the noise stream {plan.noise_stream}, and this program uses "
+            f"{NOISE_STREAM}: its radii are not covered by the proof and its draws cannot be made again; make a new "
+            "ensemble with `dvc repro`"
         )
 
 

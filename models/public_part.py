@@ -79,6 +79,6 @@ def require_apart(raw: ImageSet, seen: Record, among: str) -> None:
     found = shared(own, seen)
     if len(found):
         raise InputError(
-            f"{len(found)} of {len(raw)} raw images are among {among} ({found.in_words(own, seen)}), and what is "
-            "public about a head must depend on none of them; remove them from one side"
+            f"{len(found)} of {len(raw)} raw images are among {among} ({found.in_words(own, seen)}); the "
+            "public part of a head must not depend on raw images, so remove them from one side"
         )

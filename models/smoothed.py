@@ -148,8 +148,8 @@ def _answers_of(network: nn.Module, inputs: Tensor) -> NDArray[np.int64]:
 def _load_pyfunc(path: str) -> SmoothedClassifier:
     """MLflow calls this for versions whose `MLmodel` names this module; newer ones name `cleanlabel.served`."""
     warnings.warn(
-        "MLflow's server cuts what it is sent to whole numbers before this version sees it; "
-        "send it whole numbers 0..255 only, or serve a version registered since, which refuses all else",
+        "MLflow's server truncates numbers to integers before this version sees them; "
+        "send only whole numbers 0..255, or serve a newer version, which refuses other numbers",
         stacklevel=2,
     )
     return SmoothedClassifier(Path(path))

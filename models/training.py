@@ -94,7 +94,7 @@ def initialised(architecture: Architecture, seed: int, initial: dict[str, Tensor
             model.load_state_dict(initial, strict=True)
         except RuntimeError as error:
             raise InputError(
-                f"the initial weights are not those of a {architecture.name} of width {architecture.width} for "
+                f"the initial weights do not fit a {architecture.name} of width {architecture.width} for "
                 f"{architecture.image_shape} images and {architecture.classes} classes; see train.initial_weights"
             ) from error
     return model

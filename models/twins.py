@@ -38,7 +38,7 @@ def read_twin(path: Path) -> dict[str, Any]:
             facts: dict[str, Any] = json.loads((archive.metadata() or {})[FORMAT])
     except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
         raise InputError(
-            f"{path} is no twin of an extractor ({error!r}); make one with `python -m flows.distil`"
+            f"{path} is not a twin of an extractor ({error!r}); make one with `python -m flows.distil`"
         ) from error
     return facts
 
@@ -51,5 +51,5 @@ def load_twin(extractor: Extractor, path: Path) -> Extractor:
     try:
         network.load_state_dict(safetensors.torch.load_file(path), strict=True)
     except (RuntimeError, safetensors.SafetensorError) as error:
-        raise InputError(f"{path} does not hold the weights of a twin; make it anew") from error
+        raise InputError(f"{path} does not hold the weights of a twin; make it again") from error
     return replace(extractor, network=network.eval(), digest=file_digest(path))

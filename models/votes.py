@@ -25,9 +25,11 @@ def votes_from_bytes(content: bytes, name: str) -> NDArray[np.int64]:
     try:
         votes = np.load(io.BytesIO(content), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"the votes of {name} are no .npy file ({error})") from error
+        raise InputError(f"the votes of {name} are not a .npy file ({error})") from error
     if votes.ndim not in (1, 2) or not np.issubdtype(votes.dtype, np.integer):
-        raise InputError(f"the votes of {name} are {votes.dtype} of shape {votes.shape}, not one integer a test image")
+        raise InputError(
+            f"the votes of {name} are {votes.dtype} of shape {votes.shape}, not one integer per test image"
+        )
     return votes.astype(np.int64)
 
 

@@ -55,7 +55,7 @@ def load_weights(path: Path) -> nn.Module:
     try:
         model.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
-        raise InputError(f"the weights in {path} are not those of the network they name; restore the file") from error
+        raise InputError(f"the weights in {path} do not fit the network that they name; restore the file") from error
     return model.eval()
 
 
@@ -74,7 +74,7 @@ def _read(path: Path) -> tuple[Architecture, int, dict[str, Tensor]]:
             tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 (no iterator)
     except (OSError, safetensors.SafetensorError) as error:
         raise InputError(
-            f"{path} is no readable safetensors file ({error}); restore it, with `dvc checkout` if DVC has it"
+            f"{path} is not a readable safetensors file ({error}); restore it, with `dvc checkout` if DVC has it"
         ) from error
     try:
         description = json.loads(metadata[FORMAT])
@@ -97,7 +97,7 @@ def read_trained_on(path: Path) -> TrainedOn:
         kept = base64.b64decode(description["images"], validate=True) if "images" in description else None
         found = None if kept is None else np.frombuffer(kept, dtype=np.uint8).reshape(-1, HASH)
     except (OSError, safetensors.SafetensorError, TypeError, ValueError) as error:
-        raise InputError(f"{path} does not say readably what it was trained on ({error}); restore it") from error
+        raise InputError(f"{path} has no readable record of its training data ({error}); restore it") from error
     return TrainedOn(description.get("trained_on"), None if found is None else hashes_alone(found))
 
 

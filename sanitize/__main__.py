@@ -40,20 +40,28 @@ def parser(prog: str) -> argparse.ArgumentParser:
         help=f"a folder root/class/image, a .npz (images, labels), or a published set: {', '.join(PUBLISHED)}",
     )
     reading_flags(flags)
-    flags.add_argument("--root", type=Path, default=Path("data/incoming"), help="where torchvision put a published set")
-    flags.add_argument("--split", default="train", help="of a published set: train (default) or test")
-    flags.add_argument("--output", type=Path, required=True, help="where the copy goes: the same form as the input")
-    flags.add_argument("--denoiser", help="a diffusers directory (unet/, scheduler/) or a hub id")
-    flags.add_argument("--revision", help="the commit of a hub id; pin it")
-    flags.add_argument("--sigma", type=float, required=True, help="noise level, in [0,1] pixel units: .1 to 1")
-    flags.add_argument("--fit", choices=FITS, default="exact", help="images of another size than the denoiser's")
-    flags.add_argument("--entropy", default="os", help="os (default), or fixed:HEX to make a copy again")
-    flags.add_argument("--draw", type=int, default=0, help="which independent noise sample (default 0)")
     flags.add_argument(
-        "--shard", default="1/1", metavar="i/N", help="do this part only; the last one puts OUT together"
+        "--root", type=Path, default=Path("data/incoming"), help="folder where torchvision put a published set"
+    )
+    flags.add_argument("--split", default="train", help="split of a published set: train (default) or test")
+    flags.add_argument(
+        "--output", type=Path, required=True, help="where to write the copy, in the same form as the input"
+    )
+    flags.add_argument("--denoiser", help="a diffusers directory (unet/, scheduler/) or a hub id")
+    flags.add_argument("--revision", help="commit of the hub id; name one, so that the weights cannot change")
+    flags.add_argument("--sigma", type=float, required=True, help="noise level, in [0,1] pixel units: .1 to 1")
+    flags.add_argument(
+        "--fit", choices=FITS, default="exact", help="what to do with images of another size than the denoiser's"
+    )
+    flags.add_argument(
+        "--entropy", default="os", help="source of the noise: os (default), or fixed:HEX to repeat a copy"
+    )
+    flags.add_argument("--draw", type=int, default=0, help="number of the independent noise sample (default 0)")
+    flags.add_argument(
+        "--shard", default="1/1", metavar="i/N", help="process part i of N only; the last part to finish assembles OUT"
     )
     flags.add_argument("--noise-only", action="store_true", help="leave the noise in (the baseline)")
-    flags.add_argument("--dry-run", action="store_true", help="say what would be done, how long it takes and its disk")
+    flags.add_argument("--dry-run", action="store_true", help="only print what would be done, its time and disk space")
     flags.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
     return flags
 
@@ -131,10 +139,10 @@ def main(words: Sequence[str] | None = None, prog: str = "python -m cleanlabel.s
         warn=errors.warn,
     )
     if made is None:
-        print(f"{args.output}.partial: this part is done; {args.output} is put together with the last one")
+        print(f"{args.output}.partial: this part is done; {args.output} is assembled when the last part is done")
         return
     print(f"{args.output}: sigma {args.sigma:g}, timestep {made['timestep']}, PSNR {made['psnr_db']} dB to the input")
-    print(f"{manifest_path(args.output)}: how to make it again")
+    print(f"{manifest_path(args.output)}: what is needed to make the copy again")
 
 
 if __name__ == "__main__":

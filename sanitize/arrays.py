@@ -94,7 +94,7 @@ def _open(path: Path, archive: zipfile.ZipFile, name: str) -> DiskArray:
         size = start + math.prod(shape) * dtype.itemsize
         if size > info.file_size:
             raise ValueError(
-                f"the array {name.removesuffix('.npy')!r} is cut short, {info.file_size} of {size} bytes are there"
+                f"the array {name.removesuffix('.npy')!r} is cut short: it has {info.file_size} of {size} bytes"
             )
         fortran = fortran and len(shape) > 1 and 0 not in shape
         if info.compress_type != zipfile.ZIP_STORED:

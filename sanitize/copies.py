@@ -43,16 +43,20 @@ def check_output(output: Path, form: str, source: Path | None) -> None:
         raise InputError(f"--output {output} must be {words}, as the input {source or ''} is")
     empty = output.is_dir() and not any(output.iterdir())
     if output.exists() and not empty and not _is_manifest(manifest_path(output)):
-        raise InputError(f"--output {output} exists and is no earlier copy; choose another place or remove it")
+        raise InputError(f"--output {output} exists and is not an earlier copy; choose another place or remove it")
     if not output.exists() and manifest_path(output).exists() and not _is_manifest(manifest_path(output)):
         raise InputError(
-            f"{manifest_path(output)} exists, where the manifest of --output {output} goes; choose another place"
+            f"{manifest_path(output)} exists, where --output {output} puts its manifest; choose another place"
         )
     work = work_folder(output)
     if origin and (origin == work.resolve() or work.resolve() in origin.parents):
-        raise InputError(f"--output {output} does its work in {work}, which holds the input; choose another place")
+        raise InputError(
+            f"--output {output} needs the working folder {work}, and the input is in it; choose another place"
+        )
     if work.exists() and not (work.is_dir() and is_work_folder(work)):
-        raise InputError(f"{work} exists, where the work on --output {output} goes; choose another place or move it")
+        raise InputError(
+            f"{work} exists, but --output {output} needs it as its working folder; choose another place or move it"
+        )
 
 
 def _is_manifest(path: Path) -> bool:
@@ -68,7 +72,7 @@ def _check_classes(source: Source) -> None:
     tops = {name.partition("/")[0] for name in source.given_names} if source.form == "folder" else set()
     for name in sorted(tops):
         if name.lower() == "manifest.json":
-            raise InputError(f"the class folder {name} is called as the copy's own manifest is; rename the folder")
+            raise InputError(f"the class folder {name} has the name of the copy's manifest; rename the folder")
 
 
 def make_copy(

@@ -100,8 +100,8 @@ def load_denoiser(directory: Path, device: torch.device | str = "cpu") -> Denois
     size = config.sample_size[0] if isinstance(config.sample_size, (list, tuple)) else config.sample_size
     if not isinstance(size, int) or config.sample_size not in (size, [size, size], (size, size)):
         raise InputError(
-            f"{files.config} has sample_size {config.sample_size}; only square images of a stated size are "
-            "denoised: write the side it was trained for there, or choose another denoiser"
+            f"{files.config} has sample_size {config.sample_size}; a denoiser needs one square image "
+            "size: set sample_size to the side it was trained for, or choose another denoiser"
         )
     if config.out_channels not in (config.in_channels, 2 * config.in_channels):
         raise InputError(
@@ -109,7 +109,7 @@ def load_denoiser(directory: Path, device: torch.device | str = "cpu") -> Denois
             "channels; choose one with as many, or twice as many (a learned variance)"
         )
     if config.class_embed_type is not None or config.num_class_embeds is not None:
-        raise InputError(f"the denoiser in {directory} wants a class label with every image; choose one that does not")
+        raise InputError(f"the denoiser in {directory} needs a class label with every image; choose one that does not")
     target = torch.device(device)
     return Denoiser(
         unet=unet.to(target, memory_format=torch.channels_last).eval().requires_grad_(requires_grad=False),

@@ -115,7 +115,7 @@ def _weights(unet_dir: Path, variant: str | None) -> tuple[Path, ...]:
         raise InputError(f"{index} names no parts in its weight_map; restore it")
     for part in sorted(set(map(str, parts.values()))):
         if Path(part).name != part or not part.endswith(".safetensors"):
-            raise InputError(f"{index} names the part {part!r}, which is no safetensors file beside it; restore it")
+            raise InputError(f"{index} names the part {part!r}, which is not a safetensors file beside it; restore it")
         if not (unet_dir / part).is_file():
             raise InputError(f"{unet_dir / part} does not exist, and {index.name} names it; copy all parts there")
     return (index, *(unet_dir / part for part in sorted(set(map(str, parts.values())))))
@@ -123,7 +123,7 @@ def _weights(unet_dir: Path, variant: str | None) -> tuple[Path, ...]:
 
 def _directory_wanted(file: Path) -> str:
     around = file.parent.parent if file.parent.name == "unet" else file.parent
-    return f"give the directory that holds unet/ and scheduler/, {around} perhaps"
+    return f"give the directory that holds unet/ and scheduler/, perhaps {around}"
 
 
 def _scheduler_file(directory: Path, unet_dir: Path) -> Path:
@@ -135,7 +135,7 @@ def _scheduler_file(directory: Path, unet_dir: Path) -> Path:
         if place.is_file():
             return place
     raise InputError(
-        f"{directory} holds a network and no noise schedule; put its {SCHEDULER} into {directory}, or give a pipeline "
+        f"{directory} holds a network but no noise schedule; put its {SCHEDULER} into {directory}, or give a pipeline "
         "directory with unet/ and scheduler/"
     )
 
@@ -196,9 +196,9 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text())
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no JSON ({first_line(error)}); restore it") from error
+        raise InputError(f"{path} is not valid JSON ({first_line(error)}); restore it") from error
     if not isinstance(config, dict):
-        raise InputError(f"{path} holds no JSON object; restore it")
+        raise InputError(f"{path} does not hold a JSON object; restore it")
     return config
 
 

@@ -28,8 +28,8 @@ def alphas_cumprod_of(schedule: dict[str, Any], file: Path) -> Tensor:
     kind = str(schedule.get("_class_name", "no _class_name"))
     if not {"beta_schedule", "trained_betas"} & set(schedule) or kind.startswith(OTHER_KINDS):
         raise InputError(
-            f"{file} ({kind}) is no discrete noise schedule with betas; choose a denoiser with one, such as DDPM's or "
-            "DDIM's"
+            f"{file} ({kind}) is not a discrete noise schedule with betas; choose a denoiser with one, such as "
+            "DDPM's or DDIM's"
         )
     steps = schedule.get("num_train_timesteps", 1000)
     if type(steps) is not int or not 2 <= steps <= MOST_STEPS:
@@ -44,18 +44,18 @@ def alphas_cumprod_of(schedule: dict[str, Any], file: Path) -> Tensor:
         alphas_cumprod: Tensor = made.alphas_cumprod
         falls = bool((betas[-1] < betas[0]) | (alphas_cumprod.diff() > 0).any())
     except Exception as error:  # diffusers raises many kinds here
-        raise InputError(f"{file} gives no noise schedule: {first_line(error)}") from error
+        raise InputError(f"{file} does not define a noise schedule: {first_line(error)}") from error
     if betas.shape != (steps,):
         raise InputError(f"{file} has {betas.numel()} betas for num_train_timesteps={steps}; restore it")
     if not bool(betas.isfinite().all()) or betas.min() <= 0 or betas.max() > 1 or betas[0] == 1:
         raise InputError(
-            f"{file} has betas from {betas.min():g} to {betas.max():g}, and those of a noise schedule lie between 0 "
+            f"{file} has betas from {betas.min():g} to {betas.max():g}, but a noise schedule's lie between 0 "
             "and 1; restore it"
         )
     if falls:
         raise InputError(
-            f"{file} has betas that fall from {betas[0]:g} to {betas[-1]:g}, so it is no noise schedule; they rise "
-            "with the timestep, restore it"
+            f"{file} has betas that fall from {betas[0]:g} to {betas[-1]:g}, but in a noise schedule they rise "
+            "with the timestep; restore it"
         )
     return alphas_cumprod
 
@@ -90,7 +90,7 @@ def load_unet(files: Files) -> Any:
         if keys:
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
             raise InputError(
-                f"the weights in {files.unet_dir} are not those of its config.json ({fault}: {keys[0]}{more}); "
+                f"the weights in {files.unet_dir} do not fit its config.json ({fault}: {keys[0]}{more}); "
                 "download the denoiser again"
             )
     if told.get("error_msgs"):

@@ -103,7 +103,7 @@ def accelerate(
     """
     denoiser.timestep(sigma)
     if batch < 1:
-        raise InputError(f"batch={batch} holds no image; choose at least 1")
+        raise InputError(f"batch={batch} is not positive; choose at least 1")
     if mode is not None and mode not in get_args(Mode):
         raise InputError(f"mode={mode!r} is unknown; choose one of {', '.join(map(repr, get_args(Mode)))}")
     return _made(denoiser, sigma, batch, mode or choose_mode(denoiser, images))

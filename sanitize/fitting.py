@@ -99,8 +99,8 @@ def fitting_for(sizes: NDArray[np.int64], channels: int, facts: Facts, fit: Fit)
         h, w = sizes[others[0]]
         subject = "some of the images are" if len(others) < len(sizes) else "the images are"
         raise InputError(
-            f"{subject} {w}x{h}, the denoiser is made for {side}x{side}; choose another denoiser, or let images be "
-            "brought to its size (--fit resize) or cut (--fit tiles)"
+            f"{subject} {w}x{h}, the denoiser takes {side}x{side}; choose another denoiser, resize the images "
+            "(--fit resize), or cut them into tiles (--fit tiles)"
         )
     if fit == "tiles" and len(sizes) and sizes.min() < side:
         h, w = sizes[sizes.min(axis=1).argmin()]

@@ -63,7 +63,7 @@ def reading_flags(flags: ArgumentParser) -> None:
     flags.add_argument(
         "--skip-unreadable",
         action="store_true",
-        help="leave out what cannot be read as an image and list it in the manifest; decodes every image once more",
+        help="leave out files that cannot be read as images and list them in the manifest; decodes every image twice",
     )
 
 
@@ -110,12 +110,16 @@ def open_folder(root: Path, reading: Reading) -> Folder:
     def read_one(i: int) -> NDArray[np.uint8]:
         pixels = read_picture(root / names[i], channels)
         if pixels.shape[:2] != tuple(sizes[i]):
-            raise Unreadable(root / names[i], "its pixels have another size than its header says")
+            raise Unreadable(root / names[i], "its pixels do not have the size that its header states")
         return pixels
 
     def survey() -> InputError:
         damaged = _each(root, names, _decoded)[1]
-        return _refusal(root, damaged, len(names), reading) if damaged else InputError(f"{root} changed; run again")
+        return (
+            _refusal(root, damaged, len(names), reading)
+            if damaged
+            else InputError(f"{root} changed while it was read; run again")
+        )
 
     return Folder(
         names,
@@ -147,7 +151,7 @@ def _beside(tree: Tree) -> list[Refused]:
 def _decoded(path: Path) -> Seen:
     seen = look_at(path)
     if read_picture(path, 3).shape[:2] != (seen.height, seen.width):
-        raise Unreadable(path, "its pixels have another size than its header says")
+        raise Unreadable(path, "its pixels do not have the size that its header states")
     return seen
 
 
@@ -180,11 +184,11 @@ def _ask(root: Path, tops: Sequence[str], images: Sequence[str], reading: Readin
         return
     first = splits[0] if splits else deep[0].partition("/")[0]
     if whole:
-        what = f"{root} holds the folders {', '.join(splits)}, which look like splits and not like classes"
+        what = f"{root} holds the folders {', '.join(splits)}, which look like splits, not classes"
     else:
         what = f"{len(deep)} images lie deeper than {root}/<class>/<image>, {root / shown(deep[0])} for example"
     if not reading.flags:
-        raise InputError(f"{what}; put folders there that are the classes, with the images right in them")
+        raise InputError(f"{what}; arrange the images as root/<class>/<image>")
     instead = f"give --input {root / first} if its folders are the classes, or " if deep else ""
     raise InputError(
         f"{what}; {instead}--nested if {', '.join(sorted(tops)[:3])}{', ..' if len(tops) > 3 else ''} are the classes"

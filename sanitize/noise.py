@@ -34,7 +34,7 @@ def check_sigma(sigma: float, name: str = "sigma") -> float:
     """Return sigma. InputError unless it is 0, or can be drawn and is at most LARGEST_SIGMA."""
     if not 0 <= sigma < np.inf:
         raise InputError(
-            f"{name}={sigma:g} is no noise level; give a number up to {LARGEST_SIGMA:g}, in [0,1] pixel units"
+            f"{name}={sigma:g} is not a valid noise level; give a number up to {LARGEST_SIGMA:g}, in [0,1] pixel units"
         )
     if sigma <= LARGEST_SIGMA:
         if sigma:

@@ -62,7 +62,7 @@ class Shared:
         first = zip(self.ours[:NAMED], self.theirs[:NAMED], strict=True)
         named = ", ".join(f"{ours.ids[a]} is {theirs.ids[b]} there" for a, b in first)
         more = ", …" if len(self) > NAMED else ""
-        return f"{exact} to the bit, {len(self) - exact} as near copies; {named}{more}"
+        return f"{exact} exact, {len(self) - exact} near copies; {named}{more}"
 
 
 def record_of(images: NDArray[np.uint8], ids: Sequence[str]) -> Record:
@@ -161,4 +161,4 @@ def read_record(path: Path) -> Record:
         with np.load(path, allow_pickle=False) as arrays:
             return Record(tuple(map(str, arrays["ids"])), arrays["hashes"], arrays["thumbnails"])
     except Exception as error:  # zipfile and numpy raise anything on damaged bytes
-        raise InputError(f"{path} is no readable record of images ({error}); restore it") from error
+        raise InputError(f"{path} is not a readable record of images ({error}); restore it") from error

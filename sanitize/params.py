@@ -117,7 +117,7 @@ def require_stated(what: str, provenance: tuple[str, str | None], origin: tuple[
             f"{what} comes from elsewhere and {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} null: "
             f"state {provenance[0]} (disjoint: trained on other data than the raw set; fixed-before: on a trusted "
             "earlier copy of it that no attack could reach; on-raw: on the raw set as supplied, which voids the "
-            f"certificate) and {origin[0]} (in words: whose it is and what it was trained on)"
+            f"certificate) and {origin[0]} (in words: its author and its training data)"
         )
 
 

@@ -122,7 +122,7 @@ def _has_frames(image: Image.Image) -> bool:
 def _upper_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
-        raise ValueError(f"its values run from {values.min()} to {values.max()}, which are not of 8 or 16 bits")
+        raise ValueError(f"its values run from {values.min()} to {values.max()}, which fit neither 8 nor 16 bits")
     return Image.fromarray((values >> 8).astype(np.uint8))
 
 
@@ -140,6 +140,6 @@ def _cause(path: Path, error: Exception) -> str:
     if head[4:8] == b"ftyp" and head[8:12] in HEIC:
         return "HEIC, which is not read here; convert it to PNG or JPEG"
     if isinstance(error, UnidentifiedImageError):
-        return "its content is of no image format that is read here"
+        return "its content is not in an image format that is read here"
     words = str(error) if isinstance(error, OSError | SyntaxError | ValueError) else f"{type(error).__name__} {error}"
     return f"{' '.join(words.split()) or type(error).__name__}; the file ends at byte {size}"

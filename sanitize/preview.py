@@ -133,10 +133,12 @@ def main(words: Sequence[str] | None = None, prog: str = "python -m cleanlabel.s
     reading_flags(flags)
     flags.add_argument("--denoiser", required=True, help="a diffusers directory or a hub id")
     flags.add_argument("--sigma", type=float, required=True, help="noise level, in [0,1] pixel units")
-    flags.add_argument("--output", type=Path, required=True, help="the PNG")
-    flags.add_argument("--fit", choices=FITS, default="exact", help="images of another size than the denoiser's")
-    flags.add_argument("--columns", type=int, default=10, help="images a line (default 10)")
-    flags.add_argument("--seed", type=int, default=0, help="of the random sample")
+    flags.add_argument("--output", type=Path, required=True, help="the PNG file to write")
+    flags.add_argument(
+        "--fit", choices=FITS, default="exact", help="what to do with images of another size than the denoiser's"
+    )
+    flags.add_argument("--columns", type=int, default=10, help="images per line (default 10)")
+    flags.add_argument("--seed", type=int, default=0, help="seed of the random sample")
     args = flags.parse_args(words)
     check_sigma(args.sigma, "--sigma")
     if args.columns < 1:

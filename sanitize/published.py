@@ -21,7 +21,7 @@ def read_published(name: str, root: Path, split: str) -> tuple[Pixels, Labels, t
     InputError if the name is unknown, or a file is missing or has unexpected content.
     """
     if name not in PUBLISHED:
-        raise InputError(f"{name!r} is no published set known here; it is one of {', '.join(PUBLISHED)}")
+        raise InputError(f"{name!r} is not a known published set; choose one of {', '.join(PUBLISHED)}")
     if split not in ("train", "test"):
         raise InputError(f"split={split!r} is neither train nor test")
     try:
@@ -86,7 +86,7 @@ def _idx(path: Path) -> NDArray[np.uint8]:
     packed = path.with_name(f"{path.name}.gz")
     content = gzip.decompress(packed.read_bytes()) if packed.is_file() and not path.is_file() else path.read_bytes()
     if content[:3] != b"\0\0\x08":
-        raise ValueError(f"{path.name} is no idx file of bytes")
+        raise ValueError(f"{path.name} is not an idx file of bytes")
     depth = content[3]
     shape = np.frombuffer(content, ">u4", depth, 4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * depth).reshape(shape.astype(np.int64))

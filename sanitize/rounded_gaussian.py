@@ -113,7 +113,7 @@ def reference_draw(word: int, sigma: float) -> int:
 def require_drawable(sigma: float, name: str = "sigma") -> None:
     """InputError unless noise of this sigma can be drawn in whole pixel values."""
     if not (np.isfinite(sigma) and sigma > 0):
-        raise InputError(f"{name}={sigma} is no noise level; choose a positive number, in [0,1] pixel units")
+        raise InputError(f"{name}={sigma} is not a valid noise level; choose a positive number, in [0,1] pixel units")
     if sigma < LEAST_SIGMA:
         raise InputError(
             f"{name}={sigma:g} is less than half a grey level, {LEAST_SIGMA:.5f} in [0,1] pixel units: rounded to "

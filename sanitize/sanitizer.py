@@ -74,8 +74,8 @@ def _require_finite(clean: Tensor, ids: Sequence[str], timestep: int) -> None:
     broken = (~clean.isfinite()).flatten(1).any(dim=1).cpu().numpy()
     if broken.any():
         raise InputError(
-            f"the denoiser's answer for the image {ids[int(broken.argmax())]} at timestep {timestep} is not finite, as "
-            f"for {broken.sum()} of these {len(broken)} images; its weights are damaged or overflow: choose another "
+            f"the denoiser's output is not finite for {broken.sum()} of {len(broken)} images at timestep {timestep}, "
+            f"the first is {ids[int(broken.argmax())]}; its weights are damaged or overflow: choose another "
             "denoiser, or its weights in full precision"
         )
 

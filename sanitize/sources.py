@@ -126,7 +126,7 @@ def set_digest(
 def check_members(labels: NDArray[np.int64], ids: Sequence[str], classes: Sequence[str]) -> None:
     """InputError unless labels and ids fit each other and every id occurs once."""
     if len(labels) != len(ids):
-        raise InputError(f"{len(labels)} labels and {len(ids)} ids; there must be one of each an image")
+        raise InputError(f"{len(labels)} labels and {len(ids)} ids; give one label and one id per image")
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
         raise InputError(
             f"labels run from {labels.min()} to {labels.max()}, outside 0..{len(classes) - 1}; "
@@ -134,7 +134,7 @@ def check_members(labels: NDArray[np.int64], ids: Sequence[str], classes: Sequen
         )
     for name in (*ids, *classes):
         if not is_text(name):
-            raise InputError(f"the id or class {name!a} is no text that can be written as UTF-8; rename it")
+            raise InputError(f"the id or class {name!a} cannot be written as UTF-8; rename it")
     if len(set(ids)) != len(ids):
         double = next(a for a, b in pairwise(sorted(ids)) if a == b)
         raise InputError(f"the id {double!r} occurs twice; ids must differ, or two images would share their noise")
@@ -171,7 +171,7 @@ def from_array(
         )
     n, h, w, channels = shape
     if not n == len(labels) == len(ids):
-        raise InputError(f"{n} images, {len(labels)} labels and {len(ids)} ids; there must be one of each an image")
+        raise InputError(f"{n} images, {len(labels)} labels and {len(ids)} ids; give one label and one id per image")
 
     def read_one(i: int) -> NDArray[np.uint8]:
         row = images.row(i) if isinstance(images, DiskArray) else images[i]
@@ -192,15 +192,15 @@ def from_array(
 def _turned(shape: tuple[int, ...], n: int) -> str:
     """How to transpose an array whose axes are in the wrong order, as far as its shape shows."""
     if len(shape) == 2:
-        return "; give every row its height and width back: images.reshape(n, h, w) or (n, h, w, 3)"
+        return "; restore each image's height and width: images.reshape(n, h, w) or (n, h, w, 3)"
     if len(shape) != 4:
         return ""
     if shape[1] in (1, 3):
-        return "; the channels come first, save np.transpose(images, (0, 2, 3, 1))"
+        return "; the channels come first: save np.transpose(images, (0, 2, 3, 1))"
     if shape[2] in (1, 3) and shape[3] == n:
-        return "; the images come last, save np.transpose(images, (3, 0, 1, 2))"
+        return "; the images come last: save np.transpose(images, (3, 0, 1, 2))"
     if shape[3] == 4:
-        return "; drop the transparency, save images[..., :3]"
+        return "; drop the transparency: save images[..., :3]"
     return ""
 
 
@@ -209,7 +209,7 @@ def _open_npz(path: Path) -> Source:
     images, labels = columns["images"], _column(columns["labels"])
     if labels is None or not np.issubdtype(labels.dtype, np.integer):
         stored = columns["labels"]
-        raise InputError(f"labels in {path} are {stored.dtype} of shape {stored.shape}, not one integer an image")
+        raise InputError(f"labels in {path} are {stored.dtype} of shape {stored.shape}, not one integer per image")
     if labels.size and int(labels.max()) >= MOST_CLASSES:
         raise InputError(f"labels in {path} run to {labels.max()}; number the classes from 0, at most {MOST_CLASSES}")
     named: dict[str, tuple[str, ...]] = {}
@@ -217,11 +217,11 @@ def _open_npz(path: Path) -> Source:
         if key in columns:
             column = _column(columns[key])
             if column is None:
-                raise InputError(f"{key} in {path} have the shape {columns[key].shape}, not one name each")
+                raise InputError(f"{key} in {path} have the shape {columns[key].shape}, not (n,)")
             try:
                 named[key] = tuple(map(str, column))
             except Exception as error:  # numpy raises a SystemError for invalid characters
-                raise InputError(f"{key} in {path} hold what is no text ({error}); save them again") from error
+                raise InputError(f"{key} in {path} are not valid text ({error}); save them again") from error
     n_classes = int(labels.max()) + 1 if labels.size else 0
     n = images.shape[0] if images.ndim else 0
     ids = named.get("ids") or tuple(map(str, range(n)))

@@ -70,7 +70,7 @@ def parse_shard(text: str) -> Shard:
     """The shard written as `i/N`. InputError if the text is not of this form."""
     index, _, count = text.partition("/")
     if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-        raise InputError(f"--shard {text} is no part of a whole; give i/N with i from 1 to N, 2/3 for example")
+        raise InputError(f"--shard {text} is not a valid part; give i/N with i from 1 to N, for example 2/3")
     return Shard(int(index), int(count))
 
 
@@ -106,7 +106,7 @@ class Copy:
         for key, value in wanted.items():
             if begun.get(key) != value:
                 raise InputError(
-                    f"{self.partial} holds a begun copy with {key}={begun.get(key)}, not {value}; "
+                    f"{self.partial} holds an unfinished copy with {key}={begun.get(key)}, not {value}; "
                     "finish it as it was begun, or remove that folder"
                 )
         return Entropy(bytes.fromhex(begun["entropy"]), begun["entropy_source"])
@@ -117,8 +117,8 @@ class Copy:
         todo = [block for block in mine if not self._note(block).is_file()]
         part = f"shard {shard.index} of {shard.count}"
         with (
-            self._locked("whole", shared=shard.count > 1, says="another process is at work on"),
-            self._locked(part.replace(" ", "-"), says=f"another process is at work on {part} of"),
+            self._locked("whole", shared=shard.count > 1, says="another process is working on"),
+            self._locked(part.replace(" ", "-"), says=f"another process is working on {part} of"),
             ThreadPoolExecutor(1) as reader,
             ThreadPoolExecutor(1) as writer,
             tqdm(total=sum(map(self._length, mine)), unit="img", desc="sanitize", disable=not progress) as bar,

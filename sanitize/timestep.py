@@ -27,7 +27,7 @@ def largest_sigma(alphas_cumprod: ArrayLike) -> float:
 def require_reachable(sigma: float, largest: float) -> None:
     """InputError unless 0 < sigma <= largest, both in [0,1] pixel units."""
     if not (np.isfinite(sigma) and sigma > 0):
-        raise InputError(f"sigma={sigma} is no noise level; choose a positive number, in [0,1] pixel units")
+        raise InputError(f"sigma={sigma} is not a valid noise level; choose a positive number, in [0,1] pixel units")
     if sigma > largest:
         raise InputError(
             f"sigma={sigma:g} exceeds the schedule's largest noise level {largest:.3g} "

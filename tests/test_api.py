@@ -212,7 +212,7 @@ def test_class_sums_are_certified_as_the_pipeline_certifies_them():
     assert (found.counts("rewritten") > 0).all()
     with pytest.raises(InputError, match=r"class_sizes=\[60, 50\] sum to 110 images, and the training set has 150"):
         certify_sums(sums, sizes[:2], 0.5, SHAPE)
-    with pytest.raises(InputError, match="a sum that the images of its class cannot have"):
+    with pytest.raises(InputError, match="a sum that its class's images cannot reach"):
         certify_sums(sums * 100, sizes, 0.5, SHAPE)
 
 

@@ -62,7 +62,7 @@ def audit(store: Store, number: int, replay: int, assembly: Assembly | None = No
         name = "registered votes"
         lost = check_registration(store, ensemble, version, assembly.votes)
         root = root_of(assembly.votes, ensemble.draws)
-        gone = f"; draws {', '.join(map(str, lost))} are gone since, and count for nobody" if lost else ""
+        gone = f"; draws {', '.join(map(str, lost))} were lost since; they count for no class" if lost else ""
         yield Check(name, passed=True, found=f"root {root[:12]}{gone}")
         name = "attached certificate"
         attached = read_json(store, version.run_id, CERTIFICATE_ARTIFACT)
@@ -117,7 +117,7 @@ def _git_tracked(root: str, attached: dict[str, Any]) -> Check:
     one_ensemble = all(held.get(key) == attached[key] for key in ("plan_digest", "entropy_commitment"))
     if one_ensemble and held.get("votes_root") != root:  # a later `certify` has overwritten the file, but not git's
         way_out = "if a run was lost and you know why, commit the new certificate"
-        return Check(name, passed=False, found=f"git holds another root for this very ensemble; {way_out}")
+        return Check(name, passed=False, found=f"git holds another root for this ensemble; {way_out}")
     same = tracked == attached and tracked["votes_root"] == root
     verdict = f"equal, {committed(CERTIFICATE)}" if same else "it and the store disagree: one of them was edited"
     return Check(name, passed=same, found=f"{CERTIFICATE} with root {tracked['votes_root'][:12]}: {verdict}")

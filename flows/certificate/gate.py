@@ -46,15 +46,15 @@ def judge(certified: Certified, truth: NDArray[np.int64], audited: list[Check], 
     """Compare a certificate and the checks of its audit with the thresholds."""
     certificate = certified.certificate
     accuracy = certificate["vote_accuracy"]
-    found = f"{accuracy:.4f}, at least {params.accuracy:g} asked"
+    found = f"{accuracy:.4f}, at least {params.accuracy:g} required"
     checks = [Check(accuracy_name(certificate), accuracy >= params.accuracy, found)]
     for threshold in params.certified_accuracy:
         share = float(certified_accuracy(certified.label, certified.radius, truth, [threshold.radius])[0])
-        found = f"{share:.4f}, at least {threshold.at_least:g} asked"
+        found = f"{share:.4f}, at least {threshold.at_least:g} required"
         checks.append(Check(f"certified accuracy at R = {threshold.radius:g}", share >= threshold.at_least, found))
     checks += _counted(certified, truth, params)
     source = certificate["entropy_source"]
-    wanted = "from the operating system asked" if params.entropy == "os" else "any will do"
+    wanted = "from the operating system required" if params.entropy == "os" else "any source accepted"
     checks.append(Check("entropy", params.entropy in ("any", source), f"{source}, {wanted}"))
     failed = [check.name for check in audited if not check.passed]
     replayed = f"{params.replay} draw{'s' if params.replay != 1 else ''} replayed"
@@ -73,7 +73,7 @@ def _counted(certified: Certified, truth: NDArray[np.int64], params: GateParams)
                 continue
             enough = certified.influenced.counts(way) >= threshold.images
             share = float(np.mean(enough & (certified.label == truth)))
-            yield Check(name, share >= threshold.at_least, f"{share:.4f}, at least {threshold.at_least:g} asked")
+            yield Check(name, share >= threshold.at_least, f"{share:.4f}, at least {threshold.at_least:g} required")
 
 
 def assess(

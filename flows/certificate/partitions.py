@@ -44,7 +44,7 @@ def partition_record(
     """
     k, sizes = labels.shape[1], np.sort(np.asarray(block_sizes, dtype=np.int64))
     if len(sizes) != k:
-        raise ValueError(f"{len(sizes)} block sizes for {k} blocks; give one a block")
+        raise ValueError(f"{len(sizes)} block sizes for {k} blocks; give one per block")
     label, radius = frontier(labels, radii, classes, range(k // 2 + 1))  # no gap exceeds k + 1, and a is worth 2a
     certified = (label != ABSTAIN).any(axis=1)
     rows = _spread(int(np.flatnonzero(certified).max(initial=0)))

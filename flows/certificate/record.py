@@ -73,14 +73,14 @@ def certify_version(
         )
     if ensemble.plan.raw_content not in (None, content_digest(raw)):
         raise InputError(
-            f"the plan of {SMOOTHED} version {version.version} names another content than that of {SETS['raw']}; "
+            f"the plan of {SMOOTHED} version {version.version} does not have the content digest of {SETS['raw']}; "
             "its attempts were counted for another raw set, so it cannot be certified"
         )
     sizes = tuple(np.bincount(raw.labels, minlength=ensemble.plan.classes).tolist())
     if ensemble.plan.bounded_influence and ensemble.plan.class_sizes != sizes:
         raise InputError(
             f"the plan of {SMOOTHED} version {version.version} counts {list(ensemble.plan.class_sizes)} raw images by "
-            f"class, and {SETS['raw']} has {list(sizes)}; its bounds would be others, so it cannot be certified"
+            f"class, and {SETS['raw']} has {list(sizes)}; its bounds would differ, so it cannot be certified"
         )
     assembly = assemble(store, ensemble)
     lost = check_registration(store, ensemble, version, assembly.votes)

@@ -56,13 +56,15 @@ def assemble(store: Store, ensemble: Ensemble) -> Assembly:
     for draw, run in runs.items():
         run_id = run.info.run_id
         if run.data.tags.get(f"{TAG}plan") != ensemble.plan.digest:
-            raise InputError(f"run {run_id} (draw {draw}) was made by another plan; it is no member of the ensemble")
+            raise InputError(
+                f"run {run_id} (draw {draw}) was made for another plan; it does not belong to the ensemble"
+            )
         check_labels(run, draw_tags(ensemble.plan, draw), draw_params(ensemble.plan, draw))
         row = votes_from_bytes(read_file(store, run, "votes.npy"), f"run {run_id}")
         if row.shape != ensemble.plan.votes_shape:
             raise InputError(
                 f"the votes of run {run_id} (draw {draw}) have the shape {row.shape}, the plan's have "
-                f"{ensemble.plan.votes_shape}; it is no member of the ensemble"
+                f"{ensemble.plan.votes_shape}; it does not belong to the ensemble"
             )
         found = votes_hash(row)
         if found != run.data.tags.get(f"{TAG}votes_sha256"):
@@ -81,7 +83,7 @@ def _refuse_one_sample_twice(runs: dict[int, Run]) -> None:
             mark = run.data.tags.get(f"{TAG}{tag}")
             if mark is None:
                 raise InputError(
-                    f"run {run.info.run_id} (draw {draw}) recorded no {tag}; it is no member of the ensemble"
+                    f"run {run.info.run_id} (draw {draw}) recorded no {tag}; it does not belong to the ensemble"
                 )
             if mark in seen:
                 raise InputError(
@@ -109,15 +111,15 @@ def check_registration(store: Store, ensemble: Ensemble, version: ModelVersion, 
     name = f"{SMOOTHED} version {version.version}"
     hashes = read_json(store, ensemble.run_id, "ensemble/ensemble.json").get("votes_sha256")
     if not isinstance(hashes, list) or len(hashes) != ensemble.draws:
-        raise InputError(f"the list of votes registered with {name} is damaged; it cannot be used")
+        raise InputError(f"the list of votes registered with {name} is damaged; restore the store")
     registered = {draw: value for draw, value in enumerate(hashes) if value is not None}
     if version.tags.get(f"{TAG}votes_root") != merkle_root(registered, ensemble.draws):
         raise InputError(
-            f"the root of the votes registered with {name} is not that of its list of votes; one was edited"
+            f"the root of the votes registered with {name} does not fit its list of votes; one of them was edited"
         )
     for draw, row in sorted(votes.items()):
         if draw not in registered:
-            raise InputError(f"draw {draw} was made after {name} was registered; it is no member of it")
+            raise InputError(f"draw {draw} was made after {name} was registered; it does not belong to it")
         if votes_hash(row) != registered[draw]:
             raise InputError(f"the votes of draw {draw} are not the ones registered with {name}")
     return sorted(registered.keys() - votes.keys())
@@ -126,5 +128,5 @@ def check_registration(store: Store, ensemble: Ensemble, version: ModelVersion, 
 def _draw_number(run: Run) -> int:
     claimed = run.data.tags.get(f"{TAG}draw", "")
     if not claimed.isdecimal():
-        raise InputError(f"run {run.info.run_id} has the draw number {claimed!r}; it is no member of the ensemble")
+        raise InputError(f"run {run.info.run_id} has the draw number {claimed!r}; it does not belong to the ensemble")
     return int(claimed)

@@ -51,7 +51,7 @@ def standing(store: Store | None, plan: Plan, entropy: Entropy | None = None) ->
         if other.ensembles not in (None, plan.ensembles):
             raise InputError(
                 f"param smooth.ensembles={plan.ensembles}: an earlier ensemble on this raw set was planned with "
-                f"{other.ensembles}, and all of them must share alpha in one way; set it to {other.ensembles}"
+                f"{other.ensembles}, and all of them must share alpha equally; set it to {other.ensembles}"
             )
     recorded = _own_line(lines, own)
     return Standing(recorded.attempt, recorded.ledger) if recorded else Standing(len(others), past())

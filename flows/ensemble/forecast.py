@@ -40,13 +40,16 @@ def forecast(plan: Plan, keep: Keep, attempt: int = 0) -> str:
     lines = [
         f"{plan.draws} draws, {seconds:.2f} s each "
         f"(sanitizing {made[-1].sanitize_seconds:.2f}, training {made[-1].train_seconds:.2f}), {where} at once:",
-        f"  time         {words(seconds * plan.draws / at_once)}, and about a minute to begin and to register",
+        f"  time         {words(seconds * plan.draws / at_once)}, and about a minute to start and to register",
         f"  GPU-hours    {hours:.2f}" if on_gpu else f"  core-hours   {hours:.2f} (no GPU here)",
         f"  disk         {disk / 1e6:,.1f} MB of networks ({keep}) and votes",
         f"  MLflow       {plan.draws} child runs, {rows * plan.draws:,} rows",
     ]
     if plan.stopping != "none":
-        lines.append(f"At most that: it stops at the first of {', '.join(map(str, plan.looks))} that decides the gate.")
+        lines.append(
+            f"These are upper limits: it stops at the first of {', '.join(map(str, plan.looks))} models that decides "
+            "the gate."
+        )
     lines += ["", _table(plan, seconds / at_once, attempt)]
     return "\n".join(lines)
 

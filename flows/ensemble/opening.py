@@ -42,7 +42,7 @@ def _plan_ensemble(store: Store, plan: Plan, asked: float) -> Ensemble:
     if plan.certifiable and plan.m < least:
         again = f", attempt {attempt + 1} on this raw set," if attempt else ""
         raise InputError(
-            f"param smooth.m={plan.m}: even if all agreed, fewer than {least} models{again} certify nothing at "
+            f"param smooth.m={plan.m}: fewer than {least} models{again} certify nothing, even if all agree, at "
             f"alpha={plan.level_at(plan.m, attempt) / plan.partitions:.3g}; raise smooth.m to at least {least}"
         )
     require_reach(plan, attempt, asked)

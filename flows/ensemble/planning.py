@@ -50,7 +50,9 @@ def make_plan(denoiser: dict[str, Any] | None = None) -> Plan:
     if recipe.bounded_influence:
         check_influence(smooth_params, certify_params, raw)
     elif not sanitize_params.sigma:
-        raise InputError("param sanitize.sigma=0 adds no noise, and votes certify nothing then; give a sigma above 0")
+        raise InputError(
+            "param sanitize.sigma=0 adds no noise, and votes without noise certify nothing; give a sigma above 0"
+        )
     looks, shares = looks_of(smooth_params, certify_params, len(raw.classes), len(test))
     sigma, test_sigma = sanitize_params.sigma, smooth_params.test_sigma
     made = denoiser is None
@@ -110,8 +112,8 @@ def check_influence(smooth: SmoothParams, certify: CertifyParams, raw: ImageSet)
     ):
         if value != wanted:
             raise InputError(
-                f"params train.head=bounded-influence and {name}={value} do not go together: sums are certified in a "
-                f"way of their own; set {name} to {wanted}, or choose another train.head"
+                f"params train.head=bounded-influence and {name}={value} do not go together: sums are certified in "
+                f"another way; set {name} to {wanted}, or choose another train.head"
             )
     sizes = np.bincount(raw.labels, minlength=len(raw.classes))
     if len(sizes) < 2 or not sizes.all():

@@ -80,7 +80,7 @@ def shared_with_test(raw: ImageSet, test: ImageSet) -> str | None:
     if not len(found):
         return None
     return (
-        f"{len(found)} of {len(test)} test images are among the raw ones too, to the bit or as near copies: the "
+        f"{len(found)} of {len(test)} test images are also exact or near copies of raw images: the "
         "certificates hold, but accuracy on images that nothing was trained on is lower."
     )
 
@@ -92,7 +92,7 @@ def _seen(raw: ImageSet, trained_on: TrainedOn, state: str | None, what: str, pa
     if trained_on.digest != raw.digest:
         return None
     if state == "disjoint":
-        raise InputError(f"{what} was trained on this very raw set ({raw.digest[:12]}); {_way_out(param)}")
+        raise InputError(f"{what} was trained on this raw set ({raw.digest[:12]}); {_way_out(param)}")
     return len(raw)
 
 

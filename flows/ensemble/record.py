@@ -76,7 +76,7 @@ def read_ensemble(store: Store, run: Run) -> Ensemble:
     earlier = least_attempt(store, plan, ensemble.commitment)
     if ensemble.attempt < earlier:
         raise InputError(
-            f"ensemble run {run_id} calls itself attempt {ensemble.attempt + 1} on its raw set, but {earlier} were "
+            f"ensemble run {run_id} claims to be attempt {ensemble.attempt + 1} on its raw set, but {earlier} were "
             "planned before it; it cannot be certified at the level it claims"
         )
     return ensemble
@@ -158,7 +158,7 @@ def check_labels(run: Run, tags: dict[str, str], params: dict[str, Any]) -> None
         if says != planned:
             raise InputError(
                 f"run {run.info.run_id} has the {kind} {key}={says!r} where its plan says {planned!r}; "
-                "it was edited, so the run cannot be believed"
+                "it was edited, so the run cannot be trusted"
             )
 
 

@@ -94,7 +94,7 @@ def prepare(plan: Plan, instrument: Instrument | None = None) -> Materials:
         ("code", code_digest(), plan.code_digest),
     ):
         if found != planned:
-            raise InputError(f"the {name} changed after the ensemble was planned; restore it, or plan anew")
+            raise InputError(f"the {name} changed after the ensemble was planned; restore it, or plan a new ensemble")
     recipe = TrainParams.model_validate(plan.recipe)
     if plan.instrument_digest and not instrument:
         instrument = recall_instrument(plan.instrument_digest)

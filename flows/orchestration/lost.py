@@ -35,7 +35,7 @@ NEVER_BEGUN = timedelta(minutes=10)
 HEARTBEAT = "prefect.flow-run.heartbeat"
 BEGUN = frozenset(f"prefect.flow-run.{name}" for name in ("Running", "Scheduled", "AwaitingConcurrencySlot"))
 ENDED = frozenset(f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Crashed", "Cancelled"))
-GONE = "its process was killed, or its machine went down; the next run goes on where this one stopped"
+GONE = "its process was killed, or its machine went down; the next run continues where this one stopped"
 
 
 def end_lost_runs(silent: timedelta = SILENT, never_begun: timedelta = NEVER_BEGUN) -> None:

@@ -14,7 +14,7 @@ from cleanlabel.flows.report.tables import grid_table, table, trigger_table
 STATES = {
     "disjoint": "trained on other data than the raw set",
     "fixed-before": "trained on a trusted earlier copy of the raw set: no attack reaches it, but accuracy is flattered",
-    None: "none: the noise stays in",
+    None: "none: the noise is not removed",
 }
 SOURCES = {
     "os": "256 bits from the operating system, drawn after the raw set was fixed",
@@ -32,7 +32,7 @@ def seen_in_words(c: dict[str, Any], name: str) -> str:
     if shared is None:
         return said
     found = f"{shared} raw images are" if shared > 1 else f"{'one raw image is' if shared else 'no raw image is'}"
-    how = "image by image, near copies too" if name == "denoiser" else "to the bit, image by image"
+    how = "image by image, including near copies" if name == "denoiser" else "image by image, exact copies only"
     return f"{said}; compared {how}: {found} among those recorded as its training images"
 
 
@@ -48,7 +48,7 @@ def provenance_notices(c: dict[str, Any]) -> list[str]:
                 "accuracy is flattered."
             )
         if origin and shared is None:
-            found.append(f"What {words} saw is stated, not checked: {state}, from: {origin}.")
+            found.append(f"The training data of {words} is stated, not checked: {state}, from: {origin}.")
         if shared:
             found.append(f"{shared} raw images are among the training images of {words}.")
     return found
@@ -57,7 +57,7 @@ def provenance_notices(c: dict[str, Any]) -> list[str]:
 def promise(c: dict[str, Any]) -> str:
     """How often a certificate may be false, and the largest possible radius."""
     if influence_of(c) and not c["sigma"]:
-        return "Without noise nothing is left to chance: the counts are certain. No radius is claimed."
+        return "Without noise there is no randomness: the counts hold with certainty. No radius is claimed."
     if influence_of(c):
         return f"A certificate is false with probability at most {c['level']:.3g}, {c['holds']}."
     section = partitions_of(c)
@@ -74,7 +74,7 @@ def not_covered(c: dict[str, Any]) -> list[str]:
         _images_not_covered(c),
         *([] if c["test_sigma"] else ["changes of the test input (triggers)"]),
         "a denoiser or weights that were trained on the raw set as supplied",
-        "how often an attack succeeds in practice, which is another question with another answer",
+        "how often an attack succeeds in practice, which is measured separately",
     ]
 
 
@@ -86,8 +86,8 @@ def assumptions(c: dict[str, Any]) -> list[str]:
     )
     fixed = [
         "the extractor and the trusted images were fixed before the raw set and do not depend on it",
-        "an image's features depend on that image alone; where images are added or removed, the others change their "
-        "places in a batch, and their features must not change in more than a last bit",
+        "an image's features depend on that image alone; if images are added or removed, the others change their "
+        "places in a batch, which may change their features in the last bit only",
     ]
     if influence_of(c) and not c["sigma"]:
         return fixed
@@ -95,7 +95,7 @@ def assumptions(c: dict[str, Any]) -> list[str]:
         *(fixed if influence_of(c) else []),
         "the noise is drawn in whole pixel values, so that rounding is covered; in total variation a draw of it is "
         f"within {c.get('noise_distance', 0.0):.2g} of ideal Gaussian noise, which is subtracted from every bound",
-        "Philox streams keyed by SHA-256 are as good as fair coins to anybody without the entropy",
+        "without the entropy, Philox streams keyed by SHA-256 cannot be distinguished from random bits",
         "alpha bounds the chance, over these draws, that a certificate is false",
         known,
     ]
@@ -103,7 +103,9 @@ def assumptions(c: dict[str, Any]) -> list[str]:
 
 def _images_not_covered(c: dict[str, Any]) -> str:
     if influence_of(c):
-        return "more images changed at will than stated" + ("" if c["sigma"] else "; any radius, for there is no noise")
+        return "more images changed at will than stated" + (
+            "" if c["sigma"] else "; any radius, since there is no noise"
+        )
     section = partitions_of(c)
     if section is None:
         return "images added, removed or relabelled"
@@ -128,9 +130,9 @@ def level_in_words(c: dict[str, Any]) -> str:
     chosen = f", class chosen by {c['selection']} further models" if c["selection"] else ""
     attempt = f"attempt {c['attempt'] + 1} on this raw set" if c["attempt"] else "first attempt"
     if c.get("ensembles", 1) > 1:
-        attempt += f", where {c['ensembles']} were to share alpha"
+        attempt += f", one of {c['ensembles']} planned to share alpha"
     if c.get("ledger") == "new":
-        attempt += "; the ledger of attempts began with it, so that earlier ones are unknown"
+        attempt += "; the ledger of attempts began with it, so earlier ones are unknown"
     method = "sums of bounded influences (Chernoff-Hoeffding)" if influence_of(c) else c["method"]
     return f"{method}{chosen}, alpha = {c['alpha']:g}, level {c['level']:.3g} ({attempt})"
 
@@ -155,14 +157,14 @@ def card(certificate: dict[str, Any], verdict: Verdict, version: int, seconds: f
         promise(c),
     ]
     if c["at_images"]:
-        words = "Certified accuracy where so many training images change at once, each by so much in every pixel:"
+        words = "Certified accuracy by the number of changed training images and the change of each in every pixel:"
         parts += [words, grid_table(c)]
     if section := partitions_of(c):
         parts += ["## Images rewritten at will", *sentences(section)]
     if influence := influence_of(c):
         parts += ["## Images changed at will", *influences.sentences(influence)]
     if c["at_triggers"]:
-        parts += ["Where the test input changes too (a trigger):", trigger_table(c)]
+        parts += ["Certified accuracy if the test input changes too (a trigger):", trigger_table(c)]
     parts += [
         f"Covers {c['covers']}.",
         f"**Not covered**: {'; '.join(not_covered(c))}.",
@@ -191,7 +193,7 @@ def _provenance(c: dict[str, Any]) -> list[str]:
     if section := partitions_of(c):
         lines.insert(1, f"{partition_in_words(section)}. {costs_in_words(section)}")
     if c["test_sigma"]:
-        lines.append(f"noise sigma_x = {c['test_sigma']:g} on test inputs too, one sample a model and input")
+        lines.append(f"noise sigma_x = {c['test_sigma']:g} on test inputs too, one sample per model and input")
     if c["initial_digest"]:
         lines.append(f"initial weights `{c['initial_digest'][:16]}`, {_escaped(seen_in_words(c, 'initial'))}")
     return lines

@@ -13,8 +13,9 @@ def influence_in_words(section: dict[str, Any]) -> str:
     span = "between -1 and 1" if section["sides"] == "two" else "between 0 and 1"
     images = f"{least:,}" if least == most else f"{least:,} to {most:,}"
     return (
-        f"A training image's influence on an answer lies {span}, whatever its pixels; the answer is the class whose "
-        f"{images} images have the largest sum. Nothing is voted on, and no number of draws caps the radius."
+        f"A training image's influence on an answer lies {span}, whatever its pixels. The answer is the class "
+        f"with the largest sum over its {images} images. There are no votes, and the number of draws does not limit "
+        "the radius."
     )
 
 
@@ -22,7 +23,7 @@ def most_in_words(section: dict[str, Any]) -> str:
     """The most images that any answer is certified against."""
     most = section["most"]
     return (
-        f"The most that any answer here is certified against: {most['rewritten']} images rewritten under their own "
+        f"The most images that any answer here is certified against: {most['rewritten']} rewritten under their own "
         f"labels, {most['relabelled']} relabelled too, {most['inserted']} added or removed."
     )
 
@@ -31,13 +32,13 @@ def sentences(section: dict[str, Any]) -> list[str]:
     """The section for the model card: what is certified and against what, then the tables in Markdown."""
     parts = [
         f"{influence_in_words(section)} {most_in_words(section)}",
-        "Certified accuracy against so many training images changed at will, all others untouched:",
+        "Certified accuracy by the number of training images changed at will, with all others untouched:",
         counts_table(section),
     ]
     if section["frontier"]:
         parts += [
-            "Certified accuracy where a images are rewritten at will under their own labels and all others move within "
-            "a joint l2 radius R:",
+            "Certified accuracy by the number of images rewritten at will under their own labels, if all others move "
+            "within a joint l2 radius R:",
             frontier_table(section),
         ]
     return parts

@@ -18,23 +18,23 @@ def notices(certified: Certified, test: ImageSet) -> list[str]:
     found += provenance_notices(c)
     if c["attempt"]:
         found.append(
-            f"Attempt {c['attempt'] + 1} on this raw set, so it is held to the smaller level {c['level']:.3g}."
+            f"Attempt {c['attempt'] + 1} on this raw set, so it must meet the smaller level {c['level']:.3g}."
             if c["attempt"] >= c.get("ensembles", 1)
             else f"Attempt {c['attempt'] + 1} on this raw set; it shares alpha with the others that were declared "
-            f"beforehand, {c['ensembles']} in all, and is held to the level {c['level']:.3g}."
+            f"beforehand, {c['ensembles']} in all, and must meet the level {c['level']:.3g}."
         )
     if c.get("ledger") == "new":
         found.append(
             "The project's ledger of attempts began with this ensemble: attempts on this raw set that neither the "
-            "store nor git knew by then (made on another machine, or in a store that is gone) are unknown."
+            "store nor git recorded by then (made on another machine, or in a lost store) are unknown."
         )
     if c["missing_draws"]:
-        models = "draws, each a model of every block," if partitions_of(c) else "models"
+        models = "draws (each has one model per block)" if partitions_of(c) else "models"
         found.append(f"{len(c['missing_draws'])} of {c['m']} {models} are missing. They count against every answer.")
     wrong = int(np.sum((certified.label != test.labels) & (certified.label != ABSTAIN)))
     if wrong:
         found.append(
-            f"{wrong} of {c['n_test']} answers are certified and wrong: no change within their radius makes them "
-            "right either. They are shown below."
+            f"{wrong} of {c['n_test']} answers are certified and wrong: no change within their radius corrects them. "
+            "They are shown below."
         )
     return found

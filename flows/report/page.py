@@ -246,13 +246,13 @@ def _first_shown(c: dict[str, Any], now: Line) -> int:
 def _per_class(raw: ImageSet) -> str:
     sizes: NDArray[np.int64] = np.bincount(raw.labels, minlength=len(raw.classes))
     least, most = int(sizes.min()), int(sizes.max())
-    return f"{least} images a class" if least == most else f"{least} to {most} images a class"
+    return f"{least} images per class" if least == most else f"{least} to {most} images per class"
 
 
 def _provenance(c: dict[str, Any], raw: ImageSet) -> list[tuple[str, str, str]]:
     """Name, description and digest of everything this version was made from."""
     section = partitions_of(c)
-    trigger = f"; sigma_x = {c['test_sigma']:g} on test inputs too, one sample a model and input"
+    trigger = f"; sigma_x = {c['test_sigma']:g} on test inputs too, one sample per model and input"
     return [
         ("raw set", f"{len(raw)} images", c["raw_digest"]),
         *([("blocks", partition_in_words(section), "")] if section else []),

@@ -19,7 +19,7 @@ def costs_in_words(section: dict[str, Any]) -> str:
     if not section["stable_ids"]:
         return (
             "An image whose pixels or label are rewritten in place counts once. No image may be added or removed: the "
-            "ids are the images' places, and all that follow would be renamed."
+            "ids are the images' positions, so all later images would be renamed."
         )
     return (
         "An image that is rewritten, relabelled under its id, added or removed counts once; one that is renamed, or "
@@ -31,7 +31,7 @@ def most_in_words(section: dict[str, Any]) -> str:
     """The most images that any answer is certified against."""
     most = section["most_rewritten"]
     if not section["frontier"][0]["certified"]:
-        return "Nothing is certified here."
+        return "No answer is certified here."
     if not most:
         return "Answers are certified only where no image is rewritten at will."
     return f"The most images that any answer here is certified against is {most}."
@@ -41,11 +41,11 @@ def sentences(section: dict[str, Any]) -> list[str]:
     """The section for the model card: what is certified and against what, then the tables in Markdown."""
     return [
         f"The raw set is split into {partition_in_words(section)}; each block has its own models.",
-        f"Certified accuracy where a images are changed at will and all others move within a joint l2 radius R. "
+        f"Certified accuracy by the number of images changed at will, if all others move within a joint l2 radius R. "
         f"{costs_in_words(section)} {most_in_words(section)}",
         frontier_table(section),
-        "Certified accuracy where a images are changed at will and *every* other image moves by up to so much in every "
-        "pixel:",
+        "Certified accuracy by the number of images changed at will, if *every* other image moves by at most this in "
+        "every pixel:",
         grid_table(section),
     ]
 

@@ -11,7 +11,7 @@ def table(certificate: dict[str, Any], seconds_a_model: float | None) -> str:
     k = certificate.get("partitions", 1)
     models = f"{certificate['m']}" + (f" in each of {k} blocks" if k > 1 else "")
     lines = [
-        f"| σ | m | α | {accuracy_name(certificate)} | abstentions | seconds a model |",
+        f"| σ | m | α | {accuracy_name(certificate)} | abstentions | seconds per model |",
         "|---|---|---|---|---|---|",
         f"| {certificate['sigma']:g} | {models} | {certificate['level']:.3g} "
         f"| {certificate['vote_accuracy']:.3f} | {certificate['abstentions']} of {certificate['n_test']} | {spent} |",
@@ -38,7 +38,7 @@ def grid_table(certificate: dict[str, Any]) -> str:
 def trigger_table(certificate: dict[str, Any]) -> str:
     """Certified accuracy by change of the test input and joint radius of the training set, in Markdown."""
     rows = certificate["at_triggers"]
-    return _pivot(rows, "trigger_l2", "l2 change of the test input", "radius", "beside R = {:g}")
+    return _pivot(rows, "trigger_l2", "l2 change of the test input", "radius", "and R = {:g}")
 
 
 def pivot(rows: list[dict[str, Any]], down: str, across: str) -> tuple[list[float], dict[float, list[float]]]:

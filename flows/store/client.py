@@ -191,9 +191,9 @@ def read_json(store: Store, run_id: str, name: str) -> dict[str, Any]:
     try:
         content = json.loads(found)
     except ValueError as error:
-        raise InputError(f"the artifact {name} of run {run_id} is no JSON ({error})") from error
+        raise InputError(f"the artifact {name} of run {run_id} is not valid JSON ({error})") from error
     if not isinstance(content, dict):
-        raise InputError(f"the artifact {name} of run {run_id} holds no JSON object")
+        raise InputError(f"the artifact {name} of run {run_id} does not hold a JSON object")
     return content
 
 

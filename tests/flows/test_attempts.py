@@ -210,7 +210,7 @@ def test_declared_ensembles_share_alpha_and_further_ones_get_what_is_left(store)
     assert levels == pytest.approx([0.001 / 3] * 3 + [0.0005, 0.00025])
     assert sum(three.level(a) for a in range(60)) < 2 * three.alpha
     words = level_in_words({**describe(made[1]), "level": levels[1]})
-    assert words.endswith("level 0.000333 (attempt 2 on this raw set, where 3 were to share alpha)")
+    assert words.endswith("level 0.000333 (attempt 2 on this raw set, one of 3 planned to share alpha)")
 
 
 @pytest.mark.parametrize("left", ["ledger", "store", "git"])
@@ -235,7 +235,7 @@ def test_a_run_that_claims_an_earlier_attempt_than_the_ledger_has_is_refused(sto
     with sqlite3.connect(".mlflow/mlflow.db") as rows:
         rows.execute("update params set value = '0' where run_uuid = ? and key = 'attempt'", (more.run_id,))
         rows.execute("delete from tags where run_uuid = ?", (first.run_id,))  # as if it had never been
-    with pytest.raises(InputError, match="calls itself attempt 1 on its raw set, but 1 were planned before it"):
+    with pytest.raises(InputError, match="claims to be attempt 1 on its raw set, but 1 were planned before it"):
         open_ensemble(store, more.plan)
 
 

@@ -78,7 +78,7 @@ def test_a_deleted_run_counts_for_nobody_and_is_reported(version):
     assert (after.radius <= before.radius).all()
     assert (after.radius < before.radius).any()
     assert version.failures() == []
-    assert any("draws 5 are gone since" in check.found for check in version.audit())
+    assert any("draws 5 were lost since" in check.found for check in version.audit())
 
 
 def test_a_deleted_run_makes_the_earlier_certificate_fail_its_audit(version):
@@ -183,7 +183,7 @@ def test_a_draw_of_another_recipe_is_no_member(version):
     materials = worker.prepare(other)
     (made,) = make_batch(materials, recall_entropy(stranger).value, [3])
     worker.record(version.store, stranger, materials, made, None, 0)
-    with pytest.raises(InputError, match=r"\(draw 3\) was made by another plan; it is no member"):
+    with pytest.raises(InputError, match=r"\(draw 3\) was made for another plan; it does not belong"):
         version.certify()
     (run_id,) = _runs(version.store, "tags.`cleanlabel.draw` = '3'", version)
     set_tag(run_id, "plan", version.ensemble.plan.digest)  # it says otherwise now, but its params do not
@@ -279,7 +279,7 @@ def test_a_certificate_written_anew_from_an_edited_store_fails_at_the_one_that_i
     edit_everything_in_the_store(version)
     version.certify()  # as the schedule would, over the file in the working tree
     (failure,) = version.failures()
-    assert failure.startswith("git-tracked certificate: git holds another root for this very ensemble")
+    assert failure.startswith("git-tracked certificate: git holds another root for this ensemble")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from cleanlabel.flows.artifacts import CHOOSER
 from cleanlabel.flows.choose import choose, parse, table, verdict
 from cleanlabel.models.chooser import Target, forecast, unanimous_blocks_radius
 from cleanlabel.models.classifiers import Architecture
-from cleanlabel.models.pilot import LEAST_ASKED, NO_VOTE, Pilot, blocks_of_size
+from cleanlabel.models.pilot import LEAST_ASKED, OWN_IMAGE, Pilot, blocks_of_size
 from cleanlabel.models.training import initialised
 from cleanlabel.models.weights import save_weights
 from cleanlabel.sanitize.errors import InputError
@@ -53,13 +53,13 @@ def test_the_better_of_two_is_chosen_without_a_look_at_the_raw_set(trusted):
     assert json.loads(CHOOSER.read_text()) == record
     assert f"| 0.25 | 1 | 150 | {best['largest']:.3f} | {best['accuracy']:.3f} |" in table(record)
     assert "sanitize.sigma: 0.25 and smooth.partitions: 1" in verdict(record)
-    assert "Looked at 200 trusted images and at no untrusted one" in verdict(record)
+    assert "The pilot used 200 trusted and no untrusted images" in verdict(record)
 
 
 def test_what_cannot_be_piloted_or_reached_is_said(trusted):
     record = choose(parse(["--images", "170", "--models", "30", "--radius", "9", "--sigmas", "1", "--partitions", "1"]))
     assert record["best"] is None
-    assert "0: unanimous votes would not reach it" in table(record)
+    assert "0: even unanimous votes would not reach R" in table(record)
     assert "Nothing is expected to be certified" in verdict(record)
     words = ["--models", "30", "--radius", ".1", "--sigmas", ".25", "--partitions", "1", "2", "--draws", "2"]
     large = choose(parse(["--images", "170", *words]))
@@ -79,12 +79,12 @@ def test_blocks_are_disjoint_and_leave_images_to_ask_about(trusted):
     ("words", "sentence"),
     [
         (["--radius", "0"], "--radius=0 with --rewritten=0 asks for no certificate"),
-        (["--radius", "-1"], "--radius=-1 is no joint l2 norm"),
-        (["--radius", "nan"], "--radius=nan is no joint l2 norm"),
-        (["--rewritten", "-1"], "--rewritten=-1 makes no target; give 0 or more"),
-        (["--models", "0"], "--models=0 makes no target; give 1 or more"),
-        (["--sigmas", "-1"], "--sigmas=-1 is no noise level"),
-        (["--partitions", "151"], "--partitions has 151: 150 images in so many blocks leave fewer than two a block"),
+        (["--radius", "-1"], "--radius=-1 is not a joint l2 norm"),
+        (["--radius", "nan"], "--radius=nan is not a joint l2 norm"),
+        (["--rewritten", "-1"], "--rewritten=-1 is too small; give 0 or more"),
+        (["--models", "0"], "--models=0 is too small; give 1 or more"),
+        (["--sigmas", "-1"], "--sigmas=-1 is not a valid noise level"),
+        (["--partitions", "151"], "--partitions has 151: 150 images are fewer than two per block"),
     ],
 )
 def test_a_target_that_makes_no_sense_is_refused_in_a_sentence(words, sentence):
@@ -112,7 +112,7 @@ def pilot_of(right: float, draws: int, blocks: int = 4, n: int = 200) -> Pilot:
     generator = np.random.default_rng(0)
     votes = np.where(generator.random((blocks, draws, n)) < right, 0, generator.integers(1, 4, (blocks, draws, n)))
     own = np.arange(n) % blocks == np.arange(blocks)[:, None]
-    return Pilot(10, np.where(own[:, None], NO_VOTE, votes), np.zeros(n, dtype=np.int64), 4)
+    return Pilot(10, np.where(own[:, None], OWN_IMAGE, votes), np.zeros(n, dtype=np.int64), 4)
 
 
 def test_the_forecast_grows_with_what_was_seen_and_never_takes_few_votes_for_certainty():

@@ -50,14 +50,14 @@ def test_ray_where_it_is_not_installed_names_the_extra(monkeypatch):
 @pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", " 2"])
 def test_workers_are_one_or_more(monkeypatch, value):
     monkeypatch.setenv("CLEANLABEL_WORKERS", value)
-    with pytest.raises(InputError, match=f"CLEANLABEL_WORKERS='{value}' is no number of processes; give 1 or more"):
+    with pytest.raises(InputError, match=f"CLEANLABEL_WORKERS='{value}' is not a number of processes; give 1 or more"):
         engine.workers()
 
 
 @pytest.mark.parametrize("value", ["-1", "one", "0.5"])
 def test_gpus_are_a_number(monkeypatch, value):
     monkeypatch.setenv("CLEANLABEL_GPUS", value)
-    with pytest.raises(InputError, match=f"CLEANLABEL_GPUS='{value}' is no number of GPUs; give 0 or more"):
+    with pytest.raises(InputError, match=f"CLEANLABEL_GPUS='{value}' is not a number of GPUs; give 0 or more"):
         engine.gpus()
 
 

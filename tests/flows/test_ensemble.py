@@ -146,7 +146,7 @@ def test_edited_votes_are_an_error_that_names_the_run(store):
 def test_a_run_of_another_plan_is_an_error(store):
     ensemble = open_ensemble(store, PLAN)
     run_id = vote(store, ensemble, 0, plan=replace(PLAN, recipe=PLAN.recipe | {"epochs": 9}))
-    with pytest.raises(InputError, match=f"{run_id} .draw 0. was made by another plan"):
+    with pytest.raises(InputError, match=f"{run_id} .draw 0. was made for another plan"):
         read_votes(store, ensemble)
 
 
@@ -182,7 +182,7 @@ def test_a_further_attempt_cannot_call_itself_the_first(store):
     database = os.environ["MLFLOW_TRACKING_URI"].removeprefix("sqlite:///")
     with sqlite3.connect(database) as rows:
         rows.execute("update params set value = '0' where run_uuid = ? and key = 'attempt'", (more.run_id,))
-    with pytest.raises(InputError, match="calls itself attempt 1 .* but 1 were planned before it"):
+    with pytest.raises(InputError, match="claims to be attempt 1 .* but 1 were planned before it"):
         open_ensemble(store, replace(PLAN, m=30))
 
 

@@ -55,4 +55,4 @@ def test_the_table_says_the_largest_radius_of_so_many_models(version):
 
 def test_an_ensemble_that_may_stop_early_is_said_to(version):
     said = forecast(make_plan(m=40, stopping="looks", looks=(20, 40), shares=(0.4, 0.6)), "all")
-    assert "At most that: it stops at the first of 20, 40 that decides the gate." in said
+    assert "These are upper limits: it stops at the first of 20, 40 models that decides the gate." in said

@@ -67,7 +67,7 @@ def test_the_threshold_is_held_to_the_radii_themselves_not_to_the_table(version)
 def test_fixed_entropy_does_not_pass_unless_the_gate_says_so(version):
     fixed = make_ensemble(version.store, entropy_spec="fixed:07", m=M + 2)
     verdict = fixed.gate()
-    assert verdict.reasons == "entropy: fixed, from the operating system asked"
+    assert verdict.reasons == "entropy: fixed, from the operating system required"
     assert fixed.certify().certificate["entropy_source"] == "fixed"
     assert fixed.gate(entropy="any").passed
 
@@ -212,14 +212,14 @@ def test_a_reviewer_is_named_or_asked_for(tmp_path, monkeypatch):
     assert reviewer(" ada ") == "ada"
     for account in ("", "root"):
         monkeypatch.setenv("USER", account)
-        with pytest.raises(InputError, match=r"nothing says who decides: .*--by NAME, or set `git config user.name`$"):
+        with pytest.raises(InputError, match=r"the reviewer is unknown: .*--by NAME, or set `git config user.name`$"):
             reviewer(None)
-    with pytest.raises(InputError, match="nothing says who decides"):
+    with pytest.raises(InputError, match="the reviewer is unknown"):
         reviewer(" ")
     (tmp_path / "gitconfig").write_text("[user]\n\tname = Ada L.\n")
     assert reviewer(None) == "Ada L."
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(InputError, match="nothing says who decides"):
+    with pytest.raises(InputError, match="the reviewer is unknown"):
         reviewer(None)
     monkeypatch.setenv("LOGNAME", "grace")
     assert reviewer(None) == "grace"
@@ -269,7 +269,7 @@ def test_the_model_card_says_what_holds_and_what_does_not(version):
         "**Not covered**: images added, removed or relabelled; changes of the test input",
         "256 bits from the operating system",
         certificate["raw_digest"][:16],
-        "first attempt; the ledger of attempts began with it, so that earlier ones are unknown",
+        "first attempt; the ledger of attempts began with it, so earlier ones are unknown",
         "attempts made elsewhere (another machine, another store) are unknown",
         "`python -m flows.audit --version 1 --replay 3`",
         "per point",

@@ -117,7 +117,7 @@ def test_the_gate_asks_for_counts_of_images(sets):
     passed = one.gate(certified, rewritten=[{"images": row["images"], "at_least": row["rewritten"]}])
     assert passed.passed, passed.reasons
     failed = one.gate(certified, relabelled=[{"images": 400, "at_least": 0.5}])
-    assert "certified accuracy against 400 images relabelled: 0.0000, at least 0.5 asked" in failed.reasons
+    assert "certified accuracy against 400 images relabelled: 0.0000, at least 0.5 required" in failed.reasons
     words = card(certified.certificate, passed, one.number, 0.1)
     assert counts_table(certified.certificate["influence"]) in words
     assert frontier_table(certified.certificate["influence"]) in words
@@ -172,7 +172,7 @@ def test_without_noise_counts_are_certain_and_no_radius_is_claimed(sets):
     assert (certified.radius == 0).all()
     assert certified.certificate["influence"]["frontier"] == []
     assert certified.certificate["influence"]["counts"][0]["rewritten"] > 0.3
-    assert "any radius, for there is no noise" in not_covered(certified.certificate)[0]
+    assert "any radius, since there is no noise" in not_covered(certified.certificate)[0]
     assert certified.certificate["covers"].startswith("training images rewritten, relabelled, added or removed at will")
     with pytest.raises(InputError, match="without noise .sanitize.sigma=0. no radius is certified"):
         require_reach(one.ensemble.plan, 0, 0.25)
@@ -182,7 +182,7 @@ def test_without_noise_counts_are_certain_and_no_radius_is_claimed(sets):
 def test_a_plan_that_counts_other_classes_is_not_certified(sets):
     sizes = np.bincount(load(SETS["raw"]).labels)
     one = made(sets, class_sizes=tuple((sizes + 100).tolist()))
-    with pytest.raises(InputError, match="its bounds would be others, so it cannot be certified"):
+    with pytest.raises(InputError, match="its bounds would differ, so it cannot be certified"):
         one.certify()
 
 
@@ -232,7 +232,10 @@ def test_the_plan_is_made_from_params_and_made_once(sets):
             "influence_threshold=0.9 and train.influence_sides=two do not go together",
         ),
         ({"train": {"influence_clip": 0.8}}, "influence_threshold=0.9 and train.influence_clip=0.8 do not go together"),
-        ({"train": {"head": "lda"}, "sanitize": {"sigma": 0.0}}, "votes certify nothing then; give a sigma above 0"),
+        (
+            {"train": {"head": "lda"}, "sanitize": {"sigma": 0.0}},
+            "votes without noise certify nothing; give a sigma above 0",
+        ),
     ],
 )
 def test_params_that_do_not_go_together_are_refused(sets, sections, words):
@@ -320,7 +323,7 @@ def test_a_twin_takes_the_sanitized_copies_and_the_extractor_the_test_images(set
             {"train": {"twin": "data/pretrained/none.safetensors"}},
             "does not exist; make it with `python -m flows.distil`",
         ),
-        ({"train": {"twin": str(EXTRACTOR)}}, "is no twin of an extractor"),
+        ({"train": {"twin": str(EXTRACTOR)}}, "is not a twin of an extractor"),
         (
             {"train": {"mode": "scratch", "initial_weights": None, "head": "lda"}},
             "set train.mode: transfer, or train.twin",

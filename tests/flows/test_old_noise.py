@@ -14,7 +14,7 @@ from cleanlabel.models.smoothed import SmoothedClassifier
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.noise import NOISE_STREAM
 
-SENTENCE = r"drawn the way cleanlabel/noise/1.*make the ensemble anew with `dvc repro`"
+SENTENCE = r"used the noise stream cleanlabel/noise/1.*make a new ensemble with `dvc repro`"
 
 
 def test_a_plan_that_names_no_stream_was_made_with_the_earlier_one_and_keeps_its_digest():

@@ -42,7 +42,7 @@ from cleanlabel.sanitize.params import read_params
 from cleanlabel.sanitize.paths import SETS
 
 HOSTILE = "<script>alert(1)</script>\"&'<img src=x onerror=alert(2)>"
-PASSED = Verdict([Check("accuracy of the vote", passed=True, found="0.9000, at least 0.5 asked")])
+PASSED = Verdict([Check("accuracy of the vote", passed=True, found="0.9000, at least 0.5 required")])
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def test_the_page_says_what_the_certificate_says(made):
     for needed in (
         f"{SMOOTHED} version 1",
         "Gate: passed",
-        "accuracy of the vote passed: 0.9000, at least 0.5 asked",
+        "accuracy of the vote passed: 0.9000, at least 0.5 required",
         f"abstained {c['abstentions']} of 40",
         f"Covers {c['covers']}.",
         "A certificate is false with probability at most 0.001, for each test point on its own.",
@@ -197,11 +197,11 @@ def test_what_comes_from_data_is_text(made):
 
 
 def test_a_gate_that_did_not_pass_or_was_not_asked_says_so(made):
-    failed = Verdict([Check("entropy", passed=False, found="fixed, from the operating system asked")])
+    failed = Verdict([Check("entropy", passed=False, found="fixed, from the operating system required")])
     said = text_of(made.page(verdict=failed))
     assert "Gate: not passed" in said
-    assert "entropy not passed: fixed, from the operating system asked" in said
-    assert "Gate: not held against it yet" in text_of(made.page(verdict=None))
+    assert "entropy not passed: fixed, from the operating system required" in said
+    assert "Gate: not checked yet" in text_of(made.page(verdict=None))
 
 
 def test_what_might_be_overlooked_stands_on_the_page(made):
@@ -214,7 +214,7 @@ def test_what_might_be_overlooked_stands_on_the_page(made):
     odd = replace(made.with_certificate(**changed), label=label)
     found = notices(odd, test)
     assert len(found) == 5
-    assert "Attempt 2 on this raw set, so it is held to the smaller level 0.001." in found
+    assert "Attempt 2 on this raw set, so it must meet the smaller level 0.001." in found
     shared = notices(made.with_certificate(attempt=1, ensembles=3), test)
     assert any("shares alpha with the others that were declared beforehand, 3 in all" in one for one in shared)
     assert f"2 of {M} models are missing. They count against every answer." in found
@@ -241,7 +241,7 @@ def test_test_images_among_the_raw_ones_are_told(made):
     images = made.raw.images.copy()
     images[:3] = made.test.images[:3]
     odd = replace(made, raw=made.raw.with_images(images))
-    assert "3 of 40 test images are among the raw ones too" in text_of(odd.page())
+    assert "3 of 40 test images are also exact or near copies of raw images" in text_of(odd.page())
 
 
 def test_a_version_is_compared_with_the_newest_earlier_one_that_has_a_certificate(version):
@@ -319,12 +319,12 @@ def test_page_and_card_speak_of_blocks_where_there_are_blocks(made: Parts):
     said, m = text_of(made.page(certified=certified)), certificate["m"]
     for needed in (
         "4 blocks of 37 to 37 images",
-        "What the blocks were certified for",
+        "What the blocks certify",
         f"of 4, each by the votes of its own {m} models",
         "can be certified with 4 blocks of",
         "more than 2 images rewritten at will, added or removed",
-        "images are rewritten at will and every other image is moved",
-        f"1 of {m} draws, each a model of every block, are missing",
+        "images rewritten at will and by the largest change of every other image",
+        f"1 of {m} draws (each has one model per block) are missing",
     ):
         assert needed in said, needed
     assert "all 4 blocks agree" in made.page(certified=certified)

@@ -65,7 +65,7 @@ def test_where_nothing_is_certified_and_where_one_block_is_all_there_is():
         "rewritten": 0, "certified": 0, "median_radius": None, "at_radii": []
     }  # fmt: skip
     assert [row["epsilon_255"] for row in nothing["grid"]] == [0.0]
-    assert "Nothing is certified here." in sentences(nothing)[1]
+    assert "No answer is certified here." in sentences(nothing)[1]
     one = partition_record(LABELS[:, :1], RADII[:, :1], TRUTH, PARAMS, 64, 3, np.array([9]), stable_ids=True)
     assert one["most_rewritten"] == 0
     many = partition_record(

@@ -209,7 +209,7 @@ def test_in_a_checkout_versions_that_bring_no_code_and_name_an_earlier_loader_st
     if loader == "flows.served":
         model = load_it()
     else:
-        with pytest.warns(UserWarning, match="send it whole numbers 0..255 only, or serve a version registered since"):
+        with pytest.warns(UserWarning, match="send only whole numbers 0..255, or serve a newer version"):
             model = load_it()
     assert model.predict(images).to_dict("records") == expected
 

@@ -57,7 +57,7 @@ def test_images_that_are_too_small_are_refused(name, least):
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet-v2"])
 def test_a_width_that_is_not_to_be_had_is_refused(name):
-    with pytest.raises(InputError, match=f"width=12 is not to be had with {name}.* set train.width"):
+    with pytest.raises(InputError, match=f"width=12 is not possible with {name}.* set train.width"):
         build(Architecture(name, (32, 32, 3), 2, 12))
 
 

@@ -151,7 +151,7 @@ def test_a_missing_file_is_named(tmp_path):
 def test_a_damaged_file_is_refused(content, resnet20, tmp_path):
     path = tmp_path / "damaged"
     path.write_bytes(resnet20.read_bytes()[:50_000] if content == b"half" else content)
-    with pytest.raises(InputError, match="damaged is no readable safetensors file"):
+    with pytest.raises(InputError, match="damaged is not a readable safetensors file"):
         load_extractor(path)
 
 

@@ -131,12 +131,12 @@ def test_the_caller_may_run_without_gradients():
     ("change", "sentence"),
     [
         ({"kind": "forest"}, "head='forest' is unknown; choose one of mean, direction, lda, ridge, logistic"),
-        ({"l2": 0.0}, "l2=0.0 does not hold a head down; choose a number above 0"),
-        ({"l2": float("nan")}, "l2=nan does not hold a head down"),
+        ({"l2": 0.0}, "l2=0.0 is not a strength of regularisation; choose a number above 0"),
+        ({"l2": float("nan")}, "l2=nan is not a strength of regularisation"),
         ({"classes": 4}, "class 3 has no image"),
         ({"classes": 2}, "class 2 .* is not among the 2 classes"),
-        ({"prior": nn.Linear(5, 3)}, r"a prior of shape \(3, 5\) does not serve a ridge head of shape \(3, 6\)"),
-        ({"kind": "mean", "prior": nn.Linear(6, 3)}, "does not serve a mean head .* to ridge or logistic, or none"),
+        ({"prior": nn.Linear(5, 3)}, r"a prior of shape \(3, 5\) does not fit a ridge head of shape \(3, 6\)"),
+        ({"kind": "mean", "prior": nn.Linear(6, 3)}, "does not fit a mean head .* to ridge or logistic, or none"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused_in_a_sentence(change, sentence):

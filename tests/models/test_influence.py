@@ -236,8 +236,8 @@ def test_noise_that_is_not_ideal_costs_its_distance():
     [
         ({5: np.zeros((2, 2), np.int64)}, "draw 5 is not in the plan of draws 0..4"),
         ({0: np.zeros((3, 2), np.int64)}, "draw 0 has sums of shape (3, 2); the plan's have (2, 2)"),
-        ({0: np.full((2, 2), 11 * STEPS)}, "a sum that the images of its class cannot have"),
-        ({0: np.full((2, 2), -1)}, "a sum that the images of its class cannot have"),
+        ({0: np.full((2, 2), 11 * STEPS)}, "a sum that its class's images cannot reach"),
+        ({0: np.full((2, 2), -1)}, "a sum that its class's images cannot reach"),
     ],
 )
 def test_sums_that_cannot_be_are_refused(sums, words):

@@ -127,10 +127,10 @@ def test_an_instrument_and_features_are_read_back_to_the_bit(tmp_path):
 def test_another_instrument_or_a_damaged_file_is_refused(tmp_path):
     instrument = made()[0]
     save_instrument(made(1)[0], tmp_path / "other")
-    with pytest.raises(InputError, match="its digest is another"):
+    with pytest.raises(InputError, match="its digest differs"):
         load_instrument(tmp_path / "other", instrument.digest)
     (tmp_path / "rows").write_bytes(b"nothing")
-    with pytest.raises(InputError, match="holds no features of a draw"):
+    with pytest.raises(InputError, match="does not hold the features of a draw"):
         load_features(tmp_path / "rows")
 
 

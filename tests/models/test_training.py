@@ -70,7 +70,7 @@ def test_training_starts_from_the_weights_it_is_given(small_set):
     given = train(small_set.images, small_set.labels, 3, QUICK, seed=1)
     model = train(small_set.images, small_set.labels, 3, still, seed=2, initial=given.state_dict())
     torch.testing.assert_close(weights(model), weights(given), atol=1e-6, rtol=0)
-    with pytest.raises(InputError, match="not those of a mlp of width 9 .* see train.initial_weights"):
+    with pytest.raises(InputError, match="do not fit a mlp of width 9 .* see train.initial_weights"):
         train(
             small_set.images, small_set.labels, 3, QUICK.model_copy(update={"width": 9}), 2, initial=given.state_dict()
         )
@@ -120,5 +120,5 @@ def test_weights_come_back_as_they_went_and_as_the_same_bytes(name, standardised
 @pytest.mark.parametrize("content", [b"", b"\x80\x04}\x94.", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "])
 def test_a_file_that_is_no_weights_is_refused(content, tmp_path):
     (tmp_path / "w").write_bytes(content)
-    with pytest.raises(InputError, match="w (is no readable safetensors|holds no cleanlabel)"):
+    with pytest.raises(InputError, match="w (is not a readable safetensors|holds no cleanlabel)"):
         load_weights(tmp_path / "w")

@@ -42,7 +42,7 @@ def test_a_stranger_is_refused(votes, sentence):
 
 def test_votes_come_back_as_they_went_and_unpickle_nothing():
     np.testing.assert_array_equal(votes_from_bytes(votes_to_bytes(VOTES[2]), "run x"), VOTES[2])
-    with pytest.raises(InputError, match="votes of run x are no .npy file"):
+    with pytest.raises(InputError, match="votes of run x are not a .npy file"):
         votes_from_bytes(b"\x80\x04}\x94.", "run x")
     with pytest.raises(InputError, match="votes of run x are float64"):
         votes_from_bytes(votes_to_bytes(VOTES[0]).replace(b"<i8", b"<f8"), "run x")

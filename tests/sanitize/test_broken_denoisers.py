@@ -91,7 +91,7 @@ def test_an_answer_that_is_not_finite_is_refused_with_the_image_and_the_timestep
     change_weights(broken, conv_out__weight=torch.full((1, 8, 3, 3), 3e38))  # finite, and overflows when it is used
     denoiser = load_denoiser(broken)
     fast = accelerate(denoiser, 0.5, 24, mode=mode) if mode else None
-    sentence = rf"for the image {small_set.ids[0]} at timestep 259 is not finite, as for 24 of these 24 images"
+    sentence = rf"is not finite for 24 of 24 images at timestep 259, the first is {small_set.ids[0]};"
     with pytest.raises(InputError, match=sentence):
         sanitize(small_set, 0.5, denoiser, FIXED, denoise=fast, batch=24)
 
@@ -112,21 +112,21 @@ def test_nothing_is_written_where_answers_are_not_finite(broken, small_set, tmp_
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"beta_start": 0.02, "beta_end": 0.0001}, "betas that fall from 0.02 to 0.0001, so it is no noise schedule"),
+        ({"beta_start": 0.02, "beta_end": 0.0001}, "betas that fall from 0.02 to 0.0001, but in a noise schedule"),
         ({"num_train_timesteps": 1}, "num_train_timesteps=1; a noise schedule has 2 to 100,000 steps"),
         ({"num_train_timesteps": 10**9}, "num_train_timesteps=1000000000; a noise"),
         ({"num_train_timesteps": "1000"}, "num_train_timesteps='1000'"),
         ({"num_train_timesteps": None}, "num_train_timesteps=None"),
         ({"trained_betas": [0.1, 0.2]}, "2 betas for num_train_timesteps=1000"),
         ({"num_train_timesteps": 3, "trained_betas": [0.1, math.nan, 0.2]}, "betas from nan"),
-        ({"num_train_timesteps": 3, "trained_betas": [0.1, 0.2, 1.5]}, "betas from 0.1 to 1.5, and those of a noise"),
+        ({"num_train_timesteps": 3, "trained_betas": [0.1, 0.2, 1.5]}, "betas from 0.1 to 1.5, but a noise schedule's"),
         ({"num_train_timesteps": 3, "trained_betas": [-0.1, 0.2, 0.3]}, "betas from -0.1"),
         ({"beta_start": 0.0, "beta_end": 0.0}, "betas from 0 to 0"),
-        ({"beta_start": "a"}, "gives no noise schedule"),
-        ({"beta_schedule": "wild"}, "gives no noise schedule"),
-        ({"_class_name": "KarrasVeScheduler"}, r"\(KarrasVeScheduler\) is no discrete noise schedule with betas"),
-        ({"_class_name": "ScoreSdeVeScheduler"}, r"\(ScoreSdeVeScheduler\) is no discrete noise schedule"),
-        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "is no discrete noise schedule"),
+        ({"beta_start": "a"}, "does not define a noise schedule"),
+        ({"beta_schedule": "wild"}, "does not define a noise schedule"),
+        ({"_class_name": "KarrasVeScheduler"}, r"\(KarrasVeScheduler\) is not a discrete noise schedule with betas"),
+        ({"_class_name": "ScoreSdeVeScheduler"}, r"\(ScoreSdeVeScheduler\) is not a discrete noise schedule"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "is not a discrete noise schedule"),
     ],
 )
 def test_a_schedule_that_is_no_noise_schedule_is_refused(broken, changed, sentence):
@@ -181,7 +181,7 @@ def test_a_missing_part_and_a_part_elsewhere_are_refused(tmp_path, denoiser_dir)
         load_denoiser(directory)
     for elsewhere in ("../../secret.safetensors", "/etc/weights.safetensors", "weights.bin"):
         index.write_text(json.dumps({"weight_map": {"a": elsewhere}}))
-        with pytest.raises(InputError, match=r"which is no safetensors file beside it; restore it"):
+        with pytest.raises(InputError, match=r"which is not a safetensors file beside it; restore it"):
             load_denoiser(directory)
     index.write_text(json.dumps({"weight_map": []}))
     with pytest.raises(InputError, match="names no parts in its weight_map"):
@@ -191,7 +191,7 @@ def test_a_missing_part_and_a_part_elsewhere_are_refused(tmp_path, denoiser_dir)
 def test_a_file_in_a_directorys_place_is_called_a_file(denoiser_dir):
     weights = denoiser_dir / "unet" / WEIGHTS
     for read in (load_denoiser, lambda path: find_denoiser(str(path))):
-        with pytest.raises(InputError, match=f"is a file; give the directory that holds .* {denoiser_dir} perhaps"):
+        with pytest.raises(InputError, match=f"is a file; give the directory that holds .* perhaps {denoiser_dir}"):
             read(weights)
 
 
@@ -199,7 +199,7 @@ def test_a_denoiser_that_does_harm_is_said_loudly(denoiser, small_set, tmp_path)
     words = worse_than_noise(small_set.images, small_set.ids, 0.01, denoiser)  # random weights, hardly any noise
     assert words is not None
     assert "the denoiser makes images worse than the noise alone: PSNR to the input " in words
-    assert "at sigma=0.01 (24 images looked at); choose a denoiser that was trained on images like these" in words
+    assert "at sigma=0.01 (24 images compared); choose a denoiser that was trained on images like these" in words
     save_npz(small_set, tmp_path / "in.npz")
     warned: list[str] = []
     source = open_source(tmp_path / "in.npz")

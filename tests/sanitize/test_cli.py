@@ -104,8 +104,8 @@ def test_an_array_comes_back_as_an_array_and_a_second_run_draws_other_noise(run,
             "--sigma=25 is above 4, the largest noise accepted in [0,1] pixel units; is it meant in 0..255",
         ),
         ({"--sigma": 1000}, "Then give 3.92 (1000/255)"),
-        ({"--sigma": -1}, "--sigma=-1 is no noise level"),
-        ({"--sigma": "nan"}, "sigma=nan is no noise level"),
+        ({"--sigma": -1}, "--sigma=-1 is not a valid noise level"),
+        ({"--sigma": "nan"}, "sigma=nan is not a valid noise level"),
         ({"--denoiser": "data/no-denoiser"}, "the denoiser directory data/no-denoiser does not exist"),
         ({"--input": "nowhere"}, "nowhere does not exist"),
         ({"--entropy": "guess"}, "entropy='guess' is neither 'os' nor"),
@@ -146,7 +146,7 @@ def test_shards_are_put_together_by_the_last(run, images, denoiser_dir, tmp_path
     assert len(list((tmp_path / "out").rglob("*.png"))) == 8
     assert run(*flags, "--shard", "5/2") == (
         1,
-        "error: --shard 5/2 is no part of a whole; give i/N with i from 1 to N, 2/3 for example",
+        "error: --shard 5/2 is not a valid part; give i/N with i from 1 to N, for example 2/3",
     )
 
 
@@ -209,7 +209,7 @@ def test_something_else_is_never_overwritten(run, images, denoiser_dir, tmp_path
     (tmp_path / "out" / "thesis.tex").write_text("years of work")
     status, said = run("--input", images, "--output", tmp_path / "out", "--denoiser", denoiser_dir, "--sigma", 0.5)
     assert status == 1
-    assert "exists and is no earlier copy" in said
+    assert "exists and is not an earlier copy" in said
     status, said = run("--input", images, "--output", images, "--denoiser", denoiser_dir, "--sigma", 0.5)
     assert "would overwrite the input" in said
     status, said = run("--input", images, "--output", images / "out", "--denoiser", denoiser_dir, "--sigma", 0.5)

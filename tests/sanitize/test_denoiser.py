@@ -133,7 +133,7 @@ def test_a_unet_directory_takes_its_siblings_schedule_or_else_the_one_inside(tmp
     monkeypatch.chdir(denoiser_dir / "unet")
     assert digest_of(Path()) == digest_of(denoiser_dir)
     alone = shutil.copytree(denoiser_dir / "unet", tmp_path / "unet")
-    with pytest.raises(InputError, match=r"holds a network and no noise schedule; put its scheduler_config.json into"):
+    with pytest.raises(InputError, match=r"holds a network but no noise schedule; put its scheduler_config.json into"):
         load_denoiser(alone)
     shutil.copy(denoiser_dir / "scheduler" / "scheduler_config.json", alone)
     assert load_denoiser(alone).digest == digest_of(denoiser_dir)
@@ -185,10 +185,10 @@ def test_damaged_weights_are_refused(tmp_path, denoiser_dir):
     ("file", "changed", "sentence"),
     [
         ("scheduler/scheduler_config.json", {"prediction_type": "flow"}, "predicts 'flow'; choose one that predicts"),
-        ("scheduler/scheduler_config.json", {"beta_schedule": "bent"}, "gives no noise schedule: bent is not"),
+        ("scheduler/scheduler_config.json", {"beta_schedule": "bent"}, "does not define a noise schedule: bent is not"),
         ("unet/config.json", {"_class_name": "UNet2DConditionModel"}, "holds a UNet2DConditionModel"),
-        ("unet/config.json", {"sample_size": [8, 16]}, "sample_size .8, 16.; only square images"),
-        ("unet/config.json", {"sample_size": None}, "sample_size None; only square images"),
+        ("unet/config.json", {"sample_size": [8, 16]}, "sample_size .8, 16.; a denoiser needs one square"),
+        ("unet/config.json", {"sample_size": None}, "sample_size None; a denoiser needs one square"),
     ],
 )
 def test_what_is_no_denoiser_of_images_is_refused(tmp_path, denoiser_dir, file, changed, sentence):
@@ -201,7 +201,7 @@ def test_what_is_no_denoiser_of_images_is_refused(tmp_path, denoiser_dir, file, 
 def test_a_continuous_schedule_is_refused_and_not_taken_for_a_linear_one(tmp_path, denoiser_dir):
     path = shutil.copytree(denoiser_dir, tmp_path / "other") / "scheduler" / "scheduler_config.json"
     path.write_text(json.dumps({"_class_name": "ScoreSdeVeScheduler", "sigma_max": 1348.0}))
-    with pytest.raises(InputError, match=r"ScoreSdeVeScheduler\) is no discrete noise schedule with betas; choose"):
+    with pytest.raises(InputError, match=r"ScoreSdeVeScheduler\) is not a discrete noise schedule with betas; choose"):
         load_denoiser(tmp_path / "other")
 
 
@@ -215,7 +215,7 @@ def test_a_class_conditional_network_is_refused(tmp_path):
 
     unet = UNet2DModel.from_config(UNet2DModel.load_config(saved(tmp_path) / "unet") | {"num_class_embeds": 10})
     unet.save_pretrained(tmp_path / "unet")
-    with pytest.raises(InputError, match="wants a class label with every image"):
+    with pytest.raises(InputError, match="needs a class label with every image"):
         load_denoiser(tmp_path)
 
 
@@ -230,5 +230,5 @@ def test_another_schedulers_config_gives_the_same_schedule(tmp_path, denoiser_di
 def test_a_damaged_scheduler_config_is_refused(tmp_path, denoiser_dir):
     broken = shutil.copytree(denoiser_dir, tmp_path / "broken")
     (broken / "scheduler" / "scheduler_config.json").write_text(json.dumps([1]))
-    with pytest.raises(InputError, match="holds no JSON object"):
+    with pytest.raises(InputError, match="does not hold a JSON object"):
         load_denoiser(broken)

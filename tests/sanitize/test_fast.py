@@ -191,7 +191,7 @@ def test_it_consumes_no_global_randomness_and_warns_of_nothing(denoiser, noised)
 def test_what_cannot_be_is_refused(denoiser, noised):
     with pytest.raises(InputError, match="sigma=1000 exceeds"):
         accelerate(denoiser, 1000, 16)
-    with pytest.raises(InputError, match="batch=0 holds no image"):
+    with pytest.raises(InputError, match="batch=0 is not positive"):
         accelerate(denoiser, SIGMA, 0)
     with pytest.raises(InputError, match="mode='int4' is unknown; choose one of 'float32'"):
         accelerate(denoiser, SIGMA, 16, mode="int4")  # type: ignore[arg-type]

@@ -74,7 +74,7 @@ def test_resizing_comes_before_the_noise_and_clips_nothing():
 @pytest.mark.parametrize(
     ("sizes", "channels", "facts", "fit", "sentence"),
     [
-        ([[8, 9]], 3, COLOUR, "exact", "the images are 9x8, the denoiser is made for 8x8; choose another denoiser, or"),
+        ([[8, 9]], 3, COLOUR, "exact", "the images are 9x8, the denoiser takes 8x8; choose another denoiser, resize"),
         ([[8, 8], [9, 9]], 3, COLOUR, "exact", "some of the images are 9x9"),
         ([[8, 8], [8, 7]], 3, COLOUR, "tiles", "an image of 7x8 is smaller than a tile of 8x8; choose --fit resize"),
         ([[8, 8]], 3, Facts(4, 8, 78.0), "exact", "a denoiser of 4 channels cannot take images of 3"),

@@ -101,7 +101,7 @@ def bad_things(root: Path) -> dict[str, str]:
         ".hidden": "a hidden folder",
         "beside.png": "it lies beside the class folders",
         "cat/empty.png": "it is empty",
-        "cat/notes.txt": "its content is of no image format that is read here",
+        "cat/notes.txt": "its content is not in an image format that is read here",
         "cat/phone.heic": "HEIC, which is not read here; convert it to PNG or JPEG",
         "dog/again": "a link to a folder that is in the set already",
         "dog/broken.png": "a broken link, to nowhere.png",
@@ -180,7 +180,7 @@ def test_splits_and_deeper_folders_are_asked_about(root, tmp_path):
         put(tmp_path / "splits" / split / "cat" / "0.png")
     with pytest.raises(
         InputError,
-        match="the folders test, train, which look like splits and not like classes; give --input .*splits/test "
+        match="the folders test, train, which look like splits, not classes; give --input .*splits/test "
         "if its folders are the classes, or --nested if test, train are the classes",
     ):
         open_source(tmp_path / "splits", FLAGS)
@@ -192,7 +192,7 @@ def test_splits_and_deeper_folders_are_asked_about(root, tmp_path):
         InputError, match="1 images lie deeper than .*/<class>/<image>, .*cat/airfield/x.jpg .*--nested"
     ):
         open_source(root, FLAGS)
-    with pytest.raises(InputError, match="put folders there that are the classes, with the images right in them$"):
+    with pytest.raises(InputError, match="arrange the images as root/<class>/<image>$"):
         open_source(root)
     assert "cat/airfield/x.jpg" in open_source(root, NESTED).ids
 
@@ -204,25 +204,25 @@ def test_a_class_that_is_called_train_is_a_class_among_others(root):
 
 def test_the_manifest_never_takes_the_place_of_a_class_or_of_a_file_of_yours(root, tmp_path):
     put(root / "manifest.json" / "0.png")
-    with pytest.raises(InputError, match="the class folder manifest.json is called as the copy's own manifest"):
+    with pytest.raises(InputError, match="the class folder manifest.json has the name of the copy's manifest"):
         make_copy(open_source(root), tmp_path / "out", 0.5, None, "fixed:2a", 0)
     assert not list(tmp_path.glob("out*"))
     (tmp_path / "x.manifest.json").write_text('{"mine": 1}')
-    with pytest.raises(InputError, match="x.manifest.json exists, where the manifest of --output"):
+    with pytest.raises(InputError, match="x.manifest.json exists, where --output"):
         check_output(tmp_path / "x.npz", "npz", None)
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "manifest.json").write_text('{"mine": 1}')
-    with pytest.raises(InputError, match="exists and is no earlier copy"):
+    with pytest.raises(InputError, match="exists and is not an earlier copy"):
         check_output(tmp_path / "site", "folder", root)
 
 
 def test_the_work_folder_never_takes_the_place_of_a_folder_of_yours(root, tmp_path):
     (tmp_path / "out.partial").mkdir()
     (tmp_path / "out.partial" / "thesis.tex").write_text("years of work")
-    with pytest.raises(InputError, match=r"out.partial exists, where the work on --output .*out goes"):
+    with pytest.raises(InputError, match=r"out.partial exists, but --output .*out needs it"):
         check_output(tmp_path / "out", "folder", root)
     root.rename(tmp_path / "photos.partial")
-    with pytest.raises(InputError, match=r"does its work in .*photos.partial, which holds the input"):
+    with pytest.raises(InputError, match=r"needs the working folder .*photos.partial, and the input is in it"):
         check_output(tmp_path / "photos", "folder", tmp_path / "photos.partial")
 
 
@@ -300,7 +300,7 @@ def test_exif_that_makes_no_sense_costs_no_image(tmp_path):
 
 def test_values_beyond_sixteen_bits_are_not_cut_without_a_word(tmp_path):
     path = put(tmp_path / "x.tif", np.array([[0, 70_000]], np.int32), format="TIFF")
-    with pytest.raises(InputError, match="its values run from 0 to 70000, which are not of 8 or 16 bits"):
+    with pytest.raises(InputError, match="its values run from 0 to 70000, which fit neither 8 nor 16 bits"):
         read_picture(path, 1)
 
 

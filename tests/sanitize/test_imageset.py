@@ -171,15 +171,15 @@ class Bomb:
         ({"images": np.zeros((2, 4, 4), np.uint8), "labels": np.array([0, -1])}, "labels run from -1 to 0"),
         (
             {"images": np.zeros((2, 3, 8, 8), np.uint8), "labels": np.zeros(2, int)},
-            r"the channels come first, save np.transpose\(images, \(0, 2, 3, 1\)\)",
+            r"the channels come first: save np.transpose\(images, \(0, 2, 3, 1\)\)",
         ),
         (
             {"images": np.zeros((8, 8, 3, 2), np.uint8), "labels": np.zeros(2, int)},
-            r"the images come last, save np.transpose\(images, \(3, 0, 1, 2\)\)",
+            r"the images come last: save np.transpose\(images, \(3, 0, 1, 2\)\)",
         ),
         (
             {"images": np.zeros((2, 8, 8, 4), np.uint8), "labels": np.zeros(2, int)},
-            r"drop the transparency, save images\[..., :3\]",
+            r"drop the transparency: save images\[..., :3\]",
         ),
         (
             {"images": np.zeros((2, 4, 4), np.uint8), "labels": np.array([0, 1 << 40])},
@@ -192,7 +192,7 @@ class Bomb:
         ),
         (
             {"images": np.zeros((1, 4, 4), np.uint8), "labels": np.zeros(1, int), "ids": np.array(["\udce9"])},
-            r"'\\udce9' is no text that can be written as UTF-8",
+            r"'\\udce9' cannot be written as UTF-8",
         ),
         ({"images": np.array([Bomb()], dtype=object), "labels": np.zeros(1, int)}, "without unpickling"),
     ],

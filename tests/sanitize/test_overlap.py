@@ -141,14 +141,14 @@ def test_a_record_comes_back_from_its_file_and_is_made_again_to_the_byte(small_s
 def test_a_damaged_record_is_named(small_set: ImageSet, tmp_path, keep):
     path = tmp_path / "images.npz"
     path.write_bytes(to_bytes(record_of(small_set.images, small_set.ids))[:keep])
-    with pytest.raises(InputError, match=r"images\.npz is no readable record of images"):
+    with pytest.raises(InputError, match=r"images\.npz is not a readable record of images"):
         read_record(path)
 
 
 def test_a_record_of_other_arrays_is_refused(tmp_path):
     path = tmp_path / "images.npz"
     np.savez(path, ids=np.array(["a"]), hashes=np.zeros((1, 8), np.uint8), thumbnails=np.zeros((2, 64), np.uint8))
-    with pytest.raises(InputError, match="no readable record"):
+    with pytest.raises(InputError, match="not a readable record"):
         read_record(path)
 
 

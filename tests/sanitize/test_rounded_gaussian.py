@@ -104,10 +104,10 @@ def test_noise_of_sigma_has_that_deviation_and_the_price_of_rounding():
     [
         (0.0019, "sigma=0.0019 is less than half a grey level, 0.00196"),
         (100.5, "sigma=100.5 exceeds 100, beyond which the noise's tables outgrow memory"),
-        (math.nan, "sigma=nan is no noise level"),
-        (math.inf, "sigma=inf is no noise level"),
-        (0.0, "sigma=0.0 is no noise level"),
-        (-1.0, "sigma=-1.0 is no noise level"),
+        (math.nan, "sigma=nan is not a valid noise level"),
+        (math.inf, "sigma=inf is not a valid noise level"),
+        (0.0, "sigma=0.0 is not a valid noise level"),
+        (-1.0, "sigma=-1.0 is not a valid noise level"),
     ],
 )
 def test_noise_that_cannot_be_drawn_is_refused(sigma, sentence):

@@ -78,7 +78,7 @@ def test_a_denoised_copy_is_whole_pixels_and_a_noised_one_becomes_them(small_set
 
 def test_images_of_another_size_are_refused(small_set, tmp_path):
     larger = load_denoiser(save_tiny_denoiser(tmp_path / "larger", size=16, channels=3))
-    with pytest.raises(InputError, match="the images are 8x8, the denoiser is made for 16x16"):
+    with pytest.raises(InputError, match="the images are 8x8, the denoiser takes 16x16"):
         sanitize(small_set, 0.5, larger, FIXED, 0)
 
 

@@ -160,7 +160,7 @@ def test_published_sets_are_read_by_name_without_unpickling(name, tmp_path, monk
 def test_a_published_set_that_is_not_there_says_how_to_get_it(tmp_path):
     with pytest.raises(InputError, match="data_batch_1 does not exist; let torchvision download cifar10 into"):
         read_published("cifar10", tmp_path, "train")
-    with pytest.raises(InputError, match="'imagenet' is no published set known here; it is one of cifar10, "):
+    with pytest.raises(InputError, match="'imagenet' is not a known published set; choose one of cifar10, "):
         read_published("imagenet", tmp_path, "train")
     with pytest.raises(InputError, match="split='val' is neither train nor test"):
         read_published("cifar10", tmp_path, "val")

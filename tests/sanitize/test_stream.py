@@ -136,11 +136,11 @@ def test_two_runs_on_one_output_refuse_each_other(source, tmp_path):
     copy = stream.Copy(source, output, {})
     with (
         copy._locked("whole"),
-        pytest.raises(InputError, match="another process is at work on .*out.* already; wait for it"),
+        pytest.raises(InputError, match="another process is working on .*out.* already; wait for it"),
     ):
         made(source, output)
     with copy._locked("whole", shared=True), copy._locked("shard-1-of-3"):
-        with pytest.raises(InputError, match="another process is at work on shard 1 of 3 of .*out"):
+        with pytest.raises(InputError, match="another process is working on shard 1 of 3 of .*out"):
             make_copy(source, output, 0.5, None, FIXED, 0, shard=Shard(1, 3))
         assert make_copy(source, output, 0.5, None, FIXED, 0, shard=Shard(2, 3)) is None
 
@@ -148,9 +148,9 @@ def test_two_runs_on_one_output_refuse_each_other(source, tmp_path):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"sigma": 0.25}, "holds a begun copy with sigma=0.5, not 0.25; finish it as it was begun, or remove"),
-        ({"draw": 3}, "holds a begun copy with draw=0, not 3"),
-        ({"entropy": "fixed:07"}, "holds a begun copy with entropy="),
+        ({"sigma": 0.25}, "holds an unfinished copy with sigma=0.5, not 0.25; finish it as it was begun, or remove"),
+        ({"draw": 3}, "holds an unfinished copy with draw=0, not 3"),
+        ({"entropy": "fixed:07"}, "holds an unfinished copy with entropy="),
     ],
 )
 def test_a_begun_copy_is_never_finished_as_another(source, tmp_path, change, sentence):
@@ -170,7 +170,7 @@ def test_a_changed_input_does_not_go_on(small_set, tmp_path):
         is None
     )
     save_npz(small_set.with_images(255 - small_set.images), tmp_path / "in.npz")
-    with pytest.raises(InputError, match="holds a begun copy with raw_digest="):
+    with pytest.raises(InputError, match="holds an unfinished copy with raw_digest="):
         make_copy(open_source(tmp_path / "in.npz"), tmp_path / "out.npz", 0.5, None, FIXED, 0)
 
 
@@ -227,7 +227,7 @@ def test_images_of_several_sizes_keep_their_own(tmp_path, denoiser):
     for i, (h, w) in enumerate([(8, 8), (16, 8), (11, 9), (16, 8), (30, 20), (8, 8)]):
         write_picture(generator.integers(0, 256, (h, w, 3), dtype=np.uint8), tmp_path / "in" / "ab"[i % 2] / f"{i}.png")
     source = open_source(tmp_path / "in")
-    with pytest.raises(InputError, match="some of the images are 9x11, the denoiser is made for 8x8"):
+    with pytest.raises(InputError, match="some of the images are 9x11, the denoiser takes 8x8"):
         make_copy(source, tmp_path / "out", 0.5, denoiser, FIXED, 0)
     for fit in ("resize", "tiles"):
         content = make_copy(source, tmp_path / fit, 0.5, denoiser, FIXED, 0, fit=fit)
@@ -237,11 +237,11 @@ def test_images_of_several_sizes_keep_their_own(tmp_path, denoiser):
 
 @pytest.mark.parametrize("text", ["3", "4/3", "a/b", "1/0", "-1/2", "1/2/3"])
 def test_a_shard_that_is_none_is_refused(text):
-    with pytest.raises(InputError, match="is no part of a whole; give i/N"):
+    with pytest.raises(InputError, match="is not a valid part; give i/N"):
         parse_shard(text)
 
 
 def test_the_shards_share_the_blocks_and_no_two_names_stand_for_one():
     assert [list(parse_shard(f"{i}/3").blocks(8)) for i in (1, 2, 3)] == [[0, 3, 6], [1, 4, 7], [2, 5]]
-    with pytest.raises(InputError, match="--shard 0/3 is no part of a whole; give i/N with i from 1 to N"):
+    with pytest.raises(InputError, match="--shard 0/3 is not a valid part; give i/N with i from 1 to N"):
         parse_shard("0/3")

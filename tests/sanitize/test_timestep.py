@@ -86,5 +86,5 @@ def test_diffusers_own_schedules_give_a_level_just_above_sigma(schedule, steps):
 
 @pytest.mark.parametrize("sigma", [0.0, -1.0, float("nan"), float("inf")])
 def test_what_is_no_noise_level_is_refused(sigma):
-    with pytest.raises(InputError, match="is no noise level"):
+    with pytest.raises(InputError, match="is not a valid noise level"):
         timestep_for(sigma, LINEAR_1000)
