@@ -70,8 +70,8 @@ def test_denoised_rows_and_further_numbers_of_draws_get_rows_of_their_own(tmp_pa
     for path in RESULTS.glob("influence-*.json"):
         (tmp_path / path.name).write_text(path.read_text())
     record = records.read("influence-cifar10")
-    last = [row for row in record["rows"] if row["head"] == "influence"][-3:]
     record["rows"] = [row for row in record["rows"] if row["way"] != "denoised"]
+    last = [row for row in record["rows"] if row["head"] == "influence"][-3:]
     record["rows"] += [row | {"m": 777} for row in last]
     record["rows"] += [row | {"way": "denoised", "sigma": 3.0, "m": 5} for row in last]
     (tmp_path / "influence-cifar10.json").write_text(json.dumps(record))
