@@ -6,6 +6,7 @@
 ROOT := $(CURDIR)
 VENV := $(ROOT)/.venv
 PYTHON ?= python3
+# Bytecode is compiled at once: where Python may not write it later, each process compiles all that it imports.
 # An environment's commands contain its path. If the project was moved or copied, the environment is made again.
 MOVED := $(filter-out $(realpath $(VENV)),$(shell cat $(VENV)/.installed 2>/dev/null))
 
@@ -35,7 +36,7 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 	@$(PYTHON) -m venv $(if $(MOVED),--clear) $(VENV) || \
 		{ echo "error: $(PYTHON) cannot make a virtual environment; install its venv package (Debian: python3-venv)" >&2; exit 1; }
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
-	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip sync --quiet --require-hashes requirements.txt
+	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip sync --quiet --compile-bytecode --require-hashes requirements.txt
 	VIRTUAL_ENV=$(VENV) $(VENV)/bin/uv pip install --quiet --no-deps --no-build-isolation --editable .
 	@cd $(VENV) && pwd -P > .installed
 ifneq ($(MOVED),)

@@ -40,6 +40,27 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(SCRATCH, ignore_errors=True)
 
 
+LONGEST = (
+    "test_operations",
+    "test_benchmarks",
+    "test_pipeline",
+    "test_engine",
+    "test_lost_runs",
+    "test_redteam",
+    "test_services",
+    "test_elsewhere",
+    "test_deployments",
+    "test_packaged",
+)
+"""Files that take minutes. Two workers share all files: a long one that begins last would leave one of them idle."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest files first, and all others in the order they were found in."""
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
 @pytest.fixture(scope="session")
 def denoiser_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_denoiser(tmp_path_factory.mktemp("denoiser"))

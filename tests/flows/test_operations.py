@@ -106,7 +106,14 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
         password = secrets.token_hex(12)
         get_app_client("basic-auth", tracking_uri=mlflow.url).create_user("pipeline", password)
         project = Project(scratch / "project")
-        project.set_params({"smooth": {"m": M, "batch_of_draws": 2}})
+        project.set_params(
+            {
+                "ingest": {"raw": 200, "test": 60},
+                "sanitize": {"denoise": False},
+                "train": {"architecture": "linear"},
+                "smooth": {"m": M, "batch_of_draws": 2},
+            }
+        )
         project.env |= mlflow.env | prefect.env | account("pipeline", password)
         project.env |= {"CLEANLABEL_LOG": str(scratch / "log.jsonl"), "PREFECT_HOME": str(scratch / "home-of-prefect")}
         nobody = ("-c", "user.name=somebody", "-c", "user.email=somebody@example.org")
@@ -245,7 +252,7 @@ def test_unchanged_data_makes_nothing(team, refreshed):
 def test_a_raw_set_with_another_digest_makes_a_new_ensemble_with_new_entropy(team, refreshed):
     path = team.project.root / "reports" / "certificate.json"
     before = json.loads(path.read_text())
-    team.project.set_params({"ingest": {"raw": 700}, "smooth": {"m": 12}})
+    team.project.set_params({"ingest": {"raw": 150}, "smooth": {"m": 12}})
     ended = team.ended(team.start("refresh/refresh"))
     assert ended["state_type"] == "COMPLETED", ended["state"]
     after = json.loads(path.read_text())
