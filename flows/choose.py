@@ -66,7 +66,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--models", type=int, required=True, help="models per block (smooth.m)")
     parser.add_argument("--radius", type=float, default=0.5, help="joint l2 radius R of the target")
     parser.add_argument(
-        "--rewritten", type=int, default=0, help="number of images that change at will (a), in the target"
+        "--rewritten", type=int, default=0, help="number of images that change at will in the target (a)"
     )
     parser.add_argument("--sigmas", type=float, nargs="+", default=list(SIGMAS), help="noise levels to try")
     parser.add_argument("--partitions", type=int, nargs="+", default=None, help="numbers of blocks to try")

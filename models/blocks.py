@@ -20,7 +20,7 @@ def block_of(ids: Sequence[str], k: int) -> NDArray[np.int64]:
     the blocks uneven, which lowers accuracy but never makes a certificate false.
     """
     if k < 1:
-        raise ValueError(f"k={k} blocks cannot hold the images; give k >= 1")
+        raise ValueError(f"k={k} is not a number of blocks; give k >= 1")
     digests = (hashlib.sha256(b"cleanlabel/block/1" + image_id.encode()).digest() for image_id in ids)
     return np.array([int.from_bytes(digest) % k for digest in digests], dtype=np.int64)
 

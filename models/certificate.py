@@ -160,7 +160,7 @@ def radius_beside_a_trigger(radius: ArrayLike, sigma: float, sigma_x: float, tri
     """
     if not sigma_x > 0:
         raise ValueError(
-            f"sigma_x={sigma_x}, but without noise on the test input no change of it is covered; give a number above 0"
+            f"sigma_x={sigma_x} adds no noise to the test input, so no change of it is covered; give a number above 0"
         )
     if not trigger >= 0:
         raise ValueError(f"trigger={trigger} is not an l2 norm; give 0 or more")

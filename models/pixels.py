@@ -55,7 +55,7 @@ def _array(images: Any, channels: int) -> NDArray[Any]:
             return images.detach().cpu().numpy()
         except (TypeError, RuntimeError):  # bfloat16, sparse, quantized
             raise _NotTakenError(
-                f"the images are a tensor of {images.dtype} that is no array", "give a uint8 one"
+                f"the images are a tensor of {images.dtype} that cannot become an array", "give a uint8 one"
             ) from None
     if isinstance(images, Image.Image):
         return _of_picture(images, channels)
@@ -105,7 +105,7 @@ def _of_numbers(images: Sequence[Any]) -> NDArray[Any]:
         raise ragged
     if others := sorted(kind.__name__ for kind in types - {int, float}):
         names = {"NoneType": "null", "str": "text", "bool": "true or false"}
-        raise _NotTakenError(f"the images hold {names.get(others[0], f'a {others[0]}')} where a number belongs")
+        raise _NotTakenError(f"the images hold {names.get(others[0], f'a {others[0]}')} instead of a number")
     try:
         return values.astype(np.float64 if float in types else np.int64)
     except OverflowError:

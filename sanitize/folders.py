@@ -115,11 +115,7 @@ def open_folder(root: Path, reading: Reading) -> Folder:
 
     def survey() -> InputError:
         damaged = _each(root, names, _decoded)[1]
-        return (
-            _refusal(root, damaged, len(names), reading)
-            if damaged
-            else InputError(f"{root} changed while it was read; run again")
-        )
+        return _refusal(root, damaged, len(names), reading) if damaged else InputError(f"{root} changed; run again")
 
     return Folder(
         names,

@@ -51,7 +51,7 @@ def require_certifiable(ensemble: Ensemble) -> None:
     if ensemble.entropy_source != planned:
         raise InputError(
             f"ensemble run {ensemble.run_id} calls its entropy {ensemble.entropy_source!r}, and its plan says "
-            f"{planned}; the record was edited; restore the store, or make the ensemble anew with `dvc repro`"
+            f"{planned}; the record was edited; restore the store, or make a new ensemble with `dvc repro`"
         )
     if not ensemble.plan.certifiable:
         raise InputError(

@@ -33,7 +33,7 @@ def require_reach(plan: Plan, attempt: int, asked: float) -> None:
         return
     if not plan.sigma:
         raise InputError(
-            f"the gate asks for certified accuracy at R = {asked:g}, and without noise (sanitize.sigma=0) no radius is "
+            f"the gate requires certified accuracy at R = {asked:g}, and without noise (sanitize.sigma=0) no radius is "
             "certified: remove the radii of gate.certified_accuracy, ask for counts (gate.rewritten, gate.relabelled), "
             "or give a sigma above 0"
         )
@@ -45,7 +45,7 @@ def require_reach(plan: Plan, attempt: int, asked: float) -> None:
     ways.append("lower the radii of gate.certified_accuracy")
     again = f" in attempt {attempt + 1} on this raw set" if attempt else ""
     raise InputError(
-        f"the gate asks for certified accuracy at R = {asked:g}, and smooth.m={plan.m} models at "
+        f"the gate requires certified accuracy at R = {asked:g}, and smooth.m={plan.m} models at "
         f"sanitize.sigma={plan.sigma:g} certify at most R = {largest:.3f}{again}, where all of them agree: "
         f"{', '.join(ways[:-1])}{' or ' if len(ways) > 1 else ''}{ways[-1]}"
     )

@@ -87,7 +87,7 @@ def assumptions(c: dict[str, Any]) -> list[str]:
     fixed = [
         "the extractor and the trusted images were fixed before the raw set and do not depend on it",
         "an image's features depend on that image alone; if images are added or removed, the others change their "
-        "places in a batch, which may change their features in the last bit only",
+        "places in a batch, which changes their features in the last bit at most",
     ]
     if influence_of(c) and not c["sigma"]:
         return fixed

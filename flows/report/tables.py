@@ -38,7 +38,7 @@ def grid_table(certificate: dict[str, Any]) -> str:
 def trigger_table(certificate: dict[str, Any]) -> str:
     """Certified accuracy by change of the test input and joint radius of the training set, in Markdown."""
     rows = certificate["at_triggers"]
-    return _pivot(rows, "trigger_l2", "l2 change of the test input", "radius", "and R = {:g}")
+    return _pivot(rows, "trigger_l2", "l2 change of the test input", "radius", "with R = {:g}")
 
 
 def pivot(rows: list[dict[str, Any]], down: str, across: str) -> tuple[list[float], dict[float, list[float]]]:

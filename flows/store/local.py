@@ -65,7 +65,7 @@ def prepare(experiment: str) -> str | None:
     elif any((home / FOLDER / "artifacts").glob("*")):
         raise InputError(
             f"{database} is {'empty' if database.exists() else 'gone'}, but {database.parent / 'artifacts'} has runs "
-            f"that it counted; restore it from a backup, or delete {database.parent} to begin anew"
+            f"that it counted; restore it from a backup, or delete {database.parent} to start again"
         )
     return home.as_uri() + ARTIFACTS
 

@@ -55,7 +55,7 @@ def test_what_a_later_stage_will_refuse_is_said_and_stops_nothing(project, capsy
     set_params(sanitize={"sigma": 0.5}, smooth={"m": 20})
     module.main()
     said = capsys.readouterr().out
-    assert "The stage smooth will refuse this: the gate asks for certified accuracy at R = 0.5" in said
+    assert "The stage smooth will refuse this: the gate requires certified accuracy at R = 0.5" in said
 
     set_params(train={"width": 0})
     module.main()

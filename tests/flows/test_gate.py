@@ -47,7 +47,7 @@ def test_a_version_below_a_threshold_loses_its_alias_and_says_why(version, thres
     verdict = version.gate(**thresholds)
     assert not verdict.passed
     assert verdict.reasons.startswith(reason)
-    assert "asked" in verdict.reasons
+    assert "required" in verdict.reasons
     assert aliases_of(version.store, SMOOTHED) == {}
     assert version.tags()[f"{TAG}gate_reasons"] == verdict.reasons
 

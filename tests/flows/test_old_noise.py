@@ -35,7 +35,7 @@ def test_a_version_made_with_the_earlier_noise_is_refused_wherever_it_is_read(st
         version.certify()
     (check,) = [check for check in version.audit(replay=1) if not check.passed]
     assert check.name == "certifiable"
-    assert "make the ensemble anew" in check.found
+    assert "make a new ensemble" in check.found
     found = store.client.download_artifacts(version.ensemble.run_id, NETWORKS, str(tmp_path))
     with pytest.raises(InputError, match=SENTENCE):
         SmoothedClassifier(Path(found))

@@ -57,7 +57,7 @@ def test_the_largest_radius_with_a_threshold_counts():
 
 def test_the_refusal_says_what_is_asked_what_there_is_and_every_way_out():
     assert refusal(HALF, 0.5) == (
-        "the gate asks for certified accuracy at R = 0.5, and smooth.m=20 models at sanitize.sigma=0.5 certify at most "
+        "the gate requires certified accuracy at R = 0.5, and smooth.m=20 models at sanitize.sigma=0.5 certify at most "
         "R = 0.239, where all of them agree: raise smooth.m to at least 44, raise sanitize.sigma to at least 1.046 or "
         "lower the radii of gate.certified_accuracy"
     )
