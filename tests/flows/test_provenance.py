@@ -195,7 +195,9 @@ def test_a_denoiser_without_a_record_is_stated_not_checked(project, denoiser_dir
 
 def test_weights_that_the_stage_train_made_of_the_raw_set_are_refused(project, store):
     path = bring_weights()
-    with pytest.raises(InputError, match=r"150 of 150 raw images .* the network in data/pretrained/brought.* \(150 exact"):
+    with pytest.raises(
+        InputError, match=r"150 of 150 raw images .* the network in data/pretrained/brought.* \(150 exact"
+    ):
         make_plan()
     raw = load(SETS["raw"])
     images = raw.images.copy()
