@@ -40,7 +40,7 @@ def main(words: Sequence[str] | None = None, prog: str = "cleanlabel") -> None:
             print("cleanlabel, not installed")
         return
     if given[0] not in COMMANDS:
-        raise InputError(f"{given[0]!r} is no command of {prog}; it is one of {', '.join(COMMANDS)}")
+        raise InputError(f"{given[0]!r} is not a command of {prog}; choose one of {', '.join(COMMANDS)}")
     module, function, _ = COMMANDS[given[0]]
     getattr(import_module(module), function)(given[1:], prog=f"{prog} {given[0]}")
 

@@ -44,7 +44,7 @@ def load_denoiser(source: str | Path, *, revision: str | None = None, device: st
     """A one-step denoiser from a diffusers directory or a hub id such as `google/ddpm-cifar10-32`.
 
     revision: the commit of a hub id; pin it. device: by default `cuda` if available, otherwise `cpu`. Weights are read
-    from safetensors, and nothing is unpickled. InputError if files are missing or the model is no denoiser.
+    from safetensors, and nothing is unpickled. InputError if files are missing or the model is not a denoiser.
     """
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return denoisers.load_denoiser(find_denoiser(str(source), revision), place)
@@ -149,7 +149,7 @@ class SanitizedCopies:
                 "sigma=0 adds no noise, and nothing would be certified; give a number above 0, such as .25"
             )
         if m < 1:
-            raise InputError(f"m={m} copies are none; give 1 or more")
+            raise InputError(f"m={m} is not a valid number of copies; give 1 or more")
         if fit == "resize":
             raise InputError(
                 "fit='resize' changes images before the noise, and a radius would be about the resized ones; resize "

@@ -208,7 +208,7 @@ def models_for_radius(
     At radius 0: the least number that certifies anything. Models that disagree certify less; plan for more.
     """
     if not 0 <= radius < math.inf:
-        raise InputError(f"radius={radius:g} is no joint l2 norm; give 0 or more")
+        raise InputError(f"radius={radius:g} is not a joint l2 norm; give 0 or more")
     _check_method(method, classes)
     most = reach(MOST_MODELS, sigma, alpha, method, classes)
     if most <= radius:
@@ -227,12 +227,12 @@ def _check_method(method: str, classes: int | None) -> None:
     if method not in METHODS:
         raise InputError(f"method={method!r} is unknown; it is one of {', '.join(METHODS)}")
     if classes is not None and classes < 2:
-        raise InputError(f"classes={classes} leave nothing to decide; give 2 or more")
+        raise InputError(f"classes={classes} is too small; give 2 or more")
 
 
 def _check_alpha(alpha: float) -> None:
     if not 0 < alpha < 1:
-        raise InputError(f"alpha={alpha:g} is no probability of error; give a number between 0 and 1, such as .001")
+        raise InputError(f"alpha={alpha:g} is not a probability of error; give a number between 0 and 1, such as .001")
 
 
 def _level_and_distance(sigma: float, training_set: Sequence[int], alpha: float, ensembles: int) -> tuple[float, float]:
@@ -241,9 +241,9 @@ def _level_and_distance(sigma: float, training_set: Sequence[int], alpha: float,
         raise InputError("sigma=0: without noise no vote certifies anything; give the sigma of the copies")
     _check_alpha(alpha)
     if ensembles < 1:
-        raise InputError(f"ensembles={ensembles} share nothing; give 1 or more")
+        raise InputError(f"ensembles={ensembles} is too small; give 1 or more")
     if len(training_set) not in (3, 4) or min(training_set) < 1:
-        raise InputError(f"training_set={tuple(training_set)} is no shape of images; give (n, height, width[, 3])")
+        raise InputError(f"training_set={tuple(training_set)} is not a shape of images; give (n, height, width[, 3])")
     return alpha / ensembles, noise_distance_of(training_set[0], tuple(training_set[1:]), sigma)
 
 

@@ -88,11 +88,13 @@ def plan(words: Sequence[str] | None = None, prog: str = "cleanlabel plan") -> N
     args = flags.parse_args(words)
     for name, value in (("--ensembles", args.ensembles), ("--points", args.points)):
         if value < 1:
-            raise InputError(f"{name} {value} is no number of them; give 1 or more")
+            raise InputError(f"{name} {value} is too small; give 1 or more")
     if min(args.models) < 1:
-        raise InputError(f"--models {min(args.models)} is no number of models; give 1 or more")
+        raise InputError(f"--models {min(args.models)} is too small; give 1 or more")
     if len(args.image) not in (2, 3) or min(args.image) < 1:
-        raise InputError(f"--image {' '.join(map(str, args.image))} is no shape; give height, width and, of colour, 3")
+        raise InputError(
+            f"--image {' '.join(map(str, args.image))} is not a shape; give height, width and, for colour, 3"
+        )
     if not args.sigma:
         raise InputError("--sigma 0: without noise no vote certifies anything; give a number above 0, such as .25")
     classes, pixels = 2 if args.classes is None else args.classes, int(np.prod(args.image))
@@ -135,7 +137,7 @@ def read_integers(path: Path, axes: int) -> NDArray[np.int64]:
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; give a .npy file of integers") from None
     except (ValueError, EOFError) as error:
-        raise InputError(f"{path} is no readable .npy file of numbers; save it with numpy.save") from error
+        raise InputError(f"{path} is not a readable .npy file of numbers; save it with numpy.save") from error
     if not isinstance(found, np.ndarray):
         raise InputError(f"{path} is an archive of several arrays; save the one array with numpy.save")
     if found.ndim != axes or not np.issubdtype(found.dtype, np.integer):
