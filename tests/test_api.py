@@ -137,7 +137,7 @@ def test_data_that_cannot_be_taken_are_refused_in_a_sentence(arrays, data, what)
     [
         ({"sigma": 0.0}, "sigma=0 adds no noise"),
         ({"sigma": 64.0}, "meant in 0..255 units"),
-        ({"m": 0}, "m=0 copies are none"),
+        ({"m": 0}, "m=0 is not a valid number of copies"),
         ({"fit": "resize"}, "fit='resize' changes images before the noise"),
         ({"entropy": "secret"}, "entropy='secret' is neither"),
         ({"denoiser": "no/where/at/all"}, "no/where/at/all does not exist"),
@@ -335,7 +335,7 @@ def test_votes_in_a_file_become_certificates_in_a_file(run, votes, tmp_path, mon
         (("plan", "--sigma", 1, "--radius", -1), "radius=-1 is not a joint l2 norm"),
         (("plan", "--sigma", 1, "--method", "margin"), "give --classes"),
         (("plan", "--sigma", 1, "--image", 3), "--image 3 is not a shape"),
-        (("certify",), "'certify' is no command of cleanlabel; it is one of sanitize, preview, plan, certify-votes"),
+        (("certify",), "'certify' is not a command of cleanlabel; choose one of sanitize, preview, plan, certify-votes"),
     ],
 )
 def test_bad_input_ends_in_one_sentence_and_writes_nothing(run, tmp_path, monkeypatch, words, what):
