@@ -16,8 +16,8 @@ from tqdm import tqdm
 from cleanlabel.models.extractors import Extractor, load_extractor
 from cleanlabel.models.training import as_tensor
 from cleanlabel.models.weights import TrainedOn
+from cleanlabel.sanitize.device import compute_repeatably, has_fast_bfloat16, is_accelerator, sent
 from cleanlabel.sanitize.errors import InputError
-from cleanlabel.sanitize.fast import has_fast_bfloat16
 from cleanlabel.sanitize.files import file_digest, replacing
 
 BATCH = 64
@@ -34,6 +34,8 @@ def distilled(
     mean of the clean features given the sanitized image, which keeps class means. All layers learn, BatchNorm's
     statistics come from the copies, and no label is used.
     """
+    if is_accelerator(device):
+        compute_repeatably()
     network = copy.deepcopy(extractor.network).to(device, memory_format=torch.channels_last)
     network.requires_grad_(requires_grad=True).train()
     inputs, generator = as_tensor(copied), torch.Generator().manual_seed(0)
@@ -44,10 +46,10 @@ def distilled(
         for _ in range(epochs):
             for rows in torch.randperm(len(inputs), generator=generator).split(BATCH):
                 batch = inputs[rows].flip(3) if torch.rand((), generator=generator) < 0.5 else inputs[rows]
-                batch = batch.to(device).contiguous(memory_format=torch.channels_last)
+                batch = sent(batch.contiguous(memory_format=torch.channels_last), device)
                 with fast_arithmetic(device):
                     answers = network(batch)
-                loss = functional.mse_loss(answers.float(), wanted[rows].to(device))
+                loss = functional.mse_loss(answers.float(), sent(wanted[rows], device))
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()

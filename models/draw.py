@@ -4,9 +4,9 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,6 +23,7 @@ from cleanlabel.models.params import TrainParams
 from cleanlabel.models.stacked import stackable, train_stack
 from cleanlabel.models.training import architecture_of, as_tensor, initialised, predict_inputs, reads_raw_images, train
 from cleanlabel.sanitize.denoiser import Denoiser
+from cleanlabel.sanitize.device import is_accelerator, own_stream, settle
 from cleanlabel.sanitize.fast import FastDenoiser, accelerate
 from cleanlabel.sanitize.imageset import ImageSet
 from cleanlabel.sanitize.noise import seal, training_seed
@@ -145,7 +146,7 @@ class Materials:
             return any(block.stacked(copies) for block in self.blocks)
         if self.instrument:
             return False
-        return stackable(self.recipe, self.device.type, copies, 4 * self.raw.images.size)
+        return stackable(self.recipe, self.device, copies, 4 * self.raw.images.size)
 
 
 def make_draw(materials: Materials, entropy: bytes, draw: int) -> Smoothed:
@@ -182,23 +183,26 @@ def make_batch(materials: Materials, entropy: bytes, draws: Sequence[int]) -> It
     if not len(materials.raw):
         yield from (_empty_block_draw(materials, entropy, draw) for draw in draws)
         return
+    settle(materials.device)  # what is shared must be there before another stream uses it
     fast, test_fast = materials.fast(materials.sigma), materials.fast(materials.test_sigma)
 
-    def sanitized(draw: int) -> tuple[NDArray[Any], Tensor, float]:
+    def sanitized(draw: int) -> tuple[NDArray[Any], str, Tensor, float]:
         started = time.perf_counter()
-        copy = sanitize(
-            materials.raw, materials.sigma, materials.denoiser, entropy, draw, denoise=fast, batch=materials.batch
-        )
-        inputs = _test_inputs(materials, entropy, draw, test_fast)
-        return copy, inputs, time.perf_counter() - started
+        with own_stream(materials.device):
+            copy = sanitize(
+                materials.raw, materials.sigma, materials.denoiser, entropy, draw, denoise=fast, batch=materials.batch
+            )
+            inputs = _test_inputs(materials, entropy, draw, test_fast)
+        seconds = time.perf_counter() - started
+        return copy, _sha256(copy), inputs, seconds
 
-    copies = map(sanitized, draws) if materials.device.type == "cpu" else ahead(sanitized, draws)
+    copies = ahead(sanitized, draws) if is_accelerator(materials.device) else map(sanitized, draws)
     stacked = materials.stacked(len(draws))
     if stacked:
         made = list(copies)
         started = time.perf_counter()
         models = train_stack(
-            [copy for copy, _, _ in made],
+            [copy for copy, *_ in made],
             materials.raw.labels,
             len(materials.raw.classes),
             materials.recipe,
@@ -207,12 +211,12 @@ def make_batch(materials: Materials, entropy: bytes, draws: Sequence[int]) -> It
         )
         each = (time.perf_counter() - started) / len(draws)
         copies, trained = iter(made), iter([(model, each) for model in models])
-    for draw, (copy, inputs, seconds) in zip(draws, copies, strict=True):
+    for draw, (copy, digest, inputs, seconds) in zip(draws, copies, strict=True):
         started = time.perf_counter()
         model, before = next(trained) if stacked else (learn(materials, copy, materials.seed(entropy, draw)), 0.0)
         votes = ask(materials, model, inputs)
         spent = before + time.perf_counter() - started
-        yield Smoothed(draw, model, votes, seal(entropy, draw), _sha256(copy), seconds, spent)
+        yield Smoothed(draw, model, votes, seal(entropy, draw), digest, seconds, spent)
 
 
 def make_again(materials: Materials, entropy: bytes, batch: Sequence[int], draw: int) -> Smoothed:
@@ -245,14 +249,25 @@ def _empty_block_draw(materials: Materials, entropy: bytes, draw: int) -> Smooth
 
 
 def ahead(make: Callable[[int], T], draws: Sequence[int]) -> Iterator[T]:
-    """The results of `make` for each draw, in order. A thread makes the next one while the caller uses the current."""
-    with ThreadPoolExecutor(1) as thread:
-        upcoming = thread.submit(make, draws[0])
+    """The results of `make` for each draw, in order. A thread makes the next one while the caller uses the current.
+
+    The process has one such thread: what a thread records on an accelerator, such as CUDA graphs, is its own, and each
+    new one would record it again.
+    """
+    upcoming = _sanitizing_thread().submit(make, draws[0])
+    try:
         for following in (*draws[1:], None):
             current = upcoming.result()
             if following is not None:
-                upcoming = thread.submit(make, following)
+                upcoming = _sanitizing_thread().submit(make, following)
             yield current
+    finally:
+        wait([upcoming])
+
+
+@lru_cache(maxsize=1)
+def _sanitizing_thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, "sanitizing")
 
 
 def learn(materials: Materials, copy: NDArray[Any], seed: int) -> nn.Module:
