@@ -20,8 +20,9 @@ from cleanlabel.models.training import architecture_of, as_tensor, initialised
 from cleanlabel.sanitize.device import compute_repeatably, is_accelerator, sent
 
 STACKED = {False: ("linear", "mlp"), True: ("linear", "mlp", "small-cnn")}
-"""The networks that are stacked on the CPU (False) and on an accelerator (True). On a CPU stacking does not speed up the
-small CNN: its grouped convolutions had .8 to 1.1 of the speed of one at a time with 1 to 16 networks, while MLPs of 256 units reach 5."""
+"""The networks that are stacked on the CPU (False) and on an accelerator (True). On a CPU stacking does not speed up
+the small CNN: its grouped convolutions had .8 to 1.1 of the speed of one at a time with 1 to 16 networks, while MLPs of
+256 units reach 5."""
 MOST_BYTES = 2 * 2**30
 """The most bytes of images, as float32, that a stack may hold at once."""
 

@@ -27,8 +27,8 @@ ACCELERATOR_COMPILE_FROM = 6e15
 """The same for an accelerator. Not measured: compiling is taken to last half a minute there too and to halve a run's
 time, so it pays for runs that take a minute uncompiled, at 1e14 flop/s."""
 ACCELERATOR_CALLS = 1e9
-"""The same for an accelerator. Not measured: some 500 calls of 5 us each are 10 us per image of a batch of 256, which is
-the time of 1e9 flop at 1e14 flop/s."""
+"""The same for an accelerator. Not measured: some 500 calls of 5 us each are 10 us per image of a batch of 256, in
+which it does 1e9 flop at 1e14 flop/s."""
 BFLOAT16_FROM = 5e7
 """Arithmetic (flop) per image below which a CPU spends its time on calls, not products. There bfloat16 only adds
 conversions, unless compiled: measured .8 of float32's speed at 8 Mflop, 2.7 at 720; compiled 1.6 at 8."""

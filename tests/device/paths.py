@@ -24,7 +24,7 @@ import torch
 from models_recipes import QUICK
 from numpy.typing import NDArray
 from tiny import FIXED, save_tiny_denoiser
-from torch import Tensor, nn
+from torch import nn
 
 from cleanlabel.models.distil import distilled
 from cleanlabel.models.draw import Materials, make_batch
@@ -120,8 +120,13 @@ def reduced(run: Run) -> Run:
         with patch("cleanlabel.sanitize.device.has_fast_bfloat16", lambda _: True):
             return run(device, units)
 
-    with_bfloat16.close = True
-    return with_bfloat16
+    return close(with_bfloat16)
+
+
+def close(run: Run) -> Run:
+    """The same, whose results are only close to the CPU's."""
+    run.close = True
+    return run
 
 
 def stack(device: torch.device, units: int) -> Results:
@@ -283,7 +288,9 @@ PATHS: dict[str, Run] = {
     "frogs, a step": attacked("frogs", TARGET),
     "convex, a step": attacked("convex", TARGET),
     "bullseye, a step": attacked("bullseye", TARGET),
-    "bullseye through the sanitizer, a step": attacked("bullseye", TARGET, through=True),
+    "bullseye through the sanitizer, a step": close(
+        attacked("bullseye", TARGET, through=True)
+    ),  # gradients add up in another order
     "witches-brew, a step": attacked("witches-brew", TARGET, **MATCHING),
     "label-consistent, a step": attacked("label-consistent", BACKDOOR),
     "hidden-trigger, a step": attacked("hidden-trigger", BACKDOOR),
@@ -340,4 +347,4 @@ if __name__ == "__main__":
     # the CPU shall compute in float32, as the pretended device does
     torch.cpu._is_avx512_bf16_supported = torch.cpu._is_amx_tile_supported = lambda: False
     for name in sys.argv[1:] or PATHS:
-        print(json.dumps({"path": name, **measured(PATHS[name])}), flush=True)
+        sys.stdout.write(json.dumps({"path": name, **measured(PATHS[name])}) + "\n")

@@ -109,7 +109,7 @@ class On(_Dispatched):
 
 
 def install() -> None:
-    """Register the device. Inference mode becomes no_grad, as its tensors cannot be wrapped; autocast changes nothing."""
+    """Register the device. Inference mode becomes no_grad, as its tensors cannot be wrapped; autocast does nothing."""
     _setup_privateuseone_for_python_backend(NAME, _Backend())
     _autocast.fallback(torch.library.fallthrough_kernel)
 
