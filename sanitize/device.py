@@ -68,7 +68,7 @@ def settle(device: Device) -> None:
 
 @lru_cache(maxsize=8)
 def _stream(device: torch.device) -> torch.cuda.Stream:
-    return torch.cuda.Stream(device)
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 @lru_cache(maxsize=1)

@@ -106,7 +106,7 @@ def defer_sigterm() -> Iterator[None]:
 
 @contextmanager
 def resources(engine: Engine) -> Iterator[None]:
-    """The engine's resources for tasks submitted in the block: on Ray a GPU if the cluster has any, without its retries.
+    """The engine's resources for tasks submitted in the block: on Ray a GPU if the cluster has any, no retries by Ray.
 
     The flow submits a lost batch again after it has checked which of its draws are recorded.
     """

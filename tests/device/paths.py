@@ -39,7 +39,7 @@ from cleanlabel.redteam.defences import defence_named
 from cleanlabel.redteam.defences.interface import Context
 from cleanlabel.redteam.threat.attacker import Backdoor, Budget, Goal, Knowledge, Target
 from cleanlabel.redteam.threat.triggers import Trigger
-from cleanlabel.redteam.threat.victims import Victim, answers
+from cleanlabel.redteam.threat.victims import Victim, answers, answers_to_features
 from cleanlabel.redteam.threat.views import ThroughSanitizer
 from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
 from cleanlabel.sanitize.device_noise import pixel_noise_on
@@ -251,6 +251,13 @@ def asked(device: torch.device, units: int) -> Results:
     return [answers(network, images(9).images, device), *of_model(network.network)]
 
 
+def voted(device: torch.device, units: int) -> Results:
+    network = small_extractor(device)
+    found = features(network, images(9).images, device)
+    votes = [answers_to_features(network, found) for _ in range(units)]
+    return [*votes, np.array(network.head.weight.device == device)]
+
+
 TRANSFER = recipe(mode="transfer", initial_weights="x", head="lda")
 MATCHING = {"shift": 1, "restarts": 1}
 PATHS: dict[str, Run] = {
@@ -266,6 +273,7 @@ PATHS: dict[str, Run] = {
     "train mlp warmed on raw images, a step": training("mlp", normalise="raw", warm_epochs=1, warm_on="raw"),
     "train small-cnn, a step": training("small-cnn"),
     "train small-cnn augmented, a step": training("small-cnn", shift=1, flip=True),
+    "train small-cnn on a map that 4 does not divide, a step": close(training("small-cnn", side=10)),
     "train fast-cifar, a step": training("fast-cifar", side=32, shift=2, flip=True),
     "train fast-cifar in bfloat16, a step": reduced(training("fast-cifar", side=32, shift=2, flip=True)),
     "train resnet18 in bfloat16, a step": reduced(training("resnet18", 64, side=32, shift=2, flip=True)),
@@ -288,9 +296,8 @@ PATHS: dict[str, Run] = {
     "frogs, a step": attacked("frogs", TARGET),
     "convex, a step": attacked("convex", TARGET),
     "bullseye, a step": attacked("bullseye", TARGET),
-    "bullseye through the sanitizer, a step": close(
-        attacked("bullseye", TARGET, through=True)
-    ),  # gradients add up in another order
+    # a gradient is the sum of several, in another order than on the CPU
+    "bullseye through the sanitizer, a step": close(attacked("bullseye", TARGET, through=True)),
     "witches-brew, a step": attacked("witches-brew", TARGET, **MATCHING),
     "label-consistent, a step": attacked("label-consistent", BACKDOOR),
     "hidden-trigger, a step": attacked("hidden-trigger", BACKDOOR),
@@ -309,6 +316,7 @@ PATHS: dict[str, Run] = {
     "defence dpa, a step": defended("dpa", partitions=2),
     "defence roe, a step": defended("roe", partitions=2),
     "fine-tuned victim, a step": asked,
+    "votes of features, a vote": voted,
 }
 
 
