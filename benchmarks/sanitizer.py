@@ -28,7 +28,8 @@ from benchmarks.common.record import flags, record, results
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.denoiser import Denoiser, clean_from, load_denoiser
 from cleanlabel.sanitize.denoiser_files import layout, read_config
-from cleanlabel.sanitize.fast import FastDenoiser, accelerate, flop_per_image, has_fast_bfloat16
+from cleanlabel.sanitize.device import has_fast_bfloat16
+from cleanlabel.sanitize.fast import FastDenoiser, accelerate, flop_per_image
 
 SIGMA, SET = 0.5, 50_000
 WAYS = ("reference", "published", "scheduler", "ours")

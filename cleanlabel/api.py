@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -17,6 +16,7 @@ from cleanlabel.sanitize import denoiser as denoisers
 from cleanlabel.sanitize.copies import NETWORK_BATCH
 from cleanlabel.sanitize.denoiser import Denoiser
 from cleanlabel.sanitize.denoiser_files import find_denoiser
+from cleanlabel.sanitize.device import default_device
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.fast import accelerate
 from cleanlabel.sanitize.fitting import Fit, fitting_for
@@ -46,7 +46,7 @@ def load_denoiser(source: str | Path, *, revision: str | None = None, device: st
     revision: the commit of a hub id; pin it. device: by default `cuda` if available, otherwise `cpu`. Weights are read
     from safetensors, and nothing is unpickled. InputError if files are missing or the model is not a denoiser.
     """
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    place = device or default_device()
     return denoisers.load_denoiser(find_denoiser(str(source), revision), place)
 
 

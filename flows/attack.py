@@ -54,7 +54,7 @@ on_device = retried(FULL_SECONDS, _memory_ran_out)
 @on_device(name="prepare")
 def prepare(params: DrillParams, device: str) -> tuple[Drill, list[Setup]]:
     """The checked sets, victim and attacker, and the targets that the victim classifies correctly without attack."""
-    with gpu_slot("processes", torch.device(device).type):
+    with gpu_slot("processes", torch.device(device)):
         drill = prepared(params, device)
         return drill, drill.chosen(_say)
 
@@ -62,7 +62,7 @@ def prepare(params: DrillParams, device: str) -> tuple[Drill, list[Setup]]:
 @on_device(name="attack", task_run_name="attack {name}")
 def attack(name: str, number: int, drill: Drill, setup: Setup, tick: Tick) -> list[Cell]:
     """The cells of one target, one per sigma. Poisons and cells that exist on disk are read."""
-    with gpu_slot("processes", drill.victim.device.type):
+    with gpu_slot("processes", drill.victim.device):
         cells = list(drill.run(number, setup, tick))
     logger().info("%s: %s", name, ", ".join(f"sigma {cell.sigma:g} success {cell.success:g}" for cell in cells))
     return cells
@@ -71,7 +71,7 @@ def attack(name: str, number: int, drill: Drill, setup: Setup, tick: Tick) -> li
 @on_device(name="report")
 def report(drill: Drill, setups: list[Setup], cells: list[Cell], output: Path, *, tracked: bool) -> Found:
     """Make the ensembles for comparison if requested, then tables and pictures."""
-    with gpu_slot("processes", drill.victim.device.type):
+    with gpu_slot("processes", drill.victim.device):
         found = reported(drill, setups, cells, ensembles(drill, setups), output)
     if tracked:
         write_tracked(found, output / TRACKED)

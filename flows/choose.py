@@ -35,6 +35,7 @@ from cleanlabel.models.start import start_of
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.denoiser import load_denoiser
 from cleanlabel.sanitize.denoiser_files import PROVENANCE, read_config
+from cleanlabel.sanitize.device import default_device
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import write_json
 from cleanlabel.sanitize.imageset import ImageSet, load, require_trainable
@@ -229,7 +230,7 @@ def _points(asked: argparse.Namespace) -> int:
 
 def _materials(trusted: ImageSet, recipe: TrainParams, draws: int, sigma: float, *, denoised: bool) -> dict[str, Any]:
     """The materials of the models at every sigma. InputError if the largest sigma is beyond the denoiser's schedule."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     denoiser = load_denoiser(DENOISER, device) if denoised else None
     if denoiser and sigma:
         require_reachable(sigma, denoiser.facts.largest_sigma)

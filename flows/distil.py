@@ -11,7 +11,6 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from cleanlabel.models.distil import distilled
 from cleanlabel.models.extractors import features, load_extractor, require_fits
@@ -22,6 +21,7 @@ from cleanlabel.models.twins import save_twin
 from cleanlabel.models.weights import trained_on
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.denoiser import load_denoiser
+from cleanlabel.sanitize.device import default_device
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import load
 from cleanlabel.sanitize.params import SanitizeParams, read_params
@@ -47,7 +47,7 @@ def distil(output: Path, epochs: int, copies: int) -> None:
     trusted = load(SETS["trusted"])
     if len(trusted) < 2:
         raise InputError(f"{SETS['trusted']} has {len(trusted)} images; a twin learns from trusted images, so add some")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     extractor = load_extractor(Path(recipe.initial_weights))
     require_fits(extractor, trusted.image_shape)
     extractor.network.to(device)

@@ -28,6 +28,7 @@ from cleanlabel.models.start import start_of
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
 from cleanlabel.sanitize.denoiser_training import Training
+from cleanlabel.sanitize.device import default_device, is_accelerator
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.fast import accelerate
 from cleanlabel.sanitize.imageset import ImageSet, load
@@ -75,7 +76,7 @@ def estimate() -> str:
     )
     images = len(raw) + (len(test) if smooth.test_sigma else 0)
     draw, draws = images * costs.image + costs.model, smooth.m + smooth.selection
-    at_once = max(1, gpus()) if torch.cuda.is_available() else min(workers(), -(-draws // smooth.batch_of_draws))
+    at_once = max(1, gpus()) if is_accelerator(default_device()) else min(workers(), -(-draws // smooth.batch_of_draws))
     work = {
         "denoiser": (
             steps * (costs.step or 0.0),
@@ -124,9 +125,9 @@ def _sanitizing(raw: ImageSet, noise: SanitizeParams, training: Training | None,
     if noise.denoise and training:
         with tempfile.TemporaryDirectory() as folder:
             training.save(Path(folder))
-            denoiser = load_denoiser(Path(folder), "cuda" if torch.cuda.is_available() else "cpu")
+            denoiser = load_denoiser(Path(folder), default_device())
     elif noise.denoise and Path(wanted.source).is_dir():
-        denoiser = load_denoiser(Path(wanted.source), "cuda" if torch.cuda.is_available() else "cpu")
+        denoiser = load_denoiser(Path(wanted.source), default_device())
     threads = torch.get_num_threads()
     torch.set_num_threads(int(os.environ.get("CLEANLABEL_THREADS", "1")))
     fast = accelerate(denoiser, noise.sigma, len(some), len(some)) if denoiser else None
@@ -140,7 +141,7 @@ def _model(raw: ImageSet, test: ImageSet, sigma: float, recipe: TrainParams, smo
     part = raw.take(np.arange(min(len(raw), max(64, 4 * recipe.batch))))
     threads = torch.get_num_threads()
     torch.set_num_threads(int(os.environ.get("CLEANLABEL_THREADS", "1")))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     short = recipe.model_copy(update={"epochs": 1, "warm_epochs": 0, "twin": None})
     if recipe.mode != "transfer":
         short = short.model_copy(update={"mode": "scratch", "initial_weights": None})

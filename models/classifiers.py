@@ -2,11 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
 from cleanlabel.models import fast_cifar
+from cleanlabel.sanitize.device import is_accelerator
 from cleanlabel.sanitize.errors import InputError
 
 
@@ -77,7 +79,7 @@ def _layers(name: str, image_shape: tuple[int, int, int], classes: int, width: i
             *_convolution(width, 2 * width),
             nn.MaxPool2d(2),
             *_convolution(2 * width, 4 * width),
-            nn.AdaptiveAvgPool2d(4),
+            AveragePool(4),
             nn.Flatten(),
             nn.Linear(4 * width * 16, classes),
         )
@@ -86,6 +88,31 @@ def _layers(name: str, image_shape: tuple[int, int, int], classes: int, width: i
     if name in PUBLISHED:
         return PUBLISHED[name](c, classes, width)
     raise ValueError(f"architecture={name!r} is not one of {', '.join((*OWN, *PUBLISHED))}")
+
+
+class AveragePool(nn.AdaptiveAvgPool2d):
+    """Adaptive average pooling to a square whose gradient is the same every time.
+
+    Torch adds the gradients of overlapping cells in any order on an accelerator. There, cells that overlap are averaged
+    by products with constant matrices.
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """maps (n, c, h, w) -> (n, c, size, size)."""
+        h, w = maps.shape[-2:]
+        if not is_accelerator(maps.device) or not (h % self.output_size or w % self.output_size):
+            return super().forward(maps)
+        return cells(h, self.output_size, maps.device) @ maps @ cells(w, self.output_size, maps.device).T
+
+
+@lru_cache(maxsize=8)
+def cells(side: int, parts: int, device: torch.device) -> Tensor:
+    """(parts, side): each row is the share of each pixel in one cell's mean, as torch cuts a side into cells."""
+    shares = torch.zeros(parts, side)
+    for i in range(parts):
+        start, end = i * side // parts, -(-(i + 1) * side // parts)
+        shares[i, start:end] = 1 / (end - start)
+    return shares.to(device)
 
 
 def _convolution(inputs: int, outputs: int) -> tuple[nn.Module, ...]:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from cleanlabel.models.extractors import Extractor
 from cleanlabel.models.training import as_tensor
-from cleanlabel.sanitize.fast import has_fast_bfloat16
+from cleanlabel.sanitize.device import compute_repeatably, has_fast_bfloat16, is_accelerator, sent
 
 BATCH = 64
 RATE = 2e-3
@@ -26,6 +26,8 @@ def distilled(
     mean of the clean features given the sanitized image, which keeps class means. All layers learn, BatchNorm's
     statistics come from the copies, and no label is used.
     """
+    if is_accelerator(device):
+        compute_repeatably()
     network = copy.deepcopy(extractor.network).to(device, memory_format=torch.channels_last)
     network.requires_grad_(requires_grad=True).train()
     inputs, generator = as_tensor(copied), torch.Generator().manual_seed(0)
@@ -36,10 +38,10 @@ def distilled(
         for _ in range(epochs):
             for rows in torch.randperm(len(inputs), generator=generator).split(BATCH):
                 batch = inputs[rows].flip(3) if torch.rand((), generator=generator) < 0.5 else inputs[rows]
-                batch = batch.to(device).contiguous(memory_format=torch.channels_last)
+                batch = sent(batch.contiguous(memory_format=torch.channels_last), device)
                 with fast_arithmetic(device):
                     answers = network(batch)
-                loss = functional.mse_loss(answers.float(), wanted[rows].to(device))
+                loss = functional.mse_loss(answers.float(), sent(wanted[rows], device))
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()

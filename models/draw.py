@@ -4,8 +4,9 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from cleanlabel.models.instrument import Features
 from cleanlabel.models.materials import Block, Materials
 from cleanlabel.models.stacked import train_stack
 from cleanlabel.models.training import initialised, predict_inputs, reads_raw_images, train
+from cleanlabel.sanitize.device import is_accelerator, own_stream, settle
 from cleanlabel.sanitize.noise import seal
 from cleanlabel.sanitize.sanitizer import Denoise, sanitize
 
@@ -86,21 +88,24 @@ def block_batch(block: Block, entropy: bytes, draws: Sequence[int]) -> Iterator[
         yield from (_empty_block_draw(block, entropy, draw) for draw in draws)
         return
     of = block.of
+    settle(of.device)  # what is shared must be there before another stream uses it
     fast, test_fast = block.fast(of.sigma), block.fast(of.test_sigma)
 
-    def sanitized(draw: int) -> tuple[NDArray[Any], Tensor, float]:
+    def sanitized(draw: int) -> tuple[NDArray[Any], str, Tensor, float]:
         started = time.perf_counter()
-        copy = sanitize(block.raw, of.sigma, of.denoiser, entropy, draw, denoise=fast, batch=block.batch)
-        inputs = _test_inputs(block, entropy, draw, test_fast)
-        return copy, inputs, time.perf_counter() - started
+        with own_stream(of.device):
+            copy = sanitize(block.raw, of.sigma, of.denoiser, entropy, draw, denoise=fast, batch=block.batch)
+            inputs = _test_inputs(block, entropy, draw, test_fast)
+        seconds = time.perf_counter() - started
+        return copy, _sha256(copy), inputs, seconds
 
-    copies = map(sanitized, draws) if of.device.type == "cpu" else ahead(sanitized, draws)
+    copies = ahead(sanitized, draws) if is_accelerator(of.device) else map(sanitized, draws)
     stacked = block.stacked(len(draws))
     if stacked:
         made = list(copies)
         started = time.perf_counter()
         models = train_stack(
-            [copy for copy, _, _ in made],
+            [copy for copy, *_ in made],
             block.raw.labels,
             len(block.raw.classes),
             of.recipe,
@@ -109,12 +114,12 @@ def block_batch(block: Block, entropy: bytes, draws: Sequence[int]) -> Iterator[
         )
         each = (time.perf_counter() - started) / len(draws)
         copies, trained = iter(made), iter([(model, each) for model in models])
-    for draw, (copy, inputs, seconds) in zip(draws, copies, strict=True):
+    for draw, (copy, digest, inputs, seconds) in zip(draws, copies, strict=True):
         started = time.perf_counter()
         model, before = next(trained) if stacked else (learn(block, copy, block.seed(entropy, draw)), 0.0)
         votes = ask(block, model, inputs)
         spent = before + time.perf_counter() - started
-        yield Smoothed(draw, model, votes, seal(entropy, draw), _sha256(copy), seconds, spent)
+        yield Smoothed(draw, model, votes, seal(entropy, draw), digest, seconds, spent)
 
 
 def make_again(materials: Materials, entropy: bytes, batch: Sequence[int], draw: int) -> Smoothed:
@@ -149,14 +154,25 @@ def _empty_block_draw(block: Block, entropy: bytes, draw: int) -> Smoothed:
 
 
 def ahead(make: Callable[[int], T], draws: Sequence[int]) -> Iterator[T]:
-    """The results of `make` for each draw, in order. A thread makes the next one while the caller uses the current."""
-    with ThreadPoolExecutor(1) as thread:
-        upcoming = thread.submit(make, draws[0])
+    """The results of `make` for each draw, in order. A thread makes the next one while the caller uses the current.
+
+    The process has one such thread: what a thread records on an accelerator, such as CUDA graphs, is its own, and each
+    new one would record it again.
+    """
+    upcoming = _sanitizing_thread().submit(make, draws[0])
+    try:
         for following in (*draws[1:], None):
             current = upcoming.result()
             if following is not None:
-                upcoming = thread.submit(make, following)
+                upcoming = _sanitizing_thread().submit(make, following)
             yield current
+    finally:
+        wait([upcoming])
+
+
+@lru_cache(maxsize=1)
+def _sanitizing_thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, "sanitizing")
 
 
 def learn(block: Block, copy: NDArray[Any], seed: int) -> nn.Module:

@@ -23,6 +23,7 @@ DRAW_SOURCES = (
     "sanitize/denoiser.py",
     "sanitize/denoiser_files.py",
     "sanitize/denoiser_parts.py",
+    "sanitize/device.py",
     "sanitize/device_noise.py",
     "sanitize/fast.py",
     "sanitize/fitting.py",

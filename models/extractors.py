@@ -15,8 +15,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from cleanlabel.models.classifiers import features_of
 from cleanlabel.models.training import as_tensor
 from cleanlabel.models.weights import FORMAT, load_weights, read_weights
+from cleanlabel.sanitize.device import has_fast_bfloat16
 from cleanlabel.sanitize.errors import InputError
-from cleanlabel.sanitize.fast import has_fast_bfloat16
 from cleanlabel.sanitize.files import file_digest
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -154,8 +154,9 @@ def features(
     The extractor's network must be on `device`. InputError for images whose size is not the extractor's.
     """
     require_fits(extractor, images.shape[1:])
-    parts = [extractor.network(part.to(device)).float().cpu() for part in as_tensor(images).split(batch)]
-    return torch.cat(parts) if parts else torch.empty(0, extractor.head.in_features)
+    starts = range(0, len(images), batch)
+    parts = [extractor.network(as_tensor(images[start : start + batch], device)).float() for start in starts]
+    return torch.cat(parts).cpu() if parts else torch.empty(0, extractor.head.in_features)
 
 
 class Bfloat16(nn.Module):

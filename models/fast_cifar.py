@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cleanlabel.sanitize.device import sent, trains_in_bfloat16
+
 if TYPE_CHECKING:  # only this import needs pydantic
     from cleanlabel.models.params import TrainParams
 
@@ -142,9 +144,10 @@ def train_fast_cifar(
     """
     device = torch.device(device)
     n, batch = len(images), min(recipe.batch, len(images))
-    source = torch.from_numpy(np.ascontiguousarray(images)).to(device)
-    targets = torch.as_tensor(labels).to(device)
-    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    source = sent(torch.from_numpy(np.ascontiguousarray(images)), device)
+    targets = sent(torch.as_tensor(labels), device)
+    reduced = trains_in_bfloat16(device)
+    layout = torch.channels_last if reduced else torch.contiguous_format
     model.to(device, memory_format=layout).train()
     trunk = model[-2]
     trunk.mirrors.fill_(recipe.flip)
@@ -157,12 +160,12 @@ def train_fast_cifar(
     trains_bias = trunk[0].bias.requires_grad
     for epoch, (order, rows, columns) in enumerate(visits(images.shape, recipe, seed)):
         trunk[0].bias.requires_grad_(trains_bias and epoch < WHITENING_BIAS_SHARE * recipe.epochs)
-        order, rows, columns = order.to(device), rows.to(device), columns.to(device)
+        order, rows, columns = (sent(numbers, device) for numbers in (order, rows, columns))
         for first in range(0, n - batch + 1, batch):
             chosen = order[first : first + batch]
             # one gather shifts and mirrors; its result is already channels-last
             pixels = scaled(source[chosen[:, None, None], rows[chosen][:, :, None], columns[chosen][:, None, :]])
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            with torch.autocast(device.type, torch.bfloat16, enabled=reduced):
                 logits = model(pixels)
             loss = functional.cross_entropy(
                 logits.float(), targets[chosen], label_smoothing=recipe.label_smoothing, reduction="sum"
@@ -230,5 +233,5 @@ def _state(model: nn.Module) -> list[Tensor]:
 
 def _look_ahead(slow: list[Tensor], fast: list[Tensor], decay: float) -> None:
     """Move the average towards the weights, and the weights onto it (Zhang et al. 2019, "Lookahead")."""
-    for average, tensor in zip(slow, fast, strict=True):
-        tensor.copy_(average.lerp_(tensor, 1 - decay))
+    torch._foreach_lerp_(slow, fast, 1 - decay)
+    torch._foreach_copy_(fast, slow)

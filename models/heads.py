@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cleanlabel.models.classifiers import Architecture
+from cleanlabel.sanitize.device import sent
 from cleanlabel.sanitize.errors import InputError
 
 HeadKind = Literal["mean", "direction", "lda", "ridge", "logistic"]
@@ -39,7 +40,7 @@ def fit_head(
         raise InputError(f"head={kind!r} is unknown; choose one of {', '.join(get_args(HeadKind))}")
     if not l2 > 0:
         raise InputError(f"l2={l2} is not a strength of regularisation; choose a number above 0")
-    f, y = features.double(), labels.to(features.device)
+    f, y = features.double(), sent(labels, features.device)
     counts = torch.bincount(y, minlength=classes)
     if len(counts) != classes or not counts.all():
         empty = int((counts == 0).nonzero()[0]) if len(counts) == classes else len(counts) - 1
@@ -79,7 +80,8 @@ def fit_head_of_some(
         own = None
         if prior is not None:
             own = nn.Linear(features.shape[1], len(present), device=features.device)
-            own.weight.data = prior.weight.data[present]
+            with torch.no_grad():
+                own.weight.copy_(prior.weight[present.to(prior.weight.device)])
         fitted = fit_head(features, torch.searchsorted(present, labels.cpu()), len(present), kind, l2, own)
         head.weight[present], head.bias[present] = fitted.weight, fitted.bias
     return head

@@ -129,4 +129,4 @@ class Block:
         """Whether the networks of `copies` copies train at once."""
         if self.of.start.instrument:
             return False
-        return stackable(self.of.recipe, self.of.device.type, copies, 4 * self.raw.images.size)
+        return stackable(self.of.recipe, self.of.device, copies, 4 * self.raw.images.size)

@@ -17,20 +17,22 @@ from torch.nn import functional
 from cleanlabel.models.classifiers import Standardise
 from cleanlabel.models.params import TrainParams
 from cleanlabel.models.training import architecture_of, as_tensor, initialised
+from cleanlabel.sanitize.device import compute_repeatably, is_accelerator, sent
 
-STACKED = {"cpu": ("linear", "mlp"), "cuda": ("linear", "mlp", "small-cnn")}
-"""The networks that are stacked on each kind of device. On a CPU stacking does not speed up the small CNN: its grouped
-convolutions had .8 to 1.1 of the speed of one at a time with 1 to 16 networks, while MLPs of 256 units reach 5."""
+STACKED = {False: ("linear", "mlp"), True: ("linear", "mlp", "small-cnn")}
+"""The networks that are stacked on the CPU (False) and on an accelerator (True). On a CPU stacking does not speed up
+the small CNN: its grouped convolutions had .8 to 1.1 of the speed of one at a time with 1 to 16 networks, while MLPs of
+256 units reach 5."""
 MOST_BYTES = 2 * 2**30
 """The most bytes of images, as float32, that a stack may hold at once."""
 
 
-def stackable(recipe: TrainParams, device_type: str, copies: int, bytes_a_copy: int) -> bool:
+def stackable(recipe: TrainParams, device: torch.device | str, copies: int, bytes_a_copy: int) -> bool:
     """Whether `copies` networks train at once. It depends on the plan and the kind of device; nothing is timed."""
     plain = recipe.mode == "scratch" and recipe.normalise != "raw" and not recipe.warm_epochs
     still = recipe.shift == 0 and not recipe.flip
     small = copies * bytes_a_copy <= MOST_BYTES
-    return copies > 1 and plain and still and small and recipe.architecture in STACKED.get(device_type, ())
+    return copies > 1 and plain and still and small and recipe.architecture in STACKED[is_accelerator(device)]
 
 
 def train_stack(
@@ -46,8 +48,10 @@ def train_stack(
     copies: (n, h, w, c) each; labels (n,). A network's bits depend on its copy, its seed, its place and the number of
     networks, but not on the others' data. Returned in evaluation mode.
     """
-    inputs = torch.stack([as_tensor(copy) for copy in copies]).to(device)
-    targets = torch.from_numpy(labels).to(device)
+    if is_accelerator(device):
+        compute_repeatably()
+    inputs = torch.stack([as_tensor(copy, device) for copy in copies])
+    targets = sent(torch.from_numpy(labels), device)
     architecture = architecture_of(recipe, copies[0].shape, classes)
     models = [initialised(architecture, seed, None).to(device).train() for seed in seeds]
     for model, pixels in zip(models, inputs, strict=True):
@@ -77,7 +81,7 @@ def _fit(
     steps = recipe.epochs * -(-n // recipe.batch)
     done = 0
     for _ in range(recipe.epochs):
-        order = torch.stack([torch.randperm(n, generator=generator) for generator in generators]).to(inputs.device)
+        order = sent(torch.stack([torch.randperm(n, generator=one) for one in generators]), inputs.device)
         for rows in order.split(recipe.batch, dim=1):
             optimiser.param_groups[0]["lr"] = recipe.learning_rate * (1 - done / steps)
             optimiser.zero_grad()

@@ -1,5 +1,6 @@
 """Ordinary training on images in memory, and prediction."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch.nn import functional
 
 from cleanlabel.models.classifiers import Architecture, Standardise, build
 from cleanlabel.models.fast_cifar import train_fast_cifar
+from cleanlabel.sanitize.device import compute_repeatably, is_accelerator, sent, trains_in_bfloat16
 from cleanlabel.sanitize.errors import InputError
 
 if TYPE_CHECKING:  # only this import needs pydantic
@@ -19,12 +21,13 @@ PREDICT_BATCH = 1024
 BATCH_NORMALISED = ("resnet18", "vgg11", "mobilenet-v2")
 
 
-def as_tensor(images: NDArray[Any]) -> Tensor:
+def as_tensor(images: NDArray[Any], device: torch.device | str = "cpu") -> Tensor:
     """float32 (n, c, h, w) in [-1, 1] from uint8 images, or from float32 ones in [0,1] units that may exceed them.
 
-    The constants are public: no mean or deviation of any data set is used.
+    They are scaled on `device`, so that uint8 images take a quarter of the way there. The constants are public: no mean
+    or deviation of any data set is used.
     """
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
+    pixels = sent(torch.from_numpy(np.ascontiguousarray(images)), device).permute(0, 3, 1, 2).float()
     return pixels / 127.5 - 1 if images.dtype == np.uint8 else 2 * pixels - 1
 
 
@@ -45,9 +48,10 @@ def train(
     `initial` weights replace the random ones. Training uses raw images only if the recipe requires it, with
     `warm_on: raw` or `normalise: raw`, which voids the certificate (`models.plan`).
     """
+    if is_accelerator(device):
+        compute_repeatably()
     model = initialised(architecture_of(recipe, images.shape, classes), seed, initial).to(device).train()
-    with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False, allow_tf32=True):
-        _train(model, images, labels, recipe, seed, device, raw)
+    _train(model, images, labels, recipe, seed, device, raw)
     return model.eval()
 
 
@@ -63,8 +67,8 @@ def _train(
     if recipe.architecture == "fast-cifar":
         train_fast_cifar(model, images, labels, recipe, seed, device)
         return
-    inputs, targets = as_tensor(images).to(device), torch.from_numpy(labels).to(device)
-    un_noised = as_tensor(_required(raw, recipe)).to(device) if reads_raw_images(recipe) else None
+    inputs, targets = as_tensor(images, device), sent(torch.from_numpy(labels), device)
+    un_noised = as_tensor(_required(raw, recipe), device) if reads_raw_images(recipe) else None
     if isinstance(model[0], Standardise):
         model[0].measure(inputs if recipe.normalise == "copy" else un_noised)
     generator = torch.Generator().manual_seed(seed)
@@ -112,20 +116,25 @@ def fit(
     """`epochs` epochs of AdamW with a learning rate that falls linearly to 0, for the weights that require gradients.
 
     inputs float32 (n, c, h, w) in [-1, 1], targets (n,), on the model's device; order and augmentation follow from
-    `generator`.
+    `generator`. The torchvision networks compute in bfloat16 on an accelerator that has it.
     """
     n = len(inputs)
+    reduced = recipe.architecture in BATCH_NORMALISED and trains_in_bfloat16(inputs.device)
+    if reduced:
+        model.to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, foreach=True
     )
     steps = epochs * -(-n // recipe.batch)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)
     for _ in range(epochs):
-        for rows in torch.randperm(n, generator=generator).split(recipe.batch):
+        for rows in sent(torch.randperm(n, generator=generator), inputs.device).split(recipe.batch):
             if len(rows) == 1 and recipe.architecture in BATCH_NORMALISED:
                 continue  # one image has no statistics
             batch = mirrored(shifted(inputs[rows], recipe.shift, generator), recipe.flip, generator)
-            loss = functional.cross_entropy(model(batch), targets[rows], label_smoothing=recipe.label_smoothing)
+            with torch.autocast(batch.device.type, torch.bfloat16, enabled=reduced):
+                logits = model(batch)
+            loss = functional.cross_entropy(logits.float(), targets[rows], label_smoothing=recipe.label_smoothing)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -138,9 +147,9 @@ def shifted(batch: Tensor, most: int, generator: torch.Generator) -> Tensor:
         return batch
     n, _, h, w = batch.shape
     padded = functional.pad(batch, (most, most, most, most), value=-1.0)
-    top, left = torch.randint(2 * most + 1, (2, n), generator=generator)
-    rows = (top[:, None] + torch.arange(h)).to(batch.device)
-    columns = (left[:, None] + torch.arange(w)).to(batch.device)
+    corner = torch.randint(2 * most + 1, (2, n, 1), generator=generator)
+    top, left = sent(corner + torch.arange(max(h, w)), batch.device)
+    rows, columns = top[:, :h], left[:, :w]
     image = torch.arange(n, device=batch.device)[:, None, None]
     return padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
@@ -149,23 +158,29 @@ def mirrored(batch: Tensor, flip: bool, generator: torch.Generator) -> Tensor:  
     """Each image mirrored left to right with probability 1/2, if `flip`."""
     if not flip:
         return batch
-    coin = (torch.rand(len(batch), generator=generator) < 0.5).to(batch.device)
+    coin = sent(torch.rand(len(batch), generator=generator) < 0.5, batch.device)
     return torch.where(coin[:, None, None, None], batch.flip(3), batch)
 
 
 @torch.inference_mode()
 def predict(model: nn.Module, images: NDArray[Any], device: torch.device | str = "cpu") -> NDArray[np.int64]:
     """The predicted class of each image, (n,). A model whose logits are not finite votes for no class: -1."""
-    return predict_inputs(model, as_tensor(images), device)
+    votes = [_votes(model, as_tensor(part, device)) for part in _parts(images)]
+    return torch.cat(votes).cpu().numpy() if votes else np.empty(0, dtype=np.int64)
 
 
 @torch.inference_mode()
 def predict_inputs(model: nn.Module, inputs: Tensor, device: torch.device | str = "cpu") -> NDArray[np.int64]:
     """The same for the network's own inputs: pixels in [-1, 1], or features."""
-    votes = []
-    for batch in inputs.split(PREDICT_BATCH):
-        logits = model(batch.to(device))
-        best = logits.argmax(dim=1)
-        best[~logits.isfinite().all(dim=1)] = -1
-        votes.append(best.cpu().numpy())
-    return np.concatenate(votes) if votes else np.empty(0, dtype=np.int64)
+    votes = [_votes(model, sent(batch, device)) for batch in inputs.split(PREDICT_BATCH)]
+    return torch.cat(votes).cpu().numpy() if votes else np.empty(0, dtype=np.int64)
+
+
+def _votes(model: nn.Module, batch: Tensor) -> Tensor:
+    logits = model(batch)
+    return logits.argmax(dim=1).masked_fill_(~logits.isfinite().all(dim=1), -1)
+
+
+def _parts(images: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    for start in range(0, len(images), PREDICT_BATCH):
+        yield images[start : start + PREDICT_BATCH]

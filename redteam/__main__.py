@@ -7,8 +7,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cleanlabel.redteam.attacks import ATTACKS
 from cleanlabel.redteam.drill.params import DrillParams, checked
 from cleanlabel.redteam.drill.prepare import prepared
@@ -17,6 +15,7 @@ from cleanlabel.redteam.drill.run import run_drill
 from cleanlabel.redteam.threat.triggers import Pattern, Place
 from cleanlabel.redteam.threat.victims import SCENARIOS
 from cleanlabel.sanitize import errors
+from cleanlabel.sanitize.device import default_device
 from cleanlabel.sanitize.errors import InputError
 
 OUTPUT = Path("reports/redteam")
@@ -76,7 +75,7 @@ def parser(prog: str = "python -m redteam", *, needs_attack: bool = True) -> arg
     flags.add_argument("--entropy", default="os", help="entropy of the victim's noise: os, or fixed:HEX")
     flags.add_argument("--seed", type=int, default=0)
     flags.add_argument("--output", type=Path, default=OUTPUT, help="where tables and pictures go (default %(default)s)")
-    flags.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
+    flags.add_argument("--device", default=default_device().type, help="default: %(default)s")
     return flags
 
 

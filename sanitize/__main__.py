@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.copies import NETWORK_BATCH, check_output, make_copy, manifest_path
 from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
 from cleanlabel.sanitize.denoiser_files import find_denoiser
+from cleanlabel.sanitize.device import default_device
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.fast import accelerate
 from cleanlabel.sanitize.fitting import FITS, Fit, fitting_for
@@ -62,7 +62,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
     )
     flags.add_argument("--noise-only", action="store_true", help="leave the noise in (the baseline)")
     flags.add_argument("--dry-run", action="store_true", help="only print what would be done, its time and disk space")
-    flags.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
+    flags.add_argument("--device", default=default_device().type, help="default: %(default)s")
     return flags
 
 

@@ -1,14 +1,18 @@
 """A pretrained diffusion model as a one-step denoiser: the slow twin, with one formula per kind of prediction."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cleanlabel.sanitize.denoiser_files import Facts, digest_of, layout, read_config
 from cleanlabel.sanitize.denoiser_parts import alphas_cumprod_of, load_unet
+from cleanlabel.sanitize.device import compute_repeatably, is_accelerator
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.timestep import largest_sigma, timestep_for
 
@@ -35,13 +39,17 @@ class Denoiser:
 
     def timestep(self, sigma: float) -> int:
         """The timestep whose noise level matches sigma (in [0,1] pixel units); see `timestep_for`."""
-        return timestep_for(sigma, self.alphas_cumprod.cpu().numpy())
+        return timestep_for(sigma, self._schedule)
+
+    @cached_property
+    def _schedule(self) -> NDArray[np.float32]:
+        return self.alphas_cumprod.cpu().numpy()
 
     def network_time(self, t: int) -> Tensor:
         """Timestep t on the network's own scale: t itself, or t * 1000 / T (Nichol & Dhariwal 2021, code)."""
         if self.rescale_timesteps:
-            return torch.tensor(t * (RESCALED_STEPS / len(self.alphas_cumprod)), device=self.device)
-        return torch.tensor(t, device=self.device)
+            return torch.full((), t * (RESCALED_STEPS / len(self.alphas_cumprod)), device=self.device)
+        return torch.full((), t, device=self.device)  # made there, not copied there
 
     @torch.inference_mode()
     def denoise(self, noised: Tensor, sigma: float) -> Tensor:
@@ -111,6 +119,8 @@ def load_denoiser(directory: Path, device: torch.device | str = "cpu") -> Denois
     if config.class_embed_type is not None or config.num_class_embeds is not None:
         raise InputError(f"the denoiser in {directory} needs a class label with every image; choose one that does not")
     target = torch.device(device)
+    if is_accelerator(target):
+        compute_repeatably()
     return Denoiser(
         unet=unet.to(target, memory_format=torch.channels_last).eval().requires_grad_(requires_grad=False),
         alphas_cumprod=alphas_cumprod.to(target, torch.float32),

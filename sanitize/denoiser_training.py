@@ -16,8 +16,8 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cleanlabel.sanitize.denoiser import Prediction, clean_from
+from cleanlabel.sanitize.device import has_fast_bfloat16
 from cleanlabel.sanitize.errors import InputError
-from cleanlabel.sanitize.fast import has_fast_bfloat16
 from cleanlabel.sanitize.files import replacing
 from cleanlabel.sanitize.imageset import ImageSet
 from cleanlabel.sanitize.params import DenoiserParams

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cleanlabel.sanitize.device import is_accelerator, sent
 from cleanlabel.sanitize.noise import Role, noise_words, pixel_noise
 from cleanlabel.sanitize.rounded_gaussian import SEARCH, rounded_gaussian
 
@@ -25,10 +26,10 @@ def pixel_noise_on(
     sigma: float,
 ) -> Tensor:
     """`pixel_noise` of these arguments on `device`: int32 (len(ids), *shape), in steps of 1/255."""
-    if device.type == "cpu":
+    if not is_accelerator(device):
         return torch.from_numpy(pixel_noise(entropy, role, draw, ids, shape, sigma))
     words = torch.from_numpy(noise_words(entropy, role, draw, ids, math.prod(shape)).view(np.int64))
-    return look_up(words.to(device), sigma).reshape(len(ids), *shape)
+    return look_up(sent(words, device), sigma).reshape(len(ids), *shape)
 
 
 def look_up(words: Tensor, sigma: float) -> Tensor:

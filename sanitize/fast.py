@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cleanlabel.sanitize.denoiser import Denoiser, Prediction, clean_from, scaled
 from cleanlabel.sanitize.denoiser_files import first_line
+from cleanlabel.sanitize.device import has_fast_bfloat16, is_accelerator, sent
 from cleanlabel.sanitize.errors import InputError
 
 Mode = Literal["float32", "bfloat16", "float32, compiled", "bfloat16, compiled"]
@@ -22,6 +23,12 @@ images with the 35.7 M-parameter network, 64,000 with one of 2.5 M, 700,000 8x8 
 CALLS = 6e7
 """Cost per image of calling a network's layers, counted as arithmetic (flop): on one core, a network of 8 Mflop takes
 .14 ms per image uncompiled, .05 ms compiled."""
+ACCELERATOR_COMPILE_FROM = 6e15
+"""The same for an accelerator. Not measured: compiling is taken to last half a minute there too and to halve a run's
+time, so it pays for runs that take a minute uncompiled, at 1e14 flop/s."""
+ACCELERATOR_CALLS = 1e9
+"""The same for an accelerator. Not measured: some 500 calls of 5 us each are 10 us per image of a batch of 256, in
+which it does 1e9 flop at 1e14 flop/s."""
 BFLOAT16_FROM = 5e7
 """Arithmetic (flop) per image below which a CPU spends its time on calls, not products. There bfloat16 only adds
 conversions, unless compiled: measured .8 of float32's speed at 8 Mflop, 2.7 at 720; compiled 1.6 at 8."""
@@ -60,9 +67,7 @@ class FastDenoiser:
         n = len(noised)
         if n > self.batch:
             raise ValueError(f"{n} images do not fit a batch of {self.batch}")
-        if self.device.type == "cuda" and noised.device.type == "cpu":
-            noised = noised.pin_memory()  # the copy is asynchronous only from pinned memory
-        x_t = scaled(noised.to(self.device, non_blocking=True), self._alpha_bar)
+        x_t = scaled(sent(noised, self.device), self._alpha_bar)
         self._input[:n] = x_t
         self._input[n:] = 0
         output = self._network(self._input)[:n].float()
@@ -73,7 +78,7 @@ class FastDenoiser:
         """Compile for the one shape. If that fails (for example without a C++ compiler), warn once and continue."""
         plain = self._network
         options: dict[str, Any] = {"freezing": True}  # the weights are constants: laid out for the machine once
-        if self.device.type == "cuda":
+        if is_accelerator(self.device):
             # Kernels are not chosen by timing them: two starts could choose differently, and round differently.
             options |= {"triton.cudagraphs": True} | ({"deterministic": True} if _has_deterministic() else {})
         try:
@@ -117,18 +122,12 @@ def choose_mode(denoiser: Denoiser, images: int | None) -> Mode:
 
     It depends on the machine's instructions, the network's arithmetic and `images`. Nothing is timed.
     """
-    work = flop_per_image(denoiser)
-    compiled = images is None or images * (work + CALLS) >= COMPILE_FROM
-    if has_fast_bfloat16(denoiser.device) and (denoiser.device.type != "cpu" or work >= BFLOAT16_FROM or compiled):
+    work, beside = flop_per_image(denoiser), is_accelerator(denoiser.device)
+    calls, enough = (ACCELERATOR_CALLS, ACCELERATOR_COMPILE_FROM) if beside else (CALLS, COMPILE_FROM)
+    compiled = images is None or images * (work + calls) >= enough
+    if has_fast_bfloat16(denoiser.device) and (beside or work >= BFLOAT16_FROM or compiled):
         return "bfloat16, compiled" if compiled else "bfloat16"
     return "float32, compiled" if compiled else "float32"
-
-
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 in hardware; emulated, it would be slower than float32."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 @lru_cache(maxsize=4)

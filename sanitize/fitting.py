@@ -38,11 +38,15 @@ class Fitting:
     channels: int
     network_channels: int
 
+    def keeps_pixels(self, images: NDArray[np.uint8]) -> bool:
+        """Whether images are noised at their own size, with the whole pixel values that they have."""
+        return self.mode != "resize" or images.shape[1:3] == (self.side, self.side)
+
     def before_noise(self, images: NDArray[np.uint8]) -> NDArray[np.int32]:
         """Images (n, h, w, c) as whole pixel values at the noise's resolution: int32, not clipped after bicubic."""
         import torch
 
-        if self.mode != "resize" or images.shape[1:3] == (self.side, self.side):
+        if self.keeps_pixels(images):
             return images.astype(np.int32)
         pixels = torch.from_numpy(images.astype(np.float32)).permute(0, 3, 1, 2)
         resized = _resized(pixels, self.side, self.side).permute(0, 2, 3, 1)

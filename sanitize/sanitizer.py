@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cleanlabel.sanitize.denoiser import Denoiser
+from cleanlabel.sanitize.device import is_accelerator, received, sent
 from cleanlabel.sanitize.device_noise import pixel_noise_on
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.fitting import Fitting, fitting_for
@@ -20,6 +21,7 @@ from cleanlabel.sanitize.rounded_gaussian import LEVELS
 from cleanlabel.sanitize.timestep import require_reachable
 
 BATCH = 256
+CPU = torch.device("cpu")
 
 Denoise = Callable[[Tensor], Tensor]
 """Noised float32 (k, c, s, s) in [0,1] units, k up to some batch size -> clean, the same shape."""
@@ -47,17 +49,54 @@ def sanitize_batch(
     """
     if not sigma:
         return images if denoiser else images.astype(np.float32) / LEVELS
-    if denoiser is not None and fitting is None:
+    if denoiser is None:
+        return _noised(images, ids, sigma, entropy, draw, role).numpy()
+    if fitting is None:
         fitting = fitting_for(np.array([images.shape[1:3]]), images.shape[3], denoiser.facts, "exact")
-    device = denoiser.device if denoiser else torch.device("cpu")
+    clean, finite = _cleaned(images, ids, sigma, denoiser, entropy, draw, role, fitting, denoise, batch)
+    _require_finite(finite.cpu().numpy(), ids, denoiser.timestep(sigma))
+    return clean.cpu().numpy()
+
+
+def _noised(
+    images: NDArray[np.uint8],
+    ids: Sequence[str],
+    sigma: float,
+    entropy: bytes,
+    draw: int,
+    role: Role,
+    device: torch.device = CPU,
+    fitting: Fitting | None = None,
+) -> Tensor:
+    """Steps 1 to 3, on `device`: float32 (n, h, w, c) in [0,1] units, at the noise's resolution."""
     # 1. whole pixel values at the noise's resolution, not clipped
-    pixels = torch.from_numpy(fitting.before_noise(images) if fitting else images.astype(np.int32)).to(device)
+    if fitting is None or fitting.keeps_pixels(images):
+        pixels = sent(torch.from_numpy(np.ascontiguousarray(images)), device).to(torch.int32)
+    else:
+        pixels = sent(torch.from_numpy(fitting.before_noise(images)), device)
     # 2. the noise of each image in this draw, also in whole pixel values
     noise = pixel_noise_on(device, entropy, role, draw, ids, tuple(pixels.shape[1:]), sigma)
     # 3. their sum is exact: the image under ideal noise of exactly sigma, rounded. All that follows is post-processing
-    noised = (pixels + noise).to(torch.float32) / LEVELS
-    if denoiser is None or fitting is None:
-        return noised.numpy()
+    return (pixels + noise).to(torch.float32) / LEVELS
+
+
+def _cleaned(
+    images: NDArray[np.uint8],
+    ids: Sequence[str],
+    sigma: float,
+    denoiser: Denoiser,
+    entropy: bytes,
+    draw: int,
+    role: Role,
+    fitting: Fitting,
+    denoise: Denoise | None,
+    batch: int,
+) -> tuple[Tensor, Tensor]:
+    """All five steps, on the denoiser's device: uint8 (n, h, w, c), and whether each image's answer is finite (n,).
+
+    The host waits for nothing.
+    """
+    noised = _noised(images, ids, sigma, entropy, draw, role, denoiser.device, fitting)
     # 4. one step of the denoiser, on float32 in [0,1] units
     inputs = fitting.into_network(noised.permute(0, 3, 1, 2))
     step = denoise or (lambda part: denoiser.denoise(part, sigma))
@@ -65,13 +104,12 @@ def sanitize_batch(
     answers = torch.cat([step(part) for part in parts])
     # 5. back to whole pixel values, at the image's own size
     clean = fitting.out_of_network(answers, *images.shape[:3])
-    _require_finite(clean, ids, denoiser.timestep(sigma))
-    return (clean.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    return (clean.permute(0, 2, 3, 1) * 255).round().to(torch.uint8), clean.isfinite().flatten(1).all(dim=1)
 
 
-def _require_finite(clean: Tensor, ids: Sequence[str], timestep: int) -> None:
+def _require_finite(finite: NDArray[np.bool_], ids: Sequence[str], timestep: int) -> None:
     """InputError if the network's output for some image is not finite: as whole pixel values it would be black."""
-    broken = (~clean.isfinite()).flatten(1).any(dim=1).cpu().numpy()
+    broken = ~finite
     if broken.any():
         raise InputError(
             f"the denoiser's output is not finite for {broken.sum()} of {len(broken)} images at timestep {timestep}, "
@@ -94,7 +132,8 @@ def sanitize(
 ) -> NDArray[Any]:
     """One sanitized copy of a set in memory: `sanitize_batch` over all of it, in the set's order.
 
-    Shapes, types and `denoise` as there. InputError if sigma is beyond the schedule or the denoiser is for images of
+    Shapes, types and `denoise` as there. From an accelerator the copy comes down batch by batch beside the work; the
+    host waits once, at the end. InputError if sigma is beyond the schedule or the denoiser is for images of
     another size.
     """
     check_sigma(sigma)
@@ -102,6 +141,9 @@ def sanitize(
         require_reachable(sigma, denoiser.facts.largest_sigma if denoiser else math.inf)
     h, w, channels = raw.image_shape
     fitting = fitting_for(np.array([[h, w]]), channels, denoiser.facts, "exact") if denoiser else None
+    beside = denoiser is not None and bool(sigma) and is_accelerator(denoiser.device)
+    if denoiser is not None and fitting is not None and beside:
+        return _sanitized_beside(raw, sigma, denoiser, entropy, draw, role, fitting, denoise, batch, progress=progress)
     done = np.empty(raw.images.shape, dtype=np.uint8 if denoiser else np.float32)
     with tqdm(total=len(raw), unit="img", desc="sanitize", disable=not progress) as bar:
         for start in range(0, len(raw), batch):
@@ -120,6 +162,36 @@ def sanitize(
             )
             bar.update(len(raw.ids[rows]))
     return done
+
+
+def _sanitized_beside(
+    raw: ImageSet,
+    sigma: float,
+    denoiser: Denoiser,
+    entropy: bytes,
+    draw: int,
+    role: Role,
+    fitting: Fitting,
+    denoise: Denoise | None,
+    batch: int,
+    *,
+    progress: bool,
+) -> NDArray[np.uint8]:
+    """`sanitize` on an accelerator. The progress counts the batches that are queued."""
+    done = received(raw.images.shape, torch.uint8, denoiser.device)
+    finite = []
+    with tqdm(total=len(raw), unit="img", desc="sanitize", disable=not progress) as bar:
+        for start in range(0, len(raw), batch):
+            rows = slice(start, start + batch)
+            clean, whole = _cleaned(
+                raw.images[rows], raw.ids[rows], sigma, denoiser, entropy, draw, role, fitting, denoise, batch
+            )
+            done[rows].copy_(clean, non_blocking=True)
+            finite.append(whole)
+            bar.update(len(whole))
+    if finite:
+        _require_finite(torch.cat(finite).cpu().numpy(), raw.ids, denoiser.timestep(sigma))  # waits for all copies too
+    return done.numpy()
 
 
 def as_pixels(images: NDArray[Any]) -> NDArray[np.uint8]:

@@ -335,7 +335,10 @@ def test_votes_in_a_file_become_certificates_in_a_file(run, votes, tmp_path, mon
         (("plan", "--sigma", 1, "--radius", -1), "radius=-1 is not a joint l2 norm"),
         (("plan", "--sigma", 1, "--method", "margin"), "give --classes"),
         (("plan", "--sigma", 1, "--image", 3), "--image 3 is not a shape"),
-        (("certify",), "'certify' is not a command of cleanlabel; choose one of sanitize, preview, plan, certify-votes"),
+        (
+            ("certify",),
+            "'certify' is not a command of cleanlabel; choose one of sanitize, preview, plan, certify-votes",
+        ),
     ],
 )
 def test_bad_input_ends_in_one_sentence_and_writes_nothing(run, tmp_path, monkeypatch, words, what):

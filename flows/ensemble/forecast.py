@@ -10,6 +10,7 @@ from cleanlabel.models.answers import largest_radius
 from cleanlabel.models.draw import Smoothed, make_batch
 from cleanlabel.models.plan import Plan, least_models
 from cleanlabel.models.votes import votes_to_bytes
+from cleanlabel.sanitize.device import is_accelerator
 from cleanlabel.sanitize.noise import draw_entropy
 from cleanlabel.sanitize.overlap import HASH
 
@@ -31,7 +32,7 @@ def forecast(plan: Plan, keep: Keep, attempt: int = 0) -> str:
     made = list(make_batch(materials, entropy, plan.batches[0]))
     seconds = (time.perf_counter() - started) / len(made)
 
-    on_gpu = materials.device.type == "cuda"
+    on_gpu = is_accelerator(materials.device)
     at_once = max(1, gpus()) if on_gpu else workers()
     where = f"{at_once} GPU{'s' if at_once > 1 else ''}" if on_gpu else f"{at_once} processes"
     disk = sum(_bytes_kept(made[0], draw, keep, len(materials.raw)) for draw in range(plan.draws))

@@ -19,6 +19,7 @@ from cleanlabel.models.params import TrainParams
 from cleanlabel.models.public_part import fitted, require_apart, trusted_features
 from cleanlabel.models.start import start_of
 from cleanlabel.sanitize.denoiser import load_denoiser
+from cleanlabel.sanitize.device import default_device
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import file_digest, replacing
 from cleanlabel.sanitize.imageset import ImageSet, load
@@ -61,7 +62,7 @@ def planned_instrument(recipe: TrainParams, raw: ImageSet, sigma: float, denoise
 
 
 def _made(recipe: TrainParams, trusted: ImageSet, sigma: float, *, denoise: bool) -> Instrument:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     start = start_of(recipe, device)
     if start.extractor is None:
         raise ValueError("a bounded-influence head has a frozen extractor")

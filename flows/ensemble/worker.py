@@ -17,7 +17,7 @@ from cleanlabel.flows.ensemble.entropy import recall_entropy
 from cleanlabel.flows.ensemble.instrument import recall_instrument
 from cleanlabel.flows.ensemble.record import Ensemble, draw_params, draw_tags, network_file, read_ensemble
 from cleanlabel.flows.environment import Engine, state
-from cleanlabel.flows.orchestration.engine import defer_sigterm, gpu_slot
+from cleanlabel.flows.orchestration.engine import defer_sigterm, gpu_slot, own_gpu
 from cleanlabel.flows.orchestration.log import note
 from cleanlabel.flows.store.client import Store, connect, create_run, finish, log_directory
 from cleanlabel.flows.store.errors import translate_store_errors
@@ -31,6 +31,7 @@ from cleanlabel.models.start import start_of
 from cleanlabel.models.votes import votes_hash, votes_to_bytes
 from cleanlabel.models.weights import read_trained_on, save_weights, trained_on
 from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
+from cleanlabel.sanitize.device import default_device
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import file_digest
 from cleanlabel.sanitize.imageset import ImageSet, load
@@ -53,7 +54,7 @@ def train_batch(run_id: str, batch: range, wanted: list[int], keep: Keep, engine
         materials = prepare(ensemble.plan, instrument_of(store, ensemble))
         entropy = recall_entropy(ensemble).value
         draws = batch if materials.stacked(len(batch)) else wanted
-        with gpu_slot(engine, materials.device.type):
+        with gpu_slot(engine, materials.device):
             began = get_current_time_millis()
             made = [one for one in make_batch(materials, entropy, draws) if one.draw in wanted]
         digests = _keep_networks(store, ensemble, materials, [one for one in made if kept(one.draw, keep)])
@@ -113,8 +114,11 @@ def prepare(plan: Plan, instrument: Instrument | None = None) -> Materials:
 
 
 def device() -> torch.device:
-    """The device that runs networks on this machine."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The device that runs networks in this process: a GPU of its own where there are as many as workers, or the CPU.
+
+    Ray shows each of its workers one GPU.
+    """
+    return default_device(own_gpu())
 
 
 @cache

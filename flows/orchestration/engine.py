@@ -1,5 +1,6 @@
 """The engines that run batches of draws: processes of this machine, or a Ray cluster. Both make the same votes."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -8,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from typing import Any, get_args
 
+import torch
 from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
@@ -15,10 +17,12 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 from cleanlabel.flows.environment import Engine
 from cleanlabel.flows.orchestration.machine import gpus, workers
 from cleanlabel.flows.orchestration.server import end_with
+from cleanlabel.sanitize.device import is_accelerator
 from cleanlabel.sanitize.errors import InputError
 
 GPU_LIMIT = "cleanlabel-gpu"
-"""Prefect's concurrency limit whose slots are GPUs. Any flow that trains on a GPU holds a slot."""
+"""Prefect's concurrency limits, each of one slot, are named after it and a GPU's number. Any flow that trains on a GPU
+holds that GPU's slot."""
 GPU_LEASE_SECONDS = 60
 """How long a killed worker keeps its slot; a live worker renews it. This is Prefect's minimum."""
 CARRIED = (
@@ -97,31 +101,50 @@ def defer_sigterm() -> Iterator[None]:
 
 @contextmanager
 def resources(engine: Engine) -> Iterator[None]:
-    """The engine's resources for tasks submitted in the block: on Ray a GPU if there are any, and no retries by Ray.
+    """The engine's resources for tasks submitted in the block: on Ray a GPU if the cluster has any, no retries by Ray.
 
     The flow submits a lost batch again after it has checked which of its draws are recorded.
     """
     if engine == "processes":
         with get_client(sync_client=True) as client:
-            client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, max(1, gpus()))
+            for number in range(max(1, gpus())):
+                client.upsert_global_concurrency_limit_by_name(gpu_limit(number), 1)
         yield
         return
     from prefect_ray.context import remote_options
 
-    needs = {"num_gpus": 1} if gpus() else {}
+    needs = {"num_gpus": 1} if cluster_gpus() else {}
     with remote_options(max_retries=0, **needs):
         yield
 
 
-def gpu_slot(engine: Engine, device_type: str) -> Any:
-    """Hold a GPU while a batch is made. It is strict: nothing is trained unless Prefect has the limit that counts GPUs.
+def gpu_limit(number: int) -> str:
+    """The name of the concurrency limit of this GPU."""
+    return f"{GPU_LIMIT}-{number}"
+
+
+def own_gpu() -> int:
+    """The number of this process's GPU: the workers of a pool take turns, any other process has the first."""
+    place = multiprocessing.current_process().name.rpartition("-")[2]  # SpawnProcess-1, SpawnProcess-2, ..
+    return (int(place) - 1) % max(1, gpus()) if place.isdecimal() else 0
+
+
+def cluster_gpus() -> float:
+    """The GPUs of the Ray cluster in use, whatever this machine has; without a cluster those of the machine."""
+    import ray
+
+    return float(ray.cluster_resources().get("GPU", 0)) if ray.is_initialized() else float(gpus())
+
+
+def gpu_slot(engine: Engine, device: torch.device) -> Any:
+    """Hold a device while a batch is made. It is strict: nothing is trained unless Prefect has the GPU's limit.
 
     If the server is away when the lease must be renewed, the batch continues.
     """
-    if device_type == "cpu" or engine == "ray":  # Ray counts GPUs itself
+    if not is_accelerator(device) or engine == "ray":  # Ray counts GPUs itself
         return nullcontext()
     return concurrency(
-        GPU_LIMIT,
+        gpu_limit(device.index or 0),
         occupy=1,
         lease_duration=GPU_LEASE_SECONDS,
         strict=True,

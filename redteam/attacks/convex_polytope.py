@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cleanlabel.redteam.attacks.crafting import adam_on_pixels, features, handed_over, pixels_of, seen_features
 from cleanlabel.redteam.threat.attacker import Budget, Knowledge, Poisons, Target
+from cleanlabel.sanitize.device import sent
 
 
 @dataclass(frozen=True)
@@ -33,19 +34,29 @@ class ConvexPolytope:
         base = pixels_of(known.clean.images[rows], known.device)
         with torch.no_grad():
             wanted = [features(net, pixels_of(goal.image[None], known.device))[0] for net in known.networks]
-        coefficients = [base.new_full((budget.count,), 1 / budget.count) for _ in known.networks]
+        aims = _on_host(wanted)
+        coefficients = [torch.full((budget.count,), 1 / budget.count) for _ in known.networks]
 
         def objective(pixels: Tensor) -> Tensor:
-            losses = []
-            for i, (net, f_t) in enumerate(zip(known.networks, wanted, strict=True)):
-                f = seen_features(net, known, pixels, generator)
-                c = nearest_mixture(f.detach().mean(dim=0), f_t, coefficients[i], self.tolerance, self.most_inner)
-                coefficients[i] = c
-                losses.append(0.5 * ((c @ f - f_t) ** 2).sum(dim=1).mean() / (f_t**2).sum())
+            found = [seen_features(net, known, pixels, generator) for net in known.networks]
+            points = _on_host([f.detach().mean(dim=0) for f in found])  # of all networks at once: it waits
+            for i, (p, aim) in enumerate(zip(points, aims, strict=True)):
+                coefficients[i] = nearest_mixture(p, aim, coefficients[i], self.tolerance, self.most_inner)
+            mixtures = sent(torch.stack(coefficients), pixels.device)
+            losses = [
+                0.5 * ((c @ f - f_t) ** 2).sum(dim=1).mean() / (f_t**2).sum()
+                for c, f, f_t in zip(mixtures, found, wanted, strict=True)
+            ]
             return torch.stack(losses).mean()
 
         delta, history = adam_on_pixels(objective, base, budget, self.steps, self.rate, known.tick)
         return handed_over(delta, rows, known, budget, history, objective)
+
+
+def _on_host(tensors: list[Tensor]) -> list[Tensor]:
+    """The tensors on the CPU, brought there in one copy."""
+    parts = torch.cat([t.flatten() for t in tensors]).cpu().split([t.numel() for t in tensors])
+    return [part.view(t.shape) for part, t in zip(parts, tensors, strict=True)]
 
 
 @torch.no_grad()

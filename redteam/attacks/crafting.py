@@ -9,12 +9,16 @@ from torch import Tensor
 
 from cleanlabel.models.extractors import Extractor
 from cleanlabel.redteam.threat.attacker import Backdoor, Budget, Knowledge, Poisons
+from cleanlabel.sanitize.device import is_accelerator, sent
 from cleanlabel.sanitize.errors import InputError
+
+READ_EVERY = 50
+"""Steps after which objectives are read from an accelerator."""
 
 
 def pixels_of(images: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
     """float32 (n, c, h, w) in [0, 1] from uint8 (n, h, w, c)."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().to(device) / 255
+    return sent(torch.from_numpy(np.ascontiguousarray(images)), device).permute(0, 3, 1, 2).float() / 255
 
 
 def marked_sources(goal: Backdoor, seed: int, device: torch.device | str = "cpu") -> Tensor:
@@ -40,6 +44,29 @@ def seen_features(network: Extractor, known: Knowledge, pixels: Tensor, generato
     return features(network, views.flatten(0, 1)).unflatten(0, views.shape[:2])
 
 
+class History:
+    """The objective before every step. It is read from an accelerator many at a time: each reading waits for it."""
+
+    def __init__(self, tick: Callable[[float], None]) -> None:
+        self._tick = tick
+        self._read: list[float] = []
+        self._unread: list[Tensor] = []
+
+    def add(self, value: Tensor) -> None:
+        """Add a step's objective, a scalar."""
+        self._unread.append(value.detach())
+        if len(self._unread) == READ_EVERY or not is_accelerator(value.device):
+            self.read()
+
+    def read(self) -> list[float]:
+        """All values so far. `tick` is called with each that is new."""
+        for value in torch.stack(self._unread).cpu().tolist() if self._unread else []:
+            self._read.append(value)
+            self._tick(value)
+        self._unread.clear()
+        return self._read
+
+
 def adam_on_pixels(
     objective: Callable[[Tensor], Tensor],
     base: Tensor,
@@ -60,7 +87,7 @@ def adam_on_pixels(
     delta = (torch.zeros_like(base) if start is None else budget.project(start, base)).requires_grad_()
     optimiser = torch.optim.Adam([delta], lr=rate)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, sorted(decay_at))
-    history: list[float] = []
+    history = History(tick)
     for _ in range(steps):
         value = objective(base + delta)
         (gradient,) = torch.autograd.grad(value, delta)
@@ -69,9 +96,8 @@ def adam_on_pixels(
         schedule.step()
         with torch.no_grad():
             delta.copy_(budget.project(delta, base))
-        history.append(float(value.detach()))
-        tick(history[-1])
-    return delta.detach(), history
+        history.add(value)
+    return delta.detach(), history.read()
 
 
 def handed_over(

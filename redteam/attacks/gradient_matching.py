@@ -14,6 +14,7 @@ from cleanlabel.models.extractors import Extractor
 from cleanlabel.models.training import mirrored, shifted
 from cleanlabel.redteam.attacks.crafting import adam_on_pixels, pixels_of
 from cleanlabel.redteam.threat.attacker import Budget, Knowledge
+from cleanlabel.sanitize.device import sent
 
 DECAYS = (2.667, 1.6, 1.142)
 """The rate falls to a tenth at steps / each of these (Geiping et al. 2021)."""
@@ -115,6 +116,6 @@ def signed_adam(
     generator: torch.Generator,
 ) -> tuple[Tensor, list[float]]:
     """Adam on the gradient's sign from a normal start, as published; the perturbation and the objective per step."""
-    start = budget.epsilon * torch.randn(base.shape, generator=generator).to(base)
+    start = budget.epsilon * sent(torch.randn(base.shape, generator=generator), base.device)
     decay_at = tuple(int(steps / by) for by in DECAYS)
     return adam_on_pixels(objective, base, budget, steps, rate, known.tick, start=start, decay_at=decay_at, signed=True)

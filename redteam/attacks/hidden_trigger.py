@@ -14,6 +14,7 @@ from cleanlabel.redteam.attacks.crafting import (
     seen_features,
 )
 from cleanlabel.redteam.threat.attacker import Backdoor, Budget, Knowledge, Poisons
+from cleanlabel.sanitize.device import sent
 
 BATCH = 512
 
@@ -46,13 +47,13 @@ class HiddenTrigger:
         scales = [(f**2).sum(dim=1).mean() for f in sources]
 
         def objective(pixels: Tensor) -> Tensor:
-            drawn = _drawn(len(marked), len(base), generator).to(pixels.device)
+            drawn = sent(_drawn(len(marked), len(base), generator), pixels.device)
             poisons = [seen_features(net, known, pixels, generator) for net in known.networks]
             distances = sum(
                 torch.cdist(f.detach().mean(dim=0), s[drawn]) ** 2 / scale
                 for f, s, scale in zip(poisons, sources, scales, strict=True)
             )
-            pair = drawn[closest_pairs(distances).to(pixels.device)]
+            pair = drawn[sent(closest_pairs(distances), pixels.device)]
             losses = [
                 ((f - s[pair]) ** 2).sum(dim=2).mean() / scale
                 for f, s, scale in zip(poisons, sources, scales, strict=True)

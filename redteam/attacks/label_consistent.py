@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cleanlabel.redteam.attacks.crafting import handed_over, logits, pixels_of
+from cleanlabel.redteam.attacks.crafting import History, handed_over, logits, pixels_of
 from cleanlabel.redteam.threat.attacker import Backdoor, Budget, Knowledge, Poisons
 from cleanlabel.sanitize.errors import InputError
 
@@ -43,16 +43,15 @@ class LabelConsistent:
             ).mean()
 
         delta = torch.zeros_like(base)
-        history: list[float] = []
+        history = History(known.tick)
         for _ in range(self.steps):
             delta.requires_grad_()
             value = likelihood(base + delta)
             (gradient,) = torch.autograd.grad(value, delta)
             step = self.reach * budget.epsilon / self.steps * _unit(gradient, budget)
             delta = budget.project(delta.detach() - step, base)
-            history.append(float(value.detach()))
-            known.tick(history[-1])
-        hard = handed_over(delta, rows, known, budget, history, likelihood)
+            history.add(value)
+        hard = handed_over(delta, rows, known, budget, history.read(), likelihood)
         return replace(hard, images=goal.trigger.put(hard.images), trigger=mask)
 
 

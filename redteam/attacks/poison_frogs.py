@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cleanlabel.redteam.attacks.crafting import features, handed_over, pixels_of, seen_features
+from cleanlabel.redteam.attacks.crafting import History, features, handed_over, pixels_of, seen_features
 from cleanlabel.redteam.threat.attacker import Budget, Knowledge, Poisons, Target
 
 
@@ -54,7 +54,7 @@ class PoisonFrogs:
         values, gradient = value_and_gradient(delta)
         step = self.first_move / gradient.flatten(1).abs().amax(dim=1).clamp(min=1e-12)
         running = torch.ones(len(rows), dtype=torch.bool, device=known.device)
-        history: list[float] = []
+        history = History(known.tick)
         for _ in range(self.steps):
             candidate = budget.project(delta - step[:, None, None, None] * gradient, base)
             reached, slope = value_and_gradient(candidate)
@@ -65,8 +65,7 @@ class PoisonFrogs:
             values = torch.where(better, reached, values)
             step = torch.where(better, step, self.shrink * step)
             running &= ~little & (step > 0)
-            history.append(float(values.mean()))
-            known.tick(history[-1])
+            history.add(values.mean())
             if not running.any():
                 break
-        return handed_over(delta, rows, known, budget, history, lambda pixels: collisions(pixels).mean())
+        return handed_over(delta, rows, known, budget, history.read(), lambda pixels: collisions(pixels).mean())

@@ -10,6 +10,7 @@ from torch.nn import functional
 from cleanlabel.redteam.defences.interface import Context, Defended, answers_of
 from cleanlabel.redteam.defences.loop import evaluating, fitted, require_255, require_loop, trainee
 from cleanlabel.redteam.threat.victims import Victim
+from cleanlabel.sanitize.device import sent
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
 
@@ -83,7 +84,7 @@ def matching(
 
     fake = labels.mode().values.expand(len(victims))
     aim = gradient(victims, fake, graph=False)
-    delta = strength * torch.randn(base.shape, generator=generator).to(base)
+    delta = strength * sent(torch.randn(base.shape, generator=generator), base.device)
     delta = _bounded(delta, base, strength).requires_grad_()
     optimiser = torch.optim.Adam([delta], lr=RATE)
     for _ in range(steps):

@@ -10,6 +10,7 @@ from torch.nn import functional
 from cleanlabel.redteam.defences.interface import Context, Defended, answers_of
 from cleanlabel.redteam.defences.loop import evaluating, fitted, require_255, require_loop, trainee
 from cleanlabel.redteam.threat.victims import Victim
+from cleanlabel.sanitize.device import sent
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
 
@@ -53,7 +54,7 @@ def worst(
     model: nn.Module, batch: Tensor, targets: Tensor, epsilon: float, steps: int, generator: torch.Generator
 ) -> Tensor:
     """The batch (n, c, h, w) in [-1, 1], each pixel moved by at most epsilon in these units, by signed ascent."""
-    delta = epsilon * (2 * torch.rand(batch.shape, generator=generator).to(batch) - 1)
+    delta = epsilon * (2 * sent(torch.rand(batch.shape, generator=generator), batch.device) - 1)
     for _ in range(steps):
         moved = (batch + delta).clamp(-1, 1).requires_grad_()
         (gradient,) = torch.autograd.grad(functional.cross_entropy(model(moved), targets), moved)

@@ -10,6 +10,7 @@ from torch.nn import functional
 from cleanlabel.redteam.defences.interface import Context, Defended, answers_of
 from cleanlabel.redteam.defences.loop import evaluating, fitted, require_255, require_loop, trainee
 from cleanlabel.redteam.threat.victims import Victim
+from cleanlabel.sanitize.device import sent
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
 
@@ -58,11 +59,11 @@ class Friends:
         def at_epoch(epoch: int) -> None:
             if epoch == self.begin:
                 with evaluating(student.model):
-                    for rows in torch.arange(len(noise)).split(BATCH):
+                    for rows in torch.arange(len(noise), device=noise.device).split(BATCH):
                         noise[rows] = self.friendly(student.model, student.inputs[rows], generator)
 
         def seen(batch: Tensor, rows: Tensor) -> Tensor:
-            coins = torch.randint(2, batch.shape, generator=generator).to(batch)
+            coins = sent(torch.randint(2, batch.shape, generator=generator).to(batch.dtype), batch.device)
             return batch + noise[rows] + random_noise * (2 * coins - 1)
 
         fitted(student, generator, at_epoch=at_epoch, seen=seen)
@@ -74,7 +75,7 @@ class Friends:
         """Noise (n, c, h, w) for images in [-1, 1], within the clamp, in the same units; the model stays as it is."""
         clean = batch / 2 + 0.5  # the published rate and mu are for [0, 1]
         clamp = self.clamp_255 / 255
-        start = START_255 / 255 * (2 * torch.rand(batch.shape, generator=generator).to(batch) - 1)
+        start = START_255 / 255 * (2 * sent(torch.rand(batch.shape, generator=generator), batch.device) - 1)
         with torch.no_grad():
             wanted = functional.log_softmax(model(batch), dim=1)
         noise = start.requires_grad_()

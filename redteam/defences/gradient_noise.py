@@ -9,6 +9,7 @@ from torch import nn
 from cleanlabel.redteam.defences.interface import Context, Defended, answers_of
 from cleanlabel.redteam.defences.loop import fitted, on_features, require_loop, trainee
 from cleanlabel.redteam.threat.victims import Victim
+from cleanlabel.sanitize.device import sent
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
 
@@ -43,7 +44,7 @@ class GradientNoise:
             nn.utils.clip_grad_norm_(parameters, self.clip)
             for p in parameters:
                 if p.grad is not None:
-                    p.grad += self.clip * self.noise * torch.randn(p.shape, generator=generator).to(p)
+                    p.grad += self.clip * self.noise * sent(torch.randn(p.shape, generator=generator), p.device)
 
         fitted(on_features(student, raw, victim), generator, at_gradient=shaped)
         answers = answers_of(student.finished(raw.image_shape), victim, context)

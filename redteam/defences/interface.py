@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cleanlabel.models.extractors import Extractor, features
 from cleanlabel.models.heads import fit_head_of_some
-from cleanlabel.models.training import as_tensor, predict_inputs
+from cleanlabel.models.training import PREDICT_BATCH, as_tensor, predict_inputs
 from cleanlabel.redteam.threat.victims import Victim, required_extractor
 from cleanlabel.sanitize.denoiser import Denoiser
 from cleanlabel.sanitize.errors import InputError
@@ -92,8 +92,9 @@ def logits_of(network: Extractor, victim: Victim, context: Context) -> Callable[
             head = network.head
             return head(features_of_images(images, victim, context).to(head.weight.device)).cpu()
         model = nn.Sequential(network.network, network.head)
-        parts = [model(batch.to(victim.device)).float().cpu() for batch in as_tensor(images).split(1024)]
-        return torch.cat(parts) if parts else torch.empty(0, victim.classes)
+        starts = range(0, len(images), PREDICT_BATCH)
+        parts = [model(as_tensor(images[start : start + PREDICT_BATCH], victim.device)).float() for start in starts]
+        return torch.cat(parts).cpu() if parts else torch.empty(0, victim.classes)
 
     return ask
 

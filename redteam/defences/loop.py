@@ -17,6 +17,7 @@ from cleanlabel.models.params import TrainParams
 from cleanlabel.models.training import BATCH_NORMALISED, architecture_of, as_tensor, initialised, mirrored, shifted
 from cleanlabel.redteam.defences.interface import Context, features_of_images, required_extractor
 from cleanlabel.redteam.threat.victims import Victim
+from cleanlabel.sanitize.device import sent
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
 
@@ -67,7 +68,7 @@ def require_loop(victim: Victim) -> None:
 def trainee(raw: ImageSet, victim: Victim, seed: int) -> Trainee:
     """The victim before training: random weights, or the extractor with a fitted head (fine-tune) or a random one."""
     require_loop(victim)
-    inputs, targets = as_tensor(raw.images).to(victim.device), torch.from_numpy(raw.labels).to(victim.device)
+    inputs, targets = as_tensor(raw.images, victim.device), sent(torch.from_numpy(raw.labels), victim.device)
     if victim.scenario == "scratch":
         net = initialised(architecture_of(victim.recipe, raw.images.shape, victim.classes), seed, None)
         if isinstance(net[0], Standardise):
@@ -130,7 +131,7 @@ def fitted(
     student.train()
     for epoch in range(recipe.epochs):
         at_epoch(epoch)
-        for rows in torch.randperm(n, generator=generator).split(recipe.batch):
+        for rows in sent(torch.randperm(n, generator=generator), student.inputs.device).split(recipe.batch):
             if len(rows) == 1 and recipe.architecture in BATCH_NORMALISED:
                 continue
             batch, targets = seen(student.inputs[rows], rows), student.targets[rows]

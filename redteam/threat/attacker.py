@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cleanlabel.models.extractors import Extractor
 from cleanlabel.redteam.threat.triggers import Trigger
+from cleanlabel.sanitize.device import compute_repeatably, is_accelerator
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
 
@@ -115,7 +116,7 @@ class Knowledge:
     networks: one victim-side network or several, in evaluation mode, on `device`: the victim's own (white-box), or
     others (black-box). clean: the raw set before the attack. bases: rows that must be poisoned; None: free to choose.
     train: the victim's training as the attacker knows it, (images, labels, seed) -> network, for attacks that train
-    again. tick: called with the objective after every step.
+    again. tick: called with the objective of every step; on an accelerator, up to 50 steps later.
     """
 
     networks: tuple[Extractor, ...]
@@ -125,6 +126,10 @@ class Knowledge:
     train: Callable[[NDArray[np.uint8], NDArray[np.int64], int], Extractor] | None = None
     device: torch.device = CPU
     tick: Callable[[float], None] = field(default=lambda _: None)
+
+    def __post_init__(self) -> None:
+        if is_accelerator(self.device):
+            compute_repeatably()
 
     def chosen_bases(self, label: int, count: int, generator: torch.Generator) -> NDArray[np.int64]:
         """Rows of `count` images of class `label`: the given bases, or random ones. InputError if there are fewer."""

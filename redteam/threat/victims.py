@@ -14,7 +14,8 @@ from cleanlabel.models.extractors import Extractor, features, require_fits
 from cleanlabel.models.heads import fit_head
 from cleanlabel.models.instrument import Features, Instrument
 from cleanlabel.models.params import TrainParams
-from cleanlabel.models.training import as_tensor, fit, predict_inputs, train
+from cleanlabel.models.training import as_tensor, fit, predict, predict_inputs, train
+from cleanlabel.sanitize.device import sent
 from cleanlabel.sanitize.errors import InputError
 
 Scenario = Literal["transfer", "fine-tune", "scratch"]
@@ -75,7 +76,8 @@ class Victim:
         else:
             truth = torch.from_numpy(labels)
             head = fit_head(found.float(), truth, self.classes, self.recipe.head, self.recipe.head_l2)
-        return Extractor(extractor.network, head.to(self.device), self.image_shape, "")
+            head = head.to(self.device)
+        return Extractor(extractor.network, head, self.image_shape, "")
 
     def required_instrument(self) -> Instrument:
         """The instrument. InputError without one."""
@@ -90,7 +92,7 @@ class Victim:
         found = features(extractor, images, self.device)
         head = fit_head(found, torch.from_numpy(labels), self.classes, self.recipe.head, self.recipe.head_l2)
         model = nn.Sequential(copy.deepcopy(extractor.network), head).to(self.device).requires_grad_().train()
-        inputs, targets = as_tensor(images).to(self.device), torch.from_numpy(labels).to(self.device)
+        inputs, targets = as_tensor(images, self.device), sent(torch.from_numpy(labels), self.device)
         fit(model, inputs, targets, self.recipe, self.recipe.epochs, torch.Generator().manual_seed(seed))
         model.eval().requires_grad_(requires_grad=False)
         return Extractor(model[0], model[1], self.image_shape, "")
@@ -119,9 +121,9 @@ def required_extractor(victim: Victim) -> Extractor:
 
 def answers(network: Extractor, images: NDArray[np.uint8], device: torch.device | str = "cpu") -> NDArray[np.int64]:
     """The predicted class of each image, (n,)."""
-    return predict_inputs(nn.Sequential(network.network, network.head), as_tensor(images), device)
+    return predict(nn.Sequential(network.network, network.head), images, device)
 
 
 def answers_to_features(network: Extractor, found: Tensor) -> NDArray[np.int64]:
-    """The predicted class from the network's features (n, d), (n,)."""
-    return predict_inputs(network.head.cpu(), found)
+    """The predicted class from the network's features (n, d), (n,). The head stays where it is."""
+    return predict_inputs(network.head, found, next(network.head.parameters(), found).device)

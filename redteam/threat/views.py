@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from cleanlabel.sanitize.denoiser import Denoiser, clean_from, scaled
+from cleanlabel.sanitize.device import has_fast_bfloat16, sent
 from cleanlabel.sanitize.errors import InputError
-from cleanlabel.sanitize.fast import has_fast_bfloat16
 from cleanlabel.sanitize.timestep import require_reachable
 
 
@@ -32,7 +32,7 @@ class ThroughSanitizer:
         """pixels (n, c, h, w) in [0, 1] -> (chances, n, c, h, w) in [0, 1], with gradients to the pixels."""
         denoiser, device = self.denoiser, pixels.device
         shape = (self.chances, *pixels.shape)
-        noise = torch.randn(shape, generator=generator, device=generator.device).to(device)
+        noise = sent(torch.randn(shape, generator=generator, device=generator.device), device)
         noised = (pixels + self.sigma * noise).flatten(0, 1)
         t = denoiser.timestep(self.sigma)
         alpha_bar = denoiser.alphas_cumprod[t]

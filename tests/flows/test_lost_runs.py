@@ -56,7 +56,7 @@ def test_after_the_machine_went_down_the_lost_run_is_crashed_and_the_next_one_ru
 
 
 HEARTBEATS = """
-import sys, time
+import sys, time, torch
 from datetime import timedelta
 from uuid import UUID
 from prefect import get_client
@@ -112,11 +112,11 @@ def test_a_flow_whose_worker_is_killed_ends_with_what_its_command_started(served
 
 
 HOLD = """
-import sys, time
+import sys, time, torch
 from cleanlabel.flows.orchestration.engine import gpu_slot, resources
 from cleanlabel.flows.orchestration.server import prefect_server
 
-with prefect_server(), resources("processes"), gpu_slot("processes", "cuda"):
+with prefect_server(), resources("processes"), gpu_slot("processes", torch.device("cuda")):
     print("holds the GPU", flush=True)
     if sys.argv[1:]:
         time.sleep(600)

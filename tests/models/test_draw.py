@@ -1,5 +1,6 @@
 """Rule 2: one draw an image and model, kept for the whole training; every draw its own noise and seed."""
 
+import threading
 from itertools import combinations
 
 import numpy as np
@@ -124,3 +125,9 @@ def test_an_error_while_making_ahead_reaches_whoever_asks():
 
     with pytest.raises(ValueError, match="draw 7"):
         list(ahead(refuse, [7]))
+
+
+def test_all_batches_are_sanitized_by_one_thread():
+    threads = {thread for _ in range(2) for thread in ahead(lambda _: threading.get_ident(), range(3))}
+    assert len(threads) == 1
+    assert threads != {threading.get_ident()}

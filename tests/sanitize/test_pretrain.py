@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from cleanlabel.sanitize import pretrain
 from cleanlabel.sanitize.denoiser import load_denoiser
 from cleanlabel.sanitize.denoiser_training import LARGEST_TIMESTEP, Training, trained_timesteps
+from cleanlabel.sanitize.device import has_fast_bfloat16
 from cleanlabel.sanitize.errors import InputError
-from cleanlabel.sanitize.fast import has_fast_bfloat16
 from cleanlabel.sanitize.imageset import ImageSet
 from cleanlabel.sanitize.ingest import digits
 from cleanlabel.sanitize.params import DenoiserParams
