@@ -54,7 +54,7 @@ def judge(certified: Certified, truth: NDArray[np.int64], audited: list[Check], 
         checks.append(Check(f"certified accuracy at R = {threshold.radius:g}", share >= threshold.at_least, found))
     checks += _counted(certified, truth, params)
     source = certificate["entropy_source"]
-    wanted = "from the operating system required" if params.entropy == "os" else "any source accepted"
+    wanted = "os required" if params.entropy == "os" else "any source accepted"
     checks.append(Check("entropy", params.entropy in ("any", source), f"{source}, {wanted}"))
     failed = [check.name for check in audited if not check.passed]
     replayed = f"{params.replay} draw{'s' if params.replay != 1 else ''} replayed"

@@ -67,7 +67,7 @@ def test_the_threshold_is_held_to_the_radii_themselves_not_to_the_table(version)
 def test_fixed_entropy_does_not_pass_unless_the_gate_says_so(version):
     fixed = make_ensemble(version.store, entropy_spec="fixed:07", m=M + 2)
     verdict = fixed.gate()
-    assert verdict.reasons == "entropy: fixed, from the operating system required"
+    assert verdict.reasons == "entropy: fixed, os required"
     assert fixed.certify().certificate["entropy_source"] == "fixed"
     assert fixed.gate(entropy="any").passed
 

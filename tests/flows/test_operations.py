@@ -246,7 +246,7 @@ def test_unchanged_data_makes_nothing(team, refreshed):
     assert ended["state_type"] == "COMPLETED", ended["state"]
     assert team.draws() == [*range(M)]
     (shown,) = [a for a in team.ask_prefect("artifacts/latest/filter") if a["key"] == "refresh"]
-    assert "Nothing changed; version 1 stands" in shown["data"]
+    assert "Nothing changed; version 1 is still current" in shown["data"]
 
 
 def test_a_raw_set_with_another_digest_makes_a_new_ensemble_with_new_entropy(team, refreshed):

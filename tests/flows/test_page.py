@@ -197,10 +197,10 @@ def test_what_comes_from_data_is_text(made):
 
 
 def test_a_gate_that_did_not_pass_or_was_not_asked_says_so(made):
-    failed = Verdict([Check("entropy", passed=False, found="fixed, from the operating system required")])
+    failed = Verdict([Check("entropy", passed=False, found="fixed, os required")])
     said = text_of(made.page(verdict=failed))
     assert "Gate: not passed" in said
-    assert "entropy not passed: fixed, from the operating system required" in said
+    assert "entropy not passed: fixed, os required" in said
     assert "Gate: not checked yet" in text_of(made.page(verdict=None))
 
 
