@@ -54,7 +54,7 @@ CEILINGS: dict[str, tuple[int, int]] = {
     # A draw: its copy down, its votes down, and each tensor of its new network up.
     "draws of small-cnn, a draw": (16, 7),
     "draws of stacked mlps, a draw": (6, 4),
-    "draws with noised test images, a draw": (7, 9),
+    "draws with noised test images, a draw": (5, 9),
     "draws of 3 blocks, a draw": (12, 8),
     "draws of transfer, a draw": (5, 4),  # the features down as well
     "draws of bounded influence, a draw": (2, 3),
