@@ -21,10 +21,9 @@ ASKS_FOR_CUDA = {"sanitize/device.py", "redteam/comparison/bench.py", "flows/ens
 def test_only_one_file_decides_what_an_accelerator_is():
     asks = re.compile(r"""["']cuda|torch\.cuda|cuda\.is_available|\.type [!=]= ["']""")
     rooms = ("sanitize", "models", "redteam", "flows", "cleanlabel")
-    sources = {
-        path.relative_to(ROOT).as_posix(): path.read_text() for room in rooms for path in (ROOT / room).rglob("*.py")
-    }
-    assert {name for name, source in sources.items() if asks.search(source)} == ASKS_FOR_CUDA
+    files = [path for room in rooms for path in (ROOT / room).rglob("*.py")]
+    asking = {path.relative_to(ROOT).as_posix() for path in files if asks.search(path.read_text())}
+    assert asking == ASKS_FOR_CUDA
 
 
 def test_the_cpu_is_none_and_its_tensors_are_not_copied():
@@ -60,7 +59,8 @@ def test_the_workers_of_a_pool_have_different_gpus(monkeypatch):
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     with ProcessPoolExecutor(2, context, put_own_gpu, (queue,)) as pool:
-        [pool.submit(int) for _ in range(2)]  # a worker is started for each task that finds none idle
+        for started in [pool.submit(int), pool.submit(int)]:  # each starts a worker
+            started.result()
         assert {queue.get(timeout=60), queue.get(timeout=60)} == {0, 1}
     assert own_gpu() == 0
     assert gpu_limit(0) != gpu_limit(1)
