@@ -59,18 +59,25 @@ def main() -> None:
     print(f"\n{of.verdict(record)}\n\nwritten to {CHOOSER}")
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command's flags."""
+    flags = argparse.ArgumentParser(
+        prog="python -m flows.choose", description="Suggests sigma and the number of blocks, from trusted images alone."
+    )
+    flags.add_argument("--images", type=int, required=True, help="images that the raw set has or will have")
+    flags.add_argument("--models", type=int, required=True, help="models a block (smooth.m)")
+    flags.add_argument("--radius", type=float, default=0.5, help="joint l2 radius R of the target")
+    flags.add_argument("--rewritten", type=int, default=0, help="images of the target that change at will, a")
+    flags.add_argument("--sigmas", type=float, nargs="+", default=list(SIGMAS), help="noise to try")
+    flags.add_argument("--partitions", type=int, nargs="+", default=None, help="numbers of blocks to try")
+    flags.add_argument("--points", type=int, default=None, help="test images, where certify.simultaneous is true")
+    flags.add_argument("--draws", type=int, default=DRAWS, help="pilot models a block")
+    return flags
+
+
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line. InputError for an impossible target or candidate."""
-    parser = argparse.ArgumentParser(description="Suggests sigma and the number of blocks, from trusted images alone.")
-    parser.add_argument("--images", type=int, required=True, help="images that the raw set has or will have")
-    parser.add_argument("--models", type=int, required=True, help="models a block (smooth.m)")
-    parser.add_argument("--radius", type=float, default=0.5, help="joint l2 radius R of the target")
-    parser.add_argument("--rewritten", type=int, default=0, help="images of the target that change at will, a")
-    parser.add_argument("--sigmas", type=float, nargs="+", default=list(SIGMAS), help="noise to try")
-    parser.add_argument("--partitions", type=int, nargs="+", default=None, help="numbers of blocks to try")
-    parser.add_argument("--points", type=int, default=None, help="test images, where certify.simultaneous is true")
-    parser.add_argument("--draws", type=int, default=DRAWS, help="pilot models a block")
-    asked = parser.parse_args(words)
+    asked = parser().parse_args(words)
     if asked.partitions is None:
         asked.partitions = [k for k in PARTITIONS if k == 1 or 2 * k <= asked.images]
     for name, least in (("images", 2), ("models", 1), ("rewritten", 0), ("draws", 2), ("points", 1)):
