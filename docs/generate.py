@@ -163,7 +163,8 @@ def flag_rows(flags: Flags) -> list[list[str]]:
 
 def help_of(action: argparse.Action) -> str:
     """A flag's help without its default, which has a column of its own."""
-    return re.sub(r"[(]?default:? %[(]default[)]s[)]?", "", action.help or "").strip()
+    said = re.sub(r"[(]?default:? %[(]default[)]s[)]?", "", action.help or "")
+    return (re.sub(r"[(]default [^)]*[)]", "", said) if default_of(action) else said).strip()
 
 
 def default_of(action: argparse.Action) -> str:
