@@ -1,7 +1,7 @@
 # The commands for people. Each target installs what it needs, inside this folder only.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup services demo serve deploy redteam test test-fast mutations lint lock bench clean
+.PHONY: help setup services demo serve deploy redteam test test-fast mutations lint docs lock bench clean
 
 ROOT := $(CURDIR)
 VENV := $(ROOT)/.venv
@@ -80,6 +80,9 @@ lint: setup ## run ruff (lint and format) and mypy
 	ruff format --check .
 	mypy
 
+docs: setup ## the documentation as a site: docs/_build/html/index.html (needs no network to be read)
+	python -m sphinx --quiet --fail-on-warning --keep-going -c docs -d docs/_build/doctrees . docs/_build/html
+
 lock: ## compile requirements.txt again from pyproject.toml
 	$(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --group dev \
 		--extra pipeline pyproject.toml --output-file requirements.txt
@@ -125,6 +128,6 @@ bench: setup ## measure the README's claims again (hours); lists what it leaves 
 
 clean: ## remove what this machine made: stores, caches, stage outputs (without asking; keeps the ledger of attempts)
 	if [ -d .state ]; then find .state -mindepth 1 -maxdepth 1 ! -name attempts -exec rm -rf {} +; fi
-	rm -rf .venv .cache .mlflow .prefect .dvc/tmp .dvc/cache .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .cache .mlflow .prefect .dvc/tmp .dvc/cache .pytest_cache .mypy_cache .ruff_cache docs/_build
 	rm -rf data/*.npz data/*.json data/*.csv data/*.safetensors data/denoiser data/ensemble
 	@if [ -d .state/attempts ]; then echo "kept .state/attempts: which ensembles were planned on which raw set"; fi

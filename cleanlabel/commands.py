@@ -21,8 +21,8 @@ USUAL = (20, 50, 100, 200, 500, 1000)
 """Numbers of models that `plan` shows."""
 
 
-def certify(words: Sequence[str] | None = None, prog: str = "cleanlabel certify-votes") -> None:
-    """The command. words: its arguments, by default the process's own; prog: how it was called."""
+def certify_parser(prog: str) -> argparse.ArgumentParser:
+    """The flags of `certify-votes`; prog: how it was called."""
     flags = argparse.ArgumentParser(
         prog=prog,
         description="Certificates from the votes of your own models, each trained on a sanitized copy of its own. What "
@@ -43,7 +43,12 @@ def certify(words: Sequence[str] | None = None, prog: str = "cleanlabel certify-
     flags.add_argument("--simultaneous", action="store_true", help="alpha for all test points together, not for each")
     flags.add_argument("--truth", type=Path, help="a .npy of the n true labels, for certified accuracy")
     flags.add_argument("--output", type=Path, help="a .csv or .json: index, label (-1: abstained), radius, vote")
-    args = flags.parse_args(words)
+    return flags
+
+
+def certify(words: Sequence[str] | None = None, prog: str = "cleanlabel certify-votes") -> None:
+    """The command. words: its arguments, by default the process's own; prog: how it was called."""
+    args = certify_parser(prog).parse_args(words)
     if args.output and args.output.suffix not in (".csv", ".json"):
         raise InputError(f"--output {args.output} is neither .csv nor .json; give it one of these endings")
     votes = read_integers(args.votes, 2)
@@ -71,8 +76,8 @@ def certify(words: Sequence[str] | None = None, prog: str = "cleanlabel certify-
         print(f"{args.output}: label and radius of {len(found.label)} points")
 
 
-def plan(words: Sequence[str] | None = None, prog: str = "cleanlabel plan") -> None:
-    """The command. words: its arguments, by default the process's own; prog: how it was called."""
+def plan_parser(prog: str) -> argparse.ArgumentParser:
+    """The flags of `plan`; prog: how it was called."""
     flags = argparse.ArgumentParser(
         prog=prog,
         description="How many models a certificate takes, and what a radius buys, before anything is trained.",
@@ -85,7 +90,12 @@ def plan(words: Sequence[str] | None = None, prog: str = "cleanlabel plan") -> N
         "--image", type=int, nargs="+", default=(32, 32, 3), metavar="N", help="height, width[, 3] (default 32 32 3)"
     )
     _level_flags(flags)
-    args = flags.parse_args(words)
+    return flags
+
+
+def plan(words: Sequence[str] | None = None, prog: str = "cleanlabel plan") -> None:
+    """The command. words: its arguments, by default the process's own; prog: how it was called."""
+    args = plan_parser(prog).parse_args(words)
     for name, value in (("--ensembles", args.ensembles), ("--points", args.points)):
         if value < 1:
             raise InputError(f"{name} {value} is too small; give 1 or more")

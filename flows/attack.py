@@ -147,9 +147,15 @@ def asked(args: argparse.Namespace, defaults: argparse.Namespace) -> DrillParams
     return read_params("drill", DrillParams, PARAMS)
 
 
-def main() -> None:
+def flags_of_drill() -> argparse.ArgumentParser:
+    """The command's flags."""
     flags = parser(PROG, needs_attack=False)
     flags.epilog = f"Without --attack: the drill of {PARAMS}."
+    return flags
+
+
+def main() -> None:
+    flags = flags_of_drill()
     args = flags.parse_args()
     params = asked(args, flags.parse_args([]))
     with translate_store_errors():

@@ -17,11 +17,16 @@ from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.errors import InputError
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
+    """The command's flags."""
     flags = argparse.ArgumentParser(prog="python -m flows.audit", description=__doc__.splitlines()[0])
     flags.add_argument("--version", type=int, required=True, help=f"the version of {SMOOTHED}")
     flags.add_argument("--replay", type=int, default=0, metavar="K", help="retrain K draws and compare their votes")
-    args = flags.parse_args()
+    return flags
+
+
+def main() -> None:
+    args = parser().parse_args()
     if args.replay < 0:
         raise InputError(f"--replay {args.replay} is negative; give the number of draws to retrain")
     passed = True

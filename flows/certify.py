@@ -174,10 +174,15 @@ def pipelines_version(store: Store) -> ModelVersion:
     return version_of_plan(store, SMOOTHED, json.loads(description.read_text())["plan_digest"])
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
+    """The command's flags."""
     flags = argparse.ArgumentParser(prog="python -m flows.certify", description=__doc__.splitlines()[0])
     flags.add_argument("--version", type=int, help="a registered version (default: the pipeline's own)")
-    version = flags.parse_args().version
+    return flags
+
+
+def main() -> None:
+    version = parser().parse_args().version
     with prefect_server():
         state = certify(version, return_state=True)
     if not state.is_completed():

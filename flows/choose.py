@@ -60,22 +60,29 @@ def main() -> None:
     print(f"\n{of.verdict(record)}\n\nwritten to {CHOOSER}")
 
 
-def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line. InputError for an impossible target or candidate."""
-    parser = argparse.ArgumentParser(description="Suggest sigma and the number of blocks, from trusted images only.")
-    parser.add_argument("--images", type=int, required=True, help="number of images that the raw set has or will have")
-    parser.add_argument("--models", type=int, required=True, help="models per block (smooth.m)")
-    parser.add_argument("--radius", type=float, default=0.5, help="joint l2 radius R of the target")
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """The command's flags."""
+    flags = argparse.ArgumentParser(
+        prog="python -m flows.choose", description="Suggest sigma and the number of blocks, from trusted images only."
+    )
+    flags.add_argument("--images", type=int, required=True, help="number of images that the raw set has or will have")
+    flags.add_argument("--models", type=int, required=True, help="models per block (smooth.m)")
+    flags.add_argument("--radius", type=float, default=0.5, help="joint l2 radius R of the target")
+    flags.add_argument(
         "--rewritten", type=int, default=0, help="number of images that change at will in the target (a)"
     )
-    parser.add_argument("--sigmas", type=float, nargs="+", default=list(SIGMAS), help="noise levels to try")
-    parser.add_argument("--partitions", type=int, nargs="+", default=None, help="numbers of blocks to try")
-    parser.add_argument(
+    flags.add_argument("--sigmas", type=float, nargs="+", default=list(SIGMAS), help="noise levels to try")
+    flags.add_argument("--partitions", type=int, nargs="+", default=None, help="numbers of blocks to try")
+    flags.add_argument(
         "--points", type=int, default=None, help="number of test images, if certify.simultaneous is true"
     )
-    parser.add_argument("--draws", type=int, default=DRAWS, help="pilot models per block")
-    asked = parser.parse_args(words)
+    flags.add_argument("--draws", type=int, default=DRAWS, help="pilot models per block")
+    return flags
+
+
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line. InputError for an impossible target or candidate."""
+    asked = parser().parse_args(words)
     if asked.partitions is None:
         asked.partitions = [k for k in PARTITIONS if k == 1 or 2 * k <= asked.images]
     for name, least in (("images", 2), ("models", 1), ("rewritten", 0), ("draws", 2), ("points", 1)):

@@ -74,12 +74,17 @@ def distil(output: Path, epochs: int, copies: int) -> None:
     print(f"{output}: a twin for sigma {params.sigma:g}, from {len(trusted)} trusted images; name it by train.twin")
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
+    """The command's flags."""
     flags = argparse.ArgumentParser(prog="python -m flows.distil", description=__doc__.splitlines()[0])
     flags.add_argument("--output", type=Path, required=True, help="the twin's .safetensors file")
     flags.add_argument("--epochs", type=int, default=2, help="passes over the copies")
     flags.add_argument("--copies", type=int, default=2, help="sanitized copies of the trusted images")
-    args = flags.parse_args()
+    return flags
+
+
+def main() -> None:
+    args = parser().parse_args()
     for name in ("epochs", "copies"):
         if getattr(args, name) < 1:
             raise InputError(f"--{name} {getattr(args, name)} is too small; give 1 or more")

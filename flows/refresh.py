@@ -142,7 +142,8 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
+    """The command's flags."""
     flags = argparse.ArgumentParser(prog="python -m flows.refresh", description=__doc__.splitlines()[0])
     flags.add_argument("--no-pull", action="store_true", help="do not pull commits or data")
     flags.add_argument("--no-push", action="store_true", help="do not push to the DVC remote")
@@ -152,7 +153,11 @@ def main() -> None:
         default="commit",
         help="what to do with dvc.lock and reports/ (default: %(default)s)",
     )
-    args = flags.parse_args()
+    return flags
+
+
+def main() -> None:
+    args = parser().parse_args()
     say_it_here()
     with prefect_server():
         state = refresh(pull=not args.no_pull, push=not args.no_push, commit=args.commit, return_state=True)

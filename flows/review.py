@@ -131,7 +131,8 @@ def _record(store: Store, version: ModelVersion, outcome: str, reason: str, by: 
     tag_version(store, version, {"review": outcome, "review_reason": reason, "reviewed_by": by})
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
+    """The command's flags."""
     flags = argparse.ArgumentParser(prog="python -m flows.review", description=__doc__.splitlines()[0])
     actions = flags.add_subparsers(dest="action", metavar="approve|reject", title="(nothing: list the versions)")
     for name in ("approve", "reject"):
@@ -139,7 +140,11 @@ def main() -> None:
         action.add_argument("version", type=int, help=f"the version of {SMOOTHED}")
         action.add_argument("--reason", required=True, help="why; the registry records it")
         action.add_argument("--by", metavar="NAME", help="the reviewer (default: this account's or git's user)")
-    args = flags.parse_args()
+    return flags
+
+
+def main() -> None:
+    args = parser().parse_args()
     with translate_store_errors():
         store = connect()
         if args.action is None:

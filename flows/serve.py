@@ -100,13 +100,18 @@ def serve(port: int) -> None:
         raise InputError(f"the worker ended with status {worker.returncode}; see its messages above")
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
+    """The command's flags."""
     flags = argparse.ArgumentParser(prog="python -m flows.serve", description=__doc__.splitlines()[0])
     flags.add_argument(
         "--deploy-only", action="store_true", help="make the work pool and deployments, without server and worker"
     )
     flags.add_argument("--port", type=int, default=PORT, help="port of the server (default: %(default)s)")
-    args = flags.parse_args()
+    return flags
+
+
+def main() -> None:
+    args = parser().parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if not args.deploy_only:
         serve(args.port)

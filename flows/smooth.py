@@ -124,11 +124,16 @@ def attempt_so_far(plan: Plan) -> int:
         return attempt_of(connect(), plan)
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
+    """The command's flags."""
     flags = argparse.ArgumentParser(prog="python -m flows.smooth", description=__doc__.splitlines()[0])
     flags.add_argument("--engine", help="processes (on this machine; default) or ray")
     flags.add_argument("--plan", action="store_true", help="print the ensemble's time and space, and record nothing")
-    args = flags.parse_args()
+    return flags
+
+
+def main() -> None:
+    args = parser().parse_args()
     engine = engine_asked(args.engine)
     plan = make_plan()
     params = read_params("smooth", SmoothParams)

@@ -126,8 +126,8 @@ def _psnr(clean: NDArray[np.uint8], other: NDArray[Any]) -> str:
     return "identical" if found == np.inf else f"{found:.1f} dB"
 
 
-def main(words: Sequence[str] | None = None, prog: str = "python -m cleanlabel.sanitize.preview") -> None:
-    """The command. words: its arguments, by default the process's own; prog: how it was called."""
+def parser(prog: str) -> argparse.ArgumentParser:
+    """The command's flags; prog: how it was called."""
     flags = argparse.ArgumentParser(prog=prog, description=__doc__.splitlines()[0])
     flags.add_argument("--input", type=Path, required=True, help="a folder root/class/image or a .npz")
     reading_flags(flags)
@@ -139,7 +139,12 @@ def main(words: Sequence[str] | None = None, prog: str = "python -m cleanlabel.s
     )
     flags.add_argument("--columns", type=int, default=10, help="images per line (default 10)")
     flags.add_argument("--seed", type=int, default=0, help="seed of the random sample")
-    args = flags.parse_args(words)
+    return flags
+
+
+def main(words: Sequence[str] | None = None, prog: str = "python -m cleanlabel.sanitize.preview") -> None:
+    """The command. words: its arguments, by default the process's own; prog: how it was called."""
+    args = parser(prog).parse_args(words)
     check_sigma(args.sigma, "--sigma")
     if args.columns < 1:
         raise InputError(f"--columns {args.columns} shows nothing; give 1 or more")
