@@ -100,6 +100,7 @@ bench: setup ## the claims in the README, measured again (hours); says what it l
 	python -m benchmarks.faults
 	python -m benchmarks.sanitizer
 	python -m benchmarks.noise
+	python -m benchmarks.waits
 	$(call claim,CIFAR_DENOISER,memory --denoiser $(CIFAR_DENOISER))
 	$(call claim,PUBLISHED CIFAR_DENOISER,image_sets --set cifar10 --root $(PUBLISHED) --denoiser $(CIFAR_DENOISER))
 	$(call claim,PUBLISHED,fashion --root $(PUBLISHED))

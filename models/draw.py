@@ -183,8 +183,8 @@ def make_batch(materials: Materials, entropy: bytes, draws: Sequence[int]) -> It
     if not len(materials.raw):
         yield from (_empty_block_draw(materials, entropy, draw) for draw in draws)
         return
-    settle(materials.device)  # what is shared must be there before another stream uses it
     fast, test_fast = materials.fast(materials.sigma), materials.fast(materials.test_sigma)
+    settle(materials.device)  # what is shared must be there before another stream uses it
 
     def sanitized(draw: int) -> tuple[NDArray[Any], str, Tensor, float]:
         started = time.perf_counter()
