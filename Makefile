@@ -104,6 +104,7 @@ bench: setup ## measure the README's claims again (hours); lists what it leaves 
 	python -m benchmarks.faults
 	python -m benchmarks.sanitizer
 	python -m benchmarks.noise
+	python -m benchmarks.waits
 	$(call claim,CIFAR_DENOISER,memory --denoiser $(CIFAR_DENOISER))
 	$(call claim,PUBLISHED CIFAR_DENOISER,image_sets --set cifar10 --root $(PUBLISHED) --denoiser $(CIFAR_DENOISER))
 	$(call claim,PUBLISHED,fashion --root $(PUBLISHED))

@@ -55,6 +55,7 @@ VARIABLES = {
 FILES = {
     "INCOMING": "Your own sets: `raw`, `test` and, to train a denoiser, `trusted`.",
     "SETS": "The trusted, the raw and the test set in one form; written by the stage `ingest`.",
+    "DENOISER_TRAINING": "A training of the denoiser that has not ended; the next run goes on from it.",
     "DENOISER": "The denoiser and where it comes from; written by the stage `denoiser`.",
     "SANITIZED": "One sanitized copy of the raw set; written by the stage `sanitize`.",
     "CLASSIFIER": "The ordinary classifier on that copy, without a radius; written by the stage `train`.",
@@ -180,7 +181,7 @@ def default_of(action: argparse.Action) -> str:
 
 def commands_page() -> str:
     parts = ["# Commands", NOTE, "Every command with its flags. `COMMAND --help` prints the same."]
-    parts += ["## cleanlabel", f"```\n{usage('cleanlabel')}\n```"]
+    parts += ["## cleanlabel", f"```text\n{usage('cleanlabel')}\n```"]
     for name, flags in parsers():
         parts += [f"## {name}", cell(flags.description or "")]
         for action in flags._actions:
@@ -309,7 +310,7 @@ def api_page() -> str:
         node = next((n for n in nodes if getattr(n, "name", None) == name), None)
         parts.append(f"## {name}")
         if isinstance(node, ast.FunctionDef):
-            parts += [f"```python\n{signature(node, method=False)}\n```", ast.get_docstring(node) or ""]
+            parts += [f"```py\n{signature(node, method=False)}\n```", ast.get_docstring(node) or ""]
         elif isinstance(node, ast.ClassDef):
             parts.append(ast.get_docstring(node) or "")
             for part in node.body:
@@ -317,7 +318,7 @@ def api_page() -> str:
                     decorated = any(getattr(d, "id", "") == "property" for d in part.decorator_list)
                     call = signature(part, method=True).replace("()", "" if decorated else "()")
                     call = call.replace("__init__", name).removesuffix(" -> None")
-                    parts += [f"```python\n{call}\n```", ast.get_docstring(part) or ""]
+                    parts += [f"```py\n{call}\n```", ast.get_docstring(part) or ""]
         else:
             parts.append(f"`{name} = {getattr(cleanlabel, name)!r}`: the label where nothing is certified.")
     return "\n\n".join(part for part in parts if part)

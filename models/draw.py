@@ -88,8 +88,8 @@ def block_batch(block: Block, entropy: bytes, draws: Sequence[int]) -> Iterator[
         yield from (_empty_block_draw(block, entropy, draw) for draw in draws)
         return
     of = block.of
-    settle(of.device)  # what is shared must be there before another stream uses it
     fast, test_fast = block.fast(of.sigma), block.fast(of.test_sigma)
+    settle(of.device)  # what is shared must be there before another stream uses it
 
     def sanitized(draw: int) -> tuple[NDArray[Any], str, Tensor, float]:
         started = time.perf_counter()
