@@ -49,26 +49,32 @@ def sanitize_batch(
     """
     if not sigma:
         return images if denoiser else images.astype(np.float32) / LEVELS
-    if denoiser is None:
-        return _noised(images, ids, sigma, entropy, draw, role).numpy()
-    if fitting is None:
+    if denoiser is not None and fitting is None:
         fitting = fitting_for(np.array([images.shape[1:3]]), images.shape[3], denoiser.facts, "exact")
-    clean, finite = _cleaned(images, ids, sigma, denoiser, entropy, draw, role, fitting, denoise, batch)
-    _require_finite(finite.cpu().numpy(), ids, denoiser.timestep(sigma))
-    return clean.cpu().numpy()
+    made, finite = five_steps(images, ids, sigma, denoiser, entropy, draw, role, fitting, denoise, batch)
+    if denoiser is not None:
+        _require_finite(finite.cpu().numpy(), ids, denoiser.timestep(sigma))
+    return made.cpu().numpy()
 
 
-def _noised(
+def five_steps(
     images: NDArray[np.uint8],
     ids: Sequence[str],
     sigma: float,
+    denoiser: Denoiser | None,
     entropy: bytes,
     draw: int,
     role: Role,
-    device: torch.device = CPU,
-    fitting: Fitting | None = None,
-) -> Tensor:
-    """Steps 1 to 3, on `device`: float32 (n, h, w, c) in [0,1] units, at the noise's resolution."""
+    fitting: Fitting | None,
+    denoise: Denoise | None,
+    batch: int,
+) -> tuple[Tensor, Tensor]:
+    """The five steps, on the denoiser's device. The host waits for nothing.
+
+    Returns uint8 (n, h, w, c), and whether each image's answer is finite (n,). Without a denoiser the noised images,
+    float32 in [0,1] units.
+    """
+    device = denoiser.device if denoiser else CPU
     # 1. whole pixel values at the noise's resolution, not clipped
     if fitting is None or fitting.keeps_pixels(images):
         pixels = sent(torch.from_numpy(np.ascontiguousarray(images)), device).to(torch.int32)
@@ -77,26 +83,9 @@ def _noised(
     # 2. the noise of each image in this draw, also in whole pixel values
     noise = pixel_noise_on(device, entropy, role, draw, ids, tuple(pixels.shape[1:]), sigma)
     # 3. their sum is exact: the image under ideal noise of exactly sigma, rounded. All that follows is post-processing
-    return (pixels + noise).to(torch.float32) / LEVELS
-
-
-def _cleaned(
-    images: NDArray[np.uint8],
-    ids: Sequence[str],
-    sigma: float,
-    denoiser: Denoiser,
-    entropy: bytes,
-    draw: int,
-    role: Role,
-    fitting: Fitting,
-    denoise: Denoise | None,
-    batch: int,
-) -> tuple[Tensor, Tensor]:
-    """All five steps, on the denoiser's device: uint8 (n, h, w, c), and whether each image's answer is finite (n,).
-
-    The host waits for nothing.
-    """
-    noised = _noised(images, ids, sigma, entropy, draw, role, denoiser.device, fitting)
+    noised = (pixels + noise).to(torch.float32) / LEVELS
+    if denoiser is None or fitting is None:
+        return noised, noised.isfinite().flatten(1).all(dim=1)
     # 4. one step of the denoiser, on float32 in [0,1] units
     inputs = fitting.into_network(noised.permute(0, 3, 1, 2))
     step = denoise or (lambda part: denoiser.denoise(part, sigma))
@@ -183,7 +172,7 @@ def _sanitized_beside(
     with tqdm(total=len(raw), unit="img", desc="sanitize", disable=not progress) as bar:
         for start in range(0, len(raw), batch):
             rows = slice(start, start + batch)
-            clean, whole = _cleaned(
+            clean, whole = five_steps(
                 raw.images[rows], raw.ids[rows], sigma, denoiser, entropy, draw, role, fitting, denoise, batch
             )
             done[rows].copy_(clean, non_blocking=True)
