@@ -12,17 +12,22 @@ class TrainParams(Section):
     """The recipe: everything that determines training, except the data and the seeds."""
 
     architecture: Literal["linear", "mlp", "small-cnn", "resnet18", "vgg11", "mobilenet-v2", "fast-cifar"]
+    """The network that is trained; unused in transfer, which trains a head alone."""
     width: Annotated[int, Field(ge=1, le=MOST)]
     """Channels of a convolutional network's first trained layer, the others in proportion (resnet18 allows only 64,
     mobilenet-v2 only multiples of 8); hidden units of the MLP; unused by linear."""
     mode: Literal["scratch", "fine-tune", "transfer"]
     """Train from random weights; train all `initial_weights` further; or freeze them and fit a new linear head."""
     epochs: Annotated[int, Field(ge=1, le=MOST)]
+    """Passes over the training images."""
     batch: Annotated[int, Field(ge=2, le=MOST)]
+    """Training images per step."""
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     """AdamW's; for fast-cifar, it and the weight decay are per 1,024 examples of SGD (published: 11.5 and .0153)."""
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """How strongly weights are pulled towards 0."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    """The share of a label that is spread over all classes."""
     shift: Annotated[int, Field(ge=0, le=MOST)]
     """Augmentation: a random shift by up to this many pixels, new at every visit; it comes after the noise."""
     flip: bool
@@ -150,6 +155,8 @@ class CertifyParams(Section):
     alpha: Annotated[float, Field(gt=0, lt=1)]
     """The largest probability with which a certificate may be false."""
     method: Literal["binary", "split", "margin"]
+    """How votes become a bound: the class and its bound from the same votes; further votes choose the class; or a bound
+    for every class."""
     simultaneous: bool
     """true: alpha holds for all test points at once, not for each."""
     radii: Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1)]
@@ -166,14 +173,18 @@ class Threshold(Section):
     """The required certified accuracy at a joint radius."""
 
     radius: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """The joint l2 radius R."""
     at_least: Annotated[float, Field(ge=0, le=1)]
+    """The least certified accuracy at R that passes."""
 
 
 class CountThreshold(Section):
     """The required certified accuracy if `images` images change at will (bounded-influence heads)."""
 
     images: Annotated[int, Field(ge=1, le=MOST)]
+    """The number of images that change."""
     at_least: Annotated[float, Field(ge=0, le=1)]
+    """The least certified accuracy against them that passes."""
 
 
 class GateParams(Section):
@@ -182,6 +193,7 @@ class GateParams(Section):
     accuracy: Annotated[float, Field(ge=0, le=1)]
     """The least accuracy of the vote on the clean test set."""
     certified_accuracy: list[Threshold]
+    """Thresholds at joint radii; empty for none."""
     rewritten: list[CountThreshold] = Field(default=[])
     """Thresholds for images rewritten at will under their own labels."""
     relabelled: list[CountThreshold] = Field(default=[])

@@ -24,7 +24,7 @@ OUTPUT = Path("reports/redteam")
 def parser(prog: str = "python -m redteam", *, needs_attack: bool = True) -> argparse.ArgumentParser:
     """The command's flags; each but --output and --device is a param of redteam/params.yaml."""
     flags = argparse.ArgumentParser(prog=prog, description=(__doc__ or "").splitlines()[0])
-    flags.add_argument("--attack", required=needs_attack, choices=sorted(ATTACKS))
+    flags.add_argument("--attack", required=needs_attack, choices=sorted(ATTACKS), help="the attack's name")
     flags.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the attack")
     flags.add_argument("--scenario", choices=SCENARIOS, help="default: the attack's own")
     flags.add_argument("--targets", type=int, default=10, help="number of targets (default %(default)s)")
@@ -57,11 +57,13 @@ def parser(prog: str = "python -m redteam", *, needs_attack: bool = True) -> arg
     flags.add_argument(
         "--recipe", action="append", default=[], metavar="KEY=VALUE", help="a setting of the victim's training recipe"
     )
-    flags.add_argument("--trigger-size", type=int)
-    flags.add_argument("--trigger-place", choices=Place.__args__)  # type: ignore[attr-defined]
-    flags.add_argument("--trigger-pattern", choices=Pattern.__args__)  # type: ignore[attr-defined]
-    flags.add_argument("--trigger-offset", type=int)
-    flags.add_argument("--trigger-amplitude", type=float)
+    flags.add_argument(
+        "--trigger-size", type=int, help="a backdoor's trigger: its size in pixels (default: its authors')"
+    )
+    flags.add_argument("--trigger-place", choices=Place.__args__, help="where it lies")  # type: ignore[attr-defined]
+    flags.add_argument("--trigger-pattern", choices=Pattern.__args__, help="its pixels")  # type: ignore[attr-defined]
+    flags.add_argument("--trigger-offset", type=int, help="pixels between it and the border")
+    flags.add_argument("--trigger-amplitude", type=float, help="how strongly it covers the image, up to 1")
     flags.add_argument(
         "--ensemble",
         type=int,
@@ -71,11 +73,13 @@ def parser(prog: str = "python -m redteam", *, needs_attack: bool = True) -> arg
     flags.add_argument(
         "--draws", type=int, default=20, help="draws per sigma of a bounded-influence head's clean ensembles (20)"
     )
-    flags.add_argument("--alpha", type=float, default=0.001)
+    flags.add_argument("--alpha", type=float, default=0.001, help="of radii and certificates (default %(default)s)")
     flags.add_argument("--entropy", default="os", help="entropy of the victim's noise: os, or fixed:HEX")
-    flags.add_argument("--seed", type=int, default=0)
+    flags.add_argument("--seed", type=int, default=0, help="of targets, crafting and training (default 0)")
     flags.add_argument("--output", type=Path, default=OUTPUT, help="where tables and pictures go (default %(default)s)")
-    flags.add_argument("--device", default=default_device().type, help="default: %(default)s")
+    flags.add_argument(
+        "--device", default=default_device().type, help="the device that runs networks (default: %(default)s)"
+    )
     return flags
 
 

@@ -62,7 +62,9 @@ def parser(prog: str) -> argparse.ArgumentParser:
     )
     flags.add_argument("--noise-only", action="store_true", help="leave the noise in (the baseline)")
     flags.add_argument("--dry-run", action="store_true", help="only print what would be done, its time and disk space")
-    flags.add_argument("--device", default=default_device().type, help="default: %(default)s")
+    flags.add_argument(
+        "--device", default=default_device().type, help="the device that runs the denoiser (default: %(default)s)"
+    )
     return flags
 
 

@@ -74,8 +74,11 @@ class DenoiserParams(Section):
     steps: Annotated[int, Field(ge=1, le=MOST)] | None
     """Training steps; null: a number that suits the size of the images (`sanitize.pretrain.steps_for`)."""
     batch: Annotated[int, Field(ge=1, le=MOST)]
+    """Images per training step."""
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    """AdamW's largest learning rate; it rises to it and falls again."""
     seed: Annotated[int, Field(ge=0, le=MOST)]
+    """Of the first weights, the order of images, and the noise of the training."""
     schedule: Literal["linear", "cosine"] = "linear"
     """The noise levels of the training's timesteps: as in DDPM, or as in improved DDPM."""
     prediction: Literal["epsilon", "v_prediction"] = "epsilon"

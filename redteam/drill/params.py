@@ -41,6 +41,7 @@ class DrillParams(Section):
     data: str = "pipeline"
     """`pipeline`: data/raw.npz and data/test.npz; or a published set under `root`."""
     root: str = "data/incoming"
+    """The folder where torchvision put a published set."""
     setups: str | None = None
     """The public benchmark's targets and bases, as JSON, for a published set in its published order."""
     images: Annotated[int, Field(ge=0, le=MOST)] = 0
@@ -48,6 +49,7 @@ class DrillParams(Section):
     held_out: Annotated[int, Field(ge=0, le=MOST)] = 0
     """Of a published set without `setups`: training images kept out, which the denoiser has seen: the trusted ones."""
     split_seed: Annotated[int, Field(ge=0, le=MOST)] = 20240611
+    """Draws which images of a published set are held out and which are raw."""
     trusted: Annotated[int, Field(ge=2, le=MOST)] = 3000
     """With `setups`: training images outside every setup's raw set that a bounded-influence head's public part is made
     from."""
@@ -68,15 +70,20 @@ class DrillParams(Section):
     trigger_size: Annotated[int, Field(ge=1, le=MOST)] | None = None
     """Size of a backdoor's trigger, in pixels; null, here and below: as its authors have it."""
     trigger_place: Place | None = None
+    """Where the trigger lies in the image."""
     trigger_pattern: Pattern | None = None
+    """The trigger's pixels."""
     trigger_offset: Annotated[int, Field(ge=0, le=MOST)] | None = None
+    """Pixels between the trigger and the border."""
     trigger_amplitude: Annotated[float, Field(gt=0, le=1)] | None = None
+    """How strongly the trigger covers the image, up to 1."""
     ensemble: Annotated[int, Field(ge=0, le=MOST)] = 0
     """Models of an ensemble on the clean set, at every sigma, to compare its radii with the poisons; 0: no ensemble."""
     draws: Annotated[int, Field(ge=1, le=MOST)] = 20
     """With a bounded-influence head: draws per sigma of the clean sets' ensembles, whose certificates are compared with
     the attack."""
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.001
+    """The probability with which a radius or a certificate in the tables may be false."""
     entropy: str = "os"
     """Entropy of the victim's noise: os, or fixed:HEX."""
     seed: Annotated[int, Field(ge=0, le=MOST)] = 0
