@@ -36,7 +36,9 @@ def flags() -> argparse.ArgumentParser:
         help="the undefended victim (none) is always added",
     )
     given.add_argument("--with", action="append", default=[], metavar="DEFENCE.KEY=VALUE", help="a defence's setting")
-    given.add_argument("--output", type=Path, default=OUTPUT / "compare", help="folder for tables and pictures (default: %(default)s)")
+    given.add_argument(
+        "--output", type=Path, default=OUTPUT / "compare", help="folder for tables and pictures (default: %(default)s)"
+    )
     return given
 
 
