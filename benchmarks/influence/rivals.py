@@ -75,7 +75,7 @@ def neighbour_rows(sets: Sets, counts: Sequence[int]) -> list[dict[str, Any]]:
     own = functional.normalize(features(sets.extractor, sets.moments.images), dim=1)
     trusted = (functional.normalize(features(sets.extractor, sets.tuned_test.images), dim=1) @ own.T).numpy()
     found = []
-    ks = [k for k in NEIGHBOURS if k < len(sets.raw)]
+    ks = [k for k in NEIGHBOURS if k < len(sets.raw)] or [max(1, len(sets.raw) // 2)]
     for k, votes in zip(ks, nearest(near, sets.raw.labels, len(sets.raw.classes), ks), strict=True):
         found.append(({"head": "kNN", "k": k}, *certified_neighbours(votes, joined=True)))
     for of in NEAR:
