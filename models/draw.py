@@ -59,7 +59,7 @@ def _block_draw(block: Block, entropy: bytes, draw: int) -> Smoothed:
     if not len(block.raw):
         return _empty_block_draw(block, entropy, draw)
     started = time.perf_counter()
-    copy = sanitize(block.raw, block.of.sigma, block.of.denoiser, entropy, draw)
+    copy = sanitize(block.raw, block.materials.sigma, block.materials.denoiser, entropy, draw)
     inputs = _test_inputs(block, entropy, draw, None)
     sanitized = time.perf_counter()
     model = learn(block, copy, block.seed(entropy, draw))
@@ -87,19 +87,19 @@ def block_batch(block: Block, entropy: bytes, draws: Sequence[int]) -> Iterator[
     if not len(block.raw):
         yield from (_empty_block_draw(block, entropy, draw) for draw in draws)
         return
-    of = block.of
-    fast, test_fast = block.fast(of.sigma), block.fast(of.test_sigma)
-    settle(of.device)  # what is shared must be there before another stream uses it
+    shared = block.materials
+    fast, test_fast = block.fast(shared.sigma), block.fast(shared.test_sigma)
+    settle(shared.device)  # what is shared must be there before another stream uses it
 
     def sanitized(draw: int) -> tuple[NDArray[Any], str, Tensor, float]:
         started = time.perf_counter()
-        with own_stream(of.device):
-            copy = sanitize(block.raw, of.sigma, of.denoiser, entropy, draw, denoise=fast, batch=block.batch)
+        with own_stream(shared.device):
+            copy = sanitize(block.raw, shared.sigma, shared.denoiser, entropy, draw, denoise=fast, batch=block.batch)
             inputs = _test_inputs(block, entropy, draw, test_fast)
         seconds = time.perf_counter() - started
         return copy, _sha256(copy), inputs, seconds
 
-    copies = ahead(sanitized, draws) if is_accelerator(of.device) else map(sanitized, draws)
+    copies = ahead(sanitized, draws) if is_accelerator(shared.device) else map(sanitized, draws)
     stacked = block.stacked(len(draws))
     if stacked:
         made = list(copies)
@@ -108,9 +108,9 @@ def block_batch(block: Block, entropy: bytes, draws: Sequence[int]) -> Iterator[
             [copy for copy, *_ in made],
             block.raw.labels,
             len(block.raw.classes),
-            of.recipe,
+            shared.recipe,
             [block.seed(entropy, draw) for draw in draws],
-            of.device,
+            shared.device,
         )
         each = (time.perf_counter() - started) / len(draws)
         copies, trained = iter(made), iter([(model, each) for model in models])
@@ -146,10 +146,10 @@ def _joined(blocks: Sequence[Smoothed]) -> Smoothed:
 
 def _empty_block_draw(block: Block, entropy: bytes, draw: int) -> Smoothed:
     """The draw of a block without images: a network whose outputs are NaN, so that it votes for no class."""
-    network = initialised(block.of.architecture, 0, None).requires_grad_(requires_grad=False).eval()
+    network = initialised(block.materials.architecture, 0, None).requires_grad_(requires_grad=False).eval()
     for weight in network.parameters():
         weight.fill_(math.nan)
-    votes = predict_inputs(network, block.of.test_inputs)
+    votes = predict_inputs(network, block.materials.test_inputs)
     return Smoothed(draw, network, votes, seal(entropy, draw), hashlib.sha256(b"").hexdigest(), 0.0, 0.0)
 
 
@@ -177,7 +177,7 @@ def _sanitizing_thread() -> ThreadPoolExecutor:
 
 def learn(block: Block, copy: NDArray[Any], seed: int) -> nn.Module:
     """Apply the recipe to one sanitized copy. Returns a trained network, a head on its features, or its features."""
-    raw, recipe, start, device = block.raw, block.of.recipe, block.of.start, block.of.device
+    raw, recipe, start, device = block.raw, block.materials.recipe, block.materials.start, block.materials.device
     if start.extractor:
         found = features(start.twin or start.extractor, copy, device)
         if start.instrument:
@@ -201,20 +201,27 @@ def learn(block: Block, copy: NDArray[Any], seed: int) -> nn.Module:
 
 def ask(block: Block, model: nn.Module, inputs: Tensor) -> NDArray[np.int64]:
     """A model's votes on the test inputs; for a bounded-influence head, its class sums."""
-    instrument, raw = block.of.start.instrument, block.raw
+    instrument, raw = block.materials.start.instrument, block.raw
     if instrument and isinstance(model, Features):
         return instrument.class_sums(model, raw.labels, len(raw.classes), inputs)
-    return predict_inputs(model, inputs, block.of.device)
+    return predict_inputs(model, inputs, block.materials.device)
 
 
 def _test_inputs(block: Block, entropy: bytes, draw: int, denoise: Denoise | None) -> Tensor:
-    of = block.of
-    if not of.test_sigma:
-        return of.test_inputs
+    shared = block.materials
+    if not shared.test_sigma:
+        return shared.test_inputs
     noised = sanitize(
-        of.test, of.test_sigma, of.denoiser, entropy, draw, role="test-noise", denoise=denoise, batch=block.batch
+        shared.test,
+        shared.test_sigma,
+        shared.denoiser,
+        entropy,
+        draw,
+        role="test-noise",
+        denoise=denoise,
+        batch=block.batch,
     )
-    return of.inputs_of(noised)
+    return shared.inputs_of(noised)
 
 
 def _sha256(copy: NDArray[Any]) -> str:

@@ -101,7 +101,7 @@ class Block:
     number: which of the blocks it is; None for the whole raw set.
     """
 
-    of: Materials
+    materials: Materials
     raw: ImageSet
     number: int | None = None
 
@@ -115,8 +115,9 @@ class Block:
         It is never compiled for a part of the raw set: whether that pays depends on the part's size, and each would
         need its own half minute of compilation.
         """
-        images = len(self.raw) * self.of.draws if self.number is None else 0
-        return accelerate(self.of.denoiser, sigma, self.batch, images) if self.of.denoiser and sigma else None
+        denoiser = self.materials.denoiser
+        images = len(self.raw) * self.materials.draws if self.number is None else 0
+        return accelerate(denoiser, sigma, self.batch, images) if denoiser and sigma else None
 
     @property
     def batch(self) -> int:
@@ -127,6 +128,6 @@ class Block:
 
     def stacked(self, copies: int) -> bool:
         """Whether the networks of `copies` copies train at once."""
-        if self.of.start.instrument:
+        if self.materials.start.instrument:
             return False
-        return stackable(self.of.recipe, self.of.device, copies, 4 * self.raw.images.size)
+        return stackable(self.materials.recipe, self.materials.device, copies, 4 * self.raw.images.size)

@@ -287,4 +287,4 @@ def test_everything_that_a_draw_is_made_from_passes_the_wall():
     known = {"raw", "test", "sigma", "denoiser", "recipe", "draws", "test_sigma", "start", "device", "partitions"}
     assert {field.name for field in fields(Materials)} == known
     assert {field.name for field in fields(Start)} == {"weights", "extractor", "twin", "instrument"}
-    assert {field.name for field in fields(Block)} == {"of", "raw", "number"}
+    assert {field.name for field in fields(Block)} == {"materials", "raw", "number"}
