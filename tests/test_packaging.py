@@ -58,7 +58,13 @@ def test_the_light_commands_and_the_api_need_the_base_dependencies_alone(tmp_pat
 def test_what_the_pipeline_imports_is_among_its_dependencies():
     lines = [*PROJECT["dependencies"], *(one for extra in EXTRAS.values() for one in extra)]
     stated = {re.match(r"[\w.-]+", one)[0] for one in lines}
-    named = {"PIL": "pillow", "sklearn": "scikit-learn", "ruamel": "ruamel.yaml", "prefect_ray": "prefect-ray"}
+    named = {
+        "PIL": "pillow",
+        "sklearn": "scikit-learn",
+        "ruamel": "ruamel.yaml",
+        "prefect_ray": "prefect-ray",
+        "ray": "prefect-ray",
+    }
     brought = {"huggingface_hub", "pandas", "uvicorn"}  # by diffusers, MLflow and Prefect
     for room in {*ROOMS} - {*OUTSIDE}:
         for path in (ROOT / room).rglob("*.py"):

@@ -64,7 +64,7 @@ def test_the_plan_has_everything_that_determines_the_draws(project):
         ({"train": {"initial_weights": "some"}}, "train.mode='scratch' starts from random weights"),
         ({"train": {"mode": "transfer"}}, "train.mode='transfer' needs weights trained elsewhere"),
         ({"train": {"architecture": "fast-cifar", "normalise": "copy"}}, "train.normalise='copy' do not apply"),
-        ({"train": {"head_prior": True}}, "train.head='lda' takes none"),
+        ({"train": {"head_prior": True}}, "not for train.head='lda'"),
         ({"train": {"architecture": "resnet"}}, "param train.architecture='resnet'"),
         ({"train": {"momentum": 0.9}}, "train.momentum"),
         ({"smooth": {"keep_weights": 0}}, "param smooth.keep_weights"),
