@@ -85,7 +85,7 @@ def five_steps(
     # 3. their sum is exact: the image under ideal noise of exactly sigma, rounded. All that follows is post-processing
     noised = (pixels + noise).to(torch.float32) / LEVELS
     if denoiser is None or fitting is None:
-        return noised, noised.isfinite().flatten(1).all(dim=1)
+        return noised, torch.ones(len(noised), dtype=torch.bool)  # whole numbers have no other values
     # 4. one step of the denoiser, on float32 in [0,1] units
     inputs = fitting.into_network(noised.permute(0, 3, 1, 2))
     step = denoise or (lambda part: denoiser.denoise(part, sigma))

@@ -57,7 +57,7 @@ def certified(record: Record, rows: Sequence[Record], radius: float) -> float:
 
 
 def changed(rows: Sequence[Record], how: str, images: int) -> float | None:
-    """The best certified accuracy of the rows against so many images rewritten, or relabelled; None: not known."""
+    """The best certified accuracy of the rows against this number of images rewritten, or relabelled; None: unknown."""
     return max((row[how][COUNTS.index(images)] for row in rows if how in row), default=None)
 
 

@@ -3,6 +3,7 @@
 import os
 import platform
 import tempfile
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +28,7 @@ from cleanlabel.models.instrument import Features, Instrument, save_features
 from cleanlabel.models.materials import Materials
 from cleanlabel.models.params import TrainParams
 from cleanlabel.models.plan import Plan
-from cleanlabel.models.start import start_of
+from cleanlabel.models.start import Start, start_of
 from cleanlabel.models.votes import votes_hash, votes_to_bytes
 from cleanlabel.models.weights import read_trained_on, save_weights, trained_on
 from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
@@ -107,10 +108,23 @@ def prepare(plan: Plan, instrument: Instrument | None = None) -> Materials:
         recipe,
         plan.draws,
         plan.test_sigma,
-        start_of(recipe, device(), instrument),
+        replace(_start(recipe.model_dump_json(), plan.initial_digest, plan.twin_digest), instrument=instrument),
         device(),
         plan.partitions,
     )
+
+
+@cache
+def _start(recipe: str, initial_digest: str | None, twin_digest: str | None) -> Start:
+    """What the plan's training starts from, but for its instrument; read once in a process.
+
+    InputError unless an extractor and its twin are the files with these sha256, as they were read.
+    """
+    start = start_of(TrainParams.model_validate_json(recipe), device())
+    for network, digest in ((start.extractor, initial_digest), (start.twin, twin_digest)):
+        if network and network.digest != digest:
+            raise InputError("an extractor's file changed while it was read; restore it")
+    return start
 
 
 def device() -> torch.device:

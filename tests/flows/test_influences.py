@@ -1,6 +1,7 @@
 """A bounded-influence ensemble through the pipeline: planned, made, registered, certified, audited, judged, served."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,9 +11,9 @@ import pytest
 from models_recipes import QUICK
 from registered import ROOT, InThisProcess, Registered, make_ensemble, make_plan, registered, set_params
 
-from cleanlabel.flows import choose, choose_influence, distil
+from cleanlabel.flows import choose, choose_influence, distil, estimate
 from cleanlabel.flows.certificate.checks import agreeing
-from cleanlabel.flows.ensemble import planning
+from cleanlabel.flows.ensemble import planning, worker
 from cleanlabel.flows.ensemble.assembly import assemble
 from cleanlabel.flows.ensemble.instrument import planned_instrument, recall_instrument
 from cleanlabel.flows.ensemble.making import make_draws
@@ -27,8 +28,9 @@ from cleanlabel.flows.store.registry import SMOOTHED
 from cleanlabel.models.answers import influenced_of, largest_radius
 from cleanlabel.models.certificate import ABSTAIN
 from cleanlabel.models.plan import noise_distance_of, recipe_of
+from cleanlabel.models.start import start_of
 from cleanlabel.models.sums import STEPS
-from cleanlabel.models.training import architecture_of, train
+from cleanlabel.models.training import architecture_of, initialised, train
 from cleanlabel.models.votes import votes_hash, votes_to_bytes
 from cleanlabel.models.weights import save_weights, trained_on
 from cleanlabel.sanitize.errors import InputError
@@ -280,6 +282,25 @@ def test_a_version_s_features_are_held_to_their_digests(sets):
 def test_registering_twice_gives_one_plan_one_ensemble(sets):
     one = made(sets)
     assert registered(sets, open_ensemble(sets, one.ensemble.plan)).ensemble == one.ensemble
+
+
+def test_the_estimate_knows_the_time_of_its_draws(sets):
+    set_params(sanitize={"denoise": False}, train={"mode": "transfer", "head": "bounded-influence", **STATED})
+    assert re.search(r"(?m)^  smooth +[\d.]+ (?:s|min|h) ", estimate.estimate())
+
+
+def test_an_extractor_that_changes_while_it_is_read_is_refused(sets, monkeypatch):
+    one = made(sets)
+    other = initialised(architecture_of(QUICK, (8, 8, 1), 10), 1, None)
+
+    def changed(*args):
+        save_weights(other, EXTRACTOR, architecture_of(QUICK, (8, 8, 1), 10))
+        return start_of(*args)
+
+    monkeypatch.setattr(worker, "start_of", changed)
+    worker._start.cache_clear()
+    with pytest.raises(InputError, match="an extractor's file changed while it was read; restore it"):
+        worker.prepare(one.ensemble.plan)
 
 
 def test_the_chooser_suggests_noise_and_clip_from_trusted_images_alone(sets):
