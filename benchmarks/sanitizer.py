@@ -1,6 +1,8 @@
 """How fast the denoising loop is: four implementations, side by side in one run.
 
-    python -m benchmarks.sanitizer [--quick] [--denoiser DIR ...]
+    python -m benchmarks.sanitizer [--quick] [--denoiser DIR ...] [--name NAME]
+
+About twelve minutes on one core of the slowest machine tried; `--name` keeps the records of several machines apart.
 
 - reference: the slow twin, `Denoiser.denoise` (float32, eager, channels-last)
 - published: ethz-spylab's diffusion_denoised_smoothing (noise by the timestep; float32, eager, NCHW; one pred_xstart)
@@ -208,6 +210,7 @@ def main() -> None:
     parser = flags("sanitizer", __doc__, "2 rounds of one small batch, without the network for CIFAR-10")
     parser.add_argument("--denoiser", type=Path, action="append", default=[], help="measure this one too; may repeat")
     parser.add_argument("--device", default=device, help="default: %(default)s")
+    parser.add_argument("--name", default="sanitizer", help="of the record and picture (default: %(default)s)")
     args = parser.parse_args()
     rounds, batch, side = (2, 8, 256) if args.quick else (7, 64, 4096)
     with tempfile.TemporaryDirectory() as folder:
@@ -241,9 +244,9 @@ def main() -> None:
         )
     folder = results(args)
     rate_of = {"product": dtype, "product_tflops": round(rate / 1e12, 3)}
-    record("sanitizer", {"sigma": SIGMA, "rounds": rounds, **rate_of, "networks": rows}, folder)
-    draw(rows, folder / "sanitizer.png")
-    print(folder / "sanitizer.png")
+    record(args.name, {"sigma": SIGMA, "rounds": rounds, **rate_of, "networks": rows}, folder)
+    draw(rows, folder / f"{args.name}.png")
+    print(folder / f"{args.name}.png")
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from cleanlabel.sanitize.fast import accelerate
 from cleanlabel.sanitize.fitting import Fit, fitting_for
 from cleanlabel.sanitize.noise import Entropy, check_sigma
 from cleanlabel.sanitize.quality import LOOKED_AT, worse_than_noise
-from cleanlabel.sanitize.sanitizer import as_pixels, sanitize_batch
+from cleanlabel.sanitize.sanitizer import as_pixels, begin_batch
 from cleanlabel.sanitize.sources import Source
-from cleanlabel.sanitize.stream import Copy, Shard, is_work_folder, work_folder
+from cleanlabel.sanitize.stream import Copy, Made, Shard, is_work_folder, work_folder
 from cleanlabel.sanitize.timestep import require_reachable
 
 NETWORK_BATCH = 64
@@ -119,11 +119,11 @@ def make_copy(
         if harm:
             warn(harm)
 
-    def work(images: NDArray[np.uint8], ids: tuple[str, ...], entropy: bytes) -> NDArray[np.uint8]:
-        made = sanitize_batch(
+    def work(images: NDArray[np.uint8], ids: tuple[str, ...], entropy: bytes) -> Made:
+        begun = begin_batch(
             images, ids, sigma, denoiser, entropy, draw, fitting=fitting, denoise=fast, batch=NETWORK_BATCH
         )
-        return as_pixels(made)
+        return lambda: as_pixels(begun())
 
     copy.make(work, drawn, shard, progress=progress)
     if not copy.complete:

@@ -4,6 +4,7 @@ Only this file names a kind of accelerator. All other code asks `is_accelerator`
 none, takes the same branches.
 """
 
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any
@@ -32,6 +33,8 @@ def has_fast_bfloat16(device: Device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if is_accelerator(device):
         return False
+    if torch.backends.cpu.get_cpu_capability() == "AVX2":  # ATEN_CPU_CAPABILITY=avx2 holds a newer processor to it
+        return False
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
@@ -47,12 +50,22 @@ def sent(tensor: Tensor, device: Device) -> Tensor:
     return tensor.to(device)
 
 
-def received(shape: tuple[int, ...], dtype: torch.dtype, device: Device) -> Tensor:
+def received(shape: Sequence[int], dtype: torch.dtype, device: Device) -> Tensor:
     """Memory of the host, uninitialised, that results of `device` are copied to (`copy_(.., non_blocking=True)`).
 
-    It is pinned for an accelerator. Such copies are complete after the next copy that waits, on the same stream.
+    It is pinned for an accelerator. Such copies are complete after the next copy that waits, on the same stream, or
+    after a call of `waiting_for`'s answer.
     """
     return torch.empty(shape, dtype=dtype, pin_memory=is_accelerator(device))
+
+
+def waiting_for(device: Device) -> Callable[[], None]:
+    """A function that waits until what this thread has queued so far is done, and for nothing that it queues later."""
+    if torch.device(device).type != "cuda":
+        return lambda: None
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(torch.device(device)))
+    return event.synchronize
 
 
 def own_stream(device: Device) -> AbstractContextManager[Any]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cleanlabel.sanitize.denoiser import Denoiser
-from cleanlabel.sanitize.device import is_accelerator, received, sent
+from cleanlabel.sanitize.device import is_accelerator, received, sent, waiting_for
 from cleanlabel.sanitize.device_noise import pixel_noise_on
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.fitting import Fitting, fitting_for
@@ -47,14 +47,44 @@ def sanitize_batch(
     fitted to the denoiser (default: they have its size). denoise: a faster equivalent of the denoiser's own method, for
     up to `batch` rows at once. At sigma 0 no noise is added or removed.
     """
+    return begin_batch(
+        images, ids, sigma, denoiser, entropy, draw, role, fitting=fitting, denoise=denoise, batch=batch
+    )()
+
+
+def begin_batch(
+    images: NDArray[np.uint8],
+    ids: Sequence[str],
+    sigma: float,
+    denoiser: Denoiser | None,
+    entropy: bytes,
+    draw: int,
+    role: Role = "noise",
+    *,
+    fitting: Fitting | None = None,
+    denoise: Denoise | None = None,
+    batch: int = BATCH,
+) -> Callable[[], NDArray[Any]]:
+    """`sanitize_batch` in two parts: this queues the work, and calling what it returns gives the images.
+
+    On an accelerator only the second part waits, and for this batch alone: begin the next one before.
+    """
     if not sigma:
-        return images if denoiser else images.astype(np.float32) / LEVELS
+        return lambda: images if denoiser else images.astype(np.float32) / LEVELS
     if denoiser is not None and fitting is None:
         fitting = fitting_for(np.array([images.shape[1:3]]), images.shape[3], denoiser.facts, "exact")
-    made, finite = five_steps(images, ids, sigma, denoiser, entropy, draw, role, fitting, denoise, batch)
-    if denoiser is not None:
-        _require_finite(finite.cpu().numpy(), ids, denoiser.timestep(sigma))
-    return made.cpu().numpy()
+    queued = five_steps(images, ids, sigma, denoiser, entropy, draw, role, fitting, denoise, batch)
+    if denoiser is None:
+        return queued[0].numpy
+    made, finite = (received(part.shape, part.dtype, part.device).copy_(part, non_blocking=True) for part in queued)
+    wait, timestep = waiting_for(denoiser.device), denoiser.timestep(sigma)
+
+    def finished() -> NDArray[Any]:
+        wait()
+        _require_finite(finite.numpy(), ids, timestep)
+        return made.numpy()
+
+    return finished
 
 
 def five_steps(

@@ -10,10 +10,11 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,10 +36,16 @@ PIECE = 256
 """Images of a piece: it is written while the next piece is made."""
 
 
-class Work(Protocol):
-    """The work on a block: images of one size, uint8 (n, h, w, c), and their ids -> images of the same shape."""
+Made = Callable[[], NDArray[np.uint8]]
 
-    def __call__(self, images: NDArray[np.uint8], ids: tuple[str, ...], entropy: bytes) -> NDArray[np.uint8]: ...
+
+class Work(Protocol):
+    """The work on images of one size, uint8 (n, h, w, c), with their ids. It may go on after this call.
+
+    Calling the answer waits for it and gives images of the same shape.
+    """
+
+    def __call__(self, images: NDArray[np.uint8], ids: tuple[str, ...], entropy: bytes) -> Made: ...
 
 
 @dataclass(frozen=True)
@@ -140,15 +147,19 @@ class Copy:
         writer: ThreadPoolExecutor,
         bar: "tqdm[Any]",
     ) -> None:
-        """Make one block, piece by piece. A piece is written while the next is made. The note is written last."""
+        """Make one block, piece by piece. The note is written last.
+
+        A piece is begun before the last one is asked for, and written while the next is made.
+        """
         rows = self._rows(block)
         made: list[NDArray[np.uint8]] = []
         written: list[Future[None]] = []
-        for start in range(0, len(rows), PIECE):
-            part = slice(start, start + PIECE)
-            done = self._work(work, images[part], rows[part], entropy)
+        parts = (slice(start, start + PIECE) for start in range(0, len(rows), PIECE))
+        begun = ((rows[part], self._begin(work, images[part], rows[part], entropy)) for part in parts)
+        for (piece, finished), _ in pairwise(chain(begun, [(rows, list)])):
+            done = finished()
             if self.source.form == "folder":
-                written.append(writer.submit(self._write_pictures, rows[part], done))
+                written.append(writer.submit(self._write_pictures, piece, done))
             made += done
             bar.update(len(done))
         if self.source.form == "npz":
@@ -205,17 +216,24 @@ class Copy:
     def _read(self, block: int) -> list[NDArray[np.uint8]]:
         return list(self.source.read(self._rows(block)))
 
-    def _work(
+    def _begin(
         self, work: Work, images: list[NDArray[np.uint8]], rows: range, entropy: bytes
-    ) -> list[NDArray[np.uint8]]:
-        """Do the work on all images of one size at once, as one array."""
-        made, sizes = list(images), self.source.sizes[rows.start : rows.stop]
+    ) -> Callable[[], list[NDArray[np.uint8]]]:
+        """Begin the work on all images of one size at once, as one array. The answer gives them in their order."""
+        sizes, begun = self.source.sizes[rows.start : rows.stop], []
         for size in np.unique(sizes, axis=0):
             alike = np.flatnonzero((sizes == size).all(axis=1)).tolist()
             ids = tuple(self.source.ids[rows[i]] for i in alike)
-            for i, image in zip(alike, work(np.stack([images[i] for i in alike]), ids, entropy), strict=True):
-                made[i] = image
-        return made
+            begun.append((alike, work(np.stack([images[i] for i in alike]), ids, entropy)))
+
+        def finished() -> list[NDArray[np.uint8]]:
+            made = list(images)
+            for alike, answers in begun:
+                for i, image in zip(alike, answers(), strict=True):
+                    made[i] = image
+            return made
+
+        return finished
 
     def _write_array(self, block: int, made: list[NDArray[np.uint8]]) -> None:
         with replacing(self.partial / "blocks" / f"{block:06d}.npy") as scratch, scratch.open("wb") as stream:

@@ -42,10 +42,24 @@ def machine() -> dict[str, Any]:
         "cpu": model or platform.processor(),
         "cores": len(os.sched_getaffinity(0)),
         "amx_bf16": "amx_bf16" in cpuinfo,
+        "instructions": instructions(cpuinfo),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+
+
+def instructions(cpuinfo: str) -> str:
+    """The vector instructions that torch uses here, such as "AVX-512 with bfloat16".
+
+    `ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2` before a command holds it to those of an older processor, which
+    is then said.
+    """
+    if "avx512f" not in cpuinfo:
+        return torch.backends.cpu.get_cpu_capability()
+    if torch.backends.cpu.get_cpu_capability() == "AVX2":
+        return "AVX-512, held to AVX2"
+    return "AVX-512 with bfloat16" if "avx512_bf16" in cpuinfo else "AVX-512"
 
 
 def record(name: str, figures: dict[str, Any], folder: Path) -> None:

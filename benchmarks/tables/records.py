@@ -25,10 +25,10 @@ def report(name: str) -> Record:
 
 
 def where(record: Record) -> str:
-    """The machine and day of a record, such as "2 cores of an AMD EPYC (no AMX), no GPU, 2026-11-25"."""
+    """The machine and day of a record, such as "2 cores of an AMD EPYC (AVX2, no AMX), no GPU, 2026-11-25"."""
     facts = record["machine"]
     cpu = facts["cpu"].replace("(R)", "").removesuffix(" Processor")
-    amx = "AMX" if facts["amx_bf16"] else "no AMX"
+    amx = "AMX" if facts["amx_bf16"] else ", ".join([*filter(None, [facts.get("instructions")]), "no AMX"])
     article = "an" if cpu[:1] in "AEIOU" else "a"
     return f"{facts['cores']} cores of {article} {cpu} ({amx}), {facts['gpu'] or 'no GPU'}, {record['date']}"
 

@@ -49,7 +49,7 @@ from cleanlabel.sanitize.device_noise import pixel_noise_on
 from cleanlabel.sanitize.fast import accelerate
 from cleanlabel.sanitize.fitting import fitting_for
 from cleanlabel.sanitize.imageset import ImageSet
-from cleanlabel.sanitize.sanitizer import sanitize, sanitize_batch
+from cleanlabel.sanitize.sanitizer import begin_batch, sanitize
 
 Results = Sequence[NDArray[Any]]
 Run = Callable[[torch.device, int], Results]
@@ -97,7 +97,8 @@ def fitted(fit: str, channels: int) -> Run:
         raw, whole = images(2, 11, channels), denoiser(device)
         fitting = fitting_for(np.array([(11, 11)]), channels, whole.facts, fit)
         fitted_in = {"fitting": fitting, "batch": 8}
-        return [sanitize_batch(raw.images, raw.ids, SIGMA, whole, FIXED, draw, **fitted_in) for draw in range(units)]
+        begun = [begin_batch(raw.images, raw.ids, SIGMA, whole, FIXED, draw, **fitted_in) for draw in range(units)]
+        return [finished() for finished in begun]
 
     return run
 

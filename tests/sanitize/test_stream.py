@@ -101,7 +101,7 @@ def test_a_run_killed_at_random_moments_goes_on_and_redoes_at_most_a_block(sourc
     made(source, place(source, tmp_path / "whole"))
     output, generator = place(source, tmp_path), random.Random(source.form)
     log = tmp_path / "log"
-    plain = stream.Copy._work
+    plain = stream.Copy._begin
 
     def slow(self, work, images, rows, entropy):
         with log.open("a") as lines:
@@ -109,7 +109,7 @@ def test_a_run_killed_at_random_moments_goes_on_and_redoes_at_most_a_block(sourc
         time.sleep(0.03)
         return plain(self, work, images, rows, entropy)
 
-    monkeypatch.setattr(stream.Copy, "_work", slow)
+    monkeypatch.setattr(stream.Copy, "_begin", slow)
     kills = 0
     while kills < 5:
         child = os.fork()
