@@ -3,7 +3,8 @@
     python -m benchmarks.modes [--quick] [--name NAME]
 
 `ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2` before the command holds a newer processor to AVX2. Weights are
-random: speed does not depend on them. `sanitize.fast.choose_mode` states its rule by these figures.
+random: speed does not depend on them. Times are the processor's, of one thread, so other work of the machine disturbs
+them little. `sanitize.fast.choose_mode` states its rule by these figures.
 """
 
 import statistics
@@ -27,6 +28,7 @@ IMAGES = {"cifar10": 64, "small": 256, "digits": 8192}
 
 
 def main() -> None:
+    torch.set_num_threads(1)
     parser = flags("modes", __doc__, "2 rounds of small batches, without the network for CIFAR-10")
     parser.add_argument("--name", default="modes", help="of the record (default: %(default)s)")
     args = parser.parse_args()
@@ -49,10 +51,10 @@ def main() -> None:
             seconds: dict[str, list[float]] = {mode: [] for mode in shown}
             for _ in trange(rounds, desc=name, unit="round"):
                 for mode in shown:
-                    started = time.perf_counter()
+                    started = time.process_time()
                     for part in noised.split(batch):
                         made[mode](part)
-                    seconds[mode].append(time.perf_counter() - started)
+                    seconds[mode].append(time.process_time() - started)
             rows[name] = {
                 "parameters": sum(p.numel() for p in denoiser.unet.parameters()),
                 "mflop_per_image": round(flop_per_image(denoiser) / 1e6, 2),

@@ -82,7 +82,7 @@ class FastDenoiser:
             # Kernels are not chosen by timing them: two starts could choose differently, and round differently.
             options |= {"triton.cudagraphs": True} | ({"deterministic": True} if _has_deterministic() else {})
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), torch.compiler.config.patch(cache_key_tag=instructions()):
                 warnings.simplefilter("ignore")  # the compiler's warnings about diffusers' own code
                 self._network = torch.compile(plain, fullgraph=True, dynamic=False, options=options)
                 self._network(self._input)
@@ -115,6 +115,15 @@ def accelerate(
 
 
 _made = lru_cache(maxsize=4)(FastDenoiser)  # a process asks again for every set and draw; compiling takes half a minute
+
+
+def instructions() -> str:
+    """The CPU's vector instructions. The compiler's cache is kept apart by them.
+
+    Without that, torch takes code that another machine, or this one held to older instructions, left in a shared
+    cache folder; the process then dies of corrupted memory (torch 2.15).
+    """
+    return f"{torch.backends.cpu.get_cpu_capability()} {torch.cpu.get_capabilities()}"
 
 
 def choose_mode(denoiser: Denoiser, images: int | None) -> Mode:

@@ -2,6 +2,7 @@
 
 from benchmarks.tables.records import Record, grid, paragraph, read, share, where, with_source
 
+
 def quality(name: str, command: str) -> str:
     """Image quality and accuracy by sigma."""
     record, lines = read(f"image_sets_{name}"), []

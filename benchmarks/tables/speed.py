@@ -91,7 +91,10 @@ def modes() -> str:
     command = "modes --name NAME"
     note = "Images a second, one thread, rounds side by side. AVX2 is the same processor held to it, by "
     return with_source(
-        grid(head, lines, left=3), command, *rows.values(), note=note + "`ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2`."
+        grid(head, lines, left=3),
+        command,
+        *rows.values(),
+        note=note + "`ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2`.",
     )
 
 

@@ -1,11 +1,15 @@
 """The fast path: held to its slow twin, and the same bits whatever else is in the batch."""
 
+import os
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from imports import ROOT
 from tiny import save_tiny_denoiser
 
 from cleanlabel.sanitize import fast
@@ -152,6 +156,57 @@ def test_the_choice_follows_the_arithmetic_and_the_instructions_and_is_never_tim
         assert choose_mode(denoiser, int(enough) - 1) == dtype
         assert choose_mode(denoiser, int(enough)) == f"{dtype}, compiled"
         assert choose_mode(denoiser, None) == f"{dtype}, compiled"
+
+
+COMPILE = """
+import sys, torch
+from pathlib import Path
+from cleanlabel.sanitize.denoiser import load_denoiser
+from cleanlabel.sanitize.fast import FastDenoiser
+denoiser = load_denoiser(Path(sys.argv[1]), "cpu")
+image = torch.rand((4, 1, 8, 8), generator=torch.Generator().manual_seed(0))
+answers = [FastDenoiser(denoiser, 0.5, 4, mode)(image) for mode in ("float32", "float32, compiled")]
+torch.testing.assert_close(*answers, atol=1e-5, rtol=0)
+"""
+
+
+HELD = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+BEYOND_AVX2 = pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() != "AVX512", reason="needs instructions beyond AVX2"
+)
+
+
+def python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], env=env, capture_output=True, text=True, check=False
+    )
+
+
+@BEYOND_AVX2
+def test_compiled_code_is_cached_by_the_instructions_it_is_for(denoiser, monkeypatch):
+    seen = []
+
+    def plain(network, **_):
+        seen.append(torch.compiler.config.cache_key_tag)
+        return network
+
+    monkeypatch.setattr(torch, "compile", plain)
+    FastDenoiser(denoiser, SIGMA, 4, "float32, compiled")
+    assert seen == [fast.instructions()]
+    asked = python("from cleanlabel.sanitize.fast import instructions; print(instructions())", **HELD)
+    assert asked.stdout.strip() not in ("", fast.instructions())
+
+
+@BEYOND_AVX2
+@pytest.mark.skipif(
+    not os.environ.get("CLEANLABEL_COMPILE_TWICE"), reason="a minute; CLEANLABEL_COMPILE_TWICE=1 runs it"
+)
+def test_code_that_was_compiled_for_other_instructions_is_not_taken_from_a_shared_cache(tmp_path):
+    save_tiny_denoiser(tmp_path / "denoiser")
+    for held_to in (HELD, {}):
+        done = python(COMPILE, str(tmp_path / "denoiser"), TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cache"), **held_to)
+        assert done.returncode == 0, done.stderr
 
 
 def test_asking_again_makes_nothing_again(denoiser):
