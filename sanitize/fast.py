@@ -4,6 +4,7 @@
 """
 
 import copy
+import math
 import warnings
 from functools import lru_cache
 from typing import Any, Literal, get_args
@@ -18,8 +19,12 @@ from cleanlabel.sanitize.errors import InputError
 
 Mode = Literal["float32", "bfloat16", "float32, compiled", "bfloat16, compiled"]
 COMPILE_FROM = 5e13
-"""Arithmetic (flop) of a whole run above which compiling, about half a minute on a CPU, saves time: 4,000 CIFAR-10
-images with the 35.7 M-parameter network, 64,000 with one of 2.5 M, 700,000 8x8 digits."""
+"""Arithmetic (flop) of a whole run above which compiling, half a minute to a minute on a CPU, saves time: 4,000 CIFAR-10
+images with the 35.7 M-parameter network, 64,000 with one of 2.5 M, 700,000 8x8 digits. It holds for small networks,
+which gain 18 % and more, and for large ones on AMX."""
+AVX512_COMPILE_FROM = 2e14
+"""The same for a large network (`BFLOAT16_FROM`) on AVX-512 without AMX, where it gains 14 to 15 %: ten minutes' work.
+On AVX2 a large network is never compiled: it gained 9 and 11 % (`python -m benchmarks.modes`)."""
 CALLS = 6e7
 """Cost per image of calling a network's layers, counted as arithmetic (flop): on one core, a network of 8 Mflop takes
 .14 ms per image uncompiled, .05 ms compiled."""
@@ -132,11 +137,20 @@ def choose_mode(denoiser: Denoiser, images: int | None) -> Mode:
     It depends on the machine's instructions, the network's arithmetic and `images`. Nothing is timed.
     """
     work, beside = flop_per_image(denoiser), is_accelerator(denoiser.device)
-    calls, enough = (ACCELERATOR_CALLS, ACCELERATOR_COMPILE_FROM) if beside else (CALLS, COMPILE_FROM)
-    compiled = images is None or images * (work + calls) >= enough
+    calls = ACCELERATOR_CALLS if beside else CALLS
+    compiled = (math.inf if images is None else images * (work + calls)) >= _compile_from(work, beside=beside)
     if has_fast_bfloat16(denoiser.device) and (beside or work >= BFLOAT16_FROM or compiled):
         return "bfloat16, compiled" if compiled else "bfloat16"
     return "float32, compiled" if compiled else "float32"
+
+
+def _compile_from(work: float, *, beside: bool) -> float:
+    """The arithmetic (flop) of a run from which a network of so much `work` an image is compiled, or nan for never."""
+    if beside:
+        return ACCELERATOR_COMPILE_FROM
+    if work < BFLOAT16_FROM or torch.cpu._is_amx_tile_supported():
+        return COMPILE_FROM
+    return AVX512_COMPILE_FROM if torch.backends.cpu.get_cpu_capability() == "AVX512" else math.nan
 
 
 @lru_cache(maxsize=4)

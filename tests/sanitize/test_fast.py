@@ -146,16 +146,34 @@ def test_a_rescaled_timestep_is_rescaled_on_the_fast_path_too(denoiser, noised):
     torch.testing.assert_close(ours, rescaled.denoise(noised, SIGMA), atol=1e-5, rtol=0)
 
 
-def test_the_choice_follows_the_arithmetic_and_the_instructions_and_is_never_timed(denoiser, monkeypatch):
-    enough = -(-fast.COMPILE_FROM // (flop_per_image(denoiser) + fast.CALLS))
-    assert choose_mode(denoiser, 1000) == "float32"  # too small for bfloat16 to pay
+def mode_on(denoiser, monkeypatch, capability, *, bfloat16=False, amx=False, images):
+    monkeypatch.setattr(fast, "has_fast_bfloat16", lambda _: bfloat16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    return choose_mode(denoiser, images)
+
+
+def test_a_small_network_is_compiled_where_its_calls_make_it_pay_and_nothing_is_timed(denoiser, monkeypatch):
+    enough = int(-(-fast.COMPILE_FROM // (flop_per_image(denoiser) + fast.CALLS)))
+    for bfloat16, dtype in ((True, "bfloat16"), (False, "float32")):
+        for images, mode in ((1000, "float32"), (enough - 1, "float32"), (enough, f"{dtype}, compiled")):
+            assert mode_on(denoiser, monkeypatch, "AVX2", bfloat16=bfloat16, images=images) == mode
+
+
+def test_a_large_network_is_compiled_by_the_kind_of_machine(denoiser, monkeypatch):
     monkeypatch.setattr(fast, "BFLOAT16_FROM", flop_per_image(denoiser))
-    for native, dtype in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr(fast, "has_fast_bfloat16", lambda _, native=native: native)
-        assert choose_mode(denoiser, 1000) == dtype
-        assert choose_mode(denoiser, int(enough) - 1) == dtype
-        assert choose_mode(denoiser, int(enough)) == f"{dtype}, compiled"
-        assert choose_mode(denoiser, None) == f"{dtype}, compiled"
+    on_amx, on_avx512 = (
+        int(-(-flop // (flop_per_image(denoiser) + fast.CALLS)))
+        for flop in (fast.COMPILE_FROM, fast.AVX512_COMPILE_FROM)
+    )
+    amx = {"bfloat16": True, "amx": True}
+    assert mode_on(denoiser, monkeypatch, "AVX512", **amx, images=on_amx - 1) == "bfloat16"
+    assert mode_on(denoiser, monkeypatch, "AVX512", **amx, images=on_amx) == "bfloat16, compiled"
+    assert mode_on(denoiser, monkeypatch, "AVX512", bfloat16=True, images=on_avx512 - 1) == "bfloat16"
+    assert mode_on(denoiser, monkeypatch, "AVX512", bfloat16=True, images=on_avx512) == "bfloat16, compiled"
+    assert mode_on(denoiser, monkeypatch, "AVX512", images=None) == "float32, compiled"
+    assert mode_on(denoiser, monkeypatch, "AVX2", images=10**12) == "float32"  # it would gain a tenth
+    assert mode_on(denoiser, monkeypatch, "AVX2", images=None) == "float32"
 
 
 COMPILE = """
