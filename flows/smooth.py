@@ -28,6 +28,7 @@ from cleanlabel.flows.ensemble.opening import open_ensemble
 from cleanlabel.flows.ensemble.planning import make_plan
 from cleanlabel.flows.ensemble.reach import radius_asked, require_reach
 from cleanlabel.flows.ensemble.record import Ensemble
+from cleanlabel.flows.ensemble.scratch import require_scratch
 from cleanlabel.flows.environment import Engine, own_store
 from cleanlabel.flows.orchestration.engine import engine_asked, resources, task_runner
 from cleanlabel.flows.orchestration.log import note
@@ -137,6 +138,7 @@ def main() -> None:
     engine = engine_asked(args.engine)
     plan = make_plan()
     params = read_params("smooth", SmoothParams)
+    require_scratch(plan, engine)
     if args.plan:
         from cleanlabel.flows.ensemble.forecast import forecast  # imported late: it trains
 

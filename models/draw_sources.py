@@ -13,6 +13,7 @@ DRAW_SOURCES = (
     "models/heads.py",
     "models/instrument.py",
     "models/materials.py",
+    "models/scratch.py",
     "models/stacked.py",
     "models/start.py",
     "models/sums.py",

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ class Materials:
 
     draws: the number of draws in the ensemble; with the number of images it decides how the denoiser is accelerated,
     and so the last bits. device: where the networks train. With `partitions`, a draw has one model per block.
+    scratch: a folder that holds a draw's copy in the place of memory (`models.scratch`), which changes no bit.
     """
 
     raw: ImageSet
@@ -45,6 +47,7 @@ class Materials:
     start: Start = FROM_SCRATCH
     device: torch.device = CPU
     partitions: int = 1
+    scratch: Path | None = None
 
     @cached_property
     def blocks(self) -> list["Block"]:

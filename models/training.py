@@ -1,6 +1,7 @@
-"""Ordinary training on images in memory, and prediction."""
+"""Ordinary training on images in memory or on disk, and prediction."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cleanlabel.models.classifiers import Architecture, Standardise, build
-from cleanlabel.models.fast_cifar import train_fast_cifar
+from cleanlabel.models.fast_cifar import scaled, train_fast_cifar
+from cleanlabel.models.scratch import require_read_in_batches
+from cleanlabel.sanitize.arrays import DiskArray
 from cleanlabel.sanitize.device import compute_repeatably, is_accelerator, sent, trains_in_bfloat16
 from cleanlabel.sanitize.errors import InputError
 
@@ -27,12 +30,45 @@ def as_tensor(images: NDArray[Any], device: torch.device | str = "cpu") -> Tenso
     They are scaled on `device`, so that uint8 images take a quarter of the way there. The constants are public: no mean
     or deviation of any data set is used.
     """
-    pixels = sent(torch.from_numpy(np.ascontiguousarray(images)), device).permute(0, 3, 1, 2).float()
-    return pixels / 127.5 - 1 if images.dtype == np.uint8 else 2 * pixels - 1
+    return scaled(sent(torch.from_numpy(np.ascontiguousarray(images)), device))
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """Stored images in the place of `as_tensor` of them all: rows are scaled when they are asked for, to the same bits.
+
+    images (n, h, w, c): on disk, or on an accelerator, where uint8 takes a quarter of the room.
+    """
+
+    images: DiskArray | Tensor
+    target: torch.device | str
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the numbers of rows must be."""
+        return self.images.device if isinstance(self.images, Tensor) else torch.device("cpu")
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """float32 (k, c, h, w) in [-1, 1] on the target device."""
+        if isinstance(self.images, Tensor):
+            return scaled(self.images[rows])
+        return as_tensor(self.images[rows.numpy()], self.target)
+
+
+def inputs_of(images: NDArray[Any] | DiskArray, device: torch.device | str) -> Tensor | Stored:
+    """The images as `fit` reads them: in memory of the CPU all are scaled at once."""
+    if isinstance(images, DiskArray):
+        return Stored(images, device)
+    if is_accelerator(device):
+        return Stored(sent(torch.from_numpy(np.ascontiguousarray(images)), device), device)
+    return as_tensor(images, device)
 
 
 def train(
-    images: NDArray[Any],
+    images: NDArray[Any] | DiskArray,
     labels: NDArray[np.int64],
     classes: int,
     recipe: "TrainParams",
@@ -44,7 +80,8 @@ def train(
 ) -> nn.Module:
     """A classifier trained by the recipe. All randomness follows from `seed`.
 
-    images (n, h, w, c), a sanitized copy; labels (n,) in 0..classes-1. Returned in evaluation mode, on `device`.
+    images (n, h, w, c), a sanitized copy, to the same bits from memory and from disk (`models.scratch`); labels (n,) in
+    0..classes-1. Returned in evaluation mode, on `device`.
     `initial` weights replace the random ones. Training uses raw images only if the recipe requires it, with
     `warm_on: raw` or `normalise: raw`, which voids the certificate (`models.plan`).
     """
@@ -57,7 +94,7 @@ def train(
 
 def _train(
     model: nn.Sequential,
-    images: NDArray[Any],
+    images: NDArray[Any] | DiskArray,
     labels: NDArray[np.int64],
     recipe: "TrainParams",
     seed: int,
@@ -67,10 +104,13 @@ def _train(
     if recipe.architecture == "fast-cifar":
         train_fast_cifar(model, images, labels, recipe, seed, device)
         return
-    inputs, targets = as_tensor(images, device), sent(torch.from_numpy(labels), device)
+    if isinstance(images, DiskArray):
+        require_read_in_batches(recipe)
+    inputs, targets = inputs_of(images, device), sent(torch.from_numpy(labels), device)
     un_noised = as_tensor(_required(raw, recipe), device) if reads_raw_images(recipe) else None
     if isinstance(model[0], Standardise):
-        model[0].measure(inputs if recipe.normalise == "copy" else un_noised)
+        whole = inputs if isinstance(inputs, Tensor) else as_tensor(images, device)
+        model[0].measure(whole if recipe.normalise == "copy" else un_noised)
     generator = torch.Generator().manual_seed(seed)
     if recipe.warm_epochs:
         fit(model, un_noised if recipe.warm_on == "raw" else inputs, targets, recipe, recipe.warm_epochs, generator)
@@ -111,15 +151,20 @@ def _required(raw: NDArray[np.uint8] | None, recipe: "TrainParams") -> NDArray[n
 
 
 def fit(
-    model: nn.Module, inputs: Tensor, targets: Tensor, recipe: "TrainParams", epochs: int, generator: torch.Generator
+    model: nn.Module,
+    inputs: Tensor | Stored,
+    targets: Tensor,
+    recipe: "TrainParams",
+    epochs: int,
+    generator: torch.Generator,
 ) -> None:
     """`epochs` epochs of AdamW with a learning rate that falls linearly to 0, for the weights that require gradients.
 
-    inputs float32 (n, c, h, w) in [-1, 1], targets (n,), on the model's device; order and augmentation follow from
-    `generator`. The torchvision networks compute in bfloat16 on an accelerator that has it.
+    inputs float32 (n, c, h, w) in [-1, 1] or the same `Stored`, targets (n,), on the model's device; order and
+    augmentation follow from `generator`. The torchvision networks compute in bfloat16 on an accelerator that has it.
     """
     n = len(inputs)
-    reduced = recipe.architecture in BATCH_NORMALISED and trains_in_bfloat16(inputs.device)
+    reduced = recipe.architecture in BATCH_NORMALISED and trains_in_bfloat16(targets.device)
     if reduced:
         model.to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(
@@ -134,7 +179,8 @@ def fit(
             batch = mirrored(shifted(inputs[rows], recipe.shift, generator), recipe.flip, generator)
             with torch.autocast(batch.device.type, torch.bfloat16, enabled=reduced):
                 logits = model(batch)
-            loss = functional.cross_entropy(logits.float(), targets[rows], label_smoothing=recipe.label_smoothing)
+            right = targets[sent(rows, targets.device)]
+            loss = functional.cross_entropy(logits.float(), right, label_smoothing=recipe.label_smoothing)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

@@ -17,7 +17,7 @@ from cleanlabel.flows.artifacts import NETWORKS
 from cleanlabel.flows.ensemble.entropy import recall_entropy
 from cleanlabel.flows.ensemble.instrument import recall_instrument
 from cleanlabel.flows.ensemble.record import Ensemble, draw_params, draw_tags, network_file, read_ensemble
-from cleanlabel.flows.environment import Engine, state
+from cleanlabel.flows.environment import Engine, scratch, state
 from cleanlabel.flows.orchestration.engine import defer_sigterm, gpu_slot, own_gpu
 from cleanlabel.flows.orchestration.log import note
 from cleanlabel.flows.store.client import Store, connect, create_run, finish, log_directory
@@ -111,6 +111,7 @@ def prepare(plan: Plan, instrument: Instrument | None = None) -> Materials:
         replace(_start(recipe.model_dump_json(), plan.initial_digest, plan.twin_digest), instrument=instrument),
         device(),
         plan.partitions,
+        scratch(),
     )
 
 

@@ -34,6 +34,7 @@ CARRIED = (
     "PREFECT_API_AUTH_STRING",
     "CLEANLABEL_HOME",
     "CLEANLABEL_LOG",
+    "CLEANLABEL_SCRATCH",
     "CLEANLABEL_THREADS",
 )
 """Settings that workers on other machines also need."""

@@ -294,6 +294,14 @@ PATHS: dict[str, Run] = {
     **{f"head {kind}, a fit": head(kind) for kind in ("mean", "direction", "lda", "ridge", "logistic")},
     **{f"head {kind} of some classes, a fit": head(kind, some=True) for kind in ("lda", "ridge", "logistic")},
     "draws of small-cnn, a draw": draws(recipe(architecture="small-cnn", epochs=1, batch=12, shift=1)),
+    "draws of small-cnn on a scratch disk, a draw": draws(
+        recipe(architecture="small-cnn", epochs=1, batch=12, shift=1), scratch=Path(tempfile.gettempdir())
+    ),
+    "draws of fast-cifar on a scratch disk, a draw": draws(
+        recipe(architecture="fast-cifar", learning_rate=11.5, epochs=1, batch=12, shift=1, flip=True),
+        32,
+        scratch=Path(tempfile.gettempdir()),
+    ),
     "draws of stacked mlps, a draw": draws(recipe(epochs=1, batch=12)),
     "draws with noised test images, a draw": draws(recipe(epochs=1, batch=12, shift=1), test_sigma=0.25),
     "draws of 3 blocks, a draw": draws(recipe(epochs=1, batch=12), partitions=3),

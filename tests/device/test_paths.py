@@ -31,8 +31,8 @@ CEILINGS: dict[str, tuple[int, int]] = {
     "train small-cnn, a step": (0, 1),
     "train small-cnn augmented, a step": (0, 3),
     "train small-cnn on a map that 4 does not divide, a step": (0, 1),
-    "train fast-cifar, a step": (0, 3),
-    "train fast-cifar in bfloat16, a step": (0, 3),
+    "train fast-cifar, a step": (0, 1),
+    "train fast-cifar in bfloat16, a step": (0, 1),
     "train resnet18, a step": (0, 3),
     "train resnet18 in bfloat16, a step": (0, 3),
     "train vgg11, a step": (0, 3),
@@ -53,6 +53,8 @@ CEILINGS: dict[str, tuple[int, int]] = {
     "head logistic of some classes, a fit": (200, 1),
     # A draw: its copy down, its votes down, and each tensor of its new network up.
     "draws of small-cnn, a draw": (16, 7),
+    "draws of small-cnn on a scratch disk, a draw": (16, 7),
+    "draws of fast-cifar on a scratch disk, a draw": (48, 8),  # 41 tensors up, and the whitening's eigenvectors
     "draws of stacked mlps, a draw": (6, 4),
     "draws with noised test images, a draw": (5, 9),
     "draws of 3 blocks, a draw": (12, 8),

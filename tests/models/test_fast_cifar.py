@@ -1,5 +1,6 @@
 """The fast recipe: its seed decides all, its whitening sees the copy alone, its augmentation is what it says."""
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -14,11 +15,12 @@ from cleanlabel.models.fast_cifar import (
     RATE_START,
     Trunk,
     Whitening,
+    places,
     scaled,
     train_fast_cifar,
     triangle,
-    visits,
 )
+from cleanlabel.models.fast_cifar import visits as drawn_visits
 from cleanlabel.models.params import TrainParams
 from cleanlabel.models.training import as_tensor, predict, train
 
@@ -52,6 +54,13 @@ def trained(images: np.ndarray, seed: int = 7, recipe: TrainParams = RECIPE) -> 
     model = build(Architecture("fast-cifar", images.shape[1:], 3, recipe.width))
     train_fast_cifar(model, images, LABELS, recipe, seed)
     return model.eval()
+
+
+def visits(shape: tuple[int, ...], recipe: TrainParams, seed: int) -> Iterator[tuple[torch.Tensor, ...]]:
+    """For each epoch: the order of the images (n,), and the source rows (n, h) and columns (n, w) of their pixels."""
+    n, h, w, _ = shape
+    for order, *moves in drawn_visits(n, recipe, seed):
+        yield order, *places(moves, h, w)
 
 
 def weights(model: torch.nn.Module) -> torch.Tensor:
