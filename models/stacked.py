@@ -35,6 +35,11 @@ def stackable(recipe: TrainParams, device: torch.device | str, copies: int, byte
     return copies > 1 and plain and still and small and recipe.architecture in STACKED[is_accelerator(device)]
 
 
+def never_stacked(recipe: TrainParams) -> bool:
+    """Whether networks of this recipe train one by one on every device, so that grouping draws changes no bit."""
+    return not any(stackable(recipe, device, 2, 0) for device in ("cpu", "cuda"))
+
+
 def train_stack(
     copies: Sequence[NDArray[Any]],
     labels: NDArray[np.int64],

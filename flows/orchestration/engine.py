@@ -137,6 +137,15 @@ def cluster_gpus() -> float:
     return float(ray.cluster_resources().get("GPU", 0)) if ray.is_initialized() else float(gpus())
 
 
+def at_once(engine: Engine) -> int:
+    """How many tasks the engine runs at once. On Ray, ask while its cluster is in use."""
+    if engine == "processes":
+        return min(workers(), gpus() or workers())
+    import ray
+
+    return max(1, int(cluster_gpus() or ray.cluster_resources().get("CPU", 1)))
+
+
 def gpu_slot(engine: Engine, device: torch.device) -> Any:
     """Hold a device while a batch is made. It is strict: nothing is trained unless Prefect has the GPU's limit.
 
