@@ -36,6 +36,7 @@ DRAW_SOURCES = (
     "sanitize/pictures.py",
     "sanitize/published.py",
     "sanitize/rounded_gaussian.py",
+    "sanitize/rows.py",
     "sanitize/sanitizer.py",
     "sanitize/sources.py",
     "sanitize/timestep.py",

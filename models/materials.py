@@ -23,6 +23,7 @@ from cleanlabel.sanitize.denoiser import Denoiser
 from cleanlabel.sanitize.fast import FastDenoiser, accelerate
 from cleanlabel.sanitize.imageset import ImageSet
 from cleanlabel.sanitize.noise import training_seed
+from cleanlabel.sanitize.rows import network_rows
 from cleanlabel.sanitize.sanitizer import BATCH
 
 CPU = torch.device("cpu")
@@ -124,8 +125,12 @@ class Block:
 
     @property
     def batch(self) -> int:
-        """Images that are denoised at once: about as many pixels as 256 of CIFAR, in equal parts of the block."""
-        most = max(1, BATCH * 32 * 32 * 3 // math.prod(self.raw.image_shape))
+        """Images that are denoised at once: what fits an accelerator, about as many pixels as 256 of CIFAR elsewhere.
+
+        They are equal parts of the block.
+        """
+        fit = network_rows(self.materials.denoiser)
+        most = fit or max(1, BATCH * 32 * 32 * 3 // math.prod(self.raw.image_shape))
         parts = -(-len(self.raw) // most)
         return -(-len(self.raw) // parts)
 

@@ -32,7 +32,13 @@ from cleanlabel.sanitize.sources import Source, open_source
 BLOCK_BYTES = 1 << 22
 """Raw pixels of a block. A killed run loses at most this much work; memory holds a few times as much."""
 PIECE = 256
-"""Images of a piece: it is written while the next piece is made."""
+"""Images of a piece, or one call's rows if those are more: it is written while the next piece is made."""
+
+
+def block_images(source: Source) -> int:
+    """How many images are a block, if all are as large as the largest."""
+    largest = int((source.sizes.prod(axis=1) * source.channels).max(initial=1))
+    return max(1, BLOCK_BYTES // largest)
 
 
 class Work(Protocol):
@@ -75,14 +81,15 @@ def parse_shard(text: str) -> Shard:
 
 
 class Copy:
-    """An unfinished copy of `source` at `output`. `facts` identify what it is made with."""
+    """An unfinished copy of `source` at `output`. `facts` identify what it is made with; a network takes `rows`."""
 
-    def __init__(self, source: Source, output: Path, facts: dict[str, Any]) -> None:
+    def __init__(self, source: Source, output: Path, facts: dict[str, Any], rows: int = 1) -> None:
         self.source, self.output = source, output
         self.facts: dict[str, Any] = json.loads(json.dumps(facts))  # as they will be read back
         self.partial = work_folder(output)
-        largest = int((source.sizes.prod(axis=1) * source.channels).max(initial=1))
-        self.block = max(1, BLOCK_BYTES // largest)
+        self.piece, self.block = max(PIECE, rows), block_images(source)
+        if rows > PIECE:  # whole calls, as far as possible
+            self.block = max(rows, self.block - self.block % rows)
         self.blocks = -(-len(source) // self.block)
 
     def begin(self, entropy: str) -> Entropy:
@@ -144,8 +151,8 @@ class Copy:
         rows = self._rows(block)
         made: list[NDArray[np.uint8]] = []
         written: list[Future[None]] = []
-        for start in range(0, len(rows), PIECE):
-            part = slice(start, start + PIECE)
+        for start in range(0, len(rows), self.piece):
+            part = slice(start, start + self.piece)
             done = self._work(work, images[part], rows[part], entropy)
             if self.source.form == "folder":
                 written.append(writer.submit(self._write_pictures, rows[part], done))

@@ -32,7 +32,7 @@ from cleanlabel.models.start import Start, start_of
 from cleanlabel.models.votes import votes_hash, votes_to_bytes
 from cleanlabel.models.weights import read_trained_on, save_weights, trained_on
 from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
-from cleanlabel.sanitize.device import default_device
+from cleanlabel.sanitize.device import default_device, is_accelerator
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import file_digest
 from cleanlabel.sanitize.imageset import ImageSet, load
@@ -144,7 +144,10 @@ def _inputs(*, denoise: bool) -> tuple[ImageSet, ImageSet, Denoiser | None]:
 def environment(materials: Materials) -> str:
     """What a draw's bits depend on besides its seeds. A draw repeated in the same environment repeats every vote."""
     fast = materials.fast(materials.sigma)
-    return f"{_machine()}, denoised in {fast.mode}" if fast else f"{_machine()}, not denoised"
+    if not fast:
+        return f"{_machine()}, not denoised"
+    rows = f", {fast.batch} rows at once" if is_accelerator(fast.device) else ""  # a CPU has them from the images alone
+    return f"{_machine()}, denoised in {fast.mode}{rows}"
 
 
 @cache

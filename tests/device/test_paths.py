@@ -53,6 +53,7 @@ CEILINGS: dict[str, tuple[int, int]] = {
     "head logistic of some classes, a fit": (200, 1),
     # A draw: its copy down, its votes down, and each tensor of its new network up.
     "draws of small-cnn, a draw": (16, 7),
+    "draws on a device with room for 8 rows, a draw": (16, 9),  # two batches
     "draws of small-cnn on a scratch disk, a draw": (16, 7),
     "draws of fast-cifar on a scratch disk, a draw": (48, 8),  # 41 tensors up, and the whitening's eigenvectors
     "draws of stacked mlps, a draw": (6, 4),
