@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 DRAW_SOURCES = (
+    "models/augmentation.py",
     "models/blocks.py",
     "models/classifiers.py",
     "models/draw.py",

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cleanlabel.models.augmentation import flipped, moved, visits
 from cleanlabel.models.classifiers import Architecture, Standardise, build
 from cleanlabel.models.fast_cifar import scaled, train_fast_cifar
 from cleanlabel.models.scratch import require_read_in_batches
@@ -170,42 +171,30 @@ def fit(
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, foreach=True
     )
+
+    def skips(rows: Tensor) -> bool:
+        return len(rows) == 1 and recipe.architecture in BATCH_NORMALISED  # one image has no statistics
+
     steps = epochs * -(-n // recipe.batch)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)
     for _ in range(epochs):
-        for rows in sent(torch.randperm(n, generator=generator), inputs.device).split(recipe.batch):
-            if len(rows) == 1 and recipe.architecture in BATCH_NORMALISED:
-                continue  # one image has no statistics
-            batch = mirrored(shifted(inputs[rows], recipe.shift, generator), recipe.flip, generator)
+        drawn = visits(n, recipe, generator, skips)
+        there = sent(drawn, targets.device)
+        here = there if inputs.device == targets.device else drawn  # images on disk are asked for on the host
+        for rows, (chosen, *moves) in zip(here[0].split(recipe.batch), there.split(recipe.batch, dim=1), strict=True):
+            if skips(rows):
+                continue
+            batch = inputs[rows]
+            if moves:
+                down, right, coin = moves
+                batch = flipped(moved(batch, recipe.shift, down, right), coin.bool() if recipe.flip else None)
             with torch.autocast(batch.device.type, torch.bfloat16, enabled=reduced):
                 logits = model(batch)
-            right = targets[sent(rows, targets.device)]
-            loss = functional.cross_entropy(logits.float(), right, label_smoothing=recipe.label_smoothing)
+            loss = functional.cross_entropy(logits.float(), targets[chosen], label_smoothing=recipe.label_smoothing)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
             schedule.step()
-
-
-def shifted(batch: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    """Each image moved by its own random offset of up to `most` pixels in each direction; new pixels are black."""
-    if most == 0:
-        return batch
-    n, _, h, w = batch.shape
-    padded = functional.pad(batch, (most, most, most, most), value=-1.0)
-    corner = torch.randint(2 * most + 1, (2, n, 1), generator=generator)
-    top, left = sent(corner + torch.arange(max(h, w)), batch.device)
-    rows, columns = top[:, :h], left[:, :w]
-    image = torch.arange(n, device=batch.device)[:, None, None]
-    return padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
-def mirrored(batch: Tensor, flip: bool, generator: torch.Generator) -> Tensor:  # noqa: FBT001 (a param's own value)
-    """Each image mirrored left to right with probability 1/2, if `flip`."""
-    if not flip:
-        return batch
-    coin = sent(torch.rand(len(batch), generator=generator) < 0.5, batch.device)
-    return torch.where(coin[:, None, None, None], batch.flip(3), batch)
 
 
 @torch.inference_mode()

@@ -29,14 +29,14 @@ CEILINGS: dict[str, tuple[int, int]] = {
     "train mlp, a step": (0, 1),
     "train mlp warmed on raw images, a step": (0, 1),
     "train small-cnn, a step": (0, 1),
-    "train small-cnn augmented, a step": (0, 3),
+    "train small-cnn augmented, a step": (0, 1),
     "train small-cnn on a map that 4 does not divide, a step": (0, 1),
     "train fast-cifar, a step": (0, 1),
     "train fast-cifar in bfloat16, a step": (0, 1),
-    "train resnet18, a step": (0, 3),
-    "train resnet18 in bfloat16, a step": (0, 3),
-    "train vgg11, a step": (0, 3),
-    "train mobilenet-v2, a step": (0, 3),
+    "train resnet18, a step": (0, 1),
+    "train resnet18 in bfloat16, a step": (0, 1),
+    "train vgg11, a step": (0, 1),
+    "train mobilenet-v2, a step": (0, 1),
     "train a stack, a step": (0, 1),
     "predict, a batch": (0, 1),
     "features, a batch": (0, 1),
@@ -52,12 +52,12 @@ CEILINGS: dict[str, tuple[int, int]] = {
     "head ridge of some classes, a fit": (6, 1),
     "head logistic of some classes, a fit": (200, 1),
     # A draw: its copy down, its votes down, and each tensor of its new network up.
-    "draws of small-cnn, a draw": (16, 7),
-    "draws on a device with room for 8 rows, a draw": (16, 9),  # two batches
-    "draws of small-cnn on a scratch disk, a draw": (16, 7),
+    "draws of small-cnn, a draw": (16, 6),
+    "draws on a device with room for 8 rows, a draw": (16, 8),  # two batches
+    "draws of small-cnn on a scratch disk, a draw": (16, 6),
     "draws of fast-cifar on a scratch disk, a draw": (48, 8),  # 41 tensors up, and the whitening's eigenvectors
     "draws of stacked mlps, a draw": (6, 4),
-    "draws with noised test images, a draw": (5, 9),
+    "draws with noised test images, a draw": (5, 8),
     "draws of 3 blocks, a draw": (12, 8),
     "draws of transfer, a draw": (5, 4),  # the features down as well
     "draws of bounded influence, a draw": (2, 3),
@@ -69,19 +69,19 @@ CEILINGS: dict[str, tuple[int, int]] = {
     "label-consistent, a step": (0, 0),
     "hidden-trigger, a step": (1, 2),  # the pairs are chosen one after the other, on the CPU
     "sleeper-agent, a step": (0, 2),
-    "defence none, a step": (0, 3),
-    "defence sanitize, a step": (0, 3),
-    "defence noise-only, a step": (0, 3),
-    "defence deep-knn, a step": (0, 6),  # two trainings
-    "defence spectral, a step": (0, 6),
-    "defence activation-clustering, a step": (0, 6),
+    "defence none, a step": (0, 1),
+    "defence sanitize, a step": (0, 1),
+    "defence noise-only, a step": (0, 1),
+    "defence deep-knn, a step": (0, 2),  # two trainings
+    "defence spectral, a step": (0, 2),
+    "defence activation-clustering, a step": (0, 2),
     "defence gradient-noise, a step": (0, 17),  # the noise of each parameter
     "defence adversarial-training, a step": (0, 4),
     "defence adversarial-training of a head, a step": (0, 2),
     "defence adversarial-poisoning, a step": (0, 4),
     "defence friends, a step": (0, 4),
-    "defence dpa, a step": (0, 6),
-    "defence roe, a step": (0, 6),
+    "defence dpa, a step": (0, 2),
+    "defence roe, a step": (0, 2),
     "fine-tuned victim, a step": (0, 1),
     "votes of features, a vote": (1, 1),
 }
