@@ -13,7 +13,6 @@ from PIL import Image
 from cleanlabel.certifying import Certificate, Votes, certify_votes
 from cleanlabel.models.plan import noise_distance_of
 from cleanlabel.sanitize import denoiser as denoisers
-from cleanlabel.sanitize.copies import NETWORK_BATCH
 from cleanlabel.sanitize.denoiser import Denoiser
 from cleanlabel.sanitize.denoiser_files import find_denoiser
 from cleanlabel.sanitize.device import default_device
@@ -23,6 +22,7 @@ from cleanlabel.sanitize.fitting import Fit, fitting_for
 from cleanlabel.sanitize.imageset import ImageSet, load, read_all
 from cleanlabel.sanitize.noise import check_sigma, draw_entropy, training_seed
 from cleanlabel.sanitize.quality import LOOKED_AT, worse_than_noise
+from cleanlabel.sanitize.rows import NETWORK_BATCH, network_rows
 from cleanlabel.sanitize.sanitizer import sanitize_batch
 from cleanlabel.sanitize.sources import from_array
 from cleanlabel.sanitize.timestep import require_reachable
@@ -160,12 +160,12 @@ class SanitizedCopies:
         if not len(self.raw):
             raise InputError("the data hold no image; there is nothing to sanitize")
         self.denoiser = load_denoiser(denoiser) if isinstance(denoiser, str | Path) else denoiser
-        self._fitting, self._fast = None, None
+        self._fitting, self._fast, self._rows = None, None, network_rows(self.denoiser) or NETWORK_BATCH
         if self.denoiser is not None:
             require_reachable(sigma, self.denoiser.facts.largest_sigma)
             h, w, channels = self.raw.image_shape
             self._fitting = fitting_for(np.tile([h, w], (len(self.raw), 1)), channels, self.denoiser.facts, fit)
-            self._fast = accelerate(self.denoiser, sigma, NETWORK_BATCH, images=len(self.raw))
+            self._fast = accelerate(self.denoiser, sigma, self._rows, images=len(self.raw))
             few = self.raw.take(np.arange(min(LOOKED_AT, len(self.raw))))
             harm = worse_than_noise(
                 few.images,
@@ -174,7 +174,7 @@ class SanitizedCopies:
                 self.denoiser,
                 fitting=self._fitting,
                 denoise=self._fast,
-                batch=NETWORK_BATCH,
+                batch=self._rows,
             )
             if harm:
                 warnings.warn(harm, stacklevel=2)
@@ -212,8 +212,8 @@ class SanitizedCopies:
         if not 0 <= draw < self.m:
             raise InputError(f"copy {draw} is not planned; there are copies 0..{self.m - 1}")
         parts = []
-        for start in range(0, len(self.raw), NETWORK_BATCH):
-            rows = slice(start, start + NETWORK_BATCH)
+        for start in range(0, len(self.raw), self._rows):
+            rows = slice(start, start + self._rows)
             parts.append(
                 sanitize_batch(
                     self.raw.images[rows],
@@ -224,7 +224,7 @@ class SanitizedCopies:
                     draw,
                     fitting=self._fitting,
                     denoise=self._fast,
-                    batch=NETWORK_BATCH,
+                    batch=self._rows,
                 )
             )
         images = np.concatenate(parts)

@@ -39,6 +39,7 @@ VARIABLES = {
     "CLEANLABEL_LOG": "A file to which every process appends its records, one JSON object a line.",
     "CLEANLABEL_RAY_ADDRESS": "The Ray cluster; default: one on this machine for as long as the flow runs.",
     "CLEANLABEL_ROOT": "The checkout in which deployed flows work; `make serve` and `make deploy` set it to theirs.",
+    "CLEANLABEL_SCRATCH": "A folder on a disk with room, which holds the sanitized copies of draws instead of memory.",
     "CLEANLABEL_THREADS": "Threads that PyTorch uses in each process of an ensemble, the pilot and the estimate; "
     "default: 1.",
     "CLEANLABEL_WORKERS": "The number of processes that make batches at once; default: one per core.",

@@ -19,6 +19,12 @@ def state() -> Path:
     return project_home() / ".state"
 
 
+def scratch() -> Path | None:
+    """The folder that holds draws' copies, CLEANLABEL_SCRATCH; None: they are held in memory."""
+    asked = os.environ.get("CLEANLABEL_SCRATCH")
+    return Path(asked).absolute() if asked else None
+
+
 def set_defaults() -> None:
     """Set the variables that are not set. Call it before prefect or mlflow is imported: both read them at import."""
     try:

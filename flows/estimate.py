@@ -24,7 +24,9 @@ from cleanlabel.flows.orchestration.machine import gpus, words, workers
 from cleanlabel.models.draw import make_batch
 from cleanlabel.models.materials import Materials
 from cleanlabel.models.params import GateParams, SmoothParams, TrainParams
+from cleanlabel.models.stacked import never_stacked
 from cleanlabel.models.start import start_of
+from cleanlabel.models.tasks import task_sizes, timing
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
 from cleanlabel.sanitize.denoiser_training import Training
@@ -76,7 +78,8 @@ def estimate() -> str:
     )
     images = len(raw) + (len(test) if smooth.test_sigma else 0)
     draw, draws = images * costs.image + costs.model, smooth.m + smooth.selection
-    at_once = max(1, gpus()) if is_accelerator(default_device()) else min(workers(), -(-draws // smooth.batch_of_draws))
+    at_once = max(1, gpus()) if is_accelerator(default_device()) else workers()
+    sizes = task_sizes(draws, at_once, smooth.batch_of_draws, regroup=never_stacked(recipe))
     work = {
         "denoiser": (
             steps * (costs.step or 0.0),
@@ -84,7 +87,7 @@ def estimate() -> str:
         ),
         "sanitize": (len(raw) * costs.image, f"{len(raw):,} images"),
         "train": (costs.model, "one model"),
-        "smooth": (draws * draw / at_once, f"{draws:,} models, {at_once} processes"),
+        "smooth": (timing(sizes, at_once, draw).makespan, f"{draws:,} models, {min(at_once, len(sizes))} processes"),
         "certify": (gate.replay * smooth.batch_of_draws * draw, f"{gate.replay} draws made again"),
     }
     seconds = {stage: START[stage] + spent for stage, (spent, _) in work.items()}

@@ -28,15 +28,18 @@ from cleanlabel.flows.ensemble.opening import open_ensemble
 from cleanlabel.flows.ensemble.planning import make_plan
 from cleanlabel.flows.ensemble.reach import radius_asked, require_reach
 from cleanlabel.flows.ensemble.record import Ensemble
+from cleanlabel.flows.ensemble.scratch import require_scratch
 from cleanlabel.flows.environment import Engine, own_store
-from cleanlabel.flows.orchestration.engine import engine_asked, resources, task_runner
+from cleanlabel.flows.orchestration.engine import at_once, engine_asked, resources, task_runner
 from cleanlabel.flows.orchestration.log import note
 from cleanlabel.flows.orchestration.server import prefect_server
 from cleanlabel.flows.store.client import Store, connect, system_metrics
 from cleanlabel.flows.store.errors import translate_store_errors
 from cleanlabel.flows.store.home import project_home
-from cleanlabel.models.params import GateParams, SmoothParams
+from cleanlabel.models.params import GateParams, SmoothParams, TrainParams
 from cleanlabel.models.plan import Plan
+from cleanlabel.models.stacked import never_stacked
+from cleanlabel.models.tasks import Task, dealt
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.errors import InputError, ServiceUnavailable
 from cleanlabel.sanitize.params import read_params
@@ -54,13 +57,18 @@ def make_draws(root: str, run_id: str, batch: range, wanted: list[int], keep: in
 
 @flow(name="smooth", persist_result=False)
 def smooth(
-    run_id: str, batches: list[tuple[range, list[int]]], planned: int, keep: int | str, engine: Engine
+    run_id: str, batches: list[Task], planned: int, keep: int | str, engine: Engine, *, regroup: bool
 ) -> State | int:
-    """Make the wanted draws of these batches of a planned ensemble on the flow's task runner, with a progress bar."""
+    """Make the wanted draws of these batches of a planned ensemble on the flow's task runner, with a progress bar.
+
+    regroup: whether a task may hold any of them (`models.tasks`), so that all workers have work to the end.
+    """
     wanted = sum(len(draws) for _, draws in batches)
     done_before = planned - wanted
     progress = create_progress_artifact(100 * done_before / planned, key="smoothed-models", description=f"of {planned}")
     with resources(engine):
+        batches = dealt(batches, at_once(engine)) if regroup else batches
+        note("draws dealt out", run=run_id, draws=wanted, tasks=len(batches), at_once=at_once(engine))
         futures = [make_draws.submit(str(Path.cwd()), run_id, *batch, keep, engine) for batch in batches]
     made, failures = 0, []
     with tqdm(total=planned, initial=done_before, desc="smooth", unit="model", mininterval=1) as bar:
@@ -97,12 +105,11 @@ def _outcome(future: PrefectFuture[int]) -> int | BaseException:
     return result if isinstance(result, int | BaseException) else RuntimeError(str(result))
 
 
-def run_with_prefect(
-    keep: int | str, engine: Engine, ensemble: Ensemble, batches: list[tuple[range, list[int]]], planned: int
-) -> None:
+def run_with_prefect(keep: int | str, engine: Engine, ensemble: Ensemble, batches: list[Task], planned: int) -> None:
     """Run the flow `smooth` on these batches. InputError or ServiceUnavailable says what stopped it."""
     flow_on_engine = smooth.with_options(task_runner=task_runner(engine))
-    state = flow_on_engine(ensemble.run_id, batches, planned, keep, engine, return_state=True)
+    regroup = never_stacked(TrainParams.model_validate(ensemble.plan.recipe))
+    state = flow_on_engine(ensemble.run_id, batches, planned, keep, engine, regroup=regroup, return_state=True)
     if not state.is_completed():
         away = isinstance(state.result(raise_on_failure=False), ServiceUnavailable)
         raise (ServiceUnavailable if away else InputError)(str(state.message))
@@ -137,6 +144,7 @@ def main() -> None:
     engine = engine_asked(args.engine)
     plan = make_plan()
     params = read_params("smooth", SmoothParams)
+    require_scratch(plan, engine)
     if args.plan:
         from cleanlabel.flows.ensemble.forecast import forecast  # imported late: it trains
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,9 +19,19 @@ from cleanlabel.models.extractors import features
 from cleanlabel.models.heads import fit_head, fit_head_of_some
 from cleanlabel.models.instrument import Features
 from cleanlabel.models.materials import Block, Materials
+from cleanlabel.models.scratch import (
+    copies_at_once,
+    copy_bytes,
+    copy_on_disk,
+    require_read_in_batches,
+    require_room,
+    shards_of,
+)
 from cleanlabel.models.stacked import train_stack
 from cleanlabel.models.training import initialised, predict_inputs, reads_raw_images, train
+from cleanlabel.sanitize.arrays import DiskArray
 from cleanlabel.sanitize.device import is_accelerator, own_stream, settle
+from cleanlabel.sanitize.imageset import ImageSet
 from cleanlabel.sanitize.noise import seal
 from cleanlabel.sanitize.sanitizer import Denoise, sanitize
 
@@ -91,16 +102,22 @@ def block_batch(block: Block, entropy: bytes, draws: Sequence[int]) -> Iterator[
     fast, test_fast = block.fast(shared.sigma), block.fast(shared.test_sigma)
     settle(shared.device)  # what is shared must be there before another stream uses it
 
-    def sanitized(draw: int) -> tuple[NDArray[Any], str, Tensor, float]:
+    stacked = block.stacked(len(draws))
+    scratch = None if stacked else _scratch(block, len(draws))  # a stack is small (`models.stacked`)
+
+    def sanitized(draw: int) -> tuple[NDArray[Any] | DiskArray, str, Tensor, float]:
         started = time.perf_counter()
+
+        def copied(raw: ImageSet) -> NDArray[Any]:
+            return sanitize(raw, shared.sigma, shared.denoiser, entropy, draw, denoise=fast, batch=block.batch)
+
         with own_stream(shared.device):
-            copy = sanitize(block.raw, shared.sigma, shared.denoiser, entropy, draw, denoise=fast, batch=block.batch)
+            copy = copy_on_disk(block.raw, scratch, block.batch, copied) if scratch else copied(block.raw)
             inputs = _test_inputs(block, entropy, draw, test_fast)
         seconds = time.perf_counter() - started
         return copy, _sha256(copy), inputs, seconds
 
     copies = ahead(sanitized, draws) if is_accelerator(shared.device) else map(sanitized, draws)
-    stacked = block.stacked(len(draws))
     if stacked:
         made = list(copies)
         started = time.perf_counter()
@@ -114,12 +131,25 @@ def block_batch(block: Block, entropy: bytes, draws: Sequence[int]) -> Iterator[
         )
         each = (time.perf_counter() - started) / len(draws)
         copies, trained = iter(made), iter([(model, each) for model in models])
-    for draw, (copy, digest, inputs, seconds) in zip(draws, copies, strict=True):
+    for draw in draws:
+        copy, digest, inputs, seconds = next(copies)
         started = time.perf_counter()
         model, before = next(trained) if stacked else (learn(block, copy, block.seed(entropy, draw)), 0.0)
         votes = ask(block, model, inputs)
         spent = before + time.perf_counter() - started
+        del copy  # before the next one is made
         yield Smoothed(draw, model, votes, seal(entropy, draw), digest, seconds, spent)
+
+
+def _scratch(block: Block, draws: int) -> Path | None:
+    """The folder that holds the block's copies; None for memory. InputError if it has no room, or they are not read in
+    batches."""
+    shared = block.materials
+    if shared.scratch:
+        require_read_in_batches(shared.recipe)
+        size = copy_bytes(len(block.raw), block.raw.image_shape, denoised=shared.denoiser is not None)
+        require_room(shared.scratch, size, copies_at_once(draws, shared.device))
+    return shared.scratch
 
 
 def make_again(materials: Materials, entropy: bytes, batch: Sequence[int], draw: int) -> Smoothed:
@@ -175,7 +205,7 @@ def _sanitizing_thread() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, "sanitizing")
 
 
-def learn(block: Block, copy: NDArray[Any], seed: int) -> nn.Module:
+def learn(block: Block, copy: NDArray[Any] | DiskArray, seed: int) -> nn.Module:
     """Apply the recipe to one sanitized copy. Returns a trained network, a head on its features, or its features."""
     raw, recipe, start, device = block.raw, block.materials.recipe, block.materials.start, block.materials.device
     if start.extractor:
@@ -224,5 +254,8 @@ def _test_inputs(block: Block, entropy: bytes, draw: int, denoise: Denoise | Non
     return shared.inputs_of(noised)
 
 
-def _sha256(copy: NDArray[Any]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(copy)).hexdigest()
+def _sha256(copy: NDArray[Any] | DiskArray) -> str:
+    digest = hashlib.sha256()
+    for part in [copy] if isinstance(copy, np.ndarray) else shards_of(copy):
+        digest.update(np.ascontiguousarray(part))
+    return digest.hexdigest()

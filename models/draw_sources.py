@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 DRAW_SOURCES = (
+    "models/augmentation.py",
     "models/blocks.py",
     "models/classifiers.py",
     "models/draw.py",
@@ -13,6 +14,7 @@ DRAW_SOURCES = (
     "models/heads.py",
     "models/instrument.py",
     "models/materials.py",
+    "models/scratch.py",
     "models/stacked.py",
     "models/start.py",
     "models/sums.py",
@@ -35,6 +37,7 @@ DRAW_SOURCES = (
     "sanitize/pictures.py",
     "sanitize/published.py",
     "sanitize/rounded_gaussian.py",
+    "sanitize/rows.py",
     "sanitize/sanitizer.py",
     "sanitize/sources.py",
     "sanitize/timestep.py",

@@ -15,6 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from cleanlabel.models.classifiers import features_of
 from cleanlabel.models.training import as_tensor
 from cleanlabel.models.weights import FORMAT, load_weights, read_weights
+from cleanlabel.sanitize.arrays import DiskArray
 from cleanlabel.sanitize.device import has_fast_bfloat16
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import file_digest
@@ -147,9 +148,13 @@ def _words(shape: tuple[int, int, int]) -> str:
 
 @torch.inference_mode()
 def features(
-    extractor: Extractor, images: NDArray[Any], device: torch.device | str = "cpu", batch: int = FEATURE_BATCH
+    extractor: Extractor,
+    images: NDArray[Any] | DiskArray,
+    device: torch.device | str = "cpu",
+    batch: int = FEATURE_BATCH,
 ) -> Tensor:
-    """Features float32 (n, d), on the CPU, of images (n, h, w, c): uint8, or float32 in [0,1] units, unclipped.
+    """Features float32 (n, d), on the CPU, of images (n, h, w, c), in memory or on disk: uint8, or float32 in [0,1]
+    units, unclipped.
 
     The extractor's network must be on `device`. InputError for images whose size is not the extractor's.
     """

@@ -8,7 +8,7 @@ Differences: the whitening centres its patches, as pixels are in [-1, 1] and no 
 averages the plain and the mirrored image but no shifted ones; the logits' scale is applied before the last layer.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cleanlabel.sanitize.arrays import DiskArray
 from cleanlabel.sanitize.device import sent, trains_in_bfloat16
 
 if TYPE_CHECKING:  # only this import needs pydantic
@@ -128,7 +129,7 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 
 def train_fast_cifar(
     model: nn.Sequential,
-    images: NDArray[Any],
+    images: NDArray[Any] | DiskArray,
     labels: Tensor | NDArray[np.int64],
     recipe: "TrainParams",
     seed: int,
@@ -136,15 +137,16 @@ def train_fast_cifar(
 ) -> None:
     """Train a `fast-cifar` in place. All randomness follows from `seed`, and `images` are the only data.
 
-    images (n, h, w, c), a sanitized copy: uint8, or float32 in [0,1] units that may exceed them; labels (n,).
+    images (n, h, w, c), a sanitized copy in memory or on disk: uint8, or float32 in [0,1] units that may exceed them;
+    labels (n,).
     `learning_rate` and `weight_decay` are per 1,024 examples and independent of each other and of the momentum: with
     half the batch size a step does half as much. Images that do not fill the epoch's last batch are left out of that
     epoch. The whitening is measured in the first training and kept afterwards, since later weights depend on it.
     Parameters that require no gradient stay unchanged. The model is left on `device` in training mode.
     """
     device = torch.device(device)
-    n, batch = len(images), min(recipe.batch, len(images))
-    source = sent(torch.from_numpy(np.ascontiguousarray(images)), device)
+    (n, h, w, _), batch = images.shape, min(recipe.batch, len(images))
+    kept = images if isinstance(images, DiskArray) else sent(torch.from_numpy(np.ascontiguousarray(images)), device)
     targets = sent(torch.as_tensor(labels), device)
     reduced = trains_in_bfloat16(device)
     layout = torch.channels_last if reduced else torch.contiguous_format
@@ -152,19 +154,25 @@ def train_fast_cifar(
     trunk = model[-2]
     trunk.mirrors.fill_(recipe.flip)
     if not trunk[0].measured:
-        trunk[0].measure(model[:-2](scaled(source[:: -(-n // WHITENING_IMAGES)])))
+        few = torch.arange(0, n, -(-n // WHITENING_IMAGES))
+        source, at = _holding(kept, few, sent(few, device))
+        trunk[0].measure(model[:-2](scaled(source[at])))
 
     steps = recipe.epochs * (n // batch)
-    optimiser, slow, step = _optimiser(model, recipe, batch), [t.clone() for t in _state(model)], 0
+    optimiser, fast, step = _optimiser(model, recipe, batch), _state(model), 0
+    slow = [tensor.clone() for tensor in fast]
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda done: triangle(done, steps))
     trains_bias = trunk[0].bias.requires_grad
-    for epoch, (order, rows, columns) in enumerate(visits(images.shape, recipe, seed)):
+    for epoch, drawn in enumerate(visits(n, recipe, seed)):
         trunk[0].bias.requires_grad_(trains_bias and epoch < WHITENING_BIAS_SHARE * recipe.epochs)
-        order, rows, columns = (sent(numbers, device) for numbers in (order, rows, columns))
+        order, *moves = sent(drawn, device)
         for first in range(0, n - batch + 1, batch):
-            chosen = order[first : first + batch]
+            part = slice(first, first + batch)
+            chosen = order[part]
+            rows, columns = places([move[chosen] for move in moves], h, w)
+            source, at = _holding(kept, drawn[0, part], chosen)
             # one gather shifts and mirrors; its result is already channels-last
-            pixels = scaled(source[chosen[:, None, None], rows[chosen][:, :, None], columns[chosen][:, None, :]])
+            pixels = scaled(source[at[:, None, None], rows[:, :, None], columns[:, None, :]])
             with torch.autocast(device.type, torch.bfloat16, enabled=reduced):
                 logits = model(pixels)
             loss = functional.cross_entropy(
@@ -176,7 +184,7 @@ def train_fast_cifar(
             schedule.step()
             step += 1
             if step % LOOKAHEAD_EVERY == 0 or step == steps:
-                _look_ahead(slow, _state(model), LOOKAHEAD_DECAY * (step / steps) ** LOOKAHEAD_POWER)
+                _look_ahead(slow, fast, LOOKAHEAD_DECAY * (step / steps) ** LOOKAHEAD_POWER)
     trunk[0].bias.requires_grad_(trains_bias)
 
 
@@ -186,22 +194,37 @@ def scaled(images: Tensor) -> Tensor:
     return pixels / 127.5 - 1 if images.dtype == torch.uint8 else 2 * pixels - 1
 
 
-def visits(shape: tuple[int, ...], recipe: "TrainParams", seed: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """For each epoch: the order of the images (n,), and the source rows (n, h) and columns (n, w) of their pixels.
+def _holding(kept: Tensor | DiskArray, rows: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """A tensor that holds the images `chosen`, and their places in it. Those on disk, `rows` on the host, are read."""
+    if isinstance(kept, Tensor):
+        return kept, chosen
+    return sent(torch.from_numpy(kept[rows.numpy()]), chosen.device), torch.arange(len(rows), device=chosen.device)
 
-    Each image moves by up to `shift` pixels in each direction and is reflected at its edge. With `flip`, the first
-    epoch mirrors each image with probability 1/2. Each later epoch mirrors those that the one before did not, so that
-    two epochs show both.
+
+def visits(n: int, recipe: "TrainParams", seed: int) -> Iterator[Tensor]:
+    """For each epoch, int64 (4, n): the order of the images, and each image's move down and right and whether mirrored.
+
+    Each image moves by up to `shift` pixels in each direction. With `flip`, the first epoch mirrors each image with
+    probability 1/2. Each later epoch mirrors those that the one before did not, so that two epochs show both.
     """
-    n, h, w, _ = shape
     generator = torch.Generator().manual_seed(seed)
     coins = torch.randint(2, (n, 1), generator=generator).bool()
     for epoch in range(recipe.epochs):
         order = torch.randperm(n, generator=generator)
-        down, right = torch.randint(-recipe.shift, recipe.shift + 1, (2, n, 1), generator=generator)
-        rows, columns = _reflected(torch.arange(h) + down, h), _reflected(torch.arange(w) + right, w)
-        mirrored = recipe.flip & (coins ^ bool(epoch % 2))
-        yield order, rows, torch.where(mirrored, columns.flip(1), columns)
+        moves = torch.randint(-recipe.shift, recipe.shift + 1, (2, n, 1), generator=generator)[..., 0]
+        mirrored = recipe.flip & (coins[:, 0] ^ bool(epoch % 2))
+        yield torch.stack([order, *moves, mirrored])
+
+
+def places(moves: Sequence[Tensor], h: int, w: int) -> tuple[Tensor, Tensor]:
+    """The source rows (k, h) and columns (k, w) of the pixels of images that move (down, right, mirrored), each (k,).
+
+    An image is reflected at its edge.
+    """
+    down, right, mirrored = (move[:, None] for move in moves)
+    rows = _reflected(torch.arange(h, device=down.device) + down, h)
+    columns = _reflected(torch.arange(w, device=down.device) + right, w)
+    return rows, torch.where(mirrored.bool(), columns.flip(1), columns)
 
 
 def _reflected(index: Tensor, side: int) -> Tensor:

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from cleanlabel.sanitize.denoiser import Denoiser
 from cleanlabel.sanitize.fast import FastDenoiser, accelerate
 from cleanlabel.sanitize.imageset import ImageSet
 from cleanlabel.sanitize.noise import training_seed
+from cleanlabel.sanitize.rows import network_rows
 from cleanlabel.sanitize.sanitizer import BATCH
 
 CPU = torch.device("cpu")
@@ -33,6 +35,7 @@ class Materials:
 
     draws: the number of draws in the ensemble; with the number of images it decides how the denoiser is accelerated,
     and so the last bits. device: where the networks train. With `partitions`, a draw has one model per block.
+    scratch: a folder that holds a draw's copy in the place of memory (`models.scratch`), which changes no bit.
     """
 
     raw: ImageSet
@@ -45,6 +48,7 @@ class Materials:
     start: Start = FROM_SCRATCH
     device: torch.device = CPU
     partitions: int = 1
+    scratch: Path | None = None
 
     @cached_property
     def blocks(self) -> list["Block"]:
@@ -121,8 +125,12 @@ class Block:
 
     @property
     def batch(self) -> int:
-        """Images that are denoised at once: about as many pixels as 256 of CIFAR, in equal parts of the block."""
-        most = max(1, BATCH * 32 * 32 * 3 // math.prod(self.raw.image_shape))
+        """Images that are denoised at once: what fits an accelerator, about as many pixels as 256 of CIFAR elsewhere.
+
+        They are equal parts of the block.
+        """
+        fit = network_rows(self.materials.denoiser)
+        most = fit or max(1, BATCH * 32 * 32 * 3 // math.prod(self.raw.image_shape))
         parts = -(-len(self.raw) // most)
         return -(-len(self.raw) // parts)
 

@@ -29,10 +29,19 @@ MOST_BYTES = 2 * 2**30
 
 def stackable(recipe: TrainParams, device: torch.device | str, copies: int, bytes_a_copy: int) -> bool:
     """Whether `copies` networks train at once. It depends on the plan and the kind of device; nothing is timed."""
-    plain = recipe.mode == "scratch" and recipe.normalise != "raw" and not recipe.warm_epochs
-    still = recipe.shift == 0 and not recipe.flip
     small = copies * bytes_a_copy <= MOST_BYTES
-    return copies > 1 and plain and still and small and recipe.architecture in STACKED[is_accelerator(device)]
+    return copies > 1 and small and _alike(recipe) and recipe.architecture in STACKED[is_accelerator(device)]
+
+
+def never_stacked(recipe: TrainParams) -> bool:
+    """Whether networks of this recipe train one by one on every device, so that grouping draws changes no bit."""
+    return not (_alike(recipe) and any(recipe.architecture in names for names in STACKED.values()))
+
+
+def _alike(recipe: TrainParams) -> bool:
+    """Whether all networks do the same to all images in every step."""
+    plain = recipe.mode == "scratch" and recipe.normalise != "raw" and not recipe.warm_epochs
+    return plain and recipe.shift == 0 and not recipe.flip
 
 
 def train_stack(

@@ -1,6 +1,7 @@
-"""Ordinary training on images in memory, and prediction."""
+"""Ordinary training on images in memory or on disk, and prediction."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,8 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cleanlabel.models.augmentation import flipped, moved, visits
 from cleanlabel.models.classifiers import Architecture, Standardise, build
-from cleanlabel.models.fast_cifar import train_fast_cifar
+from cleanlabel.models.fast_cifar import scaled, train_fast_cifar
+from cleanlabel.models.scratch import require_read_in_batches
+from cleanlabel.sanitize.arrays import DiskArray
 from cleanlabel.sanitize.device import compute_repeatably, is_accelerator, sent, trains_in_bfloat16
 from cleanlabel.sanitize.errors import InputError
 
@@ -27,12 +31,45 @@ def as_tensor(images: NDArray[Any], device: torch.device | str = "cpu") -> Tenso
     They are scaled on `device`, so that uint8 images take a quarter of the way there. The constants are public: no mean
     or deviation of any data set is used.
     """
-    pixels = sent(torch.from_numpy(np.ascontiguousarray(images)), device).permute(0, 3, 1, 2).float()
-    return pixels / 127.5 - 1 if images.dtype == np.uint8 else 2 * pixels - 1
+    return scaled(sent(torch.from_numpy(np.ascontiguousarray(images)), device))
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """Stored images in the place of `as_tensor` of them all: rows are scaled when they are asked for, to the same bits.
+
+    images (n, h, w, c): on disk, or on an accelerator, where uint8 takes a quarter of the room.
+    """
+
+    images: DiskArray | Tensor
+    target: torch.device | str
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the numbers of rows must be."""
+        return self.images.device if isinstance(self.images, Tensor) else torch.device("cpu")
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """float32 (k, c, h, w) in [-1, 1] on the target device."""
+        if isinstance(self.images, Tensor):
+            return scaled(self.images[rows])
+        return as_tensor(self.images[rows.numpy()], self.target)
+
+
+def inputs_of(images: NDArray[Any] | DiskArray, device: torch.device | str) -> Tensor | Stored:
+    """The images as `fit` reads them: in memory of the CPU all are scaled at once."""
+    if isinstance(images, DiskArray):
+        return Stored(images, device)
+    if is_accelerator(device):
+        return Stored(sent(torch.from_numpy(np.ascontiguousarray(images)), device), device)
+    return as_tensor(images, device)
 
 
 def train(
-    images: NDArray[Any],
+    images: NDArray[Any] | DiskArray,
     labels: NDArray[np.int64],
     classes: int,
     recipe: "TrainParams",
@@ -44,7 +81,8 @@ def train(
 ) -> nn.Module:
     """A classifier trained by the recipe. All randomness follows from `seed`.
 
-    images (n, h, w, c), a sanitized copy; labels (n,) in 0..classes-1. Returned in evaluation mode, on `device`.
+    images (n, h, w, c), a sanitized copy, to the same bits from memory and from disk (`models.scratch`); labels (n,) in
+    0..classes-1. Returned in evaluation mode, on `device`.
     `initial` weights replace the random ones. Training uses raw images only if the recipe requires it, with
     `warm_on: raw` or `normalise: raw`, which voids the certificate (`models.plan`).
     """
@@ -57,7 +95,7 @@ def train(
 
 def _train(
     model: nn.Sequential,
-    images: NDArray[Any],
+    images: NDArray[Any] | DiskArray,
     labels: NDArray[np.int64],
     recipe: "TrainParams",
     seed: int,
@@ -67,10 +105,13 @@ def _train(
     if recipe.architecture == "fast-cifar":
         train_fast_cifar(model, images, labels, recipe, seed, device)
         return
-    inputs, targets = as_tensor(images, device), sent(torch.from_numpy(labels), device)
+    if isinstance(images, DiskArray):
+        require_read_in_batches(recipe)
+    inputs, targets = inputs_of(images, device), sent(torch.from_numpy(labels), device)
     un_noised = as_tensor(_required(raw, recipe), device) if reads_raw_images(recipe) else None
     if isinstance(model[0], Standardise):
-        model[0].measure(inputs if recipe.normalise == "copy" else un_noised)
+        whole = inputs if isinstance(inputs, Tensor) else as_tensor(images, device)
+        model[0].measure(whole if recipe.normalise == "copy" else un_noised)
     generator = torch.Generator().manual_seed(seed)
     if recipe.warm_epochs:
         fit(model, un_noised if recipe.warm_on == "raw" else inputs, targets, recipe, recipe.warm_epochs, generator)
@@ -111,55 +152,49 @@ def _required(raw: NDArray[np.uint8] | None, recipe: "TrainParams") -> NDArray[n
 
 
 def fit(
-    model: nn.Module, inputs: Tensor, targets: Tensor, recipe: "TrainParams", epochs: int, generator: torch.Generator
+    model: nn.Module,
+    inputs: Tensor | Stored,
+    targets: Tensor,
+    recipe: "TrainParams",
+    epochs: int,
+    generator: torch.Generator,
 ) -> None:
     """`epochs` epochs of AdamW with a learning rate that falls linearly to 0, for the weights that require gradients.
 
-    inputs float32 (n, c, h, w) in [-1, 1], targets (n,), on the model's device; order and augmentation follow from
-    `generator`. The torchvision networks compute in bfloat16 on an accelerator that has it.
+    inputs float32 (n, c, h, w) in [-1, 1] or the same `Stored`, targets (n,), on the model's device; order and
+    augmentation follow from `generator`. The torchvision networks compute in bfloat16 on an accelerator that has it.
     """
     n = len(inputs)
-    reduced = recipe.architecture in BATCH_NORMALISED and trains_in_bfloat16(inputs.device)
+    reduced = recipe.architecture in BATCH_NORMALISED and trains_in_bfloat16(targets.device)
     if reduced:
         model.to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, foreach=True
     )
+
+    def skips(rows: Tensor) -> bool:
+        return len(rows) == 1 and recipe.architecture in BATCH_NORMALISED  # one image has no statistics
+
     steps = epochs * -(-n // recipe.batch)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)
     for _ in range(epochs):
-        for rows in sent(torch.randperm(n, generator=generator), inputs.device).split(recipe.batch):
-            if len(rows) == 1 and recipe.architecture in BATCH_NORMALISED:
-                continue  # one image has no statistics
-            batch = mirrored(shifted(inputs[rows], recipe.shift, generator), recipe.flip, generator)
+        drawn = visits(n, recipe, generator, skips)
+        there = sent(drawn, targets.device)
+        here = there if inputs.device == targets.device else drawn  # images on disk are asked for on the host
+        for rows, (chosen, *moves) in zip(here[0].split(recipe.batch), there.split(recipe.batch, dim=1), strict=True):
+            if skips(rows):
+                continue
+            batch = inputs[rows]
+            if moves:
+                down, right, coin = moves
+                batch = flipped(moved(batch, recipe.shift, down, right), coin.bool() if recipe.flip else None)
             with torch.autocast(batch.device.type, torch.bfloat16, enabled=reduced):
                 logits = model(batch)
-            loss = functional.cross_entropy(logits.float(), targets[rows], label_smoothing=recipe.label_smoothing)
+            loss = functional.cross_entropy(logits.float(), targets[chosen], label_smoothing=recipe.label_smoothing)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
             schedule.step()
-
-
-def shifted(batch: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    """Each image moved by its own random offset of up to `most` pixels in each direction; new pixels are black."""
-    if most == 0:
-        return batch
-    n, _, h, w = batch.shape
-    padded = functional.pad(batch, (most, most, most, most), value=-1.0)
-    corner = torch.randint(2 * most + 1, (2, n, 1), generator=generator)
-    top, left = sent(corner + torch.arange(max(h, w)), batch.device)
-    rows, columns = top[:, :h], left[:, :w]
-    image = torch.arange(n, device=batch.device)[:, None, None]
-    return padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
-def mirrored(batch: Tensor, flip: bool, generator: torch.Generator) -> Tensor:  # noqa: FBT001 (a param's own value)
-    """Each image mirrored left to right with probability 1/2, if `flip`."""
-    if not flip:
-        return batch
-    coin = sent(torch.rand(len(batch), generator=generator) < 0.5, batch.device)
-    return torch.where(coin[:, None, None, None], batch.flip(3), batch)
 
 
 @torch.inference_mode()

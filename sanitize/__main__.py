@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from cleanlabel.sanitize import errors
-from cleanlabel.sanitize.copies import NETWORK_BATCH, check_output, make_copy, manifest_path
+from cleanlabel.sanitize.copies import check_output, make_copy, manifest_path, rows_of
 from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
 from cleanlabel.sanitize.denoiser_files import find_denoiser
 from cleanlabel.sanitize.device import default_device
@@ -87,17 +87,16 @@ def dry_run(source: Source, sigma: float, denoiser: Denoiser | None, fit: Fit) -
     values = int((source.sizes.prod(axis=1) * source.channels).sum())
     if denoiser:
         fitting = fitting_for(source.sizes, source.channels, denoiser.facts, fit)
-        fast = accelerate(denoiser, sigma, NETWORK_BATCH, images=len(source))
+        rows = rows_of(source, denoiser)
+        fast = accelerate(denoiser, sigma, rows, images=len(source))
         per_image = max(fitting.answers_per_image(int(a), int(b)) for a, b in np.unique(source.sizes, axis=0))
-        count = max(1, NETWORK_BATCH // per_image)
+        count = max(1, rows // per_image)
         pixels = np.random.default_rng(0).integers(0, 256, (count, h, w, source.channels), dtype=np.uint8)
         ids = tuple(map(str, range(count)))
         seconds = []
         for _ in range(3):  # the first one warms up
             started = time.perf_counter()
-            sanitize_batch(
-                pixels, ids, sigma, denoiser, bytes(32), 0, fitting=fitting, denoise=fast, batch=NETWORK_BATCH
-            )
+            sanitize_batch(pixels, ids, sigma, denoiser, bytes(32), 0, fitting=fitting, denoise=fast, batch=rows)
             seconds.append(time.perf_counter() - started)
         rate = count / min(seconds[1:])
         lines.append(f"sigma {sigma:g}, timestep {denoiser.timestep(sigma)}, fit {fit}, network in {fast.mode}")

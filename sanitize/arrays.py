@@ -44,10 +44,34 @@ class DiskArray:
         size = math.prod(self.shape[1:]) * self.dtype.itemsize
         return np.frombuffer(self._bytes(size, self.start + i * size), self.dtype).reshape(self.shape[1:])
 
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> NDArray[Any]:
+        """A copy in memory of these elements along the first axis: a slice without a step, or their indices."""
+        size = math.prod(self.shape[1:]) * self.dtype.itemsize
+        if isinstance(rows, slice):
+            first, end, step = rows.indices(len(self))
+            if step != 1:
+                raise ValueError(f"a slice with the step {step}; give the indices")
+            made = np.empty((max(0, end - first), *self.shape[1:]), self.dtype)
+            self._fill(made, self.start + first * size)
+            return made
+        made = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        for element, row in zip(made, rows.tolist(), strict=True):
+            self._fill(element, self.start + row * size)
+        return made
+
     def whole(self) -> NDArray[Any]:
         """All of it, in memory."""
         size = math.prod(self.shape) * self.dtype.itemsize
         return np.frombuffer(self._bytes(size, self.start), self.dtype).reshape(self.shape)
+
+    def _fill(self, made: NDArray[Any], start: int) -> None:
+        """Read the bytes from `start` on into a whole array."""
+        view = made.data.cast("B") if made.size else memoryview(b"")
+        while view:
+            read = os.preadv(self.stream.fileno(), [view], start)
+            if not read:
+                raise InputError(f"an array was cut short at byte {start} while it was read; run again")
+            view, start = view[read:], start + read
 
     def _bytes(self, size: int, start: int) -> bytes:
         content = os.pread(self.stream.fileno(), size, start)

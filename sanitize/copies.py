@@ -17,13 +17,17 @@ from cleanlabel.sanitize.fast import accelerate
 from cleanlabel.sanitize.fitting import Fit, fitting_for
 from cleanlabel.sanitize.noise import Entropy, check_sigma
 from cleanlabel.sanitize.quality import LOOKED_AT, worse_than_noise
+<<<<<<< HEAD
 from cleanlabel.sanitize.sanitizer import as_pixels, begin_batch
 from cleanlabel.sanitize.sources import Source
 from cleanlabel.sanitize.stream import Copy, Made, Shard, is_work_folder, work_folder
+=======
+from cleanlabel.sanitize.rows import NETWORK_BATCH, network_rows
+from cleanlabel.sanitize.sanitizer import as_pixels, sanitize_batch
+from cleanlabel.sanitize.sources import Source
+from cleanlabel.sanitize.stream import Copy, Shard, block_images, is_work_folder, work_folder
+>>>>>>> shards
 from cleanlabel.sanitize.timestep import require_reachable
-
-NETWORK_BATCH = 64
-"""Rows per call of the network: one shape for the whole run, so that an image's bytes do not depend on others."""
 
 
 def manifest_path(output: Path) -> Path:
@@ -75,6 +79,12 @@ def _check_classes(source: Source) -> None:
             raise InputError(f"the class folder {name} has the name of the copy's manifest; rename the folder")
 
 
+def rows_of(source: Source, denoiser: Denoiser | None) -> int:
+    """Rows per call of the network for a copy: 64, or on an accelerator what fits it, but not more than a block."""
+    fit = network_rows(denoiser) or NETWORK_BATCH
+    return min(fit, max(NETWORK_BATCH, 1 << (block_images(source).bit_length() - 1)))
+
+
 def make_copy(
     source: Source,
     output: Path,
@@ -100,7 +110,8 @@ def make_copy(
     if sigma:
         require_reachable(sigma, denoiser.facts.largest_sigma if denoiser else math.inf)
     fitting = fitting_for(source.sizes, source.channels, denoiser.facts, fit) if denoiser else None
-    fast = accelerate(denoiser, sigma, NETWORK_BATCH, images=len(source)) if denoiser else None
+    rows = rows_of(source, denoiser)
+    fast = accelerate(denoiser, sigma, rows, images=len(source)) if denoiser else None
     facts = {
         "denoiser_digest": denoiser.digest if denoiser else None,
         "sigma": sigma,
@@ -108,22 +119,28 @@ def make_copy(
         "draw": draw,
         "fit": fitting.as_dict() if fitting else None,
         "network": fast.mode if fast else None,
-    }
-    copy = Copy(source, output, facts)
+    } | ({"network_rows": rows} if rows != NETWORK_BATCH else {})
+    copy = Copy(source, output, facts, rows)
     drawn = copy.begin(entropy)
     say(f"{len(source)} images, digest {source.digest[:12]}{f'; network in {fast.mode}' if fast else ''}")
     if denoiser:
         few = [i for i in range(len(source)) if (source.sizes[i] == source.sizes[0]).all()][:LOOKED_AT]
         images, ids = np.stack(list(source.read(few))), [source.ids[i] for i in few]
-        harm = worse_than_noise(images, ids, sigma, denoiser, fitting=fitting, denoise=fast, batch=NETWORK_BATCH)
+        harm = worse_than_noise(images, ids, sigma, denoiser, fitting=fitting, denoise=fast, batch=rows)
         if harm:
             warn(harm)
 
+<<<<<<< HEAD
     def work(images: NDArray[np.uint8], ids: tuple[str, ...], entropy: bytes) -> Made:
         begun = begin_batch(
             images, ids, sigma, denoiser, entropy, draw, fitting=fitting, denoise=fast, batch=NETWORK_BATCH
         )
         return lambda: as_pixels(begun())
+=======
+    def work(images: NDArray[np.uint8], ids: tuple[str, ...], entropy: bytes) -> NDArray[np.uint8]:
+        made = sanitize_batch(images, ids, sigma, denoiser, entropy, draw, fitting=fitting, denoise=fast, batch=rows)
+        return as_pixels(made)
+>>>>>>> shards
 
     copy.make(work, drawn, shard, progress=progress)
     if not copy.complete:

@@ -27,6 +27,11 @@ def is_accelerator(device: Device) -> bool:
     return torch.device(device).type != "cpu"
 
 
+def memory_of(device: Device) -> int | None:
+    """All bytes of an accelerator's memory, used or free; None for the CPU, or if it is not known."""
+    return torch.cuda.get_device_properties(device).total_memory if torch.device(device).type == "cuda" else None
+
+
 def has_fast_bfloat16(device: Device) -> bool:
     """Whether the device multiplies bfloat16 in hardware; emulated, it would be slower than float32."""
     if torch.device(device).type == "cuda":

@@ -33,7 +33,13 @@ from cleanlabel.sanitize.sources import Source, open_source
 BLOCK_BYTES = 1 << 22
 """Raw pixels of a block. A killed run loses at most this much work; memory holds a few times as much."""
 PIECE = 256
-"""Images of a piece: it is written while the next piece is made."""
+"""Images of a piece, or one call's rows if those are more: it is written while the next piece is made."""
+
+
+def block_images(source: Source) -> int:
+    """How many images are a block, if all are as large as the largest."""
+    largest = int((source.sizes.prod(axis=1) * source.channels).max(initial=1))
+    return max(1, BLOCK_BYTES // largest)
 
 
 Made = Callable[[], NDArray[np.uint8]]
@@ -82,14 +88,15 @@ def parse_shard(text: str) -> Shard:
 
 
 class Copy:
-    """An unfinished copy of `source` at `output`. `facts` identify what it is made with."""
+    """An unfinished copy of `source` at `output`. `facts` identify what it is made with; a network takes `rows`."""
 
-    def __init__(self, source: Source, output: Path, facts: dict[str, Any]) -> None:
+    def __init__(self, source: Source, output: Path, facts: dict[str, Any], rows: int = 1) -> None:
         self.source, self.output = source, output
         self.facts: dict[str, Any] = json.loads(json.dumps(facts))  # as they will be read back
         self.partial = work_folder(output)
-        largest = int((source.sizes.prod(axis=1) * source.channels).max(initial=1))
-        self.block = max(1, BLOCK_BYTES // largest)
+        self.piece, self.block = max(PIECE, rows), block_images(source)
+        if rows > PIECE:  # whole calls, as far as possible
+            self.block = max(rows, self.block - self.block % rows)
         self.blocks = -(-len(source) // self.block)
 
     def begin(self, entropy: str) -> Entropy:
@@ -154,7 +161,7 @@ class Copy:
         rows = self._rows(block)
         made: list[NDArray[np.uint8]] = []
         written: list[Future[None]] = []
-        parts = (slice(start, start + PIECE) for start in range(0, len(rows), PIECE))
+        parts = (slice(start, start + self.piece) for start in range(0, len(rows), self.piece))
         begun = ((rows[part], self._begin(work, images[part], rows[part], entropy)) for part in parts)
         for (piece, finished), _ in pairwise(chain(begun, [(rows, list)])):
             done = finished()

@@ -37,12 +37,12 @@ from benchmarks.fashion.plan import (
 from benchmarks.fashion.shown import plot, show
 from cleanlabel.models.certificate import images_tolerated
 from cleanlabel.sanitize import errors
-from cleanlabel.sanitize.copies import NETWORK_BATCH
 from cleanlabel.sanitize.denoiser import Denoiser
 from cleanlabel.sanitize.denoiser_files import read_config
 from cleanlabel.sanitize.fast import accelerate
 from cleanlabel.sanitize.imageset import ImageSet
 from cleanlabel.sanitize.ingest import published
+from cleanlabel.sanitize.rows import NETWORK_BATCH
 
 CURVE = np.linspace(0, 2, 401)
 

@@ -17,7 +17,6 @@ from cleanlabel.models.certificate import ABSTAIN, certified_accuracy, certify
 from cleanlabel.models.params import TrainParams
 from cleanlabel.models.training import predict, train
 from cleanlabel.models.votes import count_votes
-from cleanlabel.sanitize.copies import NETWORK_BATCH
 from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
 from cleanlabel.sanitize.denoiser_files import PROVENANCE, read_config
 from cleanlabel.sanitize.errors import InputError
@@ -27,6 +26,7 @@ from cleanlabel.sanitize.imageset import ImageSet
 from cleanlabel.sanitize.noise import training_seed
 from cleanlabel.sanitize.params import DenoiserParams
 from cleanlabel.sanitize.pretrain import train_denoiser
+from cleanlabel.sanitize.rows import NETWORK_BATCH
 from cleanlabel.sanitize.sanitizer import sanitize
 
 Step = tuple[Denoiser, FastDenoiser]

@@ -10,12 +10,12 @@ from scipy.special import ndtri
 from benchmarks.fashion.draws import make_copy
 from benchmarks.fashion.plan import CANDIDATES, PILOT_DRAWS, PILOT_RAW, PILOT_TEST
 from cleanlabel.models.training import predict, train
-from cleanlabel.sanitize.copies import NETWORK_BATCH
 from cleanlabel.sanitize.denoiser import Denoiser
 from cleanlabel.sanitize.fast import accelerate
 from cleanlabel.sanitize.files import write_json
 from cleanlabel.sanitize.imageset import ImageSet
 from cleanlabel.sanitize.noise import draw_entropy, training_seed
+from cleanlabel.sanitize.rows import NETWORK_BATCH
 
 
 def pilot(others: ImageSet, sigmas: list[float], denoiser: Denoiser, scratch: Path) -> None:

@@ -9,12 +9,16 @@ from cleanlabel.flows.orchestration.machine import gpus, words, workers
 from cleanlabel.models.answers import largest_radius
 from cleanlabel.models.draw import Smoothed, make_batch
 from cleanlabel.models.plan import Plan, least_models
+from cleanlabel.models.stacked import never_stacked
+from cleanlabel.models.tasks import Timing, balanced_batch, batch_sizes, task_sizes, timing
 from cleanlabel.models.votes import votes_to_bytes
 from cleanlabel.sanitize.device import is_accelerator
 from cleanlabel.sanitize.noise import draw_entropy
 from cleanlabel.sanitize.overlap import HASH
 
 SIZES = (20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
+WORTH = 0.05
+"""The least share of the workers' time that advice about tasks must save."""
 ROWS_BESIDE = 14
 """Rows of a child run in MLflow's tables, apart from its params and tags: the run itself, three metrics (two rows
 each), its hashes, its parent and its name."""
@@ -38,10 +42,15 @@ def forecast(plan: Plan, keep: Keep, attempt: int = 0) -> str:
     disk = sum(_bytes_kept(made[0], draw, keep, len(materials.raw)) for draw in range(plan.draws))
     rows = len(draw_params(plan, 0)) + len(draw_tags(plan, 0)) + ROWS_BESIDE
     hours = seconds * plan.draws / 3600
+    regroup = never_stacked(materials.recipe)
+    sizes = task_sizes(plan.draws, at_once, plan.batch_of_draws, regroup=regroup)
+    whole = timing(sizes, at_once, seconds)
     lines = [
         f"{plan.draws} draws, {seconds:.2f} s each "
         f"(sanitizing {made[-1].sanitize_seconds:.2f}, training {made[-1].train_seconds:.2f}), {where} at once:",
-        f"  time         {words(seconds * plan.draws / at_once)}, and about a minute to start and to register",
+        f"  time         {words(whole.makespan)}, and about a minute to start and to register",
+        f"  tasks        {len(sizes)} of up to {sizes[0]} draws; workers are idle {whole.idle:.0%} of the time"
+        + ("" if regroup else _advice(plan, at_once, whole)),
         f"  GPU-hours    {hours:.2f}" if on_gpu else f"  core-hours   {hours:.2f} (no GPU here)",
         f"  disk         {disk / 1e6:,.1f} MB of networks ({keep}) and votes",
         f"  MLflow       {plan.draws} child runs, {rows * plan.draws:,} rows",
@@ -53,6 +62,15 @@ def forecast(plan: Plan, keep: Keep, attempt: int = 0) -> str:
         )
     lines += ["", _table(plan, seconds / at_once, attempt)]
     return "\n".join(lines)
+
+
+def _advice(plan: Plan, workers: int, whole: Timing) -> str:
+    """A better batch of draws, if there is one. It stays a param: bits of networks that train at once depend on it."""
+    better = balanced_batch(plan.draws, workers, plan.batch_of_draws)
+    least = timing(batch_sizes(plan.draws, better), workers, whole.makespan)
+    if whole.idle - least.idle < WORTH:
+        return ""
+    return f" ({least.idle:.0%} with smooth.batch_of_draws: {better})"
 
 
 def _table(plan: Plan, seconds: float, attempt: int) -> str:

@@ -17,7 +17,7 @@ from cleanlabel.flows.artifacts import NETWORKS
 from cleanlabel.flows.ensemble.entropy import recall_entropy
 from cleanlabel.flows.ensemble.instrument import recall_instrument
 from cleanlabel.flows.ensemble.record import Ensemble, draw_params, draw_tags, network_file, read_ensemble
-from cleanlabel.flows.environment import Engine, state
+from cleanlabel.flows.environment import Engine, scratch, state
 from cleanlabel.flows.orchestration.engine import defer_sigterm, gpu_slot, own_gpu
 from cleanlabel.flows.orchestration.log import note
 from cleanlabel.flows.store.client import Store, connect, create_run, finish, log_directory
@@ -32,7 +32,7 @@ from cleanlabel.models.start import Start, start_of
 from cleanlabel.models.votes import votes_hash, votes_to_bytes
 from cleanlabel.models.weights import read_trained_on, save_weights, trained_on
 from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
-from cleanlabel.sanitize.device import default_device
+from cleanlabel.sanitize.device import default_device, is_accelerator
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import file_digest
 from cleanlabel.sanitize.imageset import ImageSet, load
@@ -111,6 +111,7 @@ def prepare(plan: Plan, instrument: Instrument | None = None) -> Materials:
         replace(_start(recipe.model_dump_json(), plan.initial_digest, plan.twin_digest), instrument=instrument),
         device(),
         plan.partitions,
+        scratch(),
     )
 
 
@@ -143,7 +144,10 @@ def _inputs(*, denoise: bool) -> tuple[ImageSet, ImageSet, Denoiser | None]:
 def environment(materials: Materials) -> str:
     """What a draw's bits depend on besides its seeds. A draw repeated in the same environment repeats every vote."""
     fast = materials.fast(materials.sigma)
-    return f"{_machine()}, denoised in {fast.mode}" if fast else f"{_machine()}, not denoised"
+    if not fast:
+        return f"{_machine()}, not denoised"
+    rows = f", {fast.batch} rows at once" if is_accelerator(fast.device) else ""  # a CPU has them from the images alone
+    return f"{_machine()}, denoised in {fast.mode}{rows}"
 
 
 @cache

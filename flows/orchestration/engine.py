@@ -34,6 +34,7 @@ CARRIED = (
     "PREFECT_API_AUTH_STRING",
     "CLEANLABEL_HOME",
     "CLEANLABEL_LOG",
+    "CLEANLABEL_SCRATCH",
     "CLEANLABEL_THREADS",
 )
 """Settings that workers on other machines also need."""
@@ -134,6 +135,15 @@ def cluster_gpus() -> float:
     import ray
 
     return float(ray.cluster_resources().get("GPU", 0)) if ray.is_initialized() else float(gpus())
+
+
+def at_once(engine: Engine) -> int:
+    """How many tasks the engine runs at once. On Ray, ask while its cluster is in use."""
+    if engine == "processes":
+        return min(workers(), gpus() or workers())
+    import ray
+
+    return max(1, int(cluster_gpus() or ray.cluster_resources().get("CPU", 1)))
 
 
 def gpu_slot(engine: Engine, device: torch.device) -> Any:

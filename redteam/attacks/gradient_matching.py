@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
+from cleanlabel.models.augmentation import mirrored, shifted
 from cleanlabel.models.extractors import Extractor
-from cleanlabel.models.training import mirrored, shifted
 from cleanlabel.redteam.attacks.crafting import adam_on_pixels, pixels_of
 from cleanlabel.redteam.threat.attacker import Budget, Knowledge
 from cleanlabel.sanitize.device import sent

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cleanlabel.models.augmentation import mirrored, shifted
 from cleanlabel.models.classifiers import Standardise, features_of
 from cleanlabel.models.extractors import Extractor
 from cleanlabel.models.heads import fit_head
 from cleanlabel.models.params import TrainParams
-from cleanlabel.models.training import BATCH_NORMALISED, architecture_of, as_tensor, initialised, mirrored, shifted
+from cleanlabel.models.training import BATCH_NORMALISED, architecture_of, as_tensor, initialised
 from cleanlabel.redteam.defences.interface import Context, features_of_images, required_extractor
 from cleanlabel.redteam.threat.victims import Victim
 from cleanlabel.sanitize.device import sent

@@ -203,6 +203,16 @@ def draws(settings: TrainParams, side: int = 8, **others: Any) -> Run:
     return run
 
 
+def with_memory(memory: int, run: Run) -> Run:
+    """The same on a device that has so many bytes, which decide how many images are denoised at once."""
+
+    def on_it(device: torch.device, units: int) -> Results:
+        with patch("cleanlabel.sanitize.rows.memory_of", lambda _: memory):
+            return run(device, units)
+
+    return on_it
+
+
 def instrument(device: torch.device) -> Any:
     drawn = np.random.default_rng(0).normal(size=(2, 90, 64))
     return make_instrument(drawn[0], drawn[1])
@@ -295,6 +305,17 @@ PATHS: dict[str, Run] = {
     **{f"head {kind}, a fit": head(kind) for kind in ("mean", "direction", "lda", "ridge", "logistic")},
     **{f"head {kind} of some classes, a fit": head(kind, some=True) for kind in ("lda", "ridge", "logistic")},
     "draws of small-cnn, a draw": draws(recipe(architecture="small-cnn", epochs=1, batch=12, shift=1)),
+    "draws on a device with room for 8 rows, a draw": with_memory(
+        2**20, draws(recipe(architecture="small-cnn", epochs=1, batch=12, shift=1))
+    ),
+    "draws of small-cnn on a scratch disk, a draw": draws(
+        recipe(architecture="small-cnn", epochs=1, batch=12, shift=1), scratch=Path(tempfile.gettempdir())
+    ),
+    "draws of fast-cifar on a scratch disk, a draw": draws(
+        recipe(architecture="fast-cifar", learning_rate=11.5, epochs=1, batch=12, shift=1, flip=True),
+        32,
+        scratch=Path(tempfile.gettempdir()),
+    ),
     "draws of stacked mlps, a draw": draws(recipe(epochs=1, batch=12)),
     "draws with noised test images, a draw": draws(recipe(epochs=1, batch=12, shift=1), test_sigma=0.25),
     "draws of 3 blocks, a draw": draws(recipe(epochs=1, batch=12), partitions=3),

@@ -1,5 +1,6 @@
 """Where draws are made, how many at a time and how often it is tried: each once, and the votes always the same."""
 
+import json
 import os
 import signal
 import subprocess
@@ -67,6 +68,9 @@ def test_workers_and_gpus_are_the_machines_unless_named(monkeypatch):
     assert (engine.workers(), engine.gpus()) == (len(os.sched_getaffinity(0)), 3)
     monkeypatch.setenv("CLEANLABEL_WORKERS", "7")
     assert engine.workers() == 7
+    assert engine.at_once("processes") == 3
+    monkeypatch.setenv("CLEANLABEL_GPUS", "0")
+    assert engine.at_once("processes") == 7
 
 
 @pytest.fixture
@@ -198,6 +202,23 @@ def test_the_votes_on_ray_are_those_of_one_process_to_the_bit(tmp_path, votes_of
     assert sorted(project.draws()) == list(range(12))
     assert np.array_equal(votes_of(project), votes_of_one_process)
     assert_nothing_runs(project)
+
+
+@pytest.mark.slow
+def test_draws_that_train_one_by_one_are_dealt_out_to_all_workers_and_keep_their_votes(tmp_path):
+    votes, tasks = [], []
+    for workers in ("1", "2"):
+        (tmp_path / workers).mkdir()
+        project = small_project(tmp_path / workers, batch_of_draws=5)
+        project.set_params({"train": {"shift": 1, "epochs": 2}})
+        project.env |= {"CLEANLABEL_WORKERS": workers, "CLEANLABEL_LOG": str(tmp_path / "log.jsonl")}
+        project.run(*SMOOTH)
+        assert sorted(project.draws()) == list(range(12))
+        votes.append(votes_of(project))
+        lines = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+        tasks.append([line["tasks"] for line in lines if line["event"] == "draws dealt out"][-1])
+    assert tasks == [3, 4]
+    assert np.array_equal(*votes)
 
 
 @contextmanager

@@ -6,12 +6,15 @@ from pathlib import Path
 import mlflow.pyfunc
 import numpy as np
 import pytest
+from models_recipes import QUICK
 from registered import M, Registered, make_ensemble, make_plan
 
+from cleanlabel.flows.ensemble import worker
 from cleanlabel.flows.ensemble.assembly import assemble
 from cleanlabel.flows.store.client import TAG, create_run, find_runs, system_metrics
 from cleanlabel.flows.store.registry import SMOOTHED
 from cleanlabel.models.classifiers import Architecture, build
+from cleanlabel.models.materials import Materials
 from cleanlabel.models.weights import save_weights
 from cleanlabel.sanitize.files import file_digest
 from cleanlabel.sanitize.imageset import load
@@ -84,3 +87,10 @@ def test_the_machines_load_is_logged_to_the_ensembles_run(store, monkeypatch):
     with system_metrics(store, run_id):
         time.sleep(1)
     assert "system/cpu_utilization_percentage" in store.client.get_run(run_id).data.metrics
+
+
+def test_the_environment_names_the_rows_that_an_accelerator_takes_at_once(small_set, denoiser, monkeypatch):
+    ours = Materials(small_set, small_set, 0.5, denoiser, QUICK, 10)
+    assert "rows at once" not in worker.environment(ours)
+    monkeypatch.setattr(worker, "is_accelerator", lambda _: True)
+    assert worker.environment(ours).endswith(", 24 rows at once")

@@ -131,3 +131,11 @@ def test_all_batches_are_sanitized_by_one_thread():
     threads = {thread for _ in range(2) for thread in ahead(lambda _: threading.get_ident(), range(3))}
     assert len(threads) == 1
     assert threads != {threading.get_ident()}
+
+
+def test_an_accelerators_memory_decides_how_many_images_are_denoised_at_once(small_set, denoiser, monkeypatch):
+    ours = materials(small_set, 0.5, denoiser, QUICK)
+    assert (ours.batch, materials(small_set, 0.5, None, QUICK).batch) == (24, 24)
+    monkeypatch.setattr("cleanlabel.sanitize.rows.memory_of", lambda _: 2**20)
+    assert (ours.batch, materials(small_set, 0.5, None, QUICK).batch) == (8, 24)
+    assert materials(small_set, 0.5, denoiser, QUICK).fast(0.5).batch == 8

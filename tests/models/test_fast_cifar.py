@@ -1,5 +1,6 @@
 """The fast recipe: its seed decides all, its whitening sees the copy alone, its augmentation is what it says."""
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -14,11 +15,12 @@ from cleanlabel.models.fast_cifar import (
     RATE_START,
     Trunk,
     Whitening,
+    places,
     scaled,
     train_fast_cifar,
     triangle,
-    visits,
 )
+from cleanlabel.models.fast_cifar import visits as drawn_visits
 from cleanlabel.models.params import TrainParams
 from cleanlabel.models.training import as_tensor, predict, train
 
@@ -52,6 +54,13 @@ def trained(images: np.ndarray, seed: int = 7, recipe: TrainParams = RECIPE) -> 
     model = build(Architecture("fast-cifar", images.shape[1:], 3, recipe.width))
     train_fast_cifar(model, images, LABELS, recipe, seed)
     return model.eval()
+
+
+def visits(shape: tuple[int, ...], recipe: TrainParams, seed: int) -> Iterator[tuple[torch.Tensor, ...]]:
+    """For each epoch: the order of the images (n,), and the source rows (n, h) and columns (n, w) of their pixels."""
+    n, h, w, _ = shape
+    for order, *moves in drawn_visits(n, recipe, seed):
+        yield order, *places(moves, h, w)
 
 
 def weights(model: torch.nn.Module) -> torch.Tensor:
@@ -186,3 +195,25 @@ def test_the_learning_rate_rises_and_falls_by_lines():
     np.testing.assert_allclose(np.diff(rates[:24]), 0.8 / 23)
     np.testing.assert_allclose(np.diff(rates[23:]), -0.93 / 77)
     assert all(0 < triangle(step, steps) <= 1 for steps in (1, 2, 3) for step in range(steps))
+
+
+def visits_of_whole(shape: tuple[int, ...], recipe: TrainParams, seed: int) -> Iterator[tuple[torch.Tensor, ...]]:
+    """The slow twin of `visits` and `places`: the source rows and columns of all images, on the host."""
+    n, h, w, _ = shape
+    generator = torch.Generator().manual_seed(seed)
+    coins = torch.randint(2, (n, 1), generator=generator).bool()
+    for epoch in range(recipe.epochs):
+        order = torch.randperm(n, generator=generator)
+        down, right = torch.randint(-recipe.shift, recipe.shift + 1, (2, n, 1), generator=generator)
+        rows, columns = (
+            (side - 1) - ((side - 1) - (torch.arange(side) + by).abs()).abs() for side, by in ((h, down), (w, right))
+        )
+        yield order, rows, torch.where(recipe.flip & (coins ^ bool(epoch % 2)), columns.flip(1), columns)
+
+
+@pytest.mark.parametrize("changes", [{}, {"shift": 3}, {"flip": False}], ids=str)
+def test_moves_sent_as_numbers_give_the_rows_and_columns_of_whole_images(changes):
+    recipe = RECIPE.model_copy(update=changes)
+    pairs = zip(visits((40, 12, 9, 3), recipe, 5), visits_of_whole((40, 12, 9, 3), recipe, 5), strict=True)
+    for fast, slow in pairs:
+        assert all(torch.equal(one, other) for one, other in zip(fast, slow, strict=True))

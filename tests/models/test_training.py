@@ -6,8 +6,10 @@ import torch
 from models_recipes import QUICK
 from torch.nn import functional
 
+from cleanlabel.models.augmentation import mirrored, shifted
 from cleanlabel.models.classifiers import Architecture, build
-from cleanlabel.models.training import as_tensor, predict, shifted, train
+from cleanlabel.models.params import TrainParams
+from cleanlabel.models.training import architecture_of, as_tensor, initialised, predict, train
 from cleanlabel.models.weights import load_weights, save_weights
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.ingest import digits
@@ -122,3 +124,37 @@ def test_a_file_that_is_no_weights_is_refused(content, tmp_path):
     (tmp_path / "w").write_bytes(content)
     with pytest.raises(InputError, match="w (is not a readable safetensors|holds no cleanlabel)"):
         load_weights(tmp_path / "w")
+
+
+def trained_step_by_step(images: np.ndarray, labels: np.ndarray, recipe: TrainParams, seed: int) -> torch.nn.Module:
+    """The slow twin of `train`: all images scaled first, and each step draws its own shifts and mirror images."""
+    model = initialised(architecture_of(recipe, images.shape, 3), seed, None).train()
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+    inputs = pixels / 127.5 - 1 if images.dtype == np.uint8 else 2 * pixels - 1
+    generator = torch.Generator().manual_seed(seed)
+    optimiser = torch.optim.AdamW(model.parameters(), recipe.learning_rate, weight_decay=0.0, foreach=True)
+    steps = recipe.epochs * -(-len(inputs) // recipe.batch)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)
+    for _ in range(recipe.epochs):
+        for rows in torch.randperm(len(inputs), generator=generator).split(recipe.batch):
+            if len(rows) == 1 and recipe.architecture == "mobilenet-v2":
+                continue
+            batch = mirrored(shifted(inputs[rows], recipe.shift, generator), recipe.flip, generator)
+            optimiser.zero_grad()
+            functional.cross_entropy(model(batch), torch.from_numpy(labels)[rows], label_smoothing=0.1).backward()
+            optimiser.step()
+            schedule.step()
+    return model.eval()
+
+
+@pytest.mark.parametrize("batch", [8, 23])  # 23 of 24 images leave one
+@pytest.mark.parametrize("changes", [{}, {"shift": 1}, {"flip": True}, {"shift": 2, "flip": True}], ids=str)
+@pytest.mark.parametrize("architecture", ["mlp", "small-cnn", "mobilenet-v2"])
+def test_drawing_an_epochs_augmentation_at_once_changes_no_bit(architecture, changes, batch, small_set):
+    settings = {"architecture": architecture, "width": 8, "batch": batch, "label_smoothing": 0.1, "shift": 0}
+    recipe = QUICK.model_copy(update=settings | changes)
+    for images in (small_set.images, small_set.images.astype(np.float32) / 255):
+        fast = train(images, small_set.labels, 3, recipe, 7)
+        slow = trained_step_by_step(images, small_set.labels, recipe, 7)
+        for one, other in zip(fast.state_dict().values(), slow.state_dict().values(), strict=True):
+            assert torch.equal(one, other)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cache
 from itertools import product
+from pathlib import Path
+from tempfile import gettempdir
 from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
@@ -55,14 +57,19 @@ class Way:
     denoise: bool
     test_sigma: float = 0.0
     partitions: int = 1
+    scratch: bool = False
 
     def __str__(self) -> str:
         parts = ("batch" if self.batch else "single", "denoised" if self.denoise else "noise-only")
-        return "-".join((*parts, *(["test-noise"] if self.test_sigma else []), f"{self.partitions}-blocks"))
+        more = [*(["test-noise"] if self.test_sigma else []), *(["on-disk"] if self.scratch else [])]
+        return "-".join((*parts, *more, f"{self.partitions}-blocks"))
 
 
 SINGLE, BATCH = Way(batch=False, denoise=True), Way(batch=True, denoise=False)
 WAYS = [Way(*rest) for rest in product((False, True), (False, True), (0.0, TEST_SIGMA), (1, 2))]
+
+
+ON_DISK = [Way(batch=True, denoise=denoise, partitions=k, scratch=True) for denoise in (False, True) for k in (1, 2)]
 
 
 def recipes() -> Iterator[TrainParams]:
@@ -117,6 +124,7 @@ WHOLE = [
 """Every sound recipe in both ways; in turns, of the published networks, which take most of the time."""
 STACKED = recipe(architecture="mlp", shift=0, flip=False)
 BY_ONE = recipe(architecture="small-cnn", mode="fine-tune", normalise="copy", warm_epochs=1)
+MOVED = recipe(architecture="small-cnn", warm_epochs=1)
 WHITENED = recipe(architecture="fast-cifar")
 HEAD = recipe(architecture="small-cnn", mode="transfer")
 
@@ -192,6 +200,7 @@ def materials(raw: ImageSet, one: TrainParams, way: Way, denoiser: Denoiser | No
         way.test_sigma,
         Start(elsewhere.state_dict() if one.mode == "fine-tune" else None, extractor, twin, instrument),
         partitions=way.partitions,
+        scratch=Path(gettempdir()) if way.scratch else None,
     )
 
 
@@ -234,6 +243,13 @@ def test_raw_sets_with_the_same_noised_images_give_the_same_models_and_votes(one
 @pytest.mark.parametrize("way", [way for way in WAYS if way not in (SINGLE, BATCH)], ids=str)
 @pytest.mark.parametrize("one", [STACKED, BY_ONE, WHITENED, HEAD], ids=name_of)
 def test_in_every_way_of_making_draws(one, way, denoiser_of):
+    ours, others = both(one, way, denoiser_of)
+    assert bits(ours) == bits(others)
+
+
+@pytest.mark.parametrize("way", ON_DISK, ids=str)
+@pytest.mark.parametrize("one", [MOVED, WHITENED, HEAD], ids=name_of)
+def test_with_copies_on_a_scratch_disk(one, way, denoiser_of):
     ours, others = both(one, way, denoiser_of)
     assert bits(ours) == bits(others)
 
@@ -285,6 +301,7 @@ def is_a_choice(field: str) -> bool:
 def test_everything_that_a_draw_is_made_from_passes_the_wall():
     """A new field of these is a new way for something to reach training: run it in a `Way`, then name it here."""
     known = {"raw", "test", "sigma", "denoiser", "recipe", "draws", "test_sigma", "start", "device", "partitions"}
+    known |= {"scratch"}
     assert {field.name for field in fields(Materials)} == known
     assert {field.name for field in fields(Start)} == {"weights", "extractor", "twin", "instrument"}
     assert {field.name for field in fields(Block)} == {"materials", "raw", "number"}
