@@ -17,16 +17,10 @@ from cleanlabel.sanitize.fast import accelerate
 from cleanlabel.sanitize.fitting import Fit, fitting_for
 from cleanlabel.sanitize.noise import Entropy, check_sigma
 from cleanlabel.sanitize.quality import LOOKED_AT, worse_than_noise
-<<<<<<< HEAD
+from cleanlabel.sanitize.rows import NETWORK_BATCH, network_rows
 from cleanlabel.sanitize.sanitizer import as_pixels, begin_batch
 from cleanlabel.sanitize.sources import Source
-from cleanlabel.sanitize.stream import Copy, Made, Shard, is_work_folder, work_folder
-=======
-from cleanlabel.sanitize.rows import NETWORK_BATCH, network_rows
-from cleanlabel.sanitize.sanitizer import as_pixels, sanitize_batch
-from cleanlabel.sanitize.sources import Source
-from cleanlabel.sanitize.stream import Copy, Shard, block_images, is_work_folder, work_folder
->>>>>>> shards
+from cleanlabel.sanitize.stream import Copy, Made, Shard, block_images, is_work_folder, work_folder
 from cleanlabel.sanitize.timestep import require_reachable
 
 
@@ -130,17 +124,9 @@ def make_copy(
         if harm:
             warn(harm)
 
-<<<<<<< HEAD
     def work(images: NDArray[np.uint8], ids: tuple[str, ...], entropy: bytes) -> Made:
-        begun = begin_batch(
-            images, ids, sigma, denoiser, entropy, draw, fitting=fitting, denoise=fast, batch=NETWORK_BATCH
-        )
+        begun = begin_batch(images, ids, sigma, denoiser, entropy, draw, fitting=fitting, denoise=fast, batch=rows)
         return lambda: as_pixels(begun())
-=======
-    def work(images: NDArray[np.uint8], ids: tuple[str, ...], entropy: bytes) -> NDArray[np.uint8]:
-        made = sanitize_batch(images, ids, sigma, denoiser, entropy, draw, fitting=fitting, denoise=fast, batch=rows)
-        return as_pixels(made)
->>>>>>> shards
 
     copy.make(work, drawn, shard, progress=progress)
     if not copy.complete:
