@@ -103,6 +103,8 @@ bench: setup ## measure the README's claims again (hours); lists what it leaves 
 	python -m benchmarks.adaptive --histories 20
 	python -m benchmarks.faults
 	python -m benchmarks.sanitizer
+	python -m benchmarks.modes
+	python -m benchmarks.scale
 	python -m benchmarks.noise
 	python -m benchmarks.waits
 	$(call claim,CIFAR_DENOISER,memory --denoiser $(CIFAR_DENOISER))

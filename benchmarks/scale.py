@@ -1,6 +1,6 @@
 """How long large ensembles would take on 1, 8 and 64 GPUs: arithmetic and a simulation. No GPU was measured.
 
-    python -m benchmarks.scale [--quick]
+    python -m benchmarks.scale
 
 Every assumption stands in `GPU` and `WORK`. Change them to your own measurements and run it again.
 """
@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common.record import flags, record, results
+from cleanlabel.models.tasks import task_sizes, timing
 from cleanlabel.sanitize import errors
 
 FLEETS = (1, 8, 64)
-PLANNED = 25
-"""Draws of a task by default (`smooth.batch_of_draws`)."""
-JITTER = 0.05
+BATCH_OF_DRAWS = 25
+"""The params' own number (`smooth.batch_of_draws`): the most draws of a task."""
+SPREAD = 0.05
 """Standard deviation of a draw's time, as a share of it."""
 
 
@@ -53,11 +54,6 @@ class Work:
     test: int
     m: int
 
-    @property
-    def copy_bytes(self) -> int:
-        """Size of a draw's copy, in 8-bit pixels."""
-        return self.images * self.values
-
     def seconds(self, gpu: Gpu) -> dict[str, float]:
         """The seconds of a draw on one GPU, by part."""
         return {
@@ -74,30 +70,49 @@ WORK = (
 )
 
 
-def makespan(m: int, workers: int, batch: int, seconds: float, start: float, seed: int = 0) -> tuple[float, float]:
-    """(seconds until the last of m draws is made, share of the workers' time in which they have nothing to do).
+def fleets(work: Work, gpu: Gpu) -> list[dict[str, Any]]:
+    """For each number of GPUs: hours and idle share with the plan's batches, and with draws dealt out by the workers.
 
-    Tasks of `batch` draws go to whichever worker is free first, as Prefect and Ray hand them out. A draw takes
-    `seconds`, give or take `JITTER`. Starting counts as work.
+    It is the deal that `flows.smooth` makes (`models.tasks`). A draw's time varies by `SPREAD`, seeded.
     """
-    draws = seconds * (1 + JITTER * np.random.default_rng(seed).standard_normal(m))
-    free = np.full(workers, start)
-    for first in range(0, m, batch):
-        worker = free.argmin()
-        free[worker] += draws[first : first + batch].sum()
-    end = float(free.max())
-    return end, 1 - float(free.sum()) / (workers * end)
-
-
-def rows(work: Work, gpu: Gpu) -> list[dict[str, Any]]:
-    """For each fleet: hours and idle share with tasks of the default size, and with tasks sized to the fleet."""
     seconds = sum(work.seconds(gpu).values())
+    each = (seconds * (1 + SPREAD * np.random.default_rng(0).standard_normal(work.m))).tolist()
     found = []
     for workers in FLEETS:
-        sized = batch_for(work.m, workers)
-        row: dict[str, Any] = {"gpus": workers, "sized": sized}
-        for name, batch in (("default", PLANNED), ("fitted", sized)):
-            end, idle = makespan(work.m, workers, batch, seconds, gpu.start)
-            row[name] = {"hours": round(end / 3600, 2), "idle": round(idle, 3)}
+        row: dict[str, Any] = {"gpus": workers}
+        for way, regroup in (("batches", False), ("dealt", True)):
+            sizes = task_sizes(work.m, workers, BATCH_OF_DRAWS, regroup=regroup)
+            made = timing(sizes, workers, each)
+            row[way] = {"tasks": len(sizes), "hours": (made.makespan + gpu.start) / 3600, "idle": made.idle}
         found.append(row)
     return found
+
+
+def figures() -> dict[str, Any]:
+    """All that the page's tables show."""
+    gpu = Gpu()
+    return {
+        "gpu": asdict(gpu),
+        "batch_of_draws": BATCH_OF_DRAWS,
+        "ensembles": [
+            asdict(work)
+            | {
+                "copy_bytes": work.images * work.values,
+                "seconds": work.seconds(gpu),
+                "noise_cores": work.images * work.values * gpu.noise_ns / 1e9 / work.seconds(gpu)["denoising"],
+                "write_mb": work.images * work.values / work.seconds(gpu)["denoising"] / 1e6,
+                "read_mb": work.trained * work.values / 1e6,
+                "fleets": fleets(work, gpu),
+            }
+            for work in WORK
+        ],
+    }
+
+
+def main() -> None:
+    args = flags("scale", __doc__, "the same: it takes seconds").parse_args()
+    record("scale", figures(), results(args))
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -19,11 +19,11 @@ from cleanlabel.sanitize.errors import InputError
 
 Mode = Literal["float32", "bfloat16", "float32, compiled", "bfloat16, compiled"]
 COMPILE_FROM = 5e13
-"""Arithmetic (flop) of a whole run above which compiling, half a minute to a minute on a CPU, saves time: 4,000 CIFAR-10
-images with the 35.7 M-parameter network, 64,000 with one of 2.5 M, 700,000 8x8 digits. It holds for small networks,
-which gain 18 % and more, and for large ones on AMX."""
+"""Arithmetic (flop) of a whole run above which compiling, half a minute to a minute on a CPU, saves time: 4,000
+CIFAR-10 images with the 35.7 M-parameter network, 64,000 with one of 2.5 M, 700,000 8x8 digits. It holds for small
+networks, which gain 18 % and more, and for large ones on AMX."""
 AVX512_COMPILE_FROM = 2e14
-"""The same for a large network (`BFLOAT16_FROM`) on AVX-512 without AMX, where it gains 14 to 15 %: ten minutes' work.
+"""The same for a large network (`BFLOAT16_FROM`) on AVX-512 without AMX, where it gains 14 to 19 %: ten minutes' work.
 On AVX2 a large network is never compiled: it gained 9 and 11 % (`python -m benchmarks.modes`)."""
 CALLS = 6e7
 """Cost per image of calling a network's layers, counted as arithmetic (flop): on one core, a network of 8 Mflop takes
@@ -86,8 +86,9 @@ class FastDenoiser:
         if is_accelerator(self.device):
             # Kernels are not chosen by timing them: two starts could choose differently, and round differently.
             options |= {"triton.cudagraphs": True} | ({"deterministic": True} if _has_deterministic() else {})
+        by_instructions = torch.compiler.config.patch(cache_key_tag=instructions())  # type: ignore[attr-defined]
         try:
-            with warnings.catch_warnings(), torch.compiler.config.patch(cache_key_tag=instructions()):
+            with warnings.catch_warnings(), by_instructions:
                 warnings.simplefilter("ignore")  # the compiler's warnings about diffusers' own code
                 self._network = torch.compile(plain, fullgraph=True, dynamic=False, options=options)
                 self._network(self._input)

@@ -1,6 +1,6 @@
 """Speed on each kind of machine (`benchmarks.sanitizer`, `.modes`, `.waits`), and on paper (`.scale`)."""
 
-from benchmarks.tables.records import Record, grid, paragraph, read, where, with_source
+from benchmarks.tables.records import Record, grid, paragraph, read, with_source
 
 NETWORKS = {
     "cifar10": "35.7 M (32×32, `google/ddpm-cifar10-32`'s architecture)",
@@ -106,7 +106,7 @@ def waits() -> str:
         before, after = record["before"][path], record["after"][path]
         lines.append([path, *[f"{held_up(unit)}" for unit in (before, after)], f"{queued(after)}"])
     head = ["path", "held up, before", "held up, after", "queued copies, after"]
-    note = f"Before: commit {record['before_commit']}. All {len(record['after'])} paths are in `benchmarks/results/waits.json`."
+    note = f"Before: commit {record['before_commit']}. The record, waits.json, has all {len(record['after'])} paths."
     return with_source(grid(head, lines), "waits", record, note=note)
 
 
@@ -120,9 +120,64 @@ def queued(unit: Record) -> int:
     return sum(count for kind, count in unit.items() if kind not in HOST)
 
 
-def machines() -> str:
-    """The machines of the speed tables, in words."""
-    return "; ".join(dict.fromkeys(where(read(name)) for name in SANITIZER))
+def a_draw() -> str:
+    """What one draw takes on one GPU, on paper."""
+    lines = []
+    for work in read("scale")["ensembles"]:
+        seconds, images = work["seconds"], work["images"]
+        lines.append(
+            [
+                work["name"],
+                f"{images:,} × {flop(work['flop'])} = {words(seconds['denoising'])}",
+                f"{images:,} × {work['epochs']:g} ÷ {work['trained']:,} = {words(seconds['training'])}",
+                words(sum(seconds.values())),
+                f"{work['noise_cores']:.1f} cores",
+            ]
+        )
+    return grid(["ensemble", "denoising", "training", "a draw, with its votes", "noise, on the CPU"], lines)
+
+
+def an_ensemble() -> str:
+    """How long all draws take, and how much of the time GPUs are idle, on paper."""
+    record = read("scale")
+    lines = []
+    for work in record["ensembles"]:
+        for row in work["fleets"]:
+            cells = [f"{words(3600 * row[way]['hours'])}, idle {row[way]['idle']:.0%}" for way in ("batches", "dealt")]
+            lines.append([f"{work['name']}, m = {work['m']:,}", f"{row['gpus']}", *cells, f"{row['dealt']['tasks']}"])
+    most = record["batch_of_draws"]
+    head = ["ensemble", "GPUs", f"in batches of {most}", f"dealt out, at most {most}", "tasks, dealt out"]
+    return grid(head, lines)
+
+
+def a_machine() -> str:
+    """What eight GPUs of one machine ask of its disk, on paper."""
+    lines = []
+    for work in read("scale")["ensembles"]:
+        size = work["copy_bytes"] / 1e9
+        lines.append(
+            [
+                work["name"],
+                f"{size:,.1f} GB",
+                f"{16 * size:,.0f} GB",
+                f"{8 * work['write_mb'] / 1e3:,.2f} GB/s",
+                f"{8 * work['read_mb'] / 1e3:,.2f} GB/s",
+            ]
+        )
+    return grid(["ensemble", "a copy", "scratch disk, two copies a GPU", "written", "read in training"], lines)
+
+
+def words(seconds: float) -> str:
+    """A time in the unit that suits it."""
+    for unit, size in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def flop(value: float) -> str:
+    """A network's arithmetic for one image."""
+    return f"{value / 1e12:.2f} Tflop" if value >= 1e12 else f"{value / 1e9:.2f} Gflop"
 
 
 MADE = {
@@ -131,4 +186,7 @@ MADE = {
     "sanitizer-products": products,
     "modes": modes,
     "waits": waits,
+    "scale-draw": a_draw,
+    "scale-ensemble": an_ensemble,
+    "scale-machine": a_machine,
 }
