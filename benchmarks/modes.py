@@ -29,7 +29,7 @@ IMAGES = {"cifar10": 64, "small": 256, "digits": 8192}
 
 def main() -> None:
     torch.set_num_threads(1)
-    parser = flags("modes", __doc__, "2 rounds of small batches, without the network for CIFAR-10")
+    parser = flags("modes", __doc__, "2 rounds of one small batch of digits")
     parser.add_argument("--name", default="modes", help="of the record (default: %(default)s)")
     args = parser.parse_args()
     rounds, batch = (2, 8) if args.quick else (7, BATCH)
@@ -37,7 +37,7 @@ def main() -> None:
     rows: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, config in {"digits": DIGITS, "small": SMALL, "cifar10": CIFAR10}.items():
-            if args.quick and name == "cifar10":
+            if args.quick and name != "digits":
                 continue
             denoiser = load_denoiser(random_denoiser(config, Path(folder) / name), "cpu")
             images = batch if args.quick else IMAGES[name]

@@ -14,7 +14,7 @@ from cleanlabel.redteam.attacks.crafting import (
     seen_features,
 )
 from cleanlabel.redteam.threat.attacker import Backdoor, Budget, Knowledge, Poisons
-from cleanlabel.sanitize.device import sent
+from cleanlabel.sanitize.device import is_accelerator, sent
 
 BATCH = 512
 
@@ -53,7 +53,7 @@ class HiddenTrigger:
                 torch.cdist(f.detach().mean(dim=0), s[drawn]) ** 2 / scale
                 for f, s, scale in zip(poisons, sources, scales, strict=True)
             )
-            pair = drawn[sent(closest_pairs(distances), pixels.device)]
+            pair = drawn[(closest_pairs_queued if is_accelerator(pixels.device) else closest_pairs)(distances)]
             losses = [
                 ((f - s[pair]) ** 2).sum(dim=2).mean() / scale
                 for f, s, scale in zip(poisons, sources, scales, strict=True)
@@ -90,6 +90,22 @@ def closest_pairs(distances: Tensor) -> Tensor:
         taken[column[now]] = True
         left = (partner[row] < 0) & ~taken[column]
         row, column = row[left], column[left]
+    return partner
+
+
+@torch.no_grad()
+def closest_pairs_queued(distances: Tensor) -> Tensor:
+    """`closest_pairs` without a wait for the device: n times, it takes the closest pair and crosses out row and column.
+
+    Of equal distances the device's `argmin` decides which comes first.
+    """
+    n = len(distances)
+    left, partner = distances.clone(), torch.empty(n, dtype=torch.long, device=distances.device)
+    for _ in range(n):
+        place = left.flatten().argmin()[None]
+        row, column = place // n, place % n
+        partner.index_copy_(0, row, column)
+        left.index_fill_(0, row, torch.inf).index_fill_(1, column, torch.inf)
     return partner
 
 

@@ -67,7 +67,7 @@ CEILINGS: dict[str, tuple[int, int]] = {
     "bullseye through the sanitizer, a step": (0, 2),
     "witches-brew, a step": (0, 2),
     "label-consistent, a step": (0, 0),
-    "hidden-trigger, a step": (1, 2),  # the pairs are chosen one after the other, on the CPU
+    "hidden-trigger, a step": (0, 1),
     "sleeper-agent, a step": (0, 2),
     "defence none, a step": (0, 1),
     "defence sanitize, a step": (0, 1),

@@ -23,7 +23,7 @@ from benchmarks.crafting.published import closest_pairs_one_by_one
 from cleanlabel.models.extractors import Extractor
 from cleanlabel.models.heads import fit_head
 from cleanlabel.models.training import as_tensor
-from cleanlabel.redteam.attacks.hidden_trigger import HiddenTrigger, closest_pairs
+from cleanlabel.redteam.attacks.hidden_trigger import HiddenTrigger, closest_pairs, closest_pairs_queued
 from cleanlabel.redteam.threat.attacker import Backdoor, Budget, Knowledge
 from cleanlabel.redteam.threat.triggers import Trigger
 from cleanlabel.sanitize.errors import InputError
@@ -91,7 +91,7 @@ def test_pairs_found_at_once_are_those_found_one_by_one(n, seed, ties):
     distances = torch.rand(n, n, generator=torch.Generator().manual_seed(seed))
     distances = (4 * distances).round() if ties else distances
     pairs = closest_pairs(distances)
-    assert pairs.tolist() == closest_pairs_one_by_one(distances).tolist()
+    assert pairs.tolist() == closest_pairs_one_by_one(distances).tolist() == closest_pairs_queued(distances).tolist()
     assert sorted(pairs.tolist()) == list(range(n))
 
 
