@@ -108,6 +108,7 @@ def make_copy(
         "draw": draw,
         "fit": fitting.as_dict() if fitting else None,
         "network": fast.mode if fast else None,
+        **({"int8": denoiser.int8.as_dict()} if denoiser and denoiser.int8 and fast and fast.mode == "int8" else {}),
     }
     copy = Copy(source, output, facts)
     drawn = copy.begin(entropy)
@@ -150,5 +151,6 @@ def manifest(
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("diffusers", "numpy", "pillow", "scipy", "torch")},
+            **({"openvino": version("openvino")} if "int8" in facts else {}),
         },
     }

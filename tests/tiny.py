@@ -4,6 +4,7 @@ its own module of that name, so none of them can be imported from.
 
 from pathlib import Path
 
+import pytest
 import torch
 
 FIXED = bytes(range(32))
@@ -30,4 +31,17 @@ def save_tiny_denoiser(
     )
     unet.save_pretrained(directory / "unet", safe_serialization=True)
     DDPMScheduler(**scheduler).save_pretrained(directory / "scheduler")
+    return directory
+
+
+def save_int8_denoiser(directory: Path, sigma: float) -> Path:
+    """The same with its int8 network for this sigma, with scales set on trusted digits. Skips without the extra."""
+    for name in ("openvino", "nncf"):
+        pytest.importorskip(name, reason="needs the extra cpu: pip install 'cleanlabel[cpu]' (OpenVINO, NNCF)")
+    from cleanlabel.sanitize.denoiser import load_denoiser
+    from cleanlabel.sanitize.ingest import digits
+    from cleanlabel.sanitize.quantise import quantise
+
+    save_tiny_denoiser(directory)
+    quantise(load_denoiser(directory), sigma, digits(120, 150, 0)["trusted"], directory)
     return directory

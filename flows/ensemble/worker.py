@@ -91,6 +91,7 @@ def prepare(plan: Plan, instrument: Instrument | None = None) -> Materials:
         ("raw set", raw.digest, plan.raw_digest),
         ("test set", test.digest, plan.test_digest),
         ("denoiser", denoiser.digest if denoiser else None, plan.denoiser_digest),
+        ("denoiser's int8 network", denoiser.int8.as_dict() if denoiser and denoiser.int8 else None, plan.int8),
         ("file of initial weights", file_digest(Path(weights)) if weights else None, plan.initial_digest),
         ("twin of the extractor", file_digest(Path(twin)) if twin else None, plan.twin_digest),
         ("code", code_digest(), plan.code_digest),
@@ -143,7 +144,7 @@ def _inputs(*, denoise: bool) -> tuple[ImageSet, ImageSet, Denoiser | None]:
 def environment(materials: Materials) -> str:
     """What a draw's bits depend on besides its seeds. A draw repeated in the same environment repeats every vote."""
     fast = materials.fast(materials.sigma)
-    return f"{_machine()}, denoised in {fast.mode}" if fast else f"{_machine()}, not denoised"
+    return f"{_machine()}, denoised in {fast.words}" if fast else f"{_machine()}, not denoised"
 
 
 @cache
