@@ -1,11 +1,11 @@
 """The denoiser in 8-bit integers on a CPU: how fast, how near its float32 twin, and what it costs in accuracy.
 
-    python -m benchmarks.int8 --root DIR --denoiser DIR [--quick]
+    python -m benchmarks.int8 --root DIR --denoiser DIR [--quick] [--only speed]
 
 DIR: torchvision's folder of CIFAR-10, and a denoiser for it. The digits' sets and denoiser are the pipeline's (run
 `dvc repro denoiser` first). One thread. Scales are set on images that are neither sanitized nor tested on. With
-ONEDNN_MAX_CPU_ISA=AVX2 and ATEN_CPU_CAPABILITY=avx2 in the environment, and `--speed-only --name int8_avx2`, the same
-networks run as on a processor without AVX-512.
+ONEDNN_MAX_CPU_ISA=AVX2 and ATEN_CPU_CAPABILITY=avx2 in the environment, the same networks run with the instructions of
+a processor without AVX-512.
 """
 
 import argparse
@@ -13,7 +13,6 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -51,8 +50,10 @@ from cleanlabel.sanitize.sources import open_published
 SIGMAS, TRAINED = (0.1, 0.25, 0.5, 1.0), (0.25, 1.0)
 """Noise at which image quality is measured, and at which classifiers are trained."""
 RADII = (0.0, 0.25, 0.5, 1.0)
-RUN = 10_000
-"""Images of the run for which our way without int8 chooses its mode."""
+RUN, COPY = 10_000, 5_000
+"""Images of the run for which our way without int8 chooses its mode, and of the copies that classifiers train on."""
+BATCH = 32
+CAP = "ONEDNN_MAX_CPU_ISA"
 
 
 def quantised(directory: Path, sigma: float, trusted: ImageSet, folder: Path) -> Denoiser:
@@ -63,37 +64,36 @@ def quantised(directory: Path, sigma: float, trusted: ImageSet, folder: Path) ->
     return load_denoiser(made)
 
 
-def usual(denoiser: Denoiser, images: int) -> Mode:
-    """Our way without int8. An instruction set that is capped has no bfloat16, which the choice does not see."""
-    mode = choose_mode(replace(denoiser, int8=None), images)
-    return mode.replace("bfloat16", "float32") if "ONEDNN_MAX_CPU_ISA" in os.environ else mode  # type: ignore[return-value]
-
-
 def psnr(a: Tensor, b: Tensor) -> float:
     """PSNR in dB of images in [0, 1]."""
     return round(-10 * torch.log10(torch.mean((a - b) ** 2)).item(), 2)
 
 
 def speed(denoiser: Denoiser, sigma: float, images: int, rounds: int) -> dict[str, Any]:
-    """Images per second of float32 (eager, folded, channels-last), our usual way and int8, in turn; int8's ratios."""
+    """Images per second of float32 (eager, folded, channels-last), our usual way and int8, in turn; int8's ratios.
+
+    Seconds are the process's own on the processor: one thread works at a time, and other processes do not count.
+    """
     side, channels = denoiser.facts.sample_size, denoiser.facts.channels
     noised = torch.rand(images, channels, side, side, generator=torch.Generator().manual_seed(0))
-    ways: dict[str, Mode] = {"float32": "float32", "usual": usual(denoiser, RUN), "int8": "int8"}
-    fast = {way: accelerate(denoiser, sigma, NETWORK_BATCH, mode=mode) for way, mode in ways.items()}
+    ways: dict[str, Mode] = {"float32": "float32", "int8": "int8"}
+    if CAP not in os.environ:  # the choice does not see that bfloat16 is capped
+        ways["usual"] = choose_mode(denoiser, RUN)
+    fast = {way: accelerate(denoiser, sigma, BATCH, mode=mode) for way, mode in ways.items()}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for turn in range(rounds + 1):
         for way, run in fast.items():
-            started = time.perf_counter()
-            for part in noised.split(NETWORK_BATCH):
+            started = time.process_time()
+            for part in noised.split(BATCH):
                 run(part)
             if turn:  # the first warms up
-                seconds[way].append(time.perf_counter() - started)
+                seconds[way].append(time.process_time() - started)
     found: dict[str, Any] = {
         "parameters": sum(p.numel() for p in denoiser.unet.parameters()),
-        "usual_mode": fast["usual"].mode,
+        "modes": {way: run.mode for way, run in fast.items()},
         "images_per_second": {way: round(images / statistics.median(of), 2) for way, of in seconds.items()},
     }
-    for way in ("float32", "usual"):
+    for way in ways.keys() - {"int8"}:
         ratios = [a / b for a, b in zip(seconds[way], seconds["int8"], strict=True)]
         found[f"over_{way}"] = round(statistics.median(ratios), 2)
         found[f"over_{way}_range"] = [round(min(ratios), 2), round(max(ratios), 2)]
@@ -162,53 +162,70 @@ def certified(denoiser: Denoiser, sets: dict[str, ImageSet], m: int, ensembles: 
     return found
 
 
-def measured(args: argparse.Namespace, folder: Path, note: Callable[[str, Any], None]) -> None:
-    """Measure everything that the flags ask for, and note each part. folder: for files that may be removed then."""
-    quick = args.quick
-    rounds, m, ensembles, seeds = (1, 20, 1, 1) if quick else (7, 100, 3, 3)
-    train_split, test = (
-        read_all(open_published("cifar10", args.root, split), "cifar10") for split in ("train", "test")
+def speeds(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Speed of the three networks, and image quality. folder: for files that may be removed then."""
+    rounds, images, sigmas = (
+        (1, 64, TRAINED[:1]) if args.quick else (5, 256, TRAINED[:1] if CAP in os.environ else SIGMAS)
     )
-    last = len(train_split)
-    trusted = train_split.take(np.arange(last - 256, last))
+    trusted, _, test = cifar(args)
+    digits, sigma = load(SETS["trusted"]), read_params("sanitize", SanitizeParams).sigma
+    small = {s: quantised(args.denoiser, s, trusted, folder) for s in sigmas}
+    rows = {
+        "digits": speed(quantised(DENOISER, sigma, digits, folder), sigma, 8 * images, rounds),
+        "small": speed(small[0.25], 0.25, images, rounds),
+    }
+    if not args.quick:
+        large = quantised(random_denoiser(CIFAR10, folder / "large"), 0.5, trusted.take(np.arange(32)), folder)
+        rows["cifar10"] = speed(large, 0.5, BATCH, rounds)
+    shown = test.take(np.arange(images))
+    psnrs = {f"{s:g}": quality(denoiser, s, shown) for s, denoiser in small.items()}
+    return {"networks": rows, "quality": psnrs, "rounds": rounds, "capped": os.environ.get(CAP)}
+
+
+def on_digits(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Certified accuracy on the digits."""
     digits = {name: load(path) for name, path in SETS.items()}
-    sigma = read_params("sanitize", SanitizeParams).sigma
-    on_digits = quantised(DENOISER, sigma, digits["trusted"], folder)
-    note("digits", speed(on_digits, sigma, 256 if quick else 2048, rounds))
-    small = {s: quantised(args.denoiser, s, trusted, folder) for s in (TRAINED[:1] if quick else SIGMAS)}
-    note("small", speed(small[0.25], 0.25, 64 if quick else 256, rounds))
-    if not quick:
-        large = quantised(random_denoiser(CIFAR10, folder / "large"), 0.5, trusted.take(np.arange(64)), folder)
-        note("cifar10", speed(large, 0.5, 64, rounds))
-    shown = test.take(np.arange(64 if quick else 256))
-    note("quality", {f"{s:g}": quality(denoiser, s, shown) for s, denoiser in small.items()})
-    if args.speed_only:
-        return
-    note("certified", certified(on_digits, digits, m, ensembles))
-    raw = train_split.take(np.arange(256 if quick else RUN))
-    recipe = RECIPE.model_copy(update={"epochs": 1} if quick else {})
-    levels = TRAINED[:1] if quick else TRAINED
-    note("accuracies", {f"{s:g}": accuracies(small[s], s, raw, test, recipe, seeds) for s in levels})
+    denoiser = quantised(DENOISER, read_params("sanitize", SanitizeParams).sigma, digits["trusted"], folder)
+    m, ensembles = (20, 1) if args.quick else (100, 10)
+    return certified(denoiser, digits, m, ensembles)
+
+
+def on_copies(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Accuracy of classifiers trained on copies of CIFAR-10."""
+    trusted, raw, test = cifar(args)
+    recipe, seeds = RECIPE.model_copy(update={"epochs": 1} if args.quick else {}), 1 if args.quick else 3
+    found = {}
+    for s in TRAINED[:1] if args.quick else TRAINED:
+        found[f"{s:g}"] = accuracies(quantised(args.denoiser, s, trusted, folder), s, raw, test, recipe, seeds)
+        print(f"accuracy at sigma={s:g}: {found[f'{s:g}']}", flush=True)
+    return {"accuracies": found, "images": len(raw)}
+
+
+PARTS = {"speed": speeds, "certified": on_digits, "accuracy": on_copies}
+
+
+def cifar(args: argparse.Namespace) -> tuple[ImageSet, ImageSet, ImageSet]:
+    """CIFAR-10: 256 images for the scales, those that are sanitized, and the test images."""
+    published = {split: open_published("cifar10", args.root, split) for split in ("train", "test")}
+    train_split, test = (read_all(source, "cifar10") for source in published.values())
+    last = len(train_split)
+    raw = train_split.take(np.arange(min(256 if args.quick else COPY, last - 16)))
+    return train_split.take(np.arange(max(len(raw), last - 256), last)), raw, test
 
 
 def main() -> None:
     parser = flags("int8", __doc__, "one round, one seed, 20 models, without the network for CIFAR-10")
     parser.add_argument("--root", type=Path, required=True, help="where torchvision put CIFAR-10")
     parser.add_argument("--denoiser", type=Path, required=True, help="a diffusers directory, for CIFAR-10")
-    parser.add_argument("--speed-only", action="store_true", help="speed and image quality alone")
-    parser.add_argument("--name", default="int8", help="name of the record (default: %(default)s)")
+    parser.add_argument("--only", choices=PARTS, help="measure this part alone")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    figures: dict[str, Any] = {"versions": {name: installed(name) for name in ("openvino", "nncf")}}
-    figures["capped"] = os.environ.get("ONEDNN_MAX_CPU_ISA")
-
-    def note(name: str, found: Any) -> None:
-        figures[name] = found
-        print(f"{name}: {found}", flush=True)
-
-    with tempfile.TemporaryDirectory() as scratch:
-        measured(args, Path(scratch), note)
-    record(args.name, figures, results(args))
+    versions = {"versions": {name: installed(name) for name in ("openvino", "nncf")}}
+    for part in [args.only] if args.only else PARTS:
+        with tempfile.TemporaryDirectory() as scratch:
+            found = PARTS[part](args, Path(scratch))
+        suffix = f"_{os.environ[CAP].lower()}" if CAP in os.environ else ""
+        record(f"int8_{part}{suffix}", versions | found, results(args))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -59,7 +60,7 @@ class Int8:
         require_unseen(record_of(raw.images, raw.ids), read_record(self.folder / INT8_IMAGES), what)
 
     def network(self, device: torch.device, batch: int) -> "Int8Network":
-        """The network for batches of this size. InputError without OpenVINO, on an accelerator, or for a changed file."""
+        """The network for batches of this size. InputError without OpenVINO, on accelerators, or for changed files."""
         if is_accelerator(device):
             raise InputError(
                 f"the int8 network in {self.folder} runs on CPUs, and this process denoises on {device.type}; set "
@@ -97,6 +98,7 @@ class Int8Network:
     """
 
     def __init__(self, xml: bytes, weights: bytes, batch: int) -> None:
+        report_nothing()
         try:
             import openvino  # imported late: an extra
         except ImportError as error:
@@ -135,6 +137,11 @@ class Int8Network:
             self._queue.start_async([inputs[start : start + rows]], start)
         self._queue.wait_all()
         return torch.from_numpy(outputs[:n])
+
+
+def report_nothing() -> None:
+    """Keep OpenVINO and NNCF from reporting their use over the network: both go on without the package that does."""
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 
 def installed(name: str) -> str:

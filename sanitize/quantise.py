@@ -6,7 +6,7 @@ beside the network, which `flows` compares with the raw set.
 """
 
 import hashlib
-import sys
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.fast import known_time
 from cleanlabel.sanitize.files import write_json
 from cleanlabel.sanitize.imageset import ImageSet
-from cleanlabel.sanitize.int8 import EXTRA, THREADS, installed
+from cleanlabel.sanitize.int8 import EXTRA, THREADS, installed, report_nothing
 from cleanlabel.sanitize.overlap import record_of, to_bytes
 from cleanlabel.sanitize.sanitizer import sanitize
 
@@ -91,10 +91,8 @@ def inputs_of(denoiser: Denoiser, sigma: float, images: ImageSet) -> Tensor:
 
 
 def programs(sigma: float) -> tuple[Any, Any]:
-    """The modules openvino and nncf, told to report nothing over a network. InputError if they are not installed."""
-    import logging
-
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # both go on without it
+    """The modules openvino and nncf. InputError if they are not installed."""
+    report_nothing()
     try:
         import nncf
         import openvino

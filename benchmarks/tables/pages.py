@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.tables import attacks, defences, demo, ensembles, features, partitions, results, sanitizing
+from benchmarks.tables import attacks, defences, demo, ensembles, features, int8, partitions, results, sanitizing
 from cleanlabel.sanitize.errors import InputError
 
 MADE: dict[str, Callable[[], str]] = (
@@ -13,6 +13,7 @@ MADE: dict[str, Callable[[], str]] = (
     | demo.MADE
     | ensembles.MADE
     | features.MADE
+    | int8.MADE
     | partitions.MADE
     | results.MADE
     | sanitizing.MADE
