@@ -67,10 +67,15 @@ def quantise(denoiser: Denoiser, sigma: float, trusted: ImageSet, directory: Pat
     folder = directory / INT8
     folder.mkdir()
     openvino.save_model(quantised, folder / INT8_NETWORK, compress_to_fp16=False)
+    write_facts(folder, sigma, trusted.digest, seen)
+
+
+def write_facts(folder: Path, sigma: float, trusted_digest: str, seen: ImageSet) -> None:
+    """Write what is known of an int8 network beside it. seen: the images of the trusted set that set its scales."""
     (folder / INT8_IMAGES).write_bytes(to_bytes(record_of(seen.images, seen.ids)))
     facts = {
         "sigma": float(sigma),
-        "scales_set_on": trusted.digest,
+        "scales_set_on": trusted_digest,
         "images": len(seen),
         "threads": THREADS,
         "versions": {name: installed(name) for name in ("openvino", "nncf")},

@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import FIXED, save_int8_denoiser, save_tiny_denoiser
+from tiny import FIXED, save_int8_denoiser, save_int8_facts, save_tiny_denoiser
 
 from cleanlabel.sanitize.copies import make_copy
 from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
-from cleanlabel.sanitize.denoiser_files import INT8, digest_of
+from cleanlabel.sanitize.denoiser_files import digest_of
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.fast import accelerate
 from cleanlabel.sanitize.files import write_json
+from cleanlabel.sanitize.imageset import ImageSet
 from cleanlabel.sanitize.ingest import digits
 from cleanlabel.sanitize.quantise import quantise
 from cleanlabel.sanitize.sources import open_source
@@ -66,21 +67,34 @@ def test_an_images_bits_depend_neither_on_the_batch_nor_on_the_threads(denoiser,
         torch.set_num_threads(threads)
 
 
-def test_the_same_images_give_the_same_files_and_every_file_counts_in_the_digest(made, tmp_path):
-    again = save_tiny_denoiser(tmp_path / "again")
-    plain = digest_of(again)
-    quantise(load_denoiser(again), SIGMA, digits(120, 150, 0)["trusted"], again)
-    one, other = load_denoiser(made), load_denoiser(again)
-    assert one.int8.hashes == other.int8.hashes
-    assert one.digest == other.digest != plain
-    for path in sorted((again / INT8).iterdir()):
+def test_every_file_counts_in_the_digest(not_run, denoiser_dir):
+    folder = not_run.int8.folder
+    assert digest_of(folder.parent) == not_run.digest != digest_of(denoiser_dir)
+    for path in sorted(folder.iterdir()):
         content = path.read_bytes()
         path.write_bytes(content + b" ")
-        assert digest_of(again) != one.digest
+        assert digest_of(folder.parent) != not_run.digest
         path.write_bytes(content)
 
 
-def test_a_changed_or_missing_file_another_thread_count_and_an_accelerator_are_refused(denoiser):
+def test_the_same_images_give_the_same_files(made, tmp_path):
+    again = save_tiny_denoiser(tmp_path / "again")
+    quantise(load_denoiser(again), SIGMA, digits(120, 150, 0)["trusted"], again)
+    one, other = load_denoiser(made), load_denoiser(again)
+    assert one.int8.hashes == other.int8.hashes
+    assert one.digest == other.digest
+
+
+@pytest.fixture
+def not_run(denoiser_dir: Path, small_set: ImageSet, tmp_path: Path) -> Denoiser:
+    """A denoiser with an int8 network that only its refusals are asked of: this needs no extra."""
+    directory = shutil.copytree(denoiser_dir, tmp_path / "not-run")
+    save_int8_facts(directory, SIGMA, small_set)
+    return load_denoiser(directory)
+
+
+def test_a_changed_or_missing_file_another_thread_count_and_an_accelerator_are_refused(not_run):
+    denoiser = not_run
     folder = denoiser.int8.folder
     with pytest.raises(InputError, match=r"runs on CPUs, and this process denoises on meta"):
         denoiser.int8.network(torch.device("meta"), 16)
@@ -120,8 +134,7 @@ def test_without_the_extra_it_is_refused(denoiser_dir, small_set, tmp_path, monk
         quantise(load_denoiser(denoiser_dir), SIGMA, small_set, tmp_path)
 
 
-def test_a_network_without_the_extra_is_refused(made, monkeypatch):
-    denoiser = load_denoiser(made)
+def test_a_network_without_the_extra_is_refused(not_run, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(InputError, match=r"needs OpenVINO: `pip install 'cleanlabel\[cpu\]'`, or set denoiser\.int8"):
-        accelerate(denoiser, SIGMA, 8)
+        accelerate(not_run, SIGMA, 8)
