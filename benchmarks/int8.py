@@ -93,6 +93,8 @@ def speed(denoiser: Denoiser, sigma: float, images: int, rounds: int) -> dict[st
         "modes": {way: run.mode for way, run in fast.items()},
         "images_per_second": {way: round(images / statistics.median(of), 2) for way, of in seconds.items()},
     }
+    part = noised[:BATCH]
+    found["int8_to_float32"] = psnr(fast["int8"](part), fast["float32"](part))
     for way in ways.keys() - {"int8"}:
         ratios = [a / b for a, b in zip(seconds[way], seconds["int8"], strict=True)]
         found[f"over_{way}"] = round(statistics.median(ratios), 2)
