@@ -92,6 +92,7 @@ lock: ## compile requirements.txt again from pyproject.toml
 CIFAR = --root $(PUBLISHED) --denoiser $(CIFAR_DENOISER) --extractor $(EXTRACTOR)
 missing = $(strip $(foreach name,$(1),$(if $($(name)),,$(name)=)))
 claim = $(if $(call missing,$(1)),@echo "left out: benchmarks.$(if $(filter --data --set,$(word 2,$(2))),$(wordlist 1,3,$(2)),$(firstword $(2))): give $(call missing,$(1))",python -m benchmarks.$(strip $(2)))
+OPENVINO = $(wildcard $(VENV)/lib/python*/site-packages/openvino)
 
 bench: setup ## measure the README's claims again (hours); lists what it leaves out, for example without PUBLISHED=DIR
 	dvc repro denoiser
@@ -108,6 +109,7 @@ bench: setup ## measure the README's claims again (hours); lists what it leaves 
 	python -m benchmarks.noise
 	python -m benchmarks.waits
 	$(call claim,CIFAR_DENOISER,memory --denoiser $(CIFAR_DENOISER))
+	$(if $(OPENVINO),$(call claim,PUBLISHED CIFAR_DENOISER,int8 --root $(PUBLISHED) --denoiser $(CIFAR_DENOISER)),@echo "left out: benchmarks.int8: install the extra cpu")
 	$(call claim,PUBLISHED CIFAR_DENOISER,image_sets --set cifar10 --root $(PUBLISHED) --denoiser $(CIFAR_DENOISER))
 	$(call claim,PUBLISHED,fashion --root $(PUBLISHED))
 	$(call claim,PUBLISHED,frontiers --data fashion-mnist --root $(PUBLISHED) --sigma .5 1 2 4)

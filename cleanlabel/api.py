@@ -165,6 +165,8 @@ class SanitizedCopies:
             require_reachable(sigma, self.denoiser.facts.largest_sigma)
             h, w, channels = self.raw.image_shape
             self._fitting = fitting_for(np.tile([h, w], (len(self.raw), 1)), channels, self.denoiser.facts, fit)
+            if self.denoiser.int8 and self.denoiser.int8.sigma == sigma:
+                self.denoiser.int8.require_unseen(self.raw)
             self._fast = accelerate(self.denoiser, sigma, self._rows, images=len(self.raw))
             few = self.raw.take(np.arange(min(LOOKED_AT, len(self.raw))))
             harm = worse_than_noise(

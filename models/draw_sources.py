@@ -31,6 +31,7 @@ DRAW_SOURCES = (
     "sanitize/fitting.py",
     "sanitize/folders.py",
     "sanitize/imageset.py",
+    "sanitize/int8.py",
     "sanitize/names.py",
     "sanitize/noise.py",
     "sanitize/overlap.py",

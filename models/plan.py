@@ -35,6 +35,7 @@ LATER: dict[str, Any] = {
     "instrument_digest": None,
     "twin_digest": None,
     "class_sizes": (),
+    "int8": None,
 }
 """Fields that are younger than the first ensembles, with their defaults. A plan leaves out a field at its default, so
 that older plans keep their digests."""
@@ -101,6 +102,9 @@ class Plan:
     """Digest of the extractor's twin for sanitized images. None if they go through the extractor itself."""
     class_sizes: tuple[int, ...] = ()
     """n_c: the number of raw images of each class, if the certificate depends on it. Empty otherwise."""
+    int8: dict[str, Any] | None = None
+    """The denoiser's int8 network: its digest, threads, versions and the images that its scales were set on
+    (`sanitize.int8`). None if it runs in floating point."""
 
     @property
     def bounded_influence(self) -> bool:

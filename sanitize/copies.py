@@ -113,7 +113,9 @@ def make_copy(
         "draw": draw,
         "fit": fitting.as_dict() if fitting else None,
         "network": fast.mode if fast else None,
-    } | ({"network_rows": rows} if rows != NETWORK_BATCH else {})
+        **({"int8": denoiser.int8.as_dict()} if denoiser and denoiser.int8 and fast and fast.mode == "int8" else {}),
+        **({"network_rows": rows} if rows != NETWORK_BATCH else {}),
+    }
     copy = Copy(source, output, facts, rows)
     drawn = copy.begin(entropy)
     say(f"{len(source)} images, digest {source.digest[:12]}{f'; network in {fast.mode}' if fast else ''}")
@@ -153,5 +155,6 @@ def manifest(
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("diffusers", "numpy", "pillow", "scipy", "torch")},
+            **({"openvino": version("openvino")} if "int8" in facts else {}),
         },
     }

@@ -14,6 +14,7 @@ from cleanlabel.sanitize.denoiser_files import Facts, digest_of, layout, read_co
 from cleanlabel.sanitize.denoiser_parts import alphas_cumprod_of, load_unet
 from cleanlabel.sanitize.device import compute_repeatably, is_accelerator
 from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.int8 import Int8, read_int8
 from cleanlabel.sanitize.timestep import largest_sigma, timestep_for
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
@@ -26,7 +27,8 @@ RESCALED_STEPS = 1000
 class Denoiser:
     """A discrete-time diffusion model with its noise schedule, on a device, ready for one-step denoising.
 
-    `digest` is the sha256 of its weights and configurations: the same files give the same digest.
+    `digest` is the sha256 of its weights and configurations: the same files give the same digest. int8: the same
+    network in 8-bit integers for one sigma, if its files are there; the fast path then takes it at that sigma.
     """
 
     unet: torch.nn.Module
@@ -36,6 +38,7 @@ class Denoiser:
     device: torch.device
     prediction: Prediction = "epsilon"
     rescale_timesteps: bool = False
+    int8: Int8 | None = None
 
     def timestep(self, sigma: float) -> int:
         """The timestep whose noise level matches sigma (in [0,1] pixel units); see `timestep_for`."""
@@ -129,4 +132,5 @@ def load_denoiser(directory: Path, device: torch.device | str = "cpu") -> Denois
         device=target,
         prediction=prediction,
         rescale_timesteps=bool(schedule.get("rescale_timesteps", False)),
+        int8=read_int8(directory),
     )

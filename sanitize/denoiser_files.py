@@ -24,6 +24,8 @@ HERE = "trained on the trusted split"
 """The recorded source of a denoiser that the stage trained."""
 IMAGES = "images.npz"
 """The record (`sanitize.overlap`) of the network's training images, if it was trained here."""
+INT8, INT8_FACTS, INT8_NETWORK, INT8_IMAGES = "int8", "facts.json", "network.xml", "images.npz"
+"""The folder of a denoiser's int8 network (`sanitize.int8`), and its files; the weights are in network.bin."""
 CIFAR10 = "google/ddpm-cifar10-32"
 """The hub id to use for CIFAR-10: 35.7 M parameters, linear schedule, trained on CIFAR-10's training split."""
 
@@ -183,12 +185,24 @@ def copy_record(source: Path, directory: Path) -> str | None:
 
 
 def digest_of(directory: Path) -> str:
-    """sha256 of the network's configuration and weights and of the scheduler's configuration."""
+    """sha256 of the network's configuration and weights, of the scheduler's configuration, and of an int8 network."""
     files = layout(directory)
     digest = hashlib.sha256()
-    for path in (files.config, *files.weights, files.scheduler):
+    for path in (files.config, *files.weights, files.scheduler, *int8_files(directory)):
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def int8_files(directory: Path) -> tuple[Path, ...]:
+    """The files of the denoiser's int8 network; empty without one. InputError if some are missing."""
+    folder = directory / INT8
+    if not folder.is_dir():
+        return ()
+    names = (INT8_FACTS, INT8_IMAGES, INT8_NETWORK, INT8_NETWORK.replace("xml", "bin"))
+    for name in names:
+        if not (folder / name).is_file():
+            raise InputError(f"{folder / name} does not exist; run `dvc repro --force denoiser`")
+    return tuple(folder / name for name in names)
 
 
 def read_config(path: Path) -> dict[str, Any]:

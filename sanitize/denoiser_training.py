@@ -81,7 +81,7 @@ class Training:
         self.average = AveragedModel(self.unet, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
         self.generator = torch.Generator().manual_seed(params.seed)
         self.done = 0
-        content = {"trusted": trusted.digest, "steps": steps, **params.model_dump(mode="json")}
+        content = {"trusted": trusted.digest, "steps": steps, **params.model_dump(mode="json", exclude={"int8"})}
         self.key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def step(self) -> float:

@@ -17,7 +17,7 @@ from cleanlabel.sanitize.denoiser_files import first_line
 from cleanlabel.sanitize.device import has_fast_bfloat16, is_accelerator, sent
 from cleanlabel.sanitize.errors import InputError
 
-Mode = Literal["float32", "bfloat16", "float32, compiled", "bfloat16, compiled"]
+Mode = Literal["float32", "bfloat16", "float32, compiled", "bfloat16, compiled", "int8"]
 COMPILE_FROM = 5e13
 """Arithmetic (flop) of a whole run above which compiling, half a minute to a minute on a CPU, saves time: 4,000
 CIFAR-10 images with the 35.7 M-parameter network, 64,000 with one of 2.5 M, 700,000 8x8 digits. It holds for small
@@ -58,10 +58,21 @@ class FastDenoiser:
         self._input = torch.zeros(shape, dtype=self._dtype, device=self.device).contiguous(
             memory_format=torch.channels_last
         )
-        self._network: Any = known_time(denoiser.unet, denoiser.network_time(t), self._dtype)
         self.mode: Mode = mode
+        self._network: Any
+        if mode == "int8":
+            if denoiser.int8 is None or denoiser.int8.sigma != sigma:
+                raise InputError(f"the denoiser has no int8 network for sigma={sigma:g}; set denoiser.int8 to that")
+            self._network = denoiser.int8.network(self.device, batch)
+        else:
+            self._network = known_time(denoiser.unet, denoiser.network_time(t), self._dtype)
         if mode.endswith("compiled"):
             self._compile()
+
+    @property
+    def words(self) -> str:
+        """The mode and, for int8, what else its bits depend on."""
+        return self._network.words if self.mode == "int8" else self.mode
 
     @torch.inference_mode()
     def __call__(self, noised: Tensor) -> Tensor:
@@ -109,7 +120,8 @@ def accelerate(
     """A fast `denoiser` for one sigma and batches of up to `batch` images. The same arguments give the same object.
 
     images: the number that a run denoises in all its shards and restarts, or None for "many". It decides whether
-    compiling pays, and so the bits. `mode` overrides the choice (a restart passes the mode of the first start).
+    compiling pays, and so the bits. A denoiser with an int8 network for this sigma runs that. `mode` overrides the
+    choice (a restart passes the mode of the first start).
     InputError for a sigma beyond the schedule or an unknown mode.
     """
     denoiser.timestep(sigma)
@@ -117,6 +129,8 @@ def accelerate(
         raise InputError(f"batch={batch} is not positive; choose at least 1")
     if mode is not None and mode not in get_args(Mode):
         raise InputError(f"mode={mode!r} is unknown; choose one of {', '.join(map(repr, get_args(Mode)))}")
+    if mode is None and denoiser.int8 and denoiser.int8.sigma == sigma:
+        mode = "int8"
     return _made(denoiser, sigma, batch, mode or choose_mode(denoiser, images))
 
 

@@ -117,6 +117,16 @@ def shared(ours: Record, theirs: Record) -> Shared:
     return Shared(found, partner[found], exact[found] >= 0)
 
 
+def require_unseen(raw: Record, seen: Record, what: str) -> None:
+    """InputError, with number and names, if raw images are among those that `what` was made from."""
+    found = shared(raw, seen)
+    if len(found):
+        raise InputError(
+            f"{len(found)} of {len(raw)} raw images are among those that {what} on ({found.in_words(raw, seen)}), "
+            "which would void the certificate; remove them from one side"
+        )
+
+
 def _nearest(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> NDArray[np.int64]:
     """For each thumbnail, the row of the nearest of theirs; -1 if none is near."""
     partner = np.full(len(ours), -1, dtype=np.int64)

@@ -87,6 +87,9 @@ class DenoiserParams(Section):
     """Trusted images that are not trained on. Ten times during the training, their PSNR is shown for several sigmas."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the training; bfloat16 only where the machine has instructions for it."""
+    int8: Noise | None = None
+    """The sigma at which the finished network runs in 8-bit integers on CPUs, which is `sanitize.sigma`. Its scales are
+    set on trusted images. It needs the extra `cpu` (OpenVINO, NNCF)."""
 
     @field_validator("channels", mode="before")
     @classmethod

@@ -22,6 +22,7 @@ from cleanlabel.sanitize.imageset import ImageSet, load
 from cleanlabel.sanitize.overlap import record_of, to_bytes
 from cleanlabel.sanitize.params import DenoiserParams, read_params, require_stated
 from cleanlabel.sanitize.paths import DENOISER, DENOISER_TRAINING, SETS
+from cleanlabel.sanitize.quantise import quantise
 
 STEPS_8X8, LEAST_SHARE = 800, 0.5
 """Steps for 8x8 images, and the least share of them. Larger images need fewer: each has more pixels to learn from."""
@@ -84,6 +85,9 @@ def main() -> None:
             copy_denoiser(source_dir, scratch)
             trained_on = copy_record(source_dir, scratch)
         denoiser = load_denoiser(scratch)  # refuses an unusable denoiser before anything is replaced
+        if params.int8 is not None:
+            quantise(denoiser, params.int8, trusted, scratch)
+            denoiser = load_denoiser(scratch)
         write_json(
             scratch / PROVENANCE,
             {
@@ -97,6 +101,7 @@ def main() -> None:
                 "steps": steps,
                 "held_out_psnr": psnr,
                 "made_for": asdict(denoiser.facts),
+                **({"int8": denoiser.int8.as_dict()} if denoiser.int8 else {}),
             },
         )
     parameters = sum(p.numel() for p in denoiser.unet.parameters())

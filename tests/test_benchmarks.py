@@ -29,6 +29,7 @@ ARGUMENTS = {
         "--set fashion-mnist --root published --unseen",
         "--set cifar10 --root published --unseen raw",
     ],
+    "int8": ["--root published --denoiser cifar-denoiser"],
     "memory": ["--denoiser denoiser"],
     "redteam": [
         "--root published --setups setups.json --denoiser cifar-denoiser --extractor extractor --deeper deeper "
@@ -38,6 +39,9 @@ ARGUMENTS = {
     "transfer": ["--root published --denoiser cifar-denoiser --extractor extractor"],
 }
 """What a command needs beside `--quick`; names of inputs stand for their paths."""
+
+EXTRAS = {"int8": ("openvino", "nncf")}
+"""Packages that a command needs and the extra `cpu` brings."""
 
 
 def commands() -> list[str]:
@@ -79,6 +83,8 @@ def times(folder: Path) -> dict[Path, int]:
 def test_a_quick_run_ends_with_its_figures_and_leaves_the_measured_ones(
     name, words, inputs, tmp_path, monkeypatch, capsys
 ):
+    for extra in EXTRAS.get(name, ()):
+        pytest.importorskip(extra, reason="needs the extra cpu: pip install 'cleanlabel[cpu]'")
     root = inputs["denoiser"].parents[1]
     (tmp_path / "data").mkdir()
     for path in [root / "params.yaml", *(root / "data").iterdir()]:

@@ -3,8 +3,13 @@ its own module of that name, so none of them can be imported from.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import pytest
 import torch
+
+if TYPE_CHECKING:
+    from cleanlabel.sanitize.imageset import ImageSet
 
 FIXED = bytes(range(32))
 """Entropy for tests, known to everybody."""
@@ -31,3 +36,27 @@ def save_tiny_denoiser(
     unet.save_pretrained(directory / "unet", safe_serialization=True)
     DDPMScheduler(**scheduler).save_pretrained(directory / "scheduler")
     return directory
+
+
+def save_int8_denoiser(directory: Path, sigma: float) -> Path:
+    """The same with its int8 network for this sigma, with scales set on trusted digits. Skips without the extra."""
+    for name in ("openvino", "nncf"):
+        pytest.importorskip(name, reason="needs the extra cpu: pip install 'cleanlabel[cpu]' (OpenVINO, NNCF)")
+    from cleanlabel.sanitize.denoiser import load_denoiser
+    from cleanlabel.sanitize.ingest import digits
+    from cleanlabel.sanitize.quantise import quantise
+
+    save_tiny_denoiser(directory)
+    quantise(load_denoiser(directory), sigma, digits(120, 150, 0)["trusted"], directory)
+    return directory
+
+
+def save_int8_facts(directory: Path, sigma: float, seen: "ImageSet") -> None:
+    """What is known of an int8 network with scales set on these images, and files in its place that nothing runs."""
+    from cleanlabel.sanitize.quantise import write_facts
+
+    folder = directory / "int8"
+    folder.mkdir(exist_ok=True)
+    write_facts(folder, sigma, seen.digest, seen)
+    for name in ("network.xml", "network.bin"):
+        (folder / name).write_bytes(b"not run")

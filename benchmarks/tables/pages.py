@@ -4,7 +4,18 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.tables import attacks, defences, demo, ensembles, features, partitions, results, sanitizing, speed
+from benchmarks.tables import (
+    attacks,
+    defences,
+    demo,
+    ensembles,
+    features,
+    int8,
+    partitions,
+    results,
+    sanitizing,
+    speed,
+)
 from cleanlabel.sanitize.errors import InputError
 
 MADE: dict[str, Callable[[], str]] = (
@@ -13,6 +24,7 @@ MADE: dict[str, Callable[[], str]] = (
     | demo.MADE
     | ensembles.MADE
     | features.MADE
+    | int8.MADE
     | partitions.MADE
     | results.MADE
     | sanitizing.MADE

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cleanlabel.flows.ensemble.provenance import of_denoiser, of_initial_weights
+from cleanlabel.flows.ensemble.provenance import of_denoiser, of_initial_weights, of_int8
 from cleanlabel.models.anytime import look_shares
 from cleanlabel.models.blocks import RULE, block_of, ids_are_names
 from cleanlabel.models.draw_sources import code_digest
@@ -97,6 +97,7 @@ def make_plan(denoiser: dict[str, Any] | None = None) -> Plan:
         **of_denoiser(denoiser, raw).fields("denoiser"),
         **of_initial_weights(recipe, raw).fields("initial"),
         twin_digest=file_digest(Path(recipe.twin)) if recipe.twin else None,
+        int8=of_int8(denoiser, raw, sigma, test_sigma),
         **blocks,
         **influence,
     )

@@ -6,11 +6,11 @@ from typing import Any
 
 from cleanlabel.models.params import TrainParams
 from cleanlabel.models.weights import TrainedOn, read_trained_on
-from cleanlabel.sanitize.denoiser_files import HERE, IMAGES
+from cleanlabel.sanitize.denoiser_files import HERE, IMAGES, INT8, INT8_IMAGES
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import file_digest
 from cleanlabel.sanitize.imageset import ImageSet
-from cleanlabel.sanitize.overlap import Record, read_record, record_of, shared
+from cleanlabel.sanitize.overlap import Record, read_record, record_of, require_unseen, shared
 from cleanlabel.sanitize.params import require_stated
 from cleanlabel.sanitize.paths import DENOISER
 
@@ -45,6 +45,25 @@ def of_denoiser(facts: dict[str, Any], raw: ImageSet) -> Provenance:
         require_stated(source, ("denoiser.provenance", state), ("denoiser.origin", origin))
     trained_on = TrainedOn(facts.get("trained_on"), _record_of_denoiser(facts, here=here))
     return Provenance(state, origin, _seen(raw, trained_on, state, "the denoiser", "denoiser.provenance"))
+
+
+def of_int8(facts: dict[str, Any], raw: ImageSet, sigma: float, test_sigma: float) -> dict[str, Any] | None:
+    """The plan's facts about the int8 network of the denoiser with these facts; None without one.
+
+    InputError if it is for another sigma, if test inputs are noised, or if its scales were set on raw images.
+    """
+    int8: dict[str, Any] | None = facts.get("int8")
+    if int8 is None:
+        return None
+    if int8["sigma"] != sigma or test_sigma:
+        raise InputError(
+            f"the denoiser's int8 network is for sigma={int8['sigma']:g} and for training images alone: params "
+            f"sanitize.sigma={sigma:g} and smooth.test_sigma={test_sigma:g} do not fit; set denoiser.int8 to "
+            f"{f'{sigma:g}' if not test_sigma else 'null'}"
+        )
+    seen = read_record(DENOISER / INT8 / INT8_IMAGES)
+    require_unseen(record_of(raw.images, raw.ids), seen, "the denoiser's int8 network had its scales set")
+    return int8
 
 
 def of_initial_weights(recipe: TrainParams, raw: ImageSet) -> Provenance:

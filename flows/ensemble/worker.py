@@ -91,6 +91,7 @@ def prepare(plan: Plan, instrument: Instrument | None = None) -> Materials:
         ("raw set", raw.digest, plan.raw_digest),
         ("test set", test.digest, plan.test_digest),
         ("denoiser", denoiser.digest if denoiser else None, plan.denoiser_digest),
+        ("denoiser's int8 network", denoiser.int8.as_dict() if denoiser and denoiser.int8 else None, plan.int8),
         ("file of initial weights", file_digest(Path(weights)) if weights else None, plan.initial_digest),
         ("twin of the extractor", file_digest(Path(twin)) if twin else None, plan.twin_digest),
         ("code", code_digest(), plan.code_digest),
@@ -147,7 +148,7 @@ def environment(materials: Materials) -> str:
     if not fast:
         return f"{_machine()}, not denoised"
     rows = f", {fast.batch} rows at once" if is_accelerator(fast.device) else ""  # a CPU has them from the images alone
-    return f"{_machine()}, denoised in {fast.mode}{rows}"
+    return f"{_machine()}, denoised in {fast.words}{rows}"
 
 
 @cache

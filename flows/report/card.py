@@ -36,6 +36,12 @@ def seen_in_words(c: dict[str, Any], name: str) -> str:
     return f"{said}; compared {how}: {found} among those recorded as its training images"
 
 
+def int8_in_words(int8: dict[str, Any]) -> str:
+    """What made a plan's int8 network, and how it runs."""
+    made = " and ".join(f"{name} {number}" for name, number in sorted(int8["versions"].items()))
+    return f"scales set on {int8['images']} trusted images; {int8['threads']} thread(s) a part of a batch; {made}"
+
+
 def provenance_notices(c: dict[str, Any]) -> list[str]:
     """Notes on the denoiser and the weights that a reviewer might overlook."""
     found = []
@@ -196,6 +202,8 @@ def _provenance(c: dict[str, Any]) -> list[str]:
         lines.append(f"noise sigma_x = {c['test_sigma']:g} on test inputs too, one sample per model and input")
     if c["initial_digest"]:
         lines.append(f"initial weights `{c['initial_digest'][:16]}`, {_escaped(seen_in_words(c, 'initial'))}")
+    if c.get("int8"):
+        lines.append(f"denoised in int8 `{c['int8']['digest'][:16]}`, {_escaped(int8_in_words(c['int8']))}")
     return lines
 
 
