@@ -50,7 +50,8 @@ def sanitizing() -> str:
     rounds = {record["rounds"] for record in rows.values()}
     note = (
         f"Images a second, medians of {' or '.join(map(str, rounds))} rounds, the four ways in turn, random weights. "
-        "Ratios hold within a row; machines differ in more than their instructions."
+        "Ratios hold within a row; machines differ in more than their instructions. The rows of AVX2 were measured "
+        "beside other work, and their ratios spread widely (ranges in the records)."
     )
     return with_source(table, "sanitizer [--name NAME]", *rows.values(), note=note)
 
