@@ -55,6 +55,8 @@ class DiskArray:
             self._fill(made, self.start + first * size)
             return made
         made = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        for row in rows.tolist():  # the disk is asked for all of them at once
+            os.posix_fadvise(self.stream.fileno(), self.start + row * size, size, os.POSIX_FADV_WILLNEED)
         for element, row in zip(made, rows.tolist(), strict=True):
             self._fill(element, self.start + row * size)
         return made
