@@ -33,7 +33,8 @@ def main() -> None:
     parser.add_argument("--name", default="modes", help="of the record (default: %(default)s)")
     args = parser.parse_args()
     rounds, batch = (2, 8) if args.quick else (7, BATCH)
-    shown: list[Mode] = [mode for mode in get_args(Mode) if has_fast_bfloat16("cpu") or mode.startswith("float32")]
+    dtypes = ("float32", "bfloat16") if has_fast_bfloat16("cpu") else ("float32",)
+    shown: list[Mode] = [mode for mode in get_args(Mode) if mode.startswith(dtypes)]
     rows: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, config in {"digits": DIGITS, "small": SMALL, "cifar10": CIFAR10}.items():

@@ -53,7 +53,7 @@ def sanitizing() -> str:
         "Ratios hold within a row; machines differ in more than their instructions. The rows of AVX2 were measured "
         "beside other work, and their ratios spread widely (ranges in the records)."
     )
-    return with_source(table, "sanitizer [--name NAME]", *rows.values(), note=note)
+    return with_source(table, "sanitizer --name NAME", *rows.values(), note=note)
 
 
 def difference() -> str:
