@@ -1,6 +1,6 @@
 """Does sanitizing stop Witches' Brew against conv networks trained from scratch, and why not on an MLP?
 
-    python -m benchmarks.conv --root DIR --denoiser DIR [--only tuning evidence why] [--targets N] [--until HH:MM]
+    python -m benchmarks.conv --root DIR --denoiser DIR [--only tuning evidence why] [--targets N]
 
 Every row is in conv.json as soon as it is made; the same command goes on from there. What is declared before the run
 stands in `setting.DECLARED` and in the record. Poisons are kept in --scratch, and crafted again if they are gone.
@@ -17,10 +17,23 @@ from benchmarks.common.record import flags, record, results
 from benchmarks.conv.networks import Recipe
 from benchmarks.conv.pictures import picture
 from benchmarks.conv.run import Content, opened, run
-from benchmarks.conv.setting import (
-    CHOSEN, CLASSES, DECLARED, ENTROPY, EPSILON, EVIDENCE_SEED, FULL, QUICK, TUNED, TUNING_SEED, WHY, Cell, Size, small,
-)  # fmt: skip
 from benchmarks.conv.sets import Aim, Sets, aims, read_sets
+from benchmarks.conv.setting import (
+    CHOSEN,
+    CLASSES,
+    DECLARED,
+    ENTROPY,
+    EPSILON,
+    EVIDENCE_SEED,
+    FULL,
+    QUICK,
+    TUNED,
+    TUNING_SEED,
+    WHY,
+    Cell,
+    Size,
+    small,
+)  # fmt: skip
 from benchmarks.conv.statistics import summary
 from benchmarks.conv.units import Unit, Work
 from cleanlabel.sanitize import errors
@@ -38,7 +51,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--denoiser", type=Path, required=True, help="for CIFAR-10")
     parser.add_argument("--only", nargs="+", choices=PHASES, default=PHASES, help="run only these phases")
     parser.add_argument("--targets", type=int, default=FULL.targets, help="targets of the evidence, 50 at most")
-    parser.add_argument("--scratch", type=Path, default=Path("data/redteam/conv"), help="keeps poisons")
+    parser.add_argument(
+        "--scratch", type=Path, default=Path("data/redteam/conv"), help="keeps networks, poisons and sanitized copies"
+    )
     return parser.parse_args()
 
 
@@ -48,7 +63,6 @@ def settings_of(size: Size, sets: Sets) -> Content:
         "classes": CLASSES, "each": size.each, "epsilon": EPSILON, "entropy": ENTROPY, "seeds": size.seeds,
         "sigmas": size.sigmas, "raw_digest": sets.clean.digest, "test_digest": sets.test.digest,
         "denoiser_digest": sets.denoiser.digest, "tuning_seed": TUNING_SEED, "evidence_seed": EVIDENCE_SEED,
-        "declared": DECLARED,
     }  # fmt: skip
 
 
@@ -62,7 +76,9 @@ def targets(found: Content, sets: Sets, size: Size, recipe: Recipe) -> tuple[lis
     return tuple([tuple(aim) for aim in found["targets"][phase]] for phase in ("tuning", "evidence"))  # type: ignore[return-value]
 
 
-def phase(name: str, work: Work, cells: dict[str, dict[str, Cell]], known: tuple[list[Aim], list[Aim]], n: int) -> Iterator[Unit]:
+def phase(
+    name: str, work: Work, cells: dict[str, dict[str, Cell]], known: tuple[list[Aim], list[Aim]], n: int
+) -> Iterator[Unit]:
     """The units of a phase, in order."""
     size, (tuning, drawn) = work.size, known
     if name == "tuning":
@@ -83,19 +99,21 @@ def main() -> None:
     args = parsed()
     torch.set_flush_denormal(True)
     size, folder = QUICK if args.quick else FULL, results(args)
-    sets = read_sets(args.root, load_denoiser(args.denoiser), size)
-    path, scratch = folder / "conv.json", args.scratch / ("quick" if args.quick else "full")
+    scratch = args.scratch / ("quick" if args.quick else "full")
+    sets, path = read_sets(args.root, load_denoiser(args.denoiser), size, scratch), folder / "conv.json"
     found: dict[str, Any] = opened(path, settings_of(size, sets))
     fit = small if args.quick else (lambda cell: cell)
     cells = {"tuning": {k: fit(c) for k, c in TUNED.items()}, "why": {k: fit(c) for k, c in WHY.items()}}
+    found["declared"] = DECLARED
     found["cells"] = {kind: {k: c.facts() for k, c in of.items()} for kind, of in cells.items()} | {"chosen": CHOSEN}
     known = targets(found, sets, size, fit(Cell()).victim)
-    work, n = Work(sets, size, scratch), min(args.targets, size.targets if args.quick else size.drawn)
+    work, n = Work(sets, size), min(args.targets, size.targets if args.quick else size.drawn)
     for name in args.only:
         run(phase(name, work, cells, known, n), found, path, name)
     rows, controls = ([row for row in found.get(t, []) if row["cell"] == "conv"] for t in ("victims", "controls"))
     found["summary"] = summary(rows, controls, size.sigmas, size.seeds)
-    picture(work, cells["why"], known[1], folder / "conv.png")
+    if "why" in args.only:
+        picture(work, cells["why"], known[1], folder / "conv.png")
     record("conv", {k: v for k, v in found.items() if k not in ("benchmark", "date", "machine")}, folder)
 
 

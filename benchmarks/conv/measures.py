@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 HIGH = 8
-"""Cycles per image from which a frequency is called high; white noise has .80 of its energy there."""
+"""Cycles per image from which a frequency is called high; white noise has .81 of its energy there."""
 
 
 def coherence(delta: NDArray[np.float64]) -> float:

@@ -10,12 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.common.recipes import recipe as mlp_recipe
+from cleanlabel.models.classifiers import Architecture, build
 from cleanlabel.models.extractors import Extractor
 from cleanlabel.models.training import train
 from cleanlabel.sanitize.device import has_fast_bfloat16
 
 CPU = torch.device("cpu")
 WIDTHS = (16, 32, 64)
+MLP_WIDTH = 128
+SHAPE = (32, 32, 3)
 
 
 class Block(nn.Module):
@@ -49,8 +52,10 @@ class Recipe:
     flip: bool = True
 
 
-def built(classes: int) -> nn.Sequential:
-    """The conv network with weights from torch's global generator; its last module is the linear head."""
+def built(recipe: Recipe, classes: int) -> nn.Sequential:
+    """The network with weights from torch's global generator; its last module is the linear head."""
+    if recipe.network == "mlp":
+        return build(Architecture("mlp", SHAPE, classes, MLP_WIDTH))
     first, second, third = WIDTHS
     stem = (nn.Conv2d(3, first, 3, 2, padding=1, bias=False), nn.BatchNorm2d(first), nn.ReLU())
     blocks = (Block(first, first, 1), Block(first, second, 2), Block(second, third, 2))
@@ -60,17 +65,17 @@ def built(classes: int) -> nn.Sequential:
 def trained(images: NDArray[np.uint8], labels: NDArray[np.int64], classes: int, recipe: Recipe, seed: int) -> Extractor:
     """A network trained on images (n, 32, 32, 3) alone; weights, order and augmentation follow from `seed`.
 
-    conv: SGD with Nesterov momentum .9 and weight decay 5e-4; the rate rises linearly for a fifth of the steps and then falls
-    to 0; bfloat16 where the machine has instructions for it. The network is in evaluation mode and float32.
+    conv: SGD with Nesterov momentum .9 and weight decay 5e-4; the rate rises linearly for a fifth of the steps and then
+    falls to 0; bfloat16 where the machine has instructions for it. The network is in evaluation mode and float32.
     """
     if recipe.network == "mlp":
         plain = {"weight_decay": 0, "label_smoothing": 0, "shift": recipe.shift, "flip": recipe.flip}
-        how = mlp_recipe("mlp", 128, recipe.epochs, learning_rate=recipe.rate, batch=recipe.batch, **plain)
+        how = mlp_recipe("mlp", MLP_WIDTH, recipe.epochs, learning_rate=recipe.rate, batch=recipe.batch, **plain)
         mlp = train(images, labels, classes, how, seed).requires_grad_(requires_grad=False)
-        return Extractor(mlp[:-1], mlp[-1], (32, 32, 3), "")
+        return parted(mlp)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = built(classes).to(memory_format=torch.channels_last).train()
+        model = built(recipe, classes).to(memory_format=torch.channels_last).train()
     generator = torch.Generator().manual_seed(seed)
     source, targets = padded(images, recipe.shift), torch.from_numpy(labels)
     optimiser = torch.optim.SGD(
@@ -90,7 +95,24 @@ def trained(images: NDArray[np.uint8], labels: NDArray[np.int64], classes: int, 
             optimiser.step()
             schedule.step()
     model.eval().requires_grad_(requires_grad=False).to(memory_format=torch.contiguous_format)
-    return Extractor(model[:-1], model[-1], (32, 32, 3), "")
+    return parted(model)
+
+
+def parted(model: nn.Sequential) -> Extractor:
+    """The network of a model, and its head."""
+    return Extractor(model[:-1], model[-1], SHAPE, "")
+
+
+def joined(network: Extractor) -> nn.Sequential:
+    """The model of a network and its head."""
+    return nn.Sequential(*network.network, network.head)
+
+
+def restored(weights: dict[str, Tensor], recipe: Recipe, classes: int) -> Extractor:
+    """The network with the weights of `joined`."""
+    model = built(recipe, classes)
+    model.load_state_dict(weights)
+    return parted(model.eval().requires_grad_(requires_grad=False))
 
 
 def one_cycle(step: int, steps: int) -> float:
@@ -121,6 +143,6 @@ def augmented(source: Tensor, rows: Tensor, recipe: Recipe, generator: torch.Gen
 @torch.inference_mode()
 def logits(network: Extractor, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """float32 (n, K) of images (n, 32, 32, 3)."""
-    model = nn.Sequential(network.network, network.head)
+    model = joined(network)
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
     return torch.cat([model(part) for part in pixels.split(500)]).numpy()

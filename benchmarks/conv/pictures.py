@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.conv.poisons import crafted
-from benchmarks.conv.setting import EPSILON, Cell
 from benchmarks.conv.sets import Aim
+from benchmarks.conv.setting import EPSILON, Cell
 from benchmarks.conv.units import Work
 
 SHOWN = {"conv": "conv net", "MLP, 4 % poisons": "MLP"}
@@ -30,7 +30,7 @@ def picture(work: Work, cells: dict[str, Cell], wanted: list[Aim], path: Path) -
         layout="constrained",
     )  # fmt: skip
     for kind, (name, title) in enumerate(SHOWN.items()):
-        found = crafted(work.sets, cells[name], wanted[0], work.scratch)
+        found = crafted(work.sets, cells[name], wanted[0])
         base = work.sets.clean.images[found.rows]
         delta, left = found.delta(base), [changes(work, found.images, found.rows, sigma) for sigma in sigmas]
         means = [tinted(part.mean(axis=0), np.abs(delta.mean(axis=0)).max()) for part in (delta, *left)]

@@ -1,18 +1,16 @@
 """Crafted poisons, from the cell and the target alone; kept in a scratch folder, and crafted again if they are gone."""
 
-import hashlib
 import json
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.conv.measures import coherence, high_share
+from benchmarks.conv.sets import Aim, Sets, short
 from benchmarks.conv.setting import EPSILON, Cell
-from benchmarks.conv.sets import Aim, Sets
 from cleanlabel.redteam.attacks.witches_brew import WitchesBrew
 from cleanlabel.redteam.threat.attacker import Budget, Knowledge, Target
 from cleanlabel.sanitize.files import replacing
@@ -31,12 +29,12 @@ class Crafted:
         return (self.images.astype(np.float64) - clean) / 255
 
 
-def crafted(sets: Sets, cell: Cell, aim: Aim, scratch: Path) -> Crafted:
+def crafted(sets: Sets, cell: Cell, aim: Aim) -> Crafted:
     """The poisons for a target: from the scratch folder, or made and put there.
 
     Two .npy files and the facts, written last: what is found is whole.
     """
-    folder = scratch / f"{digest(sets, cell, aim)}-{aim[0]}-{aim[1]}"
+    folder = sets.scratch / f"poisons-{digest(sets, cell, aim)}-{aim[0]}-{aim[1]}"
     if not folder.is_dir():
         made = craft(sets, cell, aim)
         with replacing(folder) as part:
@@ -78,4 +76,4 @@ def digest(sets: Sets, cell: Cell, aim: Aim) -> str:
     """What the poisons follow from, in 12 hex digits."""
     row, intended = aim
     known = [sets.clean.digest, cell.facts(), EPSILON, sets.test.images[row].tobytes().hex(), intended]
-    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]
+    return short(json.dumps(known, sort_keys=True))

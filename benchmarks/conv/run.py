@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from benchmarks.conv.setting import ENOUGH, TEN
 from benchmarks.conv.units import Unit
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import write_json
@@ -34,8 +35,10 @@ def run(units: Iterable[Unit], record: Content, path: Path, what: str) -> None:
 
     A run that is killed loses the unit that it was in, and goes on from the record alone.
     """
-    waiting = [unit for unit in units if unit.key not in keys(record, unit.table)]
-    for unit in tqdm(waiting, desc=what, unit="row"):
+    listed = [unit for unit in units if unit.key not in keys(record, unit.table)]
+    for unit in tqdm(listed, desc=what, unit="row"):
+        if unit.table == "tuning" and decided(record, unit.key["cell"]):
+            continue
         started = time.process_time()
         row = unit.key | unit.make()
         row["core_seconds"] = round(time.process_time() - started, 1)
@@ -47,6 +50,12 @@ def keys(record: Content, table: str) -> list[Content]:
     """The rows' keys: what of a row says which unit it is."""
     named = ("cell", "target", "sigma", "seed", "scale")
     return [{name: row[name] for name in named if name in row} for row in record.get(table, [])]
+
+
+def decided(record: Content, cell: str) -> bool:
+    """Whether enough tuning targets are taken or lost to say if a cell takes ENOUGH of ten."""
+    taken = [row["margin"] > 0 for row in record.get("tuning", []) if row["cell"] == cell]
+    return sum(taken) >= ENOUGH or len(taken) - sum(taken) > TEN - ENOUGH
 
 
 def core_hours(record: Content, *tables: str) -> float:

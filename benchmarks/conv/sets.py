@@ -1,13 +1,17 @@
 """The images, the attacker's networks, targets, and sanitized copies of which each is made once."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from benchmarks.conv.networks import Recipe, logits, trained
+from benchmarks.common.runs import kept
+from benchmarks.conv.networks import Recipe, joined, logits, restored, trained
 from benchmarks.conv.setting import ATTACKER_SEED, CLASSES, ENTROPY, Size
 from cleanlabel.models.extractors import Extractor
 from cleanlabel.sanitize.denoiser import Denoiser
@@ -25,23 +29,26 @@ Aim = tuple[int, int]
 
 @dataclass(eq=False)
 class Sets:
-    """Raw and test images of the five classes; networks and sanitized copies are kept once made."""
+    """Raw and test images of the five classes; networks and sanitized copies are kept in `scratch` once made."""
 
     clean: ImageSet
     test: ImageSet
     denoiser: Denoiser
-
-    def __post_init__(self) -> None:
-        self._networks: dict[tuple[Recipe, int], Extractor] = {}
-        self._copies: dict[tuple[float, int], NDArray[np.uint8]] = {}
+    scratch: Path
 
     def attackers(self, recipe: Recipe, count: int) -> tuple[Extractor, ...]:
         """The attacker's own networks, trained as the victim trains on the clean set."""
-        for seed in range(ATTACKER_SEED, ATTACKER_SEED + count):
-            if (recipe, seed) not in self._networks:
-                made = trained(self.clean.images, self.clean.labels, len(CLASSES), recipe, seed)
-                self._networks[recipe, seed] = made
-        return tuple(self._networks[recipe, ATTACKER_SEED + i] for i in range(count))
+        return tuple(self._network(recipe, ATTACKER_SEED + i) for i in range(count))
+
+    def _network(self, recipe: Recipe, seed: int) -> Extractor:
+        images, labels, known = self.clean.images, self.clean.labels, f"{self.clean.digest} {recipe} {seed}"
+
+        def weights() -> dict[str, NDArray[Any]]:
+            made = trained(images, labels, len(CLASSES), recipe, seed)
+            return {name: value.numpy() for name, value in joined(made).state_dict().items()}
+
+        stored = kept(self.scratch / f"network-{short(known)}.npz", weights)
+        return restored({name: torch.from_numpy(value) for name, value in stored.items()}, recipe, len(CLASSES))
 
     def sanitized(self, rows: ImageSet, sigma: float, draw: int) -> NDArray[np.uint8]:
         """These images as a victim gets them. An image's noise follows from its id, sigma and draw alone."""
@@ -53,9 +60,11 @@ class Sets:
 
     def copy(self, sigma: float, draw: int) -> NDArray[np.uint8]:
         """The clean set as a victim gets it, made once."""
-        if (sigma, draw) not in self._copies:
-            self._copies[sigma, draw] = self.sanitized(self.clean, sigma, draw)
-        return self._copies[sigma, draw]
+        if not sigma:
+            return self.clean.images
+        known = short(f"{self.clean.digest} {self.denoiser.digest} {ENTROPY} {sigma} {draw}")
+        made = kept(self.scratch / f"copy-{known}.npz", lambda: {"images": self.sanitized(self.clean, sigma, draw)})
+        return made["images"]
 
     def poisoned(
         self, images: NDArray[np.uint8], rows: NDArray[np.int64], sigma: float, draw: int
@@ -68,9 +77,14 @@ class Sets:
         return whole, after
 
 
-def read_sets(root: Path, denoiser: Denoiser, size: Size) -> Sets:
+def short(text: str) -> str:
+    """12 hex digits that stand for a text, in a file's name."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def read_sets(root: Path, denoiser: Denoiser, size: Size, scratch: Path) -> Sets:
     """Of each class the first `each` training images and `test_each` test images."""
-    return Sets(of_classes(root, "train", size.each), of_classes(root, "test", size.test_each), denoiser)
+    return Sets(of_classes(root, "train", size.each), of_classes(root, "test", size.test_each), denoiser, scratch)
 
 
 def of_classes(root: Path, split: str, each: int) -> ImageSet:

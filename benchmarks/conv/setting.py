@@ -14,19 +14,21 @@ ATTACKER_SEED = 1000
 TUNING_SEED, EVIDENCE_SEED = 7, 2026
 ENTROPY = "fixed:2026"
 """The noise: replayed by a run that goes on. The attacker does not look at it."""
-ENOUGH = 6
-"""Targets of ten that a cell must take undefended before its setting is used."""
+TEN, ENOUGH = 10, 6
+"""Tuning targets, and how many of them a cell must take undefended before its setting is used."""
 
 DECLARED = {
     "targets": "Test images that all of the attacker's clean networks classify correctly, and an intended class, both "
     "drawn by a seed. Tuning and evidence share no image. In the order of the draw: the first k are a valid result.",
-    "tuning": f"Undefended only. A setting is used once it takes {ENOUGH} of ten tuning targets.",
+    "tuning": f"Undefended only. The first cell that takes {ENOUGH} of ten tuning targets is used; a cell ends once "
+    "that is decided.",
     "taken": "At a sigma, a target is taken if more than half of the victims trained on its poisons (one per seed) "
     "classify it as intended.",
     "success": "Share of targets taken, with Clopper and Pearson's exact 95 % interval over targets.",
     "paired": "McNemar's exact two-sided test over targets: taken undefended against taken at sigma.",
-    "margin": "Logit of the intended class less the largest other. Its shift at a sigma: the mean over the seeds' victims "
-    "less the mean over clean networks of the same sigma and seeds. Mean over targets with Student's 95 % interval.",
+    "margin": "Logit of the intended class less the largest other. Its shift at a sigma: the mean over the seeds' "
+    "victims less the mean over clean networks of the same sigma and seeds. Mean over targets with Student's 95 % "
+    "interval.",
     "control": "The same networks trained without poisons, one per sigma and seed, shared by all targets.",
     "power": "At 5 %, two-sided, with 80 % power: 65 % against 9 % needs 20 targets, 65 % against 30 % needs 50. 9 % "
     "against 3 % is not claimed.",
@@ -73,7 +75,7 @@ class Size:
 
     each: int = 2000
     test_each: int = 1000
-    tuning: int = 10
+    tuning: int = TEN
     targets: int = 20
     drawn: int = 50
     seeds: int = 3

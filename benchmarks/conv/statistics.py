@@ -70,10 +70,7 @@ def summary(rows: Sequence[Row], controls: Sequence[Row], sigmas: Sequence[float
 
 
 def power(before: float, after: float, targets: int, level: float = 0.05) -> float:
-    """The chance that McNemar's exact test over `targets` pairs is below `level`.
-
-    The outcomes of a pair are taken as independent, which makes the most pairs differ both ways: the least power.
-    """
+    """The chance that McNemar's exact test over `targets` pairs is below `level`; a pair's outcomes independent."""
     down, up = before * (1 - after), after * (1 - before)
     total = 0.0
     for differ in range(1, targets + 1):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,8 @@ import numpy as np
 from benchmarks.conv.measures import kept
 from benchmarks.conv.networks import trained
 from benchmarks.conv.poisons import Crafted, crafted
-from benchmarks.conv.setting import CLASSES, SCALES, Cell, Size
 from benchmarks.conv.sets import Aim, Sets, accuracy, margins
+from benchmarks.conv.setting import CLASSES, SCALES, Cell, Size
 
 Row = dict[str, Any]
 
@@ -31,38 +31,41 @@ class Work:
 
     sets: Sets
     size: Size
-    scratch: Path
 
     def tuning(self, cells: dict[str, Cell], wanted: list[Aim]) -> Iterator[Unit]:
-        """Undefended alone: every cell on every tuning target, one victim each."""
+        """Undefended alone: every cell on the tuning targets, one victim each."""
         for name, cell in cells.items():
             for i, aim in enumerate(wanted):
-                yield Unit("tuning", {"cell": name, "target": i}, lambda c=cell, a=aim: self._undefended(c, a))
+                yield Unit("tuning", {"cell": name, "target": i}, partial(self._undefended, cell, aim))
 
-    def controls(self, name: str, cell: Cell, sigmas: tuple[float, ...], seeds: int, drawn: list[Aim]) -> Iterator[Unit]:
+    def controls(
+        self, name: str, cell: Cell, sigmas: tuple[float, ...], seeds: int, drawn: list[Aim]
+    ) -> Iterator[Unit]:
         """Clean networks: one per sigma and seed serves every target."""
         for sigma in sigmas:
             for seed in range(seeds):
                 key = {"cell": name, "sigma": sigma, "seed": seed}
-                yield Unit("controls", key, lambda s=sigma, v=seed: self._control(cell, s, v, drawn))
+                yield Unit("controls", key, partial(self._control, cell, sigma, seed, drawn))
 
-    def victims(self, name: str, cell: Cell, sigmas: tuple[float, ...], seeds: int, wanted: list[Aim]) -> Iterator[Unit]:
+    def victims(
+        self, name: str, cell: Cell, sigmas: tuple[float, ...], seeds: int, wanted: list[Aim]
+    ) -> Iterator[Unit]:
         """Target by target, every sigma, seeds in the inner loop: the first whole targets are a valid result."""
         for i, aim in enumerate(wanted):
             for sigma in sigmas:
                 for seed in range(seeds):
                     key = {"cell": name, "target": i, "sigma": sigma, "seed": seed}
-                    yield Unit("victims", key, lambda a=aim, s=sigma, v=seed: self._victim(cell, a, s, v))
+                    yield Unit("victims", key, partial(self._victim, cell, aim, sigma, seed))
 
     def scaled(self, name: str, cell: Cell, wanted: list[Aim]) -> Iterator[Unit]:
         """Without noise, every poison's change scaled down: what a smaller change alone does."""
         for i, aim in enumerate(wanted):
             for scale in SCALES:
                 key = {"cell": name, "target": i, "scale": scale, "seed": 0}
-                yield Unit("scaled", key, lambda a=aim, f=scale: self._scaled(cell, a, f))
+                yield Unit("scaled", key, partial(self._scaled, cell, aim, scale))
 
     def _poisons(self, cell: Cell, aim: Aim) -> Crafted:
-        return crafted(self.sets, cell, aim, self.scratch)
+        return crafted(self.sets, cell, aim)
 
     def _undefended(self, cell: Cell, aim: Aim) -> Row:
         clean = np.mean([margins(n, self.sets.test, [aim])[0] for n in self.sets.attackers(cell.victim, cell.networks)])
