@@ -89,7 +89,7 @@ def phase(
         yield from work.victims("conv", chosen, size.sigmas, size.seeds, drawn[:n])
     else:
         for title, cell in cells["why"].items():
-            wanted = drawn[: size.why_targets]
+            wanted = drawn[: min(n, size.why_targets)]
             yield from work.controls(title, cell, size.sigmas, size.why_seeds, drawn)
             yield from work.victims(title, cell, size.sigmas, size.why_seeds, wanted)
             yield from work.scaled(title, cell, wanted)

@@ -69,8 +69,7 @@ class Work:
 
     def _undefended(self, cell: Cell, aim: Aim) -> Row:
         clean = np.mean([margins(n, self.sets.test, [aim])[0] for n in self.sets.attackers(cell.victim, cell.networks)])
-        found = self._poisons(cell, aim)
-        return found.facts | self._victim(cell, aim, 0.0, 0) | {"clean_margin": round(float(clean), 4)}
+        return self._victim(cell, aim, 0.0, 0) | {"clean_margin": round(float(clean), 4)}
 
     def _control(self, cell: Cell, sigma: float, seed: int, drawn: list[Aim]) -> Row:
         clean = self.sets.clean
