@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.tables import attacks, defences, demo, ensembles, features, partitions, results, sanitizing
+from benchmarks.tables import attacks, defences, demo, ensembles, features, partitions, results, sanitizing, scratch
 from cleanlabel.sanitize.errors import InputError
 
 MADE: dict[str, Callable[[], str]] = (
@@ -16,6 +16,7 @@ MADE: dict[str, Callable[[], str]] = (
     | partitions.MADE
     | results.MADE
     | sanitizing.MADE
+    | scratch.MADE
 )
 """What belongs in each mark, by its name."""
 MARK = re.compile(r"<!-- (table|figure): ([\w.-]+) -->(.*?)<!-- end -->", re.DOTALL)
