@@ -138,6 +138,25 @@ def declared() -> str:
     return "\n".join(paragraph(f"- **{name}**: {text}") for name, text in read("conv")["declared"].items())
 
 
+def found() -> str:
+    """Success and margin shift by sigma, in one sentence each."""
+    lines = read("conv")["summary"]
+    k = lines[0]["targets"]
+    taken = [f"{row['taken']} at σ = {row['sigma']:g}" for row in lines[1:]]
+    shifts = [f"{signed(row['shift'])} at σ = {row['sigma']:g}" for row in lines[1:]]
+    without = max(row["control"] for row in lines)
+    items = [
+        f"**Success**: without a defence the attack takes {lines[0]['taken']} of {k} targets; {', '.join(taken)}. "
+        f"Without poisons it is {without} at most.",
+        f"**Margin**: the poisons move the target by {signed(lines[0]['shift'])} logits towards the intended class "
+        f"without a defence; {', '.join(shifts)}.",
+        f"**Accuracy**: {share(lines[0]['clean_accuracy'])} on raw images, "
+        + ", ".join(f"{share(row['clean_accuracy'])} at σ = {row['sigma']:g}" for row in lines[1:])
+        + ".",
+    ]
+    return "\n".join(paragraph(f"- {item}") for item in items)
+
+
 def first() -> Record:
     """The undefended line."""
     found: Record = read("conv")["summary"][0]
@@ -170,6 +189,7 @@ def left() -> str:
 
 
 MADE = {
+    "from-scratch-found": found,
     "from-scratch": evidence,
     "from-scratch-tuning": tuning,
     "from-scratch-why": why,
