@@ -64,6 +64,7 @@ WHY = {
     "MLP, 1 % poisons": replace(TUNED[CHOSEN], victim=MLP, poisons=100),
     "conv": TUNED[CHOSEN],
     "conv, no augmentation": replace(TUNED[CHOSEN], victim=replace(TUNED[CHOSEN].victim, shift=0, flip=False)),
+    "conv, 1 % poisons": replace(TUNED[CHOSEN], poisons=100),
 }
 """The ablation, the quick ones first: the chosen cell, and cells that differ from it in one thing or two."""
 SCALES = (0.5, 0.25)
