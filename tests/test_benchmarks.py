@@ -16,6 +16,7 @@ ARGUMENTS = {
     "adaptive": ["--votes votes.npy"],
     "cifar_models": ["--root published --denoiser cifar-denoiser"],
     "compare": ["--root published --denoiser cifar-denoiser --setups setups.json --extractor extractor"],
+    "conv": ["--root published --denoiser cifar-denoiser"],
     "covered": ["--root published --denoiser cifar-denoiser --setups setups.json --extractor extractor"],
     "fashion": ["--root published"],
     "frontiers": [

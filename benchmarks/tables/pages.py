@@ -14,6 +14,7 @@ from benchmarks.tables import (
     partitions,
     results,
     sanitizing,
+    scratch,
     speed,
 )
 from cleanlabel.sanitize.errors import InputError
@@ -28,6 +29,7 @@ MADE: dict[str, Callable[[], str]] = (
     | partitions.MADE
     | results.MADE
     | sanitizing.MADE
+    | scratch.MADE
     | speed.MADE
 )
 """What belongs in each mark, by its name."""

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.crafting.published import gradient_norms_one_by_one
+from cleanlabel.models.extractors import Extractor
 from cleanlabel.models.training import predict
 from cleanlabel.redteam.attacks import attack_named
 from cleanlabel.redteam.attacks.crafting import pixels_of
@@ -152,3 +153,50 @@ def test_the_hardest_bases_are_taken_where_that_is_asked_for():
 def test_the_command_line_knows_it_with_its_published_settings():
     attack = attack_named("witches-brew", {"restarts": "2", "flip": "no"})
     assert attack == WitchesBrew(steps=250, restarts=2, rate=0.025, shift=4, flip=False)
+
+
+def batch_normed() -> Extractor:
+    """An untrained conv network whose BatchNorms have seen some images."""
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.BatchNorm2d(6))
+    for _ in range(20):
+        body(torch.randn(16, 1, 8, 8) + 0.3)
+    return Extractor(nn.Sequential(*body, nn.ReLU(), nn.Flatten()).eval(), nn.Linear(96, 10), (8, 8, 1), "")
+
+
+def test_batch_norm_with_known_statistics_has_torchs_answers_and_derivatives():
+    net = batch_normed()
+    pixels = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    fast, slow = trainable(net), nn.Sequential(net.network, net.head).requires_grad_()
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in fast.modules())
+    assert torch.allclose(fast(pixels), slow(pixels), atol=1e-5)
+    first, second = (loss_gradient(model, pixels, 2, graph=True) for model in (fast, slow))
+    assert torch.allclose(first, second, rtol=1e-3, atol=1e-4)
+    twice = [torch.autograd.grad((g**2).sum(), pixels)[0] for g in (first, second)]
+    assert torch.allclose(*twice, rtol=1e-2, atol=1e-3 * float(twice[1].abs().max()))
+
+
+def test_in_bfloat16_nearly_all_derivatives_keep_their_sign():
+    net, generator = batch_normed(), torch.Generator().manual_seed(0)
+    pixels, model = torch.rand(20, 1, 8, 8, generator=generator).requires_grad_(), trainable(net)
+    aim = adversarial_gradient(model, pixels[:1].detach(), 4)
+    slopes = []
+    for reduced in (False, True):
+        matched = Mismatch([model], [aim], 2, known(), 0, False, torch.Generator(), reduced=reduced)
+        slopes.append(torch.autograd.grad(matched(pixels), pixels)[0])
+    assert float((slopes[0].sign() == slopes[1].sign()).float().mean()) > 0.9
+    assert float(functional.cosine_similarity(slopes[0].flatten(), slopes[1].flatten(), dim=0)) > 0.98
+
+
+def test_networks_in_turn_are_matched_one_a_step_and_a_value_is_that_of_all():
+    models = [trainable(net) for net in known_networks(3)]
+    pixels = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    aims = [adversarial_gradient(model, pixels[:1], 4) for model in models]
+    singles = [
+        float(Mismatch([m], [a], 2, known(), 0, False, torch.Generator())(pixels))
+        for m, a in zip(models, aims, strict=True)
+    ]
+    turns = Mismatch(models, aims, 2, known(), 0, False, torch.Generator(), in_turn=True)
+    asked = [float(turns(pixels.clone().requires_grad_()).detach()) for _ in range(4)]
+    assert asked == pytest.approx([*singles, singles[0]], abs=1e-5)
+    assert float(turns(pixels)) == pytest.approx(sum(singles) / 3, abs=1e-5)

@@ -1,0 +1,1 @@
+"""Witches' Brew against convolutional networks trained from scratch, with and without sanitizing."""

@@ -1,0 +1,80 @@
+"""Crafted poisons, from the cell and the target alone; kept in a scratch folder, and crafted again if they are gone."""
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.conv.measures import coherence, high_share
+from benchmarks.conv.sets import Aim, Sets, short
+from benchmarks.conv.setting import EPSILON, Cell
+from cleanlabel.redteam.attacks.witches_brew import WitchesBrew
+from cleanlabel.redteam.threat.attacker import Budget, Knowledge, Target
+from cleanlabel.sanitize.files import replacing
+
+
+@dataclass(frozen=True, eq=False)
+class Crafted:
+    """A target's poisons, uint8 (n, h, w, c), the rows that they replace, and facts for the record."""
+
+    images: NDArray[np.uint8]
+    rows: NDArray[np.int64]
+    facts: dict[str, Any]
+
+    def delta(self, clean: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """The change (n, h, w, c) in [0,1] units; clean: the images there before."""
+        return (self.images.astype(np.float64) - clean) / 255
+
+
+def crafted(sets: Sets, cell: Cell, aim: Aim) -> Crafted:
+    """The poisons for a target: from the scratch folder, or made and put there.
+
+    Two .npy files and the facts, written last: what is found is whole.
+    """
+    folder = sets.scratch / f"poisons-{digest(sets, cell, aim)}-{aim[0]}-{aim[1]}"
+    if not folder.is_dir():
+        made = craft(sets, cell, aim)
+        with replacing(folder) as part:
+            part.mkdir()
+            np.save(part / "images.npy", made.images, allow_pickle=False)
+            np.save(part / "rows.npy", made.rows, allow_pickle=False)
+            (part / "facts.json").write_text(json.dumps(made.facts))
+    images, rows = (np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("images", "rows"))
+    return Crafted(images, rows, json.loads((folder / "facts.json").read_text()))
+
+
+def craft(sets: Sets, cell: Cell, aim: Aim) -> Crafted:
+    """Witches' Brew on the attacker's own networks, with the victim's augmentation."""
+    networks = sets.attackers(cell.victim, cell.networks)
+    started, (row, intended) = time.process_time(), aim
+    attack = WitchesBrew(
+        steps=cell.steps,
+        restarts=cell.restarts,
+        shift=cell.victim.shift,
+        flip=cell.victim.flip,
+        hardest=cell.hardest,
+        in_turn=cell.in_turn,
+        reduced=cell.victim.network == "conv",
+    )
+    goal = Target(sets.test.images[row], int(sets.test.labels[row]), intended)
+    found = attack.craft(goal, Knowledge(networks, sets.clean), Budget(cell.poisons, EPSILON), row)
+    delta = (found.images.astype(np.float64) - found.base) / 255
+    facts = {
+        "mismatch_before": round(found.history[0], 4),
+        "mismatch": round(found.history[-1], 4),
+        "joint_l2": round(found.joint_l2, 2),
+        "coherence": round(coherence(delta), 4),
+        "high": round(high_share(delta), 4),
+        "core_seconds": round(time.process_time() - started, 1),
+    }
+    return Crafted(found.images, found.rows, facts)
+
+
+def digest(sets: Sets, cell: Cell, aim: Aim) -> str:
+    """What the poisons follow from, in 12 hex digits."""
+    row, intended = aim
+    known = [sets.clean.digest, cell.facts(), EPSILON, sets.test.images[row].tobytes().hex(), intended]
+    return short(json.dumps(known, sort_keys=True))

@@ -1,0 +1,97 @@
+"""The units of work of each phase, in their order: one crafting with its undefended victim, or one victim, each."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from benchmarks.conv.measures import kept
+from benchmarks.conv.networks import trained
+from benchmarks.conv.poisons import Crafted, crafted
+from benchmarks.conv.sets import Aim, Sets, accuracy, margins
+from benchmarks.conv.setting import CLASSES, SCALES, Cell, Size
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """One row of a record's list: `key` identifies it there, `make` computes the rest."""
+
+    table: str
+    key: Row
+    make: Callable[[], Row]
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What every unit needs."""
+
+    sets: Sets
+    size: Size
+
+    def tuning(self, cells: dict[str, Cell], wanted: list[Aim]) -> Iterator[Unit]:
+        """Undefended alone: every cell on the tuning targets, one victim each."""
+        for name, cell in cells.items():
+            for i, aim in enumerate(wanted):
+                yield Unit("tuning", {"cell": name, "target": i}, partial(self._undefended, cell, aim))
+
+    def controls(
+        self, name: str, cell: Cell, sigmas: tuple[float, ...], seeds: int, drawn: list[Aim]
+    ) -> Iterator[Unit]:
+        """Clean networks: one per sigma and seed serves every target."""
+        for sigma in sigmas:
+            for seed in range(seeds):
+                key = {"cell": name, "sigma": sigma, "seed": seed}
+                yield Unit("controls", key, partial(self._control, cell, sigma, seed, drawn))
+
+    def victims(
+        self, name: str, cell: Cell, sigmas: tuple[float, ...], seeds: int, wanted: list[Aim]
+    ) -> Iterator[Unit]:
+        """Target by target, every sigma, seeds in the inner loop: the first whole targets are a valid result."""
+        for i, aim in enumerate(wanted):
+            for sigma in sigmas:
+                for seed in range(seeds):
+                    key = {"cell": name, "target": i, "sigma": sigma, "seed": seed}
+                    yield Unit("victims", key, partial(self._victim, cell, aim, sigma, seed))
+
+    def scaled(self, name: str, cell: Cell, wanted: list[Aim]) -> Iterator[Unit]:
+        """Without noise, every poison's change scaled down: what a smaller change alone does."""
+        for i, aim in enumerate(wanted):
+            for scale in SCALES:
+                key = {"cell": name, "target": i, "scale": scale, "seed": 0}
+                yield Unit("scaled", key, partial(self._scaled, cell, aim, scale))
+
+    def _poisons(self, cell: Cell, aim: Aim) -> Crafted:
+        return crafted(self.sets, cell, aim)
+
+    def _undefended(self, cell: Cell, aim: Aim) -> Row:
+        clean = np.mean([margins(n, self.sets.test, [aim])[0] for n in self.sets.attackers(cell.victim, cell.networks)])
+        return self._victim(cell, aim, 0.0, 0) | {"clean_margin": round(float(clean), 4)}
+
+    def _control(self, cell: Cell, sigma: float, seed: int, drawn: list[Aim]) -> Row:
+        clean = self.sets.clean
+        network = trained(self.sets.copy(sigma, seed), clean.labels, len(CLASSES), cell.victim, seed)
+        return {"margins": margins(network, self.sets.test, drawn), "accuracy": accuracy(network, self.sets.test)}
+
+    def _victim(self, cell: Cell, aim: Aim, sigma: float, seed: int) -> Row:
+        found, clean = self._poisons(cell, aim), self.sets.clean
+        whole, after = self.sets.poisoned(found.images, found.rows, sigma, seed)
+        network = trained(whole, clean.labels, len(CLASSES), cell.victim, seed)
+        row = {"margin": margins(network, self.sets.test, [aim])[0], "accuracy": accuracy(network, self.sets.test)}
+        if not sigma:
+            return row | {"poisons": found.facts} if not seed else row
+        before = self.sets.copy(sigma, seed)[found.rows]
+        change = (after.astype(np.float64) - before) / 255
+        left = kept(found.delta(clean.images[found.rows]), change)
+        return row | {"kept": {part: round(value, 4) for part, value in left.items()}}
+
+    def _scaled(self, cell: Cell, aim: Aim, scale: float) -> Row:
+        found, clean = self._poisons(cell, aim), self.sets.clean
+        base = clean.images[found.rows]
+        smaller = np.rint(base + 255 * scale * found.delta(base)).clip(0, 255).astype(np.uint8)
+        whole, _ = self.sets.poisoned(smaller, found.rows, 0.0, 0)
+        network = trained(whole, clean.labels, len(CLASSES), cell.victim, 0)
+        return {"margin": margins(network, self.sets.test, [aim])[0]}
