@@ -48,10 +48,13 @@ def from_scratch() -> str:
     """Sanitizing against Witches' Brew."""
     rows = defences.rows_of("witches-brew")
     ours = [row["success"] for row in rows.values() if row["name"] == "sanitize"]
+    undefended, *others = read("conv")["summary"]
+    taken = ", ".join(f"{row['taken']} at σ = {row['sigma']:g}" for row in others)
     return (
-        "**No**, at the scale measured (an MLP on 2,500 images): "
-        f"{percent(rows['none']['success'])} % → {span(ours)}. DPA: {percent(rows['dpa']['success'])} % "
-        "([rivals](docs/results/defences.md))"
+        f"**Not an MLP** (2,500 images): {percent(rows['none']['success'])} % → {span(ours)}; DPA: "
+        f"{percent(rows['dpa']['success'])} % ([rivals](docs/results/defences.md)). A small conv net (10,000 images): "
+        f"{undefended['taken']} of {undefended['targets']} targets → {taken}, too few to tell apart "
+        "([from scratch](docs/results/from-scratch.md))"
     )
 
 
