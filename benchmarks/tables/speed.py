@@ -90,13 +90,11 @@ def modes() -> str:
                 lines.append([title, instructions, dtype, *speeds, f"**{gain:.2f}** ({least:.2f}–{most:.2f})", seconds])
     head = ["network", "instructions", "type", "plain", "compiled", "gain, median (range)", "compiling takes"]
     command = "modes --name NAME"
-    note = "Images a second, one thread, rounds side by side. AVX2 is the same processor held to it, by "
-    return with_source(
-        grid(head, lines, left=3),
-        command,
-        *rows.values(),
-        note=note + "`ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2`.",
+    note = (
+        "Images a second of processor time, one thread, rounds side by side, beside other work (alone, compiling takes "
+        "less). AVX2 is the same processor held to it, by `ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2`."
     )
+    return with_source(grid(head, lines, left=3), command, *rows.values(), note=note)
 
 
 def waits() -> str:
