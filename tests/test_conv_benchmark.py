@@ -22,7 +22,8 @@ from benchmarks.conv.sets import Sets, aims, margins
 from benchmarks.conv.setting import ENTROPY, QUICK, Cell
 from benchmarks.conv.statistics import mcnemar, power, student, summary, whole_targets
 from benchmarks.conv.units import Unit, Work
-from cleanlabel.models.training import as_tensor, mirrored, shifted
+from cleanlabel.models.augmentation import mirrored, shifted
+from cleanlabel.models.training import as_tensor
 from cleanlabel.sanitize.denoiser import load_denoiser
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet

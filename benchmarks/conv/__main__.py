@@ -97,7 +97,15 @@ def phase(
 
 def main() -> None:
     args = parsed()
-    torch.set_flush_denormal(True)
+    torch.set_flush_denormal(True)  # training is slower with denormal numbers
+    try:
+        measure(args)
+    finally:
+        torch.set_flush_denormal(False)  # it holds for the whole process
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Run the phases that were asked for, and write record and picture."""
     size, folder = QUICK if args.quick else FULL, results(args)
     scratch = args.scratch / ("quick" if args.quick else "full")
     sets, path = read_sets(args.root, load_denoiser(args.denoiser), size, scratch), folder / "conv.json"

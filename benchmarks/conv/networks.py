@@ -129,7 +129,7 @@ def padded(images: NDArray[np.uint8], shift: int) -> Tensor:
 def augmented(source: Tensor, rows: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
     """float32 (k, c, h, w) in [-1, 1], channels-last: each image moved by up to `shift` and mirrored at random.
 
-    source: of `padded`. One gather does both; the distribution is that of `models.training.shifted` and `mirrored`.
+    source: of `padded`. One gather does both; the distribution is that of `models.augmentation.shifted` and `mirrored`.
     """
     side = source.shape[1] - 2 * recipe.shift
     corner = torch.randint(2 * recipe.shift + 1, (2, len(rows), 1), generator=generator)
