@@ -49,18 +49,17 @@ def balanced_batch(draws: int, workers: int, most: int) -> int:
     return min(range(min(most, draws), 0, -1), key=lambda batch: timing(batch_sizes(draws, batch), workers, 1).makespan)
 
 
-def timing(sizes: Sequence[int], workers: int, seconds: float | Sequence[float], start: float = 0.0) -> Timing:
+def timing(sizes: Sequence[int], workers: int, seconds: float | Sequence[float]) -> Timing:
     """What tasks of these sizes take if each free worker takes the next one, in order.
 
-    seconds: for a draw, or for each draw in the order of the tasks. start: seconds of a task beside its draws, in which
-    its worker makes none.
+    seconds: for a draw, or for each draw in the order of the tasks.
     """
     draws = sum(sizes)
     each = [float(seconds)] * draws if isinstance(seconds, int | float) else list(seconds)
     free = [0.0] * workers
     heapify(free)
     for first, end in pairwise(accumulate(sizes, initial=0)):
-        heapreplace(free, free[0] + start + sum(each[first:end]))
+        heapreplace(free, free[0] + sum(each[first:end]))
     makespan = max(free)
     return Timing(makespan, max(0.0, 1 - sum(each) / (workers * makespan)) if makespan else 0.0)
 

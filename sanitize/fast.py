@@ -24,7 +24,8 @@ CIFAR-10 images with the 35.7 M-parameter network, 64,000 with one of 2.5 M, 700
 networks, which gain 18 % and more, and for large ones on AMX."""
 AVX512_COMPILE_FROM = 2e14
 """The same for a large network (`BFLOAT16_FROM`) on AVX-512 without AMX, where it gains 14 to 19 %: ten minutes' work.
-On AVX2 a large network is never compiled: it gained 9 and 11 % (`python -m benchmarks.modes`)."""
+On AVX2 a large network is never compiled: it gained 9 and 11 % (`python -m benchmarks.modes`). Nor is it on other
+processors, which were not measured."""
 CALLS = 6e7
 """Cost per image of calling a network's layers, counted as arithmetic (flop): on one core, a network of 8 Mflop takes
 .14 ms per image uncompiled, .05 ms compiled."""

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from benchmarks.common.recipes import recipe as mlp_recipe
 from cleanlabel.models.classifiers import Architecture, build
+from cleanlabel.models.extractors import Block as CifarBlock
 from cleanlabel.models.extractors import Extractor
 from cleanlabel.models.training import train
 from cleanlabel.sanitize.device import has_fast_bfloat16
@@ -21,15 +22,11 @@ MLP_WIDTH = 128
 SHAPE = (32, 32, 3)
 
 
-class Block(nn.Module):
-    """Two 3x3 convolutions with BatchNorm; a 1x1 convolution as shortcut where the shape changes (He et al. 2015)."""
+class Block(CifarBlock):
+    """The block of the CIFAR ResNets with a 1x1 convolution as shortcut where the shape changes (option B)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
+        super().__init__(inputs, outputs, stride)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
             convolution = nn.Conv2d(inputs, outputs, 1, stride, bias=False)

@@ -56,5 +56,5 @@ def changes(work: Work, images: NDArray[np.uint8], rows: NDArray[np.int64], sigm
 
 
 def tinted(change: NDArray[np.float64], most: float) -> NDArray[np.float64]:
-    """A change as a picture: grey is none, `most` the whole range."""
+    """A change as a picture: grey where nothing changed; `most` is the whole range."""
     return (0.5 + change / (2 * most)).clip(0, 1)

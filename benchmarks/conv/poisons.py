@@ -56,7 +56,6 @@ def craft(sets: Sets, cell: Cell, aim: Aim) -> Crafted:
         shift=cell.victim.shift,
         flip=cell.victim.flip,
         hardest=cell.hardest,
-        in_turn=cell.in_turn,
         reduced=cell.victim.network == "conv",
     )
     goal = Target(sets.test.images[row], int(sets.test.labels[row]), intended)

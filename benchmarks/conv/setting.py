@@ -45,8 +45,6 @@ class Cell:
     victim: Recipe = field(default_factory=Recipe)
     restarts: int = 1
     hardest: bool = True
-    in_turn: bool = False
-    """Each step matches one of the networks, not all of them."""
 
     def facts(self) -> dict[str, Any]:
         """For the record."""

@@ -103,7 +103,7 @@ def waits() -> str:
     lines = []
     for path in WAITS:
         before, after = record["before"][path], record["after"][path]
-        lines.append([path, *[f"{held_up(unit)}" for unit in (before, after)], f"{queued(after)}"])
+        lines.append([path, *map(str, (held_up(before), held_up(after), queued(after)))])
     head = ["path", "held up, before", "held up, after", "queued copies, after"]
     note = f"Before: commit {record['before_commit']}. The record, waits.json, has all {len(record['after'])} paths."
     return with_source(grid(head, lines), "waits", record, note=note)
@@ -115,7 +115,7 @@ def held_up(unit: Record) -> int:
 
 
 def queued(unit: Record) -> int:
-    """How many copies are queued in a unit, for which nobody waits."""
+    """How many copies are queued in a unit; the host does not wait for them."""
     return sum(count for kind, count in unit.items() if kind not in HOST)
 
 

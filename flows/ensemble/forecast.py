@@ -67,7 +67,7 @@ def forecast(plan: Plan, keep: Keep, attempt: int = 0) -> str:
 def _advice(plan: Plan, workers: int, whole: Timing) -> str:
     """A better batch of draws, if there is one. It stays a param: bits of networks that train at once depend on it."""
     better = balanced_batch(plan.draws, workers, plan.batch_of_draws)
-    least = timing(batch_sizes(plan.draws, better), workers, whole.makespan)
+    least = timing(batch_sizes(plan.draws, better), workers, 1)
     if whole.idle - least.idle < WORTH:
         return ""
     return f" ({least.idle:.0%} with smooth.batch_of_draws: {better})"

@@ -101,8 +101,7 @@ class Mismatch:
     one noise. So the attack lowers the expected loss over copies, not the loss of the mean gradient, which no victim
     follows. `models` and `aims` may be replaced between steps (Sleeper Agent trains again).
     shift, flip: the victim's augmentation, drawn again at every step; it comes after the view, as in training.
-    reduced: compute in bfloat16, which changes the sign of about 1 % of a step's derivatives. in_turn: a step that asks
-    for derivatives matches one network, the next step the next; a value alone is always that of all networks.
+    reduced: compute in bfloat16, which changes the sign of about 1 % of a step's derivatives.
     """
 
     def __init__(
@@ -116,21 +115,16 @@ class Mismatch:
         generator: torch.Generator,
         *,
         reduced: bool = False,
-        in_turn: bool = False,
     ) -> None:
         self.models, self.aims, self.intended, self.known = models, aims, intended, known
         self.shift, self.flip, self.generator, self.reduced = shift, flip, generator, reduced
-        self.in_turn, self.turn = in_turn, 0
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        losses, pairs = [], list(zip(self.models, self.aims, strict=True))
-        if self.in_turn and pixels.requires_grad:
-            self.turn += 1
-            pairs = [pairs[(self.turn - 1) % len(pairs)]]
+        losses = []
         for chance in self.known.view(pixels, self.generator):
             # `shifted` moves in -1, which is black in the units of training
             moved = mirrored(shifted(2 * chance - 1, self.shift, self.generator), self.flip, self.generator)
-            for model, aim in pairs:
+            for model, aim in zip(self.models, self.aims, strict=True):
                 # also where only the value is needed: it is computed from a gradient
                 with torch.enable_grad(), torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.reduced):
                     gradient = loss_gradient(model, (moved + 1) / 2, self.intended, graph=pixels.requires_grad)

@@ -18,8 +18,7 @@ class WitchesBrew:
     8 restarts of which the lowest loss is kept, the victim's augmentation (shifts by 4 and flips on CIFAR-10), 1 % of
     the set at epsilon 16/255, on one network or several, random bases. For victims trained from scratch.
     hardest: bases are chosen as Sleeper Agent chooses them, not at random. reduced: bfloat16 where the device has
-    instructions for it, which changes the sign of about 1 % of a step's derivatives. in_turn: each step matches one of
-    the networks, not all: more steps and networks for the same time.
+    instructions for it, which changes the sign of about 1 % of a step's derivatives.
     """
 
     steps: int = 250
@@ -29,7 +28,6 @@ class WitchesBrew:
     flip: bool = True
     hardest: bool = False
     reduced: bool = False
-    in_turn: bool = False
 
     def craft(self, goal: Target, known: Knowledge, budget: Budget, seed: int) -> Poisons:
         """1 - cos(sum_i grad L(x_i, intended), grad L(t, intended)) (eq. 3), minimised; all parameters count."""
@@ -42,8 +40,7 @@ class WitchesBrew:
         target = pixels_of(goal.image[None], known.device)
         aims = [adversarial_gradient(model, target, goal.intended) for model in models]
         reduced = self.reduced and has_fast_bfloat16(known.device)
-        how = {"reduced": reduced, "in_turn": self.in_turn}
-        objective = Mismatch(models, aims, goal.intended, known, self.shift, self.flip, generator, **how)
+        objective = Mismatch(models, aims, goal.intended, known, self.shift, self.flip, generator, reduced=reduced)
         tried = []
         for _ in range(max(1, self.restarts)):
             delta, history = signed_adam(objective, base, budget, self.steps, self.rate, known, generator)

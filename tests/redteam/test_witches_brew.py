@@ -186,17 +186,3 @@ def test_in_bfloat16_nearly_all_derivatives_keep_their_sign():
         slopes.append(torch.autograd.grad(matched(pixels), pixels)[0])
     assert float((slopes[0].sign() == slopes[1].sign()).float().mean()) > 0.9
     assert float(functional.cosine_similarity(slopes[0].flatten(), slopes[1].flatten(), dim=0)) > 0.98
-
-
-def test_networks_in_turn_are_matched_one_a_step_and_a_value_is_that_of_all():
-    models = [trainable(net) for net in known_networks(3)]
-    pixels = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    aims = [adversarial_gradient(model, pixels[:1], 4) for model in models]
-    singles = [
-        float(Mismatch([m], [a], 2, known(), 0, False, torch.Generator())(pixels))
-        for m, a in zip(models, aims, strict=True)
-    ]
-    turns = Mismatch(models, aims, 2, known(), 0, False, torch.Generator(), in_turn=True)
-    asked = [float(turns(pixels.clone().requires_grad_()).detach()) for _ in range(4)]
-    assert asked == pytest.approx([*singles, singles[0]], abs=1e-5)
-    assert float(turns(pixels)) == pytest.approx(sum(singles) / 3, abs=1e-5)
