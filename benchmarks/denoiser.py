@@ -54,7 +54,7 @@ class Size:
     steps: int
 
 
-FULL = Size(images=50_000, held_out=500, probe=200, steps=8_500)
+FULL = Size(images=50_000, held_out=200, probe=200, steps=8_500)
 QUICK = Size(images=200, held_out=20, probe=2, steps=2)
 
 
@@ -63,7 +63,7 @@ def parsed() -> argparse.Namespace:
     parser = flags("denoiser", __doc__, f"{QUICK.images} images, {QUICK.steps} steps")
     parser.add_argument("--root", type=Path, required=True, help="where torchvision put CIFAR-10")
     parser.add_argument("--denoiser", type=Path, required=True, help="the one to compare with")
-    parser.add_argument("--scratch", type=Path, default=Path("data/denoiser-cifar10"), help="keeps the denoisers")
+    parser.add_argument("--scratch", type=Path, default=Path("data/pretrained/denoiser-cifar10"), help="keeps the denoisers")
     parser.add_argument("--steps", type=int, help=f"of the long training (default {FULL.steps:,})")
     return parser.parse_args()
 

@@ -18,6 +18,7 @@ ARGUMENTS = {
     "compare": ["--root published --denoiser cifar-denoiser --setups setups.json --extractor extractor"],
     "conv": ["--root published --denoiser cifar-denoiser"],
     "covered": ["--root published --denoiser cifar-denoiser --setups setups.json --extractor extractor"],
+    "denoiser": ["--root published --denoiser cifar-denoiser"],
     "fashion": ["--root published"],
     "frontiers": [
         "--data digits",

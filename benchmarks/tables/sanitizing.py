@@ -1,4 +1,6 @@
-"""What sanitizing costs (`benchmarks.image_sets`, `.memory`, `.noise`)."""
+"""What sanitizing costs (`benchmarks.image_sets`, `.denoiser`, `.memory`, `.noise`)."""
+
+import json
 
 from benchmarks.tables.records import Record, grid, paragraph, read, share, where, with_source
 
@@ -21,6 +23,52 @@ def memory() -> str:
     peaks = [f"{mb:,} MB at most for {int(n):,} images" for n, mb in record["peak_mb"].items()]
     words = f"{' and '.join(peaks)}, the libraries and the network of 2.5 M parameters included"
     return paragraph(f"{words} (`python -m benchmarks.memory --denoiser DIR`, {where(record)}).")
+
+
+def denoiser() -> str:
+    """PSNR of the denoiser that `benchmarks.denoiser` trains, beside the one it was compared with."""
+    record = read("denoiser")
+    own, theirs = record["trained"], record["compared"]
+    sigmas = list(record["noise_left_in"])
+    lines = [
+        [name, *(f"{of[sigma]:.2f}" for sigma in sigmas)]
+        for name, of in (
+            ("noise left in", record["noise_left_in"]),
+            ("the development denoiser", theirs["psnr"]),
+            ("**trained here**", own["psnr"]),
+        )
+    ]
+    note = (
+        f"PSNR in dB to the clean images, on {record['test_images']} test images; noise clipped. Seed "
+        f"{record['params']['seed']}; {own['weights'] / 1e6:.1f} M weights, {own['steps']:,} steps of "
+        f"{record['params']['batch']} images in {record['params']['precision']}, {own['core_seconds'] / 3600:.1f} "
+        "core-hours."
+    )
+    head = ["denoiser", *(f"σ = {sigma}" for sigma in sigmas)]
+    return with_source(grid(head, lines), "denoiser --root DIR --denoiser DIR", record, note=note)
+
+
+def denoiser_cells() -> str:
+    """The short trainings by which the recipe was chosen."""
+    record = read("denoiser")
+    sigmas = list(record["noise_left_in"])
+    lines = []
+    for name, cell in record["cells"].items():
+        found = record["probes"][name]
+        chosen = "**" if name == record["chosen"] else ""
+        widths = "-".join(map(str, cell["channels"]))
+        psnr = (f"{found['held_out_psnr'][sigma]:.2f}" for sigma in sigmas)
+        about = [widths, cell["schedule"], cell["prediction"].replace("_", "-")]
+        lines.append([f"{chosen}{name}{chosen}", *about, *psnr, f"{found['core_seconds']:.0f} s"])
+    head = ["cell", "widths", "schedule", "prediction", *(f"σ = {sigma}" for sigma in sigmas), "processor time"]
+    return grid(head, lines, left=4)
+
+
+def denoiser_params() -> str:
+    """The section of params.yaml that trains it."""
+    params = {k: v for k, v in read("denoiser")["params"].items() if k != "int8" and v is not None}
+    lines = [f"  {k}: {json.dumps(v).strip(chr(34))}" for k, v in params.items()]
+    return "\n".join(["```", "denoiser:", *lines, "```"])
 
 
 def noise() -> str:
@@ -55,6 +103,9 @@ MADE = {
     "image-sets-fashion": lambda: quality(
         "fashion-mnist", "--raw data/raw.npz --test data/test.npz --denoiser data/denoiser"
     ),
+    "denoiser": denoiser,
+    "denoiser-cells": denoiser_cells,
+    "denoiser-params": denoiser_params,
     "memory": memory,
     "noise": noise,
 }
