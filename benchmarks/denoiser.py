@@ -63,7 +63,8 @@ def parsed() -> argparse.Namespace:
     parser = flags("denoiser", __doc__, f"{QUICK.images} images, {QUICK.steps} steps")
     parser.add_argument("--root", type=Path, required=True, help="where torchvision put CIFAR-10")
     parser.add_argument("--denoiser", type=Path, required=True, help="the one to compare with")
-    parser.add_argument("--scratch", type=Path, default=Path("data/pretrained/denoiser-cifar10"), help="keeps the denoisers")
+    scratch = Path("data/pretrained/denoiser-cifar10")
+    parser.add_argument("--scratch", type=Path, default=scratch, help="keeps the denoisers")
     parser.add_argument("--steps", type=int, help=f"of the long training (default {FULL.steps:,})")
     return parser.parse_args()
 
