@@ -86,8 +86,9 @@ def bought(radius: float, pixels: int) -> str:
     """A joint radius in words: how many images may change by how much. pixels: the number of values of one image."""
     grey = math.sqrt(pixels) / 255
     images = int(mathematics.images_tolerated(radius, grey))
+    alone = mathematics.rounded_down(radius / grey)
     return (
-        f"; holds while one image changes by less than {radius / grey:.1f} of 255 levels in every value, or "
+        f"; holds while one image changes by {alone:g} of 255 levels in every value, or "
         f"{images} image{'' if images == 1 else 's'} by one level each"
     )
 

@@ -19,6 +19,7 @@ Throughout, `counts` is (n_points, K): how many of the m *planned* models voted 
 sum to less than m: a missing vote counts for no class and stays in m.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -150,6 +151,12 @@ def images_tolerated(radius: ArrayLike, epsilon: float) -> Ints:
     ratio = np.asarray(radius, dtype=np.float64) / epsilon
     images: Ints = np.maximum(0, np.ceil(ratio**2) - 1).astype(np.int64)
     return images
+
+
+def rounded_down(value: float) -> float:
+    """The largest number of two digits below `value`, which is above 0: for bounds in words, which must not grow."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return float(f"{(math.ceil(value / unit) - 1) * unit:.2g}")
 
 
 def radius_beside_a_trigger(radius: ArrayLike, sigma: float, sigma_x: float, trigger: float) -> Floats:

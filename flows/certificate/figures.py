@@ -11,6 +11,7 @@ from cleanlabel.models.certificate import (
     certified_accuracy_grid,
     images_tolerated,
     radius_beside_a_trigger,
+    rounded_down,
 )
 
 
@@ -96,6 +97,5 @@ def what_it_buys(radius: float, epsilon_255: float, dimension: int) -> str:
     images = int(images_tolerated(radius, l2_of(epsilon_255, dimension)))
     step = f"{epsilon_255:g}/255"
     if images == 0:
-        alone = radius / math.sqrt(dimension) * 255
-        return f"no image may change by {step} everywhere; one may by {alone:.2g}/255"
+        return f"one image may change by {rounded_down(radius / math.sqrt(dimension) * 255):g}/255, none by {step}"
     return f"{images} image{'s' if images > 1 else ''} may change by {step} each"

@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 from cleanlabel.flows.artifacts import CERTIFICATE_ARTIFACT, EXAMPLES, PAGE
 from cleanlabel.flows.certificate.checks import Check
 from cleanlabel.flows.certificate.comparison import Change, answers_that_changed, changes, figures, previous_version
-from cleanlabel.flows.certificate.figures import at_images, at_radii
+from cleanlabel.flows.certificate.figures import at_images, at_radii, l2_of, what_it_buys
 from cleanlabel.flows.certificate.gate import Verdict
 from cleanlabel.flows.certificate.partitions import partition_record, partitions_of
 from cleanlabel.flows.certificate.record import Certified
@@ -143,7 +143,14 @@ def test_the_curve_can_be_read_without_a_mouse_at_every_radius(made):
     found = [(reading["radius"], reading["accuracy"]) for reading in readings]
     assert found == [(f"{r:.3f}", f"{share:.3f}") for r, share in zip(radii, shares, strict=True)]
     assert readings[0]["buys"] == "the answer is the smoothed classifier's own"
-    assert "may change by 8/255" in readings[30]["buys"]
+    assert readings[30]["buys"].endswith("none by 8/255")
+
+
+@pytest.mark.parametrize("radius", [0.25, 0.2509803, 0.01, 1e-5])
+def test_a_radius_in_words_is_never_rounded_up(radius):
+    said = what_it_buys(radius, 8, 64)
+    change = float(re.fullmatch(r"one image may change by (.+)/255, none by 8/255", said)[1])
+    assert 0.9 * radius <= l2_of(change, 64) < radius
 
 
 def test_the_histogram_holds_every_test_image_once(made):
