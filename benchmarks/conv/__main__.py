@@ -1,6 +1,6 @@
 """Does sanitizing stop Witches' Brew against conv networks trained from scratch, and why not on an MLP?
 
-    python -m benchmarks.conv --root DIR --denoiser DIR [--only tuning evidence why] [--targets N]
+    python -m benchmarks.conv --root DIR --denoiser DIR [--only tuning evidence why rivals] [--targets N]
 
 Every row is in conv.json as soon as it is made; the same command goes on from there. What is declared before the run
 stands in `setting.DECLARED` and in the record. Poisons are kept in --scratch, and crafted again if they are gone.
@@ -39,7 +39,7 @@ from benchmarks.conv.units import Unit, Work
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.denoiser import load_denoiser
 
-PHASES = ("tuning", "evidence", "why")
+PHASES = ("tuning", "evidence", "why", "rivals")
 SCREEN = 4
 """The attacker's clean networks that must be right on a target."""
 
@@ -87,6 +87,8 @@ def phase(
         chosen = cells["why"]["conv"]
         yield from work.controls("conv", chosen, size.sigmas, size.seeds, drawn)
         yield from work.victims("conv", chosen, size.sigmas, size.seeds, drawn[:n])
+    elif name == "rivals":
+        yield from work.rivals(cells["why"]["conv"], drawn[:n], drawn)
     else:
         for title, cell in cells["why"].items():
             wanted = drawn[: min(n, size.why_targets)]

@@ -1,7 +1,7 @@
 """The victims: a small residual network for CIFAR-10 under SGD with one cycle of the rate, and an MLP under AdamW."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from cleanlabel.models.classifiers import Architecture, build
 from cleanlabel.models.extractors import Block as CifarBlock
 from cleanlabel.models.extractors import Extractor
 from cleanlabel.models.training import train
+from cleanlabel.redteam.defences.friends import BATCH as FRIENDS_BATCH
+from cleanlabel.redteam.defences.friends import Friends
+from cleanlabel.redteam.defences.loop import evaluating
 from cleanlabel.sanitize.device import has_fast_bfloat16
 
 CPU = torch.device("cpu")
@@ -59,11 +62,19 @@ def built(recipe: Recipe, classes: int) -> nn.Sequential:
     return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(third, classes))
 
 
-def trained(images: NDArray[np.uint8], labels: NDArray[np.int64], classes: int, recipe: Recipe, seed: int) -> Extractor:
+def trained(
+    images: NDArray[Any],
+    labels: NDArray[np.int64],
+    classes: int,
+    recipe: Recipe,
+    seed: int,
+    friends: Friends | None = None,
+) -> Extractor:
     """A network trained on images (n, 32, 32, 3) alone; weights, order and augmentation follow from `seed`.
 
     conv: SGD with Nesterov momentum .9 and weight decay 5e-4; the rate rises linearly for a fifth of the steps and then
     falls to 0; bfloat16 where the machine has instructions for it. The network is in evaluation mode and float32.
+    friends: the defence's noise joins the images from its epoch on, and Bernoulli noise from the first on (conv alone).
     """
     if recipe.network == "mlp":
         plain = {"weight_decay": 0, "label_smoothing": 0, "shift": recipe.shift, "flip": recipe.flip}
@@ -81,10 +92,14 @@ def trained(images: NDArray[np.uint8], labels: NDArray[np.int64], classes: int, 
     steps = recipe.epochs * (len(images) // recipe.batch)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: one_cycle(step, steps))
     reduced = has_fast_bfloat16(CPU)
-    for _ in range(recipe.epochs):
+    for epoch in range(recipe.epochs):
+        if friends and epoch == friends.begin:
+            source = padded(befriended(model, images, friends, generator), recipe.shift)
         order = torch.randperm(len(images), generator=generator)
         for rows in order[: len(order) // recipe.batch * recipe.batch].split(recipe.batch):
             pixels = augmented(source, rows, recipe, generator)
+            if friends:
+                pixels += friends.bernoulli_255 / 127.5 * coins(pixels.shape, generator)
             with torch.autocast("cpu", torch.bfloat16, enabled=reduced):
                 logits = model(pixels)
             optimiser.zero_grad()
@@ -93,6 +108,28 @@ def trained(images: NDArray[np.uint8], labels: NDArray[np.int64], classes: int, 
             schedule.step()
     model.eval().requires_grad_(requires_grad=False).to(memory_format=torch.contiguous_format)
     return parted(model)
+
+
+def befriended(
+    model: nn.Module, images: NDArray[Any], friends: Friends, generator: torch.Generator
+) -> NDArray[np.float32]:
+    """The images in [0, 255] with the friendly noise of this model."""
+
+    def answers(pixels: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bfloat16(CPU)):
+            return model(pixels).float()
+
+    noise = []
+    with evaluating(model):
+        for part in (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1).split(FRIENDS_BATCH):
+            noise.append(friends.friendly(answers, part, generator))
+    moved: NDArray[np.float32] = torch.cat(noise).permute(0, 2, 3, 1).numpy() * 127.5 + images
+    return moved
+
+
+def coins(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """-1 or 1 at random."""
+    return 2 * torch.randint(2, shape, generator=generator).float() - 1
 
 
 def parted(model: nn.Sequential) -> Extractor:
@@ -118,8 +155,8 @@ def one_cycle(step: int, steps: int) -> float:
     return (step + 1) / peak if step < peak else max(0.0, (steps - step) / max(1, steps - peak))
 
 
-def padded(images: NDArray[np.uint8], shift: int) -> Tensor:
-    """uint8 (n, h + 2 shift, w + 2 shift, c) with black borders."""
+def padded(images: NDArray[Any], shift: int) -> Tensor:
+    """(n, h + 2 shift, w + 2 shift, c) with black borders, in the images' type."""
     return torch.from_numpy(np.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0))))
 
 

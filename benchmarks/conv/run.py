@@ -48,7 +48,7 @@ def run(units: Iterable[Unit], record: Content, path: Path, what: str) -> None:
 
 def keys(record: Content, table: str) -> list[Content]:
     """The rows' keys: what of a row says which unit it is."""
-    named = ("cell", "target", "sigma", "seed", "scale")
+    named = ("cell", "defence", "target", "sigma", "seed", "scale")
     return [{name: row[name] for name in named if name in row} for row in record.get(table, [])]
 
 

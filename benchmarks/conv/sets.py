@@ -58,6 +58,10 @@ class Sets:
         entropy = draw_entropy(ENTROPY).value
         return sanitize(rows, sigma, self.denoiser, entropy, draw, denoise=fast, batch=BATCH)
 
+    def noised(self, rows: ImageSet, sigma: float, draw: int) -> NDArray[Any]:
+        """These images under the same noise, which is left in."""
+        return sanitize(rows, sigma, None, draw_entropy(ENTROPY).value, draw)
+
     def copy(self, sigma: float, draw: int) -> NDArray[np.uint8]:
         """The clean set as a victim gets it, made once."""
         if not sigma:
@@ -115,7 +119,12 @@ def aims(networks: Sequence[Extractor], test: ImageSet, count: int, seed: int, u
 
 def margins(network: Extractor, test: ImageSet, wanted: Sequence[Aim]) -> list[float]:
     """Logit of the intended class less the largest other, of each target; above 0 the attack has succeeded."""
-    answers = logits(network, test.images[[row for row, _ in wanted]])
+    return leads(logits(network, test.images[[row for row, _ in wanted]]), wanted)
+
+
+def leads(scores: NDArray[np.floating], wanted: Sequence[Aim]) -> list[float]:
+    """Score (n, K) of the intended class less the largest other, of each target."""
+    answers = scores.copy()
     intended = np.array([label for _, label in wanted])
     own = answers[np.arange(len(wanted)), intended].copy()
     answers[np.arange(len(wanted)), intended] = -np.inf

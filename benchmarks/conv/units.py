@@ -6,12 +6,15 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.conv.measures import kept
 from benchmarks.conv.networks import trained
 from benchmarks.conv.poisons import Crafted, crafted
-from benchmarks.conv.sets import Aim, Sets, accuracy, margins
+from benchmarks.conv.rivals import RIVALS
+from benchmarks.conv.sets import Aim, Sets, accuracy, leads, margins
 from benchmarks.conv.setting import CLASSES, SCALES, Cell, Size
+from cleanlabel.sanitize.imageset import ImageSet
 
 Row = dict[str, Any]
 
@@ -63,6 +66,40 @@ class Work:
             for scale in SCALES:
                 key = {"cell": name, "target": i, "scale": scale, "seed": 0}
                 yield Unit("scaled", key, partial(self._scaled, cell, aim, scale))
+
+    def rivals(self, cell: Cell, wanted: list[Aim], drawn: list[Aim]) -> Iterator[Unit]:
+        """Defence by defence: the clean set, then every target; its first targets are a valid result."""
+        for name in RIVALS:
+            yield Unit("rival_controls", {"defence": name}, partial(self._rival_control, name, cell, drawn))
+            for i, aim in enumerate(wanted):
+                yield Unit("rivals", {"defence": name, "target": i}, partial(self._rival, name, cell, aim))
+
+    def _rival_control(self, name: str, cell: Cell, drawn: list[Aim]) -> Row:
+        return self._defended(name, cell, self.sets.clean, drawn)[1]
+
+    def _rival(self, name: str, cell: Cell, aim: Aim) -> Row:
+        found, clean = self._poisons(cell, aim), self.sets.clean
+        images = clean.images.copy()
+        images[found.rows] = found.images
+        removed, row = self._defended(name, cell, clean.with_images(images), [aim])
+        row["margin"] = row.pop("margins")[0]
+        if removed is not None:
+            row["poisons_removed"] = len(np.intersect1d(removed, found.rows))
+        return row
+
+    def _defended(
+        self, name: str, cell: Cell, raw: ImageSet, wanted: list[Aim]
+    ) -> tuple[NDArray[np.int64] | None, Row]:
+        made, test = RIVALS[name](self.sets, raw, cell.victim), self.sets.test
+        scores = made.scores(test.images)
+        row = {
+            "margins": leads(scores[[i for i, _ in wanted]], wanted),
+            "accuracy": round(float((scores.argmax(axis=1) == test.labels).mean()), 4),
+            "seconds": round(made.seconds, 1),
+        }
+        if made.removed is not None:
+            row["removed"] = len(made.removed)
+        return made.removed, row
 
     def _poisons(self, cell: Cell, aim: Aim) -> Crafted:
         return crafted(self.sets, cell, aim)

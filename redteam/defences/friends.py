@@ -1,10 +1,11 @@
 """FrieNDs (Liu et al. 2022): per image the largest noise that keeps the network's answer, and random noise."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from cleanlabel.redteam.defences.interface import Context, Defended, answers_of
@@ -71,7 +72,7 @@ class Friends:
         facts = {"friendly noise, mean of |.| in 255ths": float(noise.abs().mean() * 255 / 2)}
         return Defended(answers, time.perf_counter() - started, facts=facts)
 
-    def friendly(self, model: nn.Module, batch: Tensor, generator: torch.Generator) -> Tensor:
+    def friendly(self, model: Callable[[Tensor], Tensor], batch: Tensor, generator: torch.Generator) -> Tensor:
         """Noise (n, c, h, w) for images in [-1, 1], within the clamp, in the same units; the model stays as it is."""
         clean = batch / 2 + 0.5  # the published rate and mu are for [0, 1]
         clamp = self.clamp_255 / 255
