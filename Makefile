@@ -124,6 +124,7 @@ bench: setup ## measure the README's claims again (hours); lists what it leaves 
 	$(call claim,PUBLISHED CIFAR_DENOISER EXTRACTOR,transfer $(CIFAR))
 	$(call claim,EXTRACTOR,crafting --extractor $(EXTRACTOR))
 	$(call claim,PUBLISHED CIFAR_DENOISER EXTRACTOR DEEPER SETUPS FASHION_DENOISER,redteam $(CIFAR) --deeper $(DEEPER) --setups $(SETUPS) --fashion-denoiser $(FASHION_DENOISER))
+	$(call claim,PUBLISHED CIFAR_DENOISER EXTRACTOR DEEPER SETUPS,frozen $(CIFAR) --deeper $(DEEPER) --setups $(SETUPS))
 	$(call claim,PUBLISHED CIFAR_DENOISER EXTRACTOR SETUPS,compare $(CIFAR) --setups $(SETUPS))
 	$(call claim,PUBLISHED CIFAR_DENOISER EXTRACTOR SETUPS,covered $(CIFAR) --setups $(SETUPS))
 	$(call claim,PUBLISHED CIFAR_DENOISER EXTRACTOR SETUPS,covered $(CIFAR) --setups $(SETUPS) --noise-only)

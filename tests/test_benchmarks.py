@@ -25,6 +25,7 @@ ARGUMENTS = {
         "--data fashion-mnist --root published",
         "--data cifar10 --root published --extractor extractor",
     ],
+    "frozen": ["--root published --setups setups.json --denoiser cifar-denoiser --extractor extractor --deeper deeper"],
     "image_sets": ["--set cifar10 --root published --denoiser cifar-denoiser"],
     "influence": [
         "--set cifar10 --root published --denoiser cifar-denoiser --extractor extractor",

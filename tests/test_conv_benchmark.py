@@ -15,15 +15,18 @@ from tiny import save_tiny_denoiser
 
 from benchmarks.conv.__main__ import phase
 from benchmarks.conv.measures import coherence, high_share, kept
-from benchmarks.conv.networks import Recipe, augmented, logits, padded, trained
+from benchmarks.conv.networks import Recipe, augmented, befriended, built, logits, padded, trained
 from benchmarks.conv.poisons import craft, crafted
+from benchmarks.conv.rivals import RIVALS, filtered, partitions
 from benchmarks.conv.run import decided, opened, run
 from benchmarks.conv.sets import Sets, aims, margins
 from benchmarks.conv.setting import ENTROPY, QUICK, Cell
 from benchmarks.conv.statistics import mcnemar, power, student, summary, whole_targets
 from benchmarks.conv.units import Unit, Work
 from cleanlabel.models.augmentation import mirrored, shifted
+from cleanlabel.models.extractors import features
 from cleanlabel.models.training import as_tensor
+from cleanlabel.redteam.defences.friends import Friends
 from cleanlabel.sanitize.denoiser import load_denoiser
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
@@ -175,6 +178,52 @@ def test_a_victim_follows_from_its_seed(recipe):
     first, again, other = (logits(trained(clean.images, clean.labels, 5, recipe, s), test.images) for s in (0, 0, 1))
     assert (first == again).all()
     assert (first != other).any()
+
+
+def rows_of(work: Work, path: Path) -> dict:
+    """The rivals' rows on one target, from a record."""
+    cells = {"tuning": {}, "why": {"conv": CELL}}
+    record = opened(path, {})
+    run(phase("rivals", work, cells, ([], [(0, 3), (6, 4)]), 1), record, path, "rivals")
+    return record
+
+
+def test_every_rival_has_a_control_and_a_row_on_each_target_and_filters_say_what_they_removed(work, tmp_path):
+    found = rows_of(work, tmp_path / "conv.json")
+    assert (
+        [row["defence"] for row in found["rivals"]] == list(RIVALS) == [r["defence"] for r in found["rival_controls"]]
+    )
+    assert all(len(row["margins"]) == 2 for row in found["rival_controls"])
+    for row in found["rivals"]:
+        assert ("removed" in row) == (row["defence"] in ("spectral", "deep-knn"))
+        assert 0 <= row.get("poisons_removed", 0) <= min(CELL.poisons, row.get("removed", 0))
+    assert rows_of(work, tmp_path / "conv.json") == json.loads(json.dumps(found))
+
+
+def test_two_filters_judge_the_features_of_one_network(work):
+    judged = []
+    for _ in range(2):
+        filtered(work.sets, work.sets.clean, RECIPE, lambda found: judged.append(found) or np.arange(3))
+    assert (judged[0] == judged[1]).all()
+    assert len(list(work.sets.scratch.glob("features-*.npz"))) == 1
+    network = trained(work.sets.clean.images, work.sets.clean.labels, 5, RECIPE, 0)
+    assert np.allclose(judged[0], features(network, work.sets.clean.images).numpy())
+
+
+def test_the_shares_of_votes_are_those_of_networks_on_disjoint_parts(work):
+    scores = partitions(work.sets, work.sets.clean, RECIPE).scores(work.sets.test.images)
+    assert scores.sum(axis=1) == pytest.approx(np.ones(len(work.sets.test)))
+    assert set(scores.ravel()) <= {0, 0.5, 1}  # two parts
+
+
+def test_friendly_noise_keeps_its_bound_and_the_network_as_it_was():
+    images = of_five(120, 0).images
+    model = built(RECIPE, 5).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    moved = befriended(model, images, Friends(steps=2), torch.Generator().manual_seed(0))
+    assert 0 < np.abs(moved - images).max() <= 16.001
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert model.training
 
 
 def test_mcnemar_is_the_exact_test_of_the_pairs_that_differ():

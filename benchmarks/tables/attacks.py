@@ -42,7 +42,7 @@ def frozen() -> str:
             [VARIANTS.get(name) or NAMES[name], f"{next(iter(rows.values()))['targets']}", *_cells(rows, sigmas)]
         )
         if name in FROZEN:
-            lines += [_paper(number, name, note, sigmas) for number, note in ((1, ""), (6, " (ε = 8/255)"))]
+            lines += [paper_row(number, name, note, sigmas) for number, note in ((1, ""), (6, " (ε = 8/255)"))]
     return with_source(grid(["attack", "targets", *(f"σ = {s:g}" for s in sigmas)], lines), COMMAND, read("redteam"))
 
 
@@ -51,7 +51,8 @@ def _cells(rows: dict[float, Record], sigmas: tuple[float, ...]) -> list[str]:
     return ["" if row is None else f"({100 * row['accuracy']:.1f}) {percent(row['success'])}" for row in found]
 
 
-def _paper(number: int, attack: str, note: str, sigmas: tuple[float, ...]) -> list[str]:
+def paper_row(number: int, attack: str, note: str, sigmas: tuple[float, ...]) -> list[str]:
+    """A line of one of the paper's tables: title, no number of targets, and its cells."""
     plain: dict[str, Any] = {"attack": attack, "knowledge": "white-box", "norm": "linf"}
     line = next(line for line in printed(number).lines if line.about.items() >= plain.items())
     cells = (line.cells.get(f"{sigma:g}") for sigma in sigmas)

@@ -10,6 +10,7 @@ from benchmarks.tables import (
     demo,
     ensembles,
     features,
+    frozen,
     int8,
     partitions,
     results,
@@ -25,6 +26,7 @@ MADE: dict[str, Callable[[], str]] = (
     | demo.MADE
     | ensembles.MADE
     | features.MADE
+    | frozen.MADE
     | int8.MADE
     | partitions.MADE
     | results.MADE

@@ -9,6 +9,7 @@ from benchmarks.conv.measures import HIGH
 from benchmarks.conv.run import core_hours
 from benchmarks.conv.statistics import power, student, summary
 from benchmarks.tables.records import Record, grid, paragraph, percent, read, share, with_source
+from cleanlabel.redteam.drill.rows import interval
 
 COMMAND = "conv --root DIR --denoiser DIR"
 
@@ -131,6 +132,55 @@ def kept() -> str:
     return grid(head, lines, left=1)
 
 
+RIVALS = {
+    "spectral": "spectral signatures",
+    "deep-knn": "Deep k-NN",
+    "dpa": "Deep Partition Aggregation",
+    "friends": "FrieNDs",
+}
+
+
+def rivals() -> str:
+    """No defence, ours, and rival defences against the same poisons, with one victim (seed 0) per target."""
+    record = read("conv")
+    lines = []
+    for sigma in record["settings"]["sigmas"]:
+        one = [r for r in rows("victims", "conv") if r["sigma"] == sigma and not r["seed"]]
+        clean = next(r for r in rows("controls", "conv") if r["sigma"] == sigma and not r["seed"])
+        name = f"**sanitize**, σ = {sigma:g}" if sigma else "none"
+        lines.append(_rival(name, one, clean, clean["core_seconds"]))
+    for clean in record.get("rival_controls", []):
+        name = clean["defence"]
+        one = [row for row in record.get("rivals", []) if row["defence"] == name]
+        if one:
+            lines.append(_rival(RIVALS.get(name, name.replace("-", " ")), one, clean, clean["seconds"]))
+    head = [
+        "defence", "targets taken [95 %]", "without poisons", "margin shift", "accuracy, poisoned / clean",
+        "removed: poisons / others", "core-seconds",
+    ]  # fmt: skip
+    return source(grid(head, lines), "Seed of victims 0. The rivals:", "rivals", "rival_controls")
+
+
+def _rival(name: str, found: list[Record], clean: Record, seconds: float) -> list[str]:
+    taken = [row["margin"] > 0 for row in found]
+    low, high = (percent(end) for end in interval(taken))
+    before = [clean["margins"][row["target"]] for row in found]
+    shift = float(np.mean([row["margin"] for row in found]) - np.mean(before))
+    removed = "-"
+    if "removed" in clean:
+        poisons = np.mean([row["poisons_removed"] for row in found])
+        removed = f"{poisons:.0f} / {np.mean([row['removed'] for row in found]) - poisons:,.0f}"
+    return [
+        name,
+        f"{sum(taken)} of {len(taken)} [{low}–{high} %]",
+        f"{sum(margin > 0 for margin in before)}",
+        f"{shift:+.2f} of the votes" if name == RIVALS["dpa"] else signed(shift),
+        f"{share(float(np.mean([row['accuracy'] for row in found])))} / {share(clean['accuracy'])}",
+        removed,
+        f"{seconds:.0f}",
+    ]
+
+
 def _scales() -> Sequence[float]:
     return sorted({row["scale"] for row in read("conv").get("scaled", [])}, reverse=True)
 
@@ -196,6 +246,7 @@ MADE = {
     "from-scratch-tuning": tuning,
     "from-scratch-why": why,
     "from-scratch-kept": kept,
+    "from-scratch-rivals": rivals,
     "from-scratch-declared": declared,
     "from-scratch-power": power_here,
     "from-scratch-left": left,

@@ -1,0 +1,154 @@
+"""The images, the networks, and features of sanitized copies of which each is made once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmarks.common.recipes import RECIPE
+from benchmarks.common.runs import kept
+from benchmarks.conv.networks import Recipe, joined, restored, trained
+from benchmarks.conv.sets import BATCH, short
+from benchmarks.frozen.setting import ENTROPY, SURROGATE_SEEDS, Cell, Size
+from cleanlabel.models.extractors import Extractor, features
+from cleanlabel.models.instrument import Instrument
+from cleanlabel.models.public_part import fitted, trusted_features
+from cleanlabel.redteam.threat.attacker import Target
+from cleanlabel.redteam.threat.setups import Published, read_setups
+from cleanlabel.sanitize.denoiser import Denoiser
+from cleanlabel.sanitize.fast import FastDenoiser, accelerate
+from cleanlabel.sanitize.imageset import ImageSet, read_all
+from cleanlabel.sanitize.noise import draw_entropy
+from cleanlabel.sanitize.sanitizer import sanitize
+from cleanlabel.sanitize.sources import open_published
+
+
+@dataclass(frozen=True, eq=False)
+class Sets:
+    """pool: the raw images that no setup chooses; test: clean; train: the training split, of which setups take bases.
+
+    Networks and features of copies are kept in `scratch` once made.
+    """
+
+    pool: ImageSet
+    test: ImageSet
+    train: ImageSet
+    split: ImageSet
+    setups: list[Published]
+    victim: Extractor
+    deeper: Extractor
+    denoiser: Denoiser
+    size: Size
+    scratch: Path
+    _instruments: dict[float, Instrument] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> int:
+        """How many there are."""
+        return len(self.pool.classes)
+
+    def target(self, setup: Published) -> Target:
+        """The setup's goal."""
+        return Target(self.split.images[setup.target_index], setup.target_class, setup.base_class)
+
+    def raw(self, setup: Published, cell: Cell) -> tuple[ImageSet, NDArray[np.int64]]:
+        """The whole raw set, the pool first and then the public bases, and the rows of the cell's bases."""
+        public = self.train.take(np.array(setup.base_indices[: cell.poisons], dtype=np.int64))
+        images = np.concatenate([self.pool.images, public.images])
+        labels = np.concatenate([self.pool.labels, public.labels])
+        raw = ImageSet(images, labels, (*self.pool.ids, *public.ids), self.pool.classes)
+        more = np.flatnonzero(self.pool.labels == setup.base_class)[: cell.poisons - len(public)]
+        return raw, np.concatenate([np.arange(len(self.pool), len(raw)), more])
+
+    def copied(self, images: ImageSet, sigma: float) -> NDArray[np.uint8]:
+        """These images as the victim gets them. An image's noise follows from its id and sigma alone."""
+        if not sigma:
+            return images.images
+        return sanitize(
+            images, sigma, self.denoiser, draw_entropy(ENTROPY).value, denoise=self._fast(sigma), batch=BATCH
+        )
+
+    def _fast(self, sigma: float) -> FastDenoiser:
+        return accelerate(self.denoiser, sigma, BATCH, len(self.pool))
+
+    def features(self, images: ImageSet, sigma: float) -> Tensor:
+        """The victim's features (n, d) of these images, sanitized."""
+        return features(self.victim, self.copied(images, sigma))
+
+    def pool_features(self, sigma: float) -> Tensor:
+        """Those of the pool, made once."""
+        made = kept(
+            self.scratch / f"pool-{self._known(self.pool.digest, sigma)}.npz",
+            lambda: {"features": self.features(self.pool, sigma).numpy()},
+        )
+        return torch.from_numpy(made["features"])
+
+    def raw_features(self, raw: ImageSet, changed: ImageSet, rows: NDArray[np.int64], sigma: float) -> Tensor:
+        """Those of a raw set with `changed` in its `rows`: equal to sanitizing all of it. The pool's are made once."""
+        rest = np.setdiff1d(np.arange(len(self.pool), len(raw)), rows)
+        whole = torch.empty(len(raw), self.victim.head.in_features)
+        whole[: len(self.pool)] = self.pool_features(sigma)
+        if len(rest):
+            whole[rest] = self.features(raw.take(rest), sigma)
+        whole[rows] = self.features(changed, sigma)
+        return whole
+
+    def instrument(self, sigma: float) -> Instrument:
+        """The public part of bounded influences, from trusted images of the training split that are no base."""
+        if sigma not in self._instruments:
+            self._instruments[sigma] = self._instrument(sigma)
+        return self._instruments[sigma]
+
+    def _instrument(self, sigma: float) -> Instrument:
+        bases = np.unique([row for setup in self.setups for row in setup.base_indices])
+        trusted = self.train.take(np.setdiff1d(np.arange(len(self.train)), bases)[: self.size.trusted])
+
+        def made() -> dict[str, NDArray[Any]]:
+            denoiser, fast = (self.denoiser, self._fast(sigma)) if sigma else (None, None)
+            psi, phi = trusted_features(self.victim, trusted, sigma, denoiser, denoise=fast, batch=BATCH)
+            return {"psi": psi, "phi": phi}
+
+        found = kept(self.scratch / f"trusted-{self._known(trusted.digest, sigma)}.npz", made)
+        return fitted(RECIPE, found["psi"], found["phi"])
+
+    @cached_property
+    def others(self) -> tuple[Extractor, ...]:
+        """The black-box attacker's networks: the deeper ResNet, and small ones that are trained here."""
+        images = self.train.take(np.arange(min(self.size.surrogates, len(self.train))))
+        recipe = Recipe(epochs=self.size.epochs, batch=min(128, len(images) // 2))
+        return (self.deeper, *(self._surrogate(images, recipe, seed) for seed in SURROGATE_SEEDS))
+
+    def _surrogate(self, images: ImageSet, recipe: Recipe, seed: int) -> Extractor:
+        def weights() -> dict[str, NDArray[Any]]:
+            made = trained(images.images, images.labels, self.classes, recipe, seed)
+            return {name: value.numpy() for name, value in joined(made).state_dict().items()}
+
+        stored = kept(self.scratch / f"surrogate-{short(f'{images.digest} {recipe} {seed}')}.npz", weights)
+        return restored({name: torch.from_numpy(value) for name, value in stored.items()}, recipe, self.classes)
+
+    def _known(self, digest: str, sigma: float) -> str:
+        return short(f"{digest} {self.victim.digest} {self.denoiser.digest} {ENTROPY} {sigma}")
+
+
+def read_sets(
+    root: Path, setups: Path, victim: Extractor, deeper: Extractor, denoiser: Denoiser, size: Size, scratch: Path
+) -> Sets:
+    """Both splits in their published order, and the pool and test images of the declaration."""
+    train, split = (read_all(open_published("cifar10", root, name), "cifar10") for name in ("train", "test"))
+    known = read_setups(setups)
+    free = np.setdiff1d(np.arange(len(split)), [setup.target_index for setup in known])
+    test = first_of_each(split.labels, free, size.test_each)
+    pool = np.setdiff1d(free, test)[: size.raw]
+    return Sets(split.take(pool), split.take(test), train, split, known, victim, deeper, denoiser, size, scratch)
+
+
+def first_of_each(labels: NDArray[np.int64], rows: NDArray[np.int64], each: int) -> NDArray[np.int64]:
+    """The first rows of every class, in order."""
+    found: Sequence[NDArray[np.int64]] = [rows[labels[rows] == label][:each] for label in np.unique(labels[rows])]
+    return np.sort(np.concatenate(found))

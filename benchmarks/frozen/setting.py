@@ -1,0 +1,93 @@
+"""What is attacked and how; what counts as success, declared before the run."""
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from cleanlabel.models.heads import HeadKind
+from cleanlabel.redteam.attacks.bullseye_polytope import BullseyePolytope
+from cleanlabel.redteam.attacks.convex_polytope import ConvexPolytope
+from cleanlabel.redteam.attacks.poison_frogs import PoisonFrogs
+from cleanlabel.redteam.threat.attacker import Attack
+
+SIGMAS = (0.0, 0.1, 0.25, 0.5, 1.0)
+FILTERED = (0.0, 0.1, 0.25)
+"""Sigmas at which Deep k-NN filters the sanitized copy (0: the raw set)."""
+ENTROPY = "fixed:2026"
+"""The noise: replayed by a run that goes on. The attacker does not look at it."""
+HEADS: dict[str, tuple[HeadKind, float]] = {"logistic": ("logistic", 0.001), "lda": ("lda", 1.0)}
+"""Kind and l2. The first is the published victim's."""
+SUMS = "bounded influence"
+SURROGATE_SEEDS = (1000, 1001)
+FIRST_TUNED = 30
+"""Setups from here on serve to choose the attacker's cells, undefended."""
+
+DECLARED = {
+    "setups": "The public benchmark's transfer setups for CIFAR-10 in their order: a target of the test split, its "
+    "intended class and 25 bases of the training split. The first k are a valid result. Cells are tried, undefended, "
+    f"on setups from number {FIRST_TUNED} on, which are not reported.",
+    "raw": "CIFAR-10's test split without every setup's target and without 100 test images of each class, and the "
+    "bases. Extractor and denoiser were trained on the training split.",
+    "taken": "The victim's head gives the target the intended class. One copy, so one victim, per sigma.",
+    "control": "The same victim with the bases unchanged.",
+    "accuracy": "Of the victim without the bases, on the 1,000 test images.",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An attack with its budget. known: `victim`, the victim's extractor; `others`, networks that are not his.
+
+    poisons: the public bases, and where they are fewer, the first images of their class among the raw ones.
+    """
+
+    attack: Attack
+    known: Literal["victim", "others"] = "victim"
+    poisons: int = 25
+    epsilon_255: int = 16
+
+    def facts(self) -> dict[str, Any]:
+        """For the record."""
+        named = {"attack": type(self.attack).__name__, "settings": vars(self.attack)}
+        return named | {"known": self.known, "poisons": self.poisons, "epsilon_255": self.epsilon_255}
+
+
+FROGS, CONVEX, BULLSEYE = Cell(PoisonFrogs()), Cell(ConvexPolytope()), Cell(BullseyePolytope())
+BLACK_BOX = replace(BULLSEYE, known="others")
+TRIED = {
+    "bullseye": BULLSEYE,
+    "frogs": FROGS,
+    "black-box, 25": BLACK_BOX,
+    "black-box, 90": replace(BLACK_BOX, poisons=90),
+}
+"""What is tried undefended on setups that are not reported."""
+CELLS = {
+    "bullseye": BULLSEYE,
+    "frogs": FROGS,
+    "convex": CONVEX,
+    "bullseye, ε = 8/255": replace(BULLSEYE, epsilon_255=8),
+    "bullseye, black-box": replace(BLACK_BOX, poisons=90),
+}
+"""What is reported."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is computed."""
+
+    test_each: int = 100
+    raw: int | None = None
+    trusted: int = 4000
+    targets: int = 20
+    tuned: int = 5
+    surrogates: int = 50_000
+    epochs: int = 8
+    sigmas: tuple[float, ...] = SIGMAS
+
+
+FULL = Size()
+QUICK = Size(test_each=2, raw=60, trusted=60, targets=1, tuned=1, surrogates=100, epochs=1, sigmas=(0.0, 0.1))
+
+
+def small(cell: Cell) -> Cell:
+    """The cell as `--quick` runs it."""
+    return replace(cell, poisons=3, attack=replace(cell.attack, steps=2))  # type: ignore[type-var]

@@ -1,0 +1,151 @@
+"""The units of work, in their order: one crafting with its victims, one row each."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmarks.conv.sets import short
+from benchmarks.conv.units import Row, Unit
+from benchmarks.frozen.sets import Sets
+from benchmarks.frozen.setting import FILTERED, HEADS, SUMS, Cell
+from cleanlabel.models.extractors import features
+from cleanlabel.models.heads import fit_head_of_some
+from cleanlabel.redteam.attacks.crafting import pixels_of
+from cleanlabel.redteam.defences.deep_knn import strangers
+from cleanlabel.redteam.threat.attacker import Budget, Knowledge
+from cleanlabel.redteam.threat.setups import Published
+from cleanlabel.redteam.threat.victims import SumsHead
+from cleanlabel.sanitize.files import replacing
+from cleanlabel.sanitize.imageset import ImageSet
+
+CRAFTING_SEED = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What every unit needs."""
+
+    sets: Sets
+
+    def tried(self, cells: dict[str, Cell], numbers: list[int]) -> Iterator[Unit]:
+        """Undefended alone, on setups that are not reported."""
+        for name, cell in cells.items():
+            for i in numbers:
+                yield Unit("tried", {"cell": name, "target": i}, partial(self._victim, cell, i, 0.0))
+
+    def accuracy(self, sigmas: tuple[float, ...]) -> Iterator[Unit]:
+        """Every head's accuracy without any base, by sigma."""
+        for sigma in sigmas:
+            yield Unit("accuracy", {"sigma": sigma}, partial(self._accuracy, sigma))
+
+    def evidence(self, cells: dict[str, Cell], numbers: list[int], sigmas: tuple[float, ...]) -> Iterator[Unit]:
+        """Target by target: the control and every attack at each sigma, and Deep k-NN on the same poisons."""
+        for i in numbers:
+            for sigma in sigmas:
+                yield Unit("controls", {"target": i, "sigma": sigma}, partial(self._control, cells, i, sigma))
+            for name, cell in cells.items():
+                for sigma in sigmas:
+                    key = {"cell": name, "target": i, "sigma": sigma}
+                    yield Unit("victims", key, partial(self._victim, cell, i, sigma))
+                    if sigma in FILTERED:
+                        yield Unit("filtered", key, partial(self._filtered, cell, i, sigma))
+
+    def _accuracy(self, sigma: float) -> Row:
+        sets = self.sets
+        clean = features(sets.victim, sets.test.images)
+        scores = self._scores(sets.pool_features(sigma), sets.pool.labels, sigma, clean)
+        return {name: round(float((of.argmax(axis=1) == sets.test.labels).mean()), 4) for name, of in scores.items()}
+
+    def _control(self, cells: dict[str, Cell], number: int, sigma: float) -> Row:
+        setup = self.sets.setups[number]
+        raw, rows = self.sets.raw(setup, next(iter(cells.values())))
+        return {"margins": self._margins(setup, raw, raw.take(rows), rows, sigma)}
+
+    def _victim(self, cell: Cell, number: int, sigma: float) -> Row:
+        setup = self.sets.setups[number]
+        raw, changed, rows, facts = self._poisons(cell, setup, number)
+        row = {"margins": self._margins(setup, raw, changed, rows, sigma)}
+        return row if sigma else row | {"poisons": facts}
+
+    def _filtered(self, cell: Cell, number: int, sigma: float) -> Row:
+        setup = self.sets.setups[number]
+        raw, changed, rows, _ = self._poisons(cell, setup, number)
+        found = self.sets.raw_features(raw, changed, rows, sigma)
+        removed = strangers(found, raw.labels, round(2 * len(raw) / self.sets.classes))
+        rest = np.setdiff1d(np.arange(len(raw)), removed)
+        scores = self._scores(found[rest], raw.labels[rest], sigma, self._asked(setup))
+        taken = {name: margin(of[0], setup.base_class) for name, of in scores.items()}
+        right = len(np.intersect1d(removed, rows))
+        return {"removed": len(removed), "poisons_removed": right, "margins": taken}
+
+    def _margins(
+        self, setup: Published, raw: ImageSet, changed: ImageSet, rows: NDArray[np.int64], sigma: float
+    ) -> dict[str, float]:
+        found = self.sets.raw_features(raw, changed, rows, sigma)
+        scores = self._scores(found, raw.labels, sigma, self._asked(setup))
+        return {name: margin(of[0], setup.base_class) for name, of in scores.items()}
+
+    def _asked(self, setup: Published) -> Tensor:
+        return features(self.sets.victim, self.sets.target(setup).image[None])
+
+    def _scores(
+        self, found: Tensor, labels: NDArray[np.int64], sigma: float, asked: Tensor
+    ) -> dict[str, NDArray[np.floating[Any]]]:
+        """Each head's scores (n, K) of clean features; bounded influence: the share of the largest possible sum."""
+        truth, classes = torch.from_numpy(labels), self.sets.classes
+        heads = {
+            name: fit_head_of_some(found, truth, classes, kind, l2)(asked).numpy() for name, (kind, l2) in HEADS.items()
+        }
+        sums = SumsHead(self.sets.instrument(sigma), found, labels, classes)(asked).numpy()
+        return heads | {SUMS: sums / np.abs(sums).max(axis=1, keepdims=True).clip(min=1)}
+
+    def _poisons(
+        self, cell: Cell, setup: Published, number: int
+    ) -> tuple[ImageSet, ImageSet, NDArray[np.int64], dict[str, Any]]:
+        """(raw set before, poisons, their rows, facts): from the scratch folder, or made and put there."""
+        raw, rows = self.sets.raw(setup, cell)
+        sets = self.sets
+        known = short(f"{sets.pool.digest} {cell} {number} {sets.victim.digest} {sets.deeper.digest} {sets.size}")
+        folder = sets.scratch / f"poisons-{known}"
+        if not folder.is_dir():
+            images, facts = self._crafted(cell, setup, raw, rows)
+            with replacing(folder) as part:
+                part.mkdir(parents=True)
+                np.save(part / "images.npy", images, allow_pickle=False)
+                (part / "facts.json").write_text(json.dumps(facts))
+        images = np.load(folder / "images.npy", allow_pickle=False)
+        return raw, raw.take(rows).with_images(images), rows, json.loads((folder / "facts.json").read_text())
+
+    def _networks(self, cell: Cell) -> tuple[Any, ...]:
+        return (self.sets.victim,) if cell.known == "victim" else self.sets.others
+
+    def _crafted(
+        self, cell: Cell, setup: Published, raw: ImageSet, rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        goal, budget = self.sets.target(setup), Budget(cell.poisons, cell.epsilon_255 / 255)
+        poisons = cell.attack.craft(goal, Knowledge(self._networks(cell), raw, rows), budget, CRAFTING_SEED)
+        left = self._distance(goal.image, poisons.images)
+        before = self._distance(goal.image, poisons.base)
+        return poisons.images, {
+            "joint_l2": round(poisons.joint_l2, 3), "distance": round(left, 3), "distance_before": round(before, 3),
+        }  # fmt: skip
+
+    @torch.inference_mode()
+    def _distance(self, target: NDArray[np.uint8], images: NDArray[np.uint8]) -> float:
+        """From the images' mean feature to the target's, over its length, in the victim's extractor."""
+        network = self.sets.victim.network
+        wanted, found = (network(2 * pixels_of(of) - 1) for of in (target[None], images))
+        return float((found.mean(dim=0) - wanted[0]).norm() / wanted[0].norm())
+
+
+def margin(scores: NDArray[np.floating[Any]], intended: int) -> float:
+    """The intended class's score less the largest other; above 0 the attack has succeeded."""
+    others = np.delete(scores, intended)
+    return round(float(scores[intended] - others.max()), 4)

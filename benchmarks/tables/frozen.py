@@ -1,0 +1,132 @@
+"""Attacks on a frozen extractor at the scale of CIFAR-10's test split (`benchmarks.frozen`)."""
+
+from statistics import median
+
+import numpy as np
+
+from benchmarks.conv.run import core_hours
+from benchmarks.tables.attacks import paper_row
+from benchmarks.tables.records import Record, grid, paragraph, percent, read, with_source
+from cleanlabel.redteam.drill.rows import interval
+
+COMMAND = "frozen --root DIR --setups FILE --denoiser DIR --extractor FILE --deeper FILE"
+TITLES = {
+    "bullseye": "Bullseye Polytope",
+    "frogs": "Poison Frogs",
+    "convex": "Convex Polytope",
+    "bullseye, ε = 8/255": "Bullseye, ε = 8/255",
+    "bullseye, black-box": "Bullseye, black-box",
+}
+OF_PAPER = {"frogs": "frogs", "convex": "convex", "bullseye": "bullseye"}
+TABLES = ("accuracy", "tried", "controls", "victims", "filtered")
+
+
+def whole(record: Record) -> int:
+    """How many of the first targets have every row: the k of a partial result."""
+    cells, sigmas = record["cells"]["reported"], record["settings"]["sigmas"]
+    done = {(row["cell"], row["target"], row["sigma"]) for row in record["victims"]}
+    k = 0
+    while all((cell, k, sigma) in done for cell in cells for sigma in sigmas):
+        k += 1
+    return k
+
+
+def taken(record: Record, table: str, sigma: float, head: str, cell: str | None = None) -> list[bool]:
+    """Whether each of the first whole targets is taken."""
+    k = whole(record)
+    rows = [row for row in record[table] if row["sigma"] == sigma and row["target"] < k]
+    return [row["margins"][head] > 0 for row in rows if cell in (None, row.get("cell"))]
+
+
+def rates() -> str:
+    """Success by attack, head and sigma, beside the paper's; the last lines: without poisons, and accuracy."""
+    record = read("frozen")
+    sigmas, heads = record["settings"]["sigmas"], record["settings"]["heads"]
+    lines = []
+    for cell in record["cells"]["reported"]:
+        for head in heads:
+            found = [taken(record, "victims", sigma, head, cell) for sigma in sigmas]
+            lines.append([TITLES[cell] if head == heads[0] else "", head, *(f"{percent(np.mean(of))}" for of in found)])
+        if cell in OF_PAPER:
+            for number, note in ((1, ""), (6, " (ε = 8/255)")):
+                title, _, *cells = paper_row(number, OF_PAPER[cell], note, tuple(sigmas))
+                lines.append([title, "*linear*", *cells])
+    for head in heads:
+        found = [taken(record, "controls", sigma, head) for sigma in sigmas]
+        title = "without poisons" if head == heads[0] else ""
+        lines.append([title, head, *(f"{percent(np.mean(of))}" for of in found)])
+    for head in heads:
+        accuracy = {row["sigma"]: row[head] for row in record["accuracy"]}
+        title = "accuracy" if head == heads[0] else ""
+        lines.append([title, head, *(f"{100 * accuracy[sigma]:.1f}" for sigma in sigmas)])
+    k = whole(record)
+    low, high = interval([False] * k)
+    note = (
+        f"Attack success in % of {k} targets; 0 % is [{percent(low)}–{percent(high)}] at 95 %. One victim per target "
+        f"and σ. {core_hours(record, *TABLES):.1f} core-hours."
+    )
+    return with_source(grid(["", "head", *(f"σ = {s:g}" for s in sigmas)], lines, left=2), COMMAND, record, note=note)
+
+
+def tried() -> str:
+    """The cells on setups that are not reported, undefended."""
+    record = read("frozen")
+    heads, lines = record["settings"]["heads"], []
+    for name, cell in record["cells"]["tried"].items():
+        own = [row for row in record["tried"] if row["cell"] == name]
+        left = [median(row["poisons"][key] for row in own) for key in ("distance_before", "distance")]
+        counts = [f"{sum(row['margins'][head] > 0 for row in own)} of {len(own)}" for head in heads]
+        lines.append([name, f"{cell['poisons']}", f"{left[0]:.2f} → {left[1]:.2f}", *counts])
+    head = ["cell", "poisons", "distance to the target, median", *(f"taken, {head}" for head in heads)]
+    return grid(head, lines)
+
+
+def filtered() -> str:
+    """What Deep k-NN removes, and what the attack still takes."""
+    record = read("frozen")
+    heads = record["settings"]["heads"]
+    lines = []
+    for cell in record["cells"]["reported"]:
+        own = [row for row in record["filtered"] if row["cell"] == cell and row["target"] < whole(record)]
+        for sigma in sorted({row["sigma"] for row in own}):
+            rows = [row for row in own if row["sigma"] == sigma]
+            poisons = float(np.mean([row["poisons_removed"] for row in rows]))
+            others = float(np.mean([row["removed"] for row in rows])) - poisons
+            of = record["cells"]["reported"][cell]["poisons"]
+            counts = (f"{percent(np.mean([row['margins'][head] > 0 for row in rows]))}" for head in heads)
+            lines.append([TITLES[cell], f"{sigma:g}", f"{poisons:.1f} of {of}", f"{others:,.0f}", *counts])
+    head = ["poisons", "σ", "removed: poisons", "others", *(f"success after, {head}" for head in heads)]
+    return grid(head, lines)
+
+
+def sentence() -> str:
+    """What was found with the published head, in one sentence."""
+    record = read("frozen")
+    sigmas, head = record["settings"]["sigmas"], record["settings"]["heads"][0]
+    plain = {name: np.mean(taken(record, "victims", 0.0, head, name)) for name in record["cells"]["reported"]}
+    left = [
+        f"{percent(max(np.mean(taken(record, 'victims', sigma, head, name)) for name in plain))} % at σ = {sigma:g}"
+        for sigma in sigmas
+        if sigma
+    ]
+    accuracy = ", ".join(f"{100 * row[head]:.1f}" for row in record["accuracy"])
+    return paragraph(
+        f"Of {whole(record)} targets the attacks take "
+        + ", ".join(f"{percent(rate)} % ({TITLES[name]})" for name, rate in plain.items())
+        + f" undefended. The most that any of them takes of sanitized copies: {', '.join(left)}. "
+        f"Accuracy at σ = {', '.join(f'{s:g}' for s in sigmas)}: {accuracy}."
+    )
+
+
+def declared() -> str:
+    """What was declared before the run."""
+    return "\n".join(paragraph(f"- **{name}**: {text}") for name, text in read("frozen")["declared"].items())
+
+
+MADE = {
+    "frozen": rates,
+    "frozen-declared": declared,
+    "frozen-filtered": filtered,
+    "frozen-found": sentence,
+    "frozen-tried": tried,
+}

@@ -1,0 +1,99 @@
+"""The pieces of the benchmark of attacks on a frozen extractor: what is shared, what is filtered, what is declared."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from benchmark_inputs import coloured
+from tiny import save_tiny_denoiser
+
+from benchmarks.conv.networks import Recipe, trained
+from benchmarks.frozen.sets import Sets, first_of_each
+from benchmarks.frozen.setting import BLACK_BOX, BULLSEYE, CELLS, ENTROPY, QUICK, SUMS, small
+from benchmarks.frozen.units import Work, margin
+from cleanlabel.models.extractors import features
+from cleanlabel.redteam.threat.setups import Published
+from cleanlabel.sanitize.denoiser import load_denoiser
+from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.noise import draw_entropy
+from cleanlabel.sanitize.sanitizer import sanitize
+
+CELL = small(BULLSEYE)
+
+
+def images_of(count: int, seed: int, name: str) -> ImageSet:
+    images, labels = coloured(count, (32, 32, 3), seed)
+    return ImageSet(images, labels.astype(np.int64), tuple(f"{name}/{i}" for i in range(count)), tuple("abcdefghij"))
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory) -> Sets:
+    root = tmp_path_factory.mktemp("frozen")
+    denoiser = load_denoiser(save_tiny_denoiser(root / "d", 32, 3))
+    train, pool, test = images_of(120, 0, "train"), images_of(80, 1, "pool"), images_of(40, 2, "test")
+    networks = [trained(train.images, train.labels, 10, Recipe(epochs=3, batch=32), seed) for seed in (0, 1)]
+    bases = tuple(np.flatnonzero(train.labels == 3)[:2].tolist())
+    target = int(np.flatnonzero(test.labels == 5)[0])
+    setups = [Published(5, target, 3, bases)]
+    return Sets(pool, test, train, test, setups, *networks, denoiser, replace(QUICK, trusted=60), root / "scratch")
+
+
+def test_features_of_the_poisons_alone_equal_those_of_the_whole_poisoned_set(sets):
+    raw, rows = sets.raw(sets.setups[0], CELL)
+    assert len(rows) == 3  # two public bases, and one of their class among the others
+    assert (raw.labels[rows] == 3).all()
+    changed = raw.take(rows).with_images(255 - raw.images[rows])
+    whole = raw.images.copy()
+    whole[rows] = changed.images
+    for sigma in (0.0, 0.1):
+        fast = sets.raw_features(raw, changed, rows, sigma)
+        entropy = draw_entropy(ENTROPY).value
+        copy = sanitize(raw.with_images(whole), sigma, sets.denoiser, entropy) if sigma else whole
+        slow = features(sets.victim, copy)
+        assert torch.allclose(fast, slow, rtol=0.05, atol=0.02 if sigma else 1e-5)
+        untouched = sets.raw_features(raw, raw.take(rows), rows, sigma)
+        others = np.setdiff1d(np.arange(len(raw)), rows)
+        assert torch.equal(untouched[others], fast[others])
+        assert not torch.allclose(untouched[rows], fast[rows], atol=0.02)
+
+
+def test_poisons_keep_their_budget_and_are_found_again(sets):
+    work = Work(sets)
+    raw, poisons, rows, facts = work._poisons(CELL, sets.setups[0], 0)
+    change = np.abs(poisons.images.astype(int) - raw.images[rows])
+    assert 0 < change.max() <= 16
+    assert facts["joint_l2"] == pytest.approx(np.sqrt((change**2).sum()) / 255, abs=1e-3)
+    again = work._poisons(CELL, sets.setups[0], 0)
+    assert (again[1].images == poisons.images).all()
+
+
+def test_the_black_box_attacker_does_not_have_the_victims_network(sets):
+    assert all(network is not sets.victim for network in sets.others)
+    assert len(sets.others) >= 2
+    assert CELLS["bullseye, black-box"].known == BLACK_BOX.known == "others"
+
+
+def test_every_head_answers_and_what_deep_knn_removes_is_counted(sets):
+    work = Work(sets)
+    row = work._victim(CELL, 0, 0.1)
+    assert set(row["margins"]) == {"logistic", "lda", SUMS}
+    found = work._filtered(CELL, 0, 0.0)
+    assert 0 <= found["poisons_removed"] <= min(3, found["removed"])
+    assert found["removed"] < len(sets.pool) + 2
+
+
+def test_the_accuracy_is_that_of_heads_on_the_pool_alone(sets):
+    found = Work(sets)._accuracy(0.0)
+    assert all(0 <= found[head] <= 1 for head in ("logistic", "lda", SUMS))
+    assert found["logistic"] > 0.5  # colours that any network tells apart
+
+
+def test_a_margin_is_above_nothing_once_the_intended_class_leads():
+    assert margin(np.array([1.0, 3.0, 2.5]), 1) == 0.5
+    assert margin(np.array([1.0, 3.0, 2.5]), 0) == -2
+
+
+def test_test_images_are_the_first_of_each_class():
+    labels = np.array([0, 1, 0, 1, 0, 1])
+    assert first_of_each(labels, np.array([1, 2, 3, 4, 5]), 1).tolist() == [1, 2]
