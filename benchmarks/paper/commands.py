@@ -21,6 +21,8 @@ PLACES = {
 CPU_SETS = "--root ROOT --setups SETUPS --denoiser DENOISER --extractor EXTRACTOR"
 DRILLS = f"python -m benchmarks.redteam {CPU_SETS} --deeper KNOWN --fashion-denoiser FASHION_DENOISER"
 COMPARE = f"python -m benchmarks.compare {CPU_SETS}"
+FROZEN_SETS = f"python -m benchmarks.frozen {CPU_SETS} --deeper KNOWN"
+CONV = "python -m benchmarks.conv --root ROOT --denoiser DENOISER"
 
 OUT = "benchmarks/results/paper/gpu-full"
 WHOLE = "--data cifar10 --root ROOT --images 50000 --poisons 500 --targets 100 --denoiser DENOISER"
@@ -113,12 +115,12 @@ GPU_FULL = {
     ),
 }
 CPU_SMALL = {
-    "1": Measuring((DRILLS,)),
-    "2": Measuring((DRILLS, COMPARE)),
-    "3": Measuring((DRILLS, COMPARE)),
-    "4": Measuring((COMPARE,)),
-    "5": Measuring((COMPARE,)),
-    "6": Measuring((DRILLS,)),
+    "1": Measuring((DRILLS, FROZEN_SETS)),
+    "2": Measuring((DRILLS, COMPARE, CONV)),
+    "3": Measuring((DRILLS, COMPARE, FROZEN_SETS, CONV)),
+    "4": Measuring((COMPARE, CONV)),
+    "5": Measuring((COMPARE, CONV)),
+    "6": Measuring((DRILLS, FROZEN_SETS)),
     "7": Measuring((), "Tiny ImageNet is not at hand, nor a network or a denoiser for it."),
     "figure1": Measuring(
         (

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common.record import RESULTS
+from benchmarks.paper.beside import CONV, FROZEN, conv_comparison, conv_drill, frozen_drills
 from benchmarks.paper.tables import BOUNDS, Line
 
 SCENARIOS = {1: "transfer", 2: "scratch", 6: "transfer", 7: "transfer"}
@@ -66,6 +67,7 @@ def _drilled(number: int, line: Line, scale: str) -> dict[str, Ours]:
     }
     norm = " l_inf" if line.about["norm"] == "linf" else " l2"
     found: dict[str, Ours] = {}
+    ranks: dict[str, tuple[bool, int, int]] = {}
     for source, content in (*_drills(number, scale, start), *_comparisons(number, scale, start)):
         if any(content[key] != value for key, value in asked.items()) or content.get("adaptive"):
             continue
@@ -75,9 +77,9 @@ def _drilled(number: int, line: Line, scale: str) -> dict[str, Ours]:
             column = _column(row)
             if column in line.cells:
                 cell = _cell(number, content, row, source)
-                known = found.get(column)
-                if known is None or (cell.same_bound, cell.targets) > (known.same_bound, known.targets):
-                    found[column] = cell
+                rank = (cell.same_bound, cell.targets, content["images"])
+                if column not in ranks or rank > ranks[column]:
+                    found[column], ranks[column] = cell, rank
     alike = {column: cell for column, cell in found.items() if cell.same_bound}
     return alike or found
 
@@ -110,14 +112,21 @@ def _cell(number: int, content: dict[str, Any], row: dict[str, Any], source: str
 def _drills(number: int, scale: str, start: str) -> list[tuple[str, dict[str, Any]]]:
     if scale == "gpu-full":
         return _folder(number, start, "adaptive")
+    if start != "baseline":
+        return []
     path = RESULTS / "redteam.json"
-    return [(path.name, drill) for drill in read(path).get("drills", {}).values()] if start == "baseline" else []
+    found = [(path.name, drill) for drill in read(path).get("drills", {}).values()]
+    found += [(FROZEN.name, drill) for drill in frozen_drills(read(FROZEN))]
+    return [*found, (CONV.name, conv_drill(read(CONV)))]
 
 
 def _comparisons(number: int, scale: str, start: str = "baseline") -> list[tuple[str, dict[str, Any]]]:
     if scale == "gpu-full":
         return _folder(number, start, "joint_l2")
-    return [(path.name, read(path)) for path in sorted(RESULTS.glob("compare_*.json"))] if start == "baseline" else []
+    if start != "baseline":
+        return []
+    found = [(path.name, read(path)) for path in sorted(RESULTS.glob("compare_*.json"))]
+    return [*found, (CONV.name, conv_comparison(read(CONV)))] if number == 4 else found
 
 
 def _folder(number: int, start: str, key: str) -> list[tuple[str, dict[str, Any]]]:
