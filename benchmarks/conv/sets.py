@@ -58,9 +58,9 @@ class Sets:
         entropy = draw_entropy(ENTROPY).value
         return sanitize(rows, sigma, self.denoiser, entropy, draw, denoise=fast, batch=BATCH)
 
-    def noised(self, rows: ImageSet, sigma: float, draw: int) -> NDArray[Any]:
-        """These images under the same noise, which is left in."""
-        return sanitize(rows, sigma, None, draw_entropy(ENTROPY).value, draw)
+    def noised(self, rows: ImageSet, sigma: float, draw: int) -> NDArray[np.float32]:
+        """These images under the same noise, which is left in: float32 in 255ths like the images, not clipped."""
+        return 255 * sanitize(rows, sigma, None, draw_entropy(ENTROPY).value, draw)
 
     def copy(self, sigma: float, draw: int) -> NDArray[np.uint8]:
         """The clean set as a victim gets it, made once."""
