@@ -195,9 +195,31 @@ def test_every_rival_has_a_control_and_a_row_on_each_target_and_filters_say_what
     )
     assert all(len(row["margins"]) == 2 for row in found["rival_controls"])
     for row in found["rivals"]:
+        assert row["taken"] == (np.argmax(row["scores"]) == 3)
         assert ("removed" in row) == (row["defence"] in ("spectral", "deep-knn"))
         assert 0 <= row.get("poisons_removed", 0) <= min(CELL.poisons, row.get("removed", 0))
     assert rows_of(work, tmp_path / "conv.json") == json.loads(json.dumps(found))
+
+
+def test_rivals_come_target_by_target_after_their_controls(work):
+    cells = {"tuning": {}, "why": {"conv": CELL}}
+    units = list(phase("rivals", work, cells, ([], [(0, 3), (6, 4)]), 2))
+    order = [(unit.key.get("target", -1), unit.key["defence"]) for unit in units]
+    assert order == [(target, name) for target in (-1, 0, 1) for name in RIVALS]
+
+
+def test_noise_that_is_left_in_has_its_sigma_in_the_images_own_units(work):
+    images = work.sets.clean.images
+    left = work.sets.noised(work.sets.clean, 0.1, 0) - images
+    assert left.std() == pytest.approx(25.5, rel=0.02)
+    assert abs(left.mean()) < 0.5
+    assert (work.sets.noised(work.sets.clean, 0.0, 0) == images).all()
+
+
+def test_a_network_on_noise_alone_still_knows_plain_images(work):
+    test, longer = work.sets.test, replace(RECIPE, epochs=40)  # plain images are learned in as many
+    made = RIVALS["noise-only, σ = 0.1"](work.sets, work.sets.clean, longer)
+    assert (made.scores(test.images).argmax(axis=1) == test.labels).mean() > 0.9
 
 
 def test_two_filters_judge_the_features_of_one_network(work):

@@ -68,21 +68,24 @@ class Work:
                 yield Unit("scaled", key, partial(self._scaled, cell, aim, scale))
 
     def rivals(self, cell: Cell, wanted: list[Aim], drawn: list[Aim]) -> Iterator[Unit]:
-        """Defence by defence: the clean set, then every target; its first targets are a valid result."""
+        """Clean sets first, then target by target, every defence: the first whole targets are a valid result."""
         for name in RIVALS:
             yield Unit("rival_controls", {"defence": name}, partial(self._rival_control, name, cell, drawn))
-            for i, aim in enumerate(wanted):
+        for i, aim in enumerate(wanted):
+            for name in RIVALS:
                 yield Unit("rivals", {"defence": name, "target": i}, partial(self._rival, name, cell, aim))
 
     def _rival_control(self, name: str, cell: Cell, drawn: list[Aim]) -> Row:
-        return self._defended(name, cell, self.sets.clean, drawn)[1]
+        row = self._defended(name, cell, self.sets.clean, drawn)[1]
+        del row["scores"]  # those of fifty targets
+        return row
 
     def _rival(self, name: str, cell: Cell, aim: Aim) -> Row:
         found, clean = self._poisons(cell, aim), self.sets.clean
         images = clean.images.copy()
         images[found.rows] = found.images
         removed, row = self._defended(name, cell, clean.with_images(images), [aim])
-        row["margin"] = row.pop("margins")[0]
+        row = {"margin": row.pop("margins")[0], "scores": row.pop("scores")[0]} | row | {"taken": row["taken"][0]}
         if removed is not None:
             row["poisons_removed"] = len(np.intersect1d(removed, found.rows))
         return row
@@ -92,9 +95,12 @@ class Work:
     ) -> tuple[NDArray[np.int64] | None, Row]:
         made, test = RIVALS[name](self.sets, raw, cell.victim), self.sets.test
         scores = made.scores(test.images)
+        answers = scores.argmax(axis=1)  # equal votes: the smaller class, as published
         row = {
             "margins": leads(scores[[i for i, _ in wanted]], wanted),
-            "accuracy": round(float((scores.argmax(axis=1) == test.labels).mean()), 4),
+            "scores": [[round(float(of), 4) for of in scores[i]] for i, _ in wanted],
+            "taken": [bool(answers[i] == label) for i, label in wanted],
+            "accuracy": round(float((answers == test.labels).mean()), 4),
             "seconds": round(made.seconds, 1),
         }
         if made.removed is not None:
