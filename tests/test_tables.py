@@ -2,12 +2,13 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from imports import ROOT
 
 from benchmarks.common.record import RESULTS
-from benchmarks.tables import features, records
+from benchmarks.tables import features, records, scratch
 from benchmarks.tables.pages import MADE, MARK, filled, pages
 from cleanlabel.sanitize.errors import InputError
 
@@ -82,3 +83,38 @@ def test_denoised_rows_and_further_numbers_of_draws_get_rows_of_their_own(tmp_pa
     assert "--denoiser DIR --denoised-sigma 3 --denoised-m 5" in by_sigma.replace("\n", " ")
     assert "sums, denoised, m = 5" in features.reach()
     assert "| 3 | 5 | denoised |" in features.by_form()
+
+
+def rivals_of(folder: Path, monkeypatch: pytest.MonkeyPatch, found: list[dict], controls: list[dict]) -> str:
+    """The rivals' table of a record with three targets of our own and these rows."""
+    ours = {"cell": "conv", "sigma": 0.0, "seed": 0}
+    record = json.loads((RESULTS / "conv.json").read_text()) | {"rivals": found, "rival_controls": controls}
+    record["settings"] |= {"sigmas": [0.0]}
+    record["controls"] = [ours | {"margins": [-8.0, -8.0, -8.0], "accuracy": 0.8, "core_seconds": 20.0}]
+    record["victims"] = [ours | {"target": t, "margin": m, "accuracy": 0.8} for t, m in enumerate((1.0, -1.0, 9.0))]
+    (folder / "conv.json").write_text(json.dumps(record))
+    monkeypatch.setattr(records, "RESULTS", folder)
+    return scratch.rivals()
+
+
+def rival(defence: str, target: int, **more: object) -> dict:
+    """A rival's row."""
+    return {"defence": defence, "target": target, "margin": -2.0, "accuracy": 0.7, "core_seconds": 30.0} | more
+
+
+def test_rivals_are_compared_on_the_targets_that_all_of_them_have(tmp_path, monkeypatch):
+    control = {"margins": [-4.0, -4.0, 1.0], "accuracy": 0.7, "seconds": 31.0, "core_seconds": 32.0}
+    dpa = {"defence": "dpa", **control, "margins": [-0.5, 0.0, 0.0], "taken": [False, True, False]}
+    knn = {"defence": "deep-knn", **control, "removed": 9}
+    filters = [rival("deep-knn", t, removed=30, poisons_removed=10) for t in range(3)]
+    tied = [rival("dpa", 0, margin=0.0, taken=True), rival("dpa", 1, margin=-0.6, taken=False)]
+    none, second, third = rivals_of(tmp_path, monkeypatch, filters + tied, [knn, dpa]).splitlines()[2:5]
+    assert none == "| none | 1 of 2 [1–99 %] | 0 | +8.0 | .800 / .800 | - | 20 |"
+    assert second == "| Deep k-NN | 0 of 2 [0–84 %] | 0 | +2.0 | .700 / .700 | 10 / 20 | 31 |"
+    assert third == "| Deep Partition Aggregation | 1 of 2 [1–99 %] | 1 | −0.05 of the votes | .700 / .700 | - | 31 |"
+
+
+@pytest.mark.parametrize("found", [[], [rival("friends", 1)]], ids=["none", "not the first target"])
+def test_a_record_without_a_whole_target_of_rivals_says_so_in_a_line(found, tmp_path, monkeypatch):
+    clean = {"defence": "friends", "margins": [-4.0] * 3, "accuracy": 0.7, "seconds": 1.0, "core_seconds": 1.0}
+    assert rivals_of(tmp_path, monkeypatch, found, [clean]) == "No rival has been measured on a whole target yet."

@@ -141,43 +141,57 @@ RIVALS = {
 
 
 def rivals() -> str:
-    """No defence, ours, and rival defences against the same poisons, with one victim (seed 0) per target."""
+    """No defence, ours, and rival defences against the same poisons, one victim (seed 0) per target.
+
+    Every line is of the same targets: the first that all measured defences have. One line of text without any.
+    """
     record = read("conv")
-    lines = []
+    of_rivals = {clean["defence"]: (clean, []) for clean in record.get("rival_controls", [])}
+    for row in record.get("rivals", []):
+        of_rivals[row["defence"]][1].append(row)
+    measured = {name: (clean, own) for name, (clean, own) in of_rivals.items() if own}
+    ours = {}
     for sigma in record["settings"]["sigmas"]:
-        one = [r for r in rows("victims", "conv") if r["sigma"] == sigma and not r["seed"]]
-        clean = next(r for r in rows("controls", "conv") if r["sigma"] == sigma and not r["seed"])
+        own = [row for row in rows("victims", "conv") if row["sigma"] == sigma and not row["seed"]]
+        clean = next(row for row in rows("controls", "conv") if row["sigma"] == sigma and not row["seed"])
         name = f"**sanitize**, σ = {sigma:g}" if sigma else "none"
-        lines.append(_rival(name, one, clean, clean["core_seconds"]))
-    for clean in record.get("rival_controls", []):
-        name = clean["defence"]
-        one = [row for row in record.get("rivals", []) if row["defence"] == name]
-        if one:
-            lines.append(_rival(RIVALS.get(name, name.replace("-", " ")), one, clean, clean["seconds"]))
+        ours[name] = (clean | {"seconds": clean["core_seconds"]}, own)
+    k = min(first_targets(own) for _, own in (*ours.values(), *measured.values()))
+    if not measured or not k:
+        return "No rival has been measured on a whole target yet."
+    lines = [_rival(name, own, clean, k) for name, (clean, own) in (ours | measured).items()]
     head = [
         "defence", "targets taken [95 %]", "without poisons", "margin shift", "accuracy, poisoned / clean",
         "removed: poisons / others", "core-seconds",
     ]  # fmt: skip
-    return source(grid(head, lines), "Seed of victims 0. The rivals:", "rivals", "rival_controls")
+    note = f"The first {k} targets. Seed of victims 0, of targets {record['settings']['evidence_seed']}. The rivals:"
+    return source(grid(head, lines), note, "rivals", "rival_controls")
 
 
-def _rival(name: str, found: list[Record], clean: Record, seconds: float) -> list[str]:
-    taken = [row["margin"] > 0 for row in found]
+def first_targets(found: list[Record]) -> int:
+    """How many of the first targets have a row."""
+    done = {row["target"] for row in found}
+    return next(k for k in range(len(done) + 1) if k not in done)
+
+
+def _rival(defence: str, found: list[Record], clean: Record, k: int) -> list[str]:
+    found = [row for row in found if row["target"] < k]
+    taken = [row.get("taken", row["margin"] > 0) for row in found]  # equal votes are no margin, yet have an answer
+    without = clean.get("taken", [margin > 0 for margin in clean["margins"]])[:k]
     low, high = (percent(end) for end in interval(taken))
-    before = [clean["margins"][row["target"]] for row in found]
-    shift = float(np.mean([row["margin"] for row in found]) - np.mean(before))
+    shift = float(np.mean([row["margin"] for row in found]) - np.mean(clean["margins"][:k]))
     removed = "-"
     if "removed" in clean:
         poisons = np.mean([row["poisons_removed"] for row in found])
         removed = f"{poisons:.0f} / {np.mean([row['removed'] for row in found]) - poisons:,.0f}"
     return [
-        name,
-        f"{sum(taken)} of {len(taken)} [{low}–{high} %]",
-        f"{sum(margin > 0 for margin in before)}",
-        f"{shift:+.2f} of the votes" if name == RIVALS["dpa"] else signed(shift),
+        RIVALS.get(defence, defence.replace("-", " ")),
+        f"{sum(taken)} of {k} [{low}–{high} %]",
+        f"{sum(without)}",
+        f"{shift:+.2f} of the votes".replace("-", "−") if defence == "dpa" else signed(shift),
         f"{share(float(np.mean([row['accuracy'] for row in found])))} / {share(clean['accuracy'])}",
         removed,
-        f"{seconds:.0f}",
+        f"{clean['seconds']:.0f}",
     ]
 
 
