@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.conv.sets import short
 from benchmarks.conv.units import Row, Unit
 from benchmarks.frozen.sets import Sets
-from benchmarks.frozen.setting import FILTERED, HEADS, SUMS, Cell
+from benchmarks.frozen.setting import FILTERED, HEADS, NEIGHBOURS, SUMS, Cell
 from cleanlabel.models.extractors import features
 from cleanlabel.models.heads import fit_head_of_some
 from cleanlabel.redteam.attacks.crafting import pixels_of
@@ -38,47 +38,51 @@ class Work:
         """Undefended alone, on setups that are not reported."""
         for name, cell in cells.items():
             for i in numbers:
-                yield Unit("tried", {"cell": name, "target": i}, partial(self._victim, cell, i, 0.0))
+                yield Unit("tried", {"cell": name, "target": i}, partial(self._victim, cell, i, 0.0, 0))
 
-    def accuracy(self, sigmas: tuple[float, ...]) -> Iterator[Unit]:
-        """Every head's accuracy without any base, by sigma."""
-        for sigma in sigmas:
-            yield Unit("accuracy", {"sigma": sigma}, partial(self._accuracy, sigma))
+    def accuracy(self, sigmas: tuple[float, ...], seeds: int) -> Iterator[Unit]:
+        """Every head's accuracy without any base, by sigma and seed."""
+        for sigma, seed in copies(sigmas, seeds):
+            yield Unit("accuracy", {"sigma": sigma, "seed": seed}, partial(self._accuracy, sigma, seed))
 
-    def evidence(self, cells: dict[str, Cell], numbers: list[int], sigmas: tuple[float, ...]) -> Iterator[Unit]:
-        """Target by target: the control and every attack at each sigma, and Deep k-NN on the same poisons."""
+    def evidence(
+        self, cells: dict[str, Cell], numbers: list[int], sigmas: tuple[float, ...], seeds: int
+    ) -> Iterator[Unit]:
+        """Target by target: controls and every attack on each copy, and Deep k-NN on the same poisons."""
         for i in numbers:
-            for sigma in sigmas:
-                yield Unit("controls", {"target": i, "sigma": sigma}, partial(self._control, cells, i, sigma))
+            for sigma, seed in copies(sigmas, seeds):
+                key = {"target": i, "sigma": sigma, "seed": seed}
+                yield Unit("controls", key, partial(self._control, cells, i, sigma, seed))
             for name, cell in cells.items():
-                for sigma in sigmas:
-                    key = {"cell": name, "target": i, "sigma": sigma}
-                    yield Unit("victims", key, partial(self._victim, cell, i, sigma))
-                    if sigma in FILTERED:
-                        yield Unit("filtered", key, partial(self._filtered, cell, i, sigma))
+                for sigma, seed in copies(sigmas, seeds):
+                    key = {"cell": name, "target": i, "sigma": sigma, "seed": seed}
+                    yield Unit("victims", key, partial(self._victim, cell, i, sigma, seed))
+                for sigma in (sigma for sigma in sigmas if sigma in FILTERED):
+                    key = {"cell": name, "target": i, "sigma": sigma, "seed": 0}
+                    yield Unit("filtered", key, partial(self._filtered, cell, i, sigma))
 
-    def _accuracy(self, sigma: float) -> Row:
+    def _accuracy(self, sigma: float, seed: int) -> Row:
         sets = self.sets
         clean = features(sets.victim, sets.test.images)
-        scores = self._scores(sets.pool_features(sigma), sets.pool.labels, sigma, clean)
+        scores = self._scores(sets.pool_features(sigma, seed), sets.pool.labels, sigma, clean)
         return {name: round(float((of.argmax(axis=1) == sets.test.labels).mean()), 4) for name, of in scores.items()}
 
-    def _control(self, cells: dict[str, Cell], number: int, sigma: float) -> Row:
+    def _control(self, cells: dict[str, Cell], number: int, sigma: float, seed: int) -> Row:
         setup = self.sets.setups[number]
         raw, rows = self.sets.raw(setup, next(iter(cells.values())))
-        return {"margins": self._margins(setup, raw, raw.take(rows), rows, sigma)}
+        return {"margins": self._margins(setup, raw, raw.take(rows), rows, sigma, seed)}
 
-    def _victim(self, cell: Cell, number: int, sigma: float) -> Row:
+    def _victim(self, cell: Cell, number: int, sigma: float, seed: int) -> Row:
         setup = self.sets.setups[number]
         raw, changed, rows, facts = self._poisons(cell, setup, number)
-        row = {"margins": self._margins(setup, raw, changed, rows, sigma)}
+        row = {"margins": self._margins(setup, raw, changed, rows, sigma, seed)}
         return row if sigma else row | {"poisons": facts}
 
     def _filtered(self, cell: Cell, number: int, sigma: float) -> Row:
         setup = self.sets.setups[number]
         raw, changed, rows, _ = self._poisons(cell, setup, number)
-        found = self.sets.raw_features(raw, changed, rows, sigma)
-        removed = strangers(found, raw.labels, round(2 * len(raw) / self.sets.classes))
+        found = self.sets.raw_features(raw, changed, rows, sigma, 0)
+        removed = strangers(found, raw.labels, max(1, round(NEIGHBOURS * len(raw))))
         rest = np.setdiff1d(np.arange(len(raw)), removed)
         scores = self._scores(found[rest], raw.labels[rest], sigma, self._asked(setup))
         taken = {name: margin(of[0], setup.base_class) for name, of in scores.items()}
@@ -86,9 +90,9 @@ class Work:
         return {"removed": len(removed), "poisons_removed": right, "margins": taken}
 
     def _margins(
-        self, setup: Published, raw: ImageSet, changed: ImageSet, rows: NDArray[np.int64], sigma: float
+        self, setup: Published, raw: ImageSet, changed: ImageSet, rows: NDArray[np.int64], sigma: float, seed: int
     ) -> dict[str, float]:
-        found = self.sets.raw_features(raw, changed, rows, sigma)
+        found = self.sets.raw_features(raw, changed, rows, sigma, seed)
         scores = self._scores(found, raw.labels, sigma, self._asked(setup))
         return {name: margin(of[0], setup.base_class) for name, of in scores.items()}
 
@@ -98,7 +102,7 @@ class Work:
     def _scores(
         self, found: Tensor, labels: NDArray[np.int64], sigma: float, asked: Tensor
     ) -> dict[str, NDArray[np.floating[Any]]]:
-        """Each head's scores (n, K) of clean features; bounded influence: the share of the largest possible sum."""
+        """Each head's scores (n, K) of clean features; bounded influence: sums over the largest."""
         truth, classes = torch.from_numpy(labels), self.sets.classes
         heads = {
             name: fit_head_of_some(found, truth, classes, kind, l2)(asked).numpy() for name, (kind, l2) in HEADS.items()
@@ -143,6 +147,11 @@ class Work:
         network = self.sets.victim.network
         wanted, found = (network(2 * pixels_of(of) - 1) for of in (target[None], images))
         return float((found.mean(dim=0) - wanted[0]).norm() / wanted[0].norm())
+
+
+def copies(sigmas: tuple[float, ...], seeds: int) -> list[tuple[float, int]]:
+    """Every copy's sigma and seed; without noise there is one copy."""
+    return [(sigma, seed) for sigma in sigmas for seed in range(seeds if sigma else 1)]
 
 
 def margin(scores: NDArray[np.floating[Any]], intended: int) -> float:

@@ -23,7 +23,7 @@ def frozen_drills(record: Content) -> list[Content]:
     settings, found = record["settings"], []
     head = settings["heads"][0]
     for name, cell in record["cells"]["reported"].items():
-        accuracy = {row["sigma"]: row[head] for row in record["accuracy"]}
+        accuracy = frozen.accuracies(record, head)
         rows = [
             rates(frozen.taken(record, "victims", sigma, head, name), accuracy[sigma], sigma=sigma)
             for sigma in settings["sigmas"]

@@ -5,6 +5,8 @@ from statistics import median
 import numpy as np
 
 from benchmarks.conv.run import core_hours
+from benchmarks.frozen.setting import FILTERED
+from benchmarks.frozen.units import copies
 from benchmarks.tables.attacks import paper_row
 from benchmarks.tables.records import Record, grid, paragraph, percent, read, with_source
 from cleanlabel.redteam.drill.rows import interval
@@ -23,19 +25,35 @@ TABLES = ("accuracy", "tried", "controls", "victims", "filtered")
 
 def whole(record: Record) -> int:
     """How many of the first targets have every row: the k of a partial result."""
-    cells, sigmas = record["cells"]["reported"], record["settings"]["sigmas"]
-    done = {(row["cell"], row["target"], row["sigma"]) for row in record["victims"]}
+    settings, cells = record["settings"], record["cells"]["reported"]
+    wanted = copies(tuple(settings["sigmas"]), settings["seeds"])
+    done = {(row["cell"], row["target"], row["sigma"], row["seed"]) for row in record["victims"]}
+    filtered = {(row["cell"], row["target"], row["sigma"]) for row in record["filtered"]}
+    last = max(sigma for sigma in settings["sigmas"] if sigma in FILTERED)
     k = 0
-    while all((cell, k, sigma) in done for cell in cells for sigma in sigmas):
+    while all((cell, k, *copy) in done and (cell, k, last) in filtered for cell in cells for copy in wanted):
         k += 1
     return k
 
 
+def won(record: Record, table: str, sigma: float, head: str, cell: str | None = None) -> list[list[bool]]:
+    """Of each of the first whole targets, whether each of its victims gives it the intended class."""
+    found: list[list[bool]] = [[] for _ in range(whole(record))]
+    for row in record[table]:
+        if row["sigma"] == sigma and row["target"] < len(found) and cell in (None, row.get("cell")):
+            found[row["target"]].append(row["margins"][head] > 0)
+    return found
+
+
 def taken(record: Record, table: str, sigma: float, head: str, cell: str | None = None) -> list[bool]:
-    """Whether each of the first whole targets is taken."""
-    k = whole(record)
-    rows = [row for row in record[table] if row["sigma"] == sigma and row["target"] < k]
-    return [row["margins"][head] > 0 for row in rows if cell in (None, row.get("cell"))]
+    """Whether most victims of each of the first whole targets give it the intended class."""
+    return [float(np.mean(victims)) > 0.5 for victims in won(record, table, sigma, head, cell)]
+
+
+def accuracies(record: Record, head: str) -> dict[float, float]:
+    """By sigma, the mean over seeds."""
+    rows, sigmas = record["accuracy"], record["settings"]["sigmas"]
+    return {sigma: float(np.mean([row[head] for row in rows if row["sigma"] == sigma])) for sigma in sigmas}
 
 
 def rates() -> str:
@@ -56,16 +74,31 @@ def rates() -> str:
         title = "without poisons" if head == heads[0] else ""
         lines.append([title, head, *(f"{percent(np.mean(of))}" for of in found)])
     for head in heads:
-        accuracy = {row["sigma"]: row[head] for row in record["accuracy"]}
         title = "accuracy" if head == heads[0] else ""
-        lines.append([title, head, *(f"{100 * accuracy[sigma]:.1f}" for sigma in sigmas)])
+        lines.append([title, head, *(f"{100 * value:.1f}" for value in accuracies(record, head).values())])
     k = whole(record)
     low, high = interval([False] * k)
     note = (
-        f"Attack success in % of {k} targets; 0 % is [{percent(low)}–{percent(high)}] at 95 %. One victim per target "
-        f"and σ. {core_hours(record, *TABLES):.1f} core-hours."
+        f"Attack success in % of {k} targets; 0 % is [{percent(low)}–{percent(high)}] at 95 %. "
+        f"{core_hours(record, *TABLES):.1f} core-hours."
     )
     return with_source(grid(["", "head", *(f"σ = {s:g}" for s in sigmas)], lines, left=2), COMMAND, record, note=note)
+
+
+def intervals() -> str:
+    """With the published head: targets with their interval, and victims, by attack and sigma."""
+    record = read("frozen")
+    sigmas, head, lines = record["settings"]["sigmas"], record["settings"]["heads"][0], []
+    for cell in (*record["cells"]["reported"], None):
+        table = "victims" if cell else "controls"
+        said = []
+        for sigma in sigmas:
+            found = taken(record, table, sigma, head, cell)
+            low, high = interval(found)
+            victims = [victim for of in won(record, table, sigma, head, cell) for victim in of]
+            said.append(f"{sum(found)} [{percent(low)}–{percent(high)} %], {sum(victims)} of {len(victims)}")
+        lines.append([TITLES[cell] if cell else "without poisons", *said])
+    return grid(["", *(f"σ = {s:g}" for s in sigmas)], lines)
 
 
 def tried() -> str:
@@ -109,7 +142,7 @@ def sentence() -> str:
         for sigma in sigmas
         if sigma
     ]
-    accuracy = ", ".join(f"{100 * row[head]:.1f}" for row in record["accuracy"])
+    accuracy = ", ".join(f"{100 * value:.1f}" for value in accuracies(record, head).values())
     return paragraph(
         f"Of {whole(record)} targets the attacks take "
         + ", ".join(f"{percent(rate)} % ({TITLES[name]})" for name, rate in plain.items())
@@ -128,5 +161,6 @@ MADE = {
     "frozen-declared": declared,
     "frozen-filtered": filtered,
     "frozen-found": sentence,
+    "frozen-intervals": intervals,
     "frozen-tried": tried,
 }
