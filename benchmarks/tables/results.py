@@ -1,6 +1,6 @@
 """The README's table of results: what is certified against published attacks comes first."""
 
-from benchmarks.tables import attacks, defences, ensembles, features, int8, partitions, sanitizing, speed
+from benchmarks.tables import attacks, defences, ensembles, features, int8, partitions, sanitizing, scratch, speed
 from benchmarks.tables.records import Record, percent, read, share, span
 
 
@@ -50,11 +50,12 @@ def from_scratch() -> str:
     ours = [row["success"] for row in rows.values() if row["name"] == "sanitize"]
     undefended, *others = read("conv")["summary"]
     taken = ", ".join(f"{row['taken']} at σ = {row['sigma']:g}" for row in others)
+    last = others[-1]
     return (
         f"**Not an MLP** (2,500 images): {percent(rows['none']['success'])} % → {span(ours)}; DPA: "
         f"{percent(rows['dpa']['success'])} % ([rivals](docs/results/defences.md)). A small conv net (10,000 images): "
-        f"{undefended['taken']} of {undefended['targets']} targets → {taken}, too few to tell apart "
-        "([from scratch](docs/results/from-scratch.md))"
+        f"{undefended['taken']} of {undefended['targets']} targets → {taken} (p = {scratch.p_value(last['mcnemar'])}), "
+        f"accuracy {share(undefended['clean_accuracy'])} → {share(last['clean_accuracy'])} ([from scratch](docs/results/from-scratch.md))"
     )
 
 
