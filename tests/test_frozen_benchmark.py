@@ -84,8 +84,8 @@ def test_every_head_answers_and_what_deep_knn_removes_is_counted(sets):
     assert found["removed"] < len(sets.pool) + 2
 
 
-def test_the_accuracy_is_that_of_heads_on_the_pool_alone(sets):
-    found = Work(sets)._accuracy(0.0, 0)
+def test_accuracy_is_on_clean_test_images(sets):
+    found = Work(sets)._control({"": CELL}, 0, 0.0, 0)["accuracy"]
     assert all(0 <= found[head] <= 1 for head in ("logistic", "lda", SUMS))
     assert found["logistic"] > 0.5  # colours that any network tells apart
 
@@ -104,7 +104,8 @@ def test_every_seed_has_a_copy_and_without_noise_there_is_one(sets):
 
 def test_a_target_is_taken_if_most_of_its_victims_are_and_counts_once_it_is_whole():
     def rows(target: int, margins: list[float]) -> list[dict]:
-        plain = {"cell": "bullseye", "target": target, "sigma": 0.0, "seed": 0, "margins": {"logistic": 1.0}}
+        plain = {"cell": "bullseye", "target": target, "sigma": 0.0, "seed": 0}
+        plain |= {"margins": {"logistic": 1.0}, "accuracy": {"logistic": 0.9}}
         noised = [plain | {"sigma": 0.1, "seed": i, "margins": {"logistic": m}} for i, m in enumerate(margins)]
         return [plain, *noised]
 
@@ -113,12 +114,11 @@ def test_a_target_is_taken_if_most_of_its_victims_are_and_counts_once_it_is_whol
         "settings": {"sigmas": [0.0, 0.1], "seeds": 3, "heads": ["logistic"]},
         "victims": [*rows(0, [1, -1, 1]), *rows(1, [-1, -1, 1]), *rows(2, [1, 1])],
         "filtered": [{"cell": "bullseye", "target": i, "sigma": 0.1} for i in range(3)],
-        "accuracy": [{"sigma": s, "logistic": a} for s, a in ((0.0, 0.9), (0.1, 0.8), (0.1, 0.6))],
     }
     assert frozen.whole(record) == 2  # of the third, a victim is not there yet
     assert frozen.taken(record, "victims", 0.1, "logistic", "bullseye") == [True, False]
     assert frozen.won(record, "victims", 0.1, "logistic")[0] == [True, False, True]
-    assert frozen.accuracies(record, "logistic") == pytest.approx({0.0: 0.9, 0.1: 0.7})
+    assert frozen.accuracy(record, "victims", 0.1, "logistic") == pytest.approx(0.9)
 
 
 def test_test_images_are_the_first_of_each_class():

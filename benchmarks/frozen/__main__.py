@@ -77,7 +77,6 @@ def main() -> None:
     work, most = Work(sets), min(args.targets, size.targets, FIRST_TUNED, len(sets.setups))
     last = len(sets.setups)
     tuned = list(range(min(FIRST_TUNED, last - 1), last))[: size.tuned]
-    run(work.accuracy(size.sigmas, seeds), found, path, "accuracy")
     run(work.tried(tried, tuned), found, path, "tried")
     run(work.evidence(cells, list(range(most)), size.sigmas, seeds), found, path, "evidence")
     record("frozen", {k: v for k, v in found.items() if k not in ("benchmark", "date", "machine")}, folder)

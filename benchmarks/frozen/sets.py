@@ -80,6 +80,11 @@ class Sets:
         """The victim's features (n, d) of these images, sanitized."""
         return features(self.victim, self.copied(images, sigma, seed))
 
+    @cached_property
+    def test_features(self) -> Tensor:
+        """Of the clean test images."""
+        return features(self.victim, self.test.images)
+
     def pool_features(self, sigma: float, seed: int) -> Tensor:
         """Those of the pool, made once."""
         copy = f"{self._known(self.pool.digest, sigma)}{f'-{seed}' if seed else ''}"

@@ -40,11 +40,6 @@ class Work:
             for i in numbers:
                 yield Unit("tried", {"cell": name, "target": i}, partial(self._victim, cell, i, 0.0, 0))
 
-    def accuracy(self, sigmas: tuple[float, ...], seeds: int) -> Iterator[Unit]:
-        """Every head's accuracy without any base, by sigma and seed."""
-        for sigma, seed in copies(sigmas, seeds):
-            yield Unit("accuracy", {"sigma": sigma, "seed": seed}, partial(self._accuracy, sigma, seed))
-
     def evidence(
         self, cells: dict[str, Cell], numbers: list[int], sigmas: tuple[float, ...], seeds: int
     ) -> Iterator[Unit]:
@@ -61,21 +56,15 @@ class Work:
                     key = {"cell": name, "target": i, "sigma": sigma, "seed": 0}
                     yield Unit("filtered", key, partial(self._filtered, cell, i, sigma))
 
-    def _accuracy(self, sigma: float, seed: int) -> Row:
-        sets = self.sets
-        clean = features(sets.victim, sets.test.images)
-        scores = self._scores(sets.pool_features(sigma, seed), sets.pool.labels, sigma, clean)
-        return {name: round(float((of.argmax(axis=1) == sets.test.labels).mean()), 4) for name, of in scores.items()}
-
     def _control(self, cells: dict[str, Cell], number: int, sigma: float, seed: int) -> Row:
         setup = self.sets.setups[number]
         raw, rows = self.sets.raw(setup, next(iter(cells.values())))
-        return {"margins": self._margins(setup, raw, raw.take(rows), rows, sigma, seed)}
+        return self._judged(setup, self.sets.raw_features(raw, raw.take(rows), rows, sigma, seed), raw.labels, sigma)
 
     def _victim(self, cell: Cell, number: int, sigma: float, seed: int) -> Row:
         setup = self.sets.setups[number]
         raw, changed, rows, facts = self._poisons(cell, setup, number)
-        row = {"margins": self._margins(setup, raw, changed, rows, sigma, seed)}
+        row = self._judged(setup, self.sets.raw_features(raw, changed, rows, sigma, seed), raw.labels, sigma)
         return row if sigma else row | {"poisons": facts}
 
     def _filtered(self, cell: Cell, number: int, sigma: float) -> Row:
@@ -84,20 +73,19 @@ class Work:
         found = self.sets.raw_features(raw, changed, rows, sigma, 0)
         removed = strangers(found, raw.labels, max(1, round(NEIGHBOURS * len(raw))))
         rest = np.setdiff1d(np.arange(len(raw)), removed)
-        scores = self._scores(found[rest], raw.labels[rest], sigma, self._asked(setup))
-        taken = {name: margin(of[0], setup.base_class) for name, of in scores.items()}
-        right = len(np.intersect1d(removed, rows))
-        return {"removed": len(removed), "poisons_removed": right, "margins": taken}
+        row = self._judged(setup, found[rest], raw.labels[rest], sigma)
+        return row | {"removed": len(removed), "poisons_removed": len(np.intersect1d(removed, rows))}
 
-    def _margins(
-        self, setup: Published, raw: ImageSet, changed: ImageSet, rows: NDArray[np.int64], sigma: float, seed: int
-    ) -> dict[str, float]:
-        found = self.sets.raw_features(raw, changed, rows, sigma, seed)
-        scores = self._scores(found, raw.labels, sigma, self._asked(setup))
-        return {name: margin(of[0], setup.base_class) for name, of in scores.items()}
-
-    def _asked(self, setup: Published) -> Tensor:
-        return features(self.sets.victim, self.sets.target(setup).image[None])
+    def _judged(self, setup: Published, found: Tensor, labels: NDArray[np.int64], sigma: float) -> Row:
+        """Of each head on these features: its margin on the target, and its accuracy on the test images."""
+        sets = self.sets
+        asked = torch.cat([features(sets.victim, sets.target(setup).image[None]), sets.test_features])
+        scores = self._scores(found, labels, sigma, asked)
+        right = {name: (of[1:].argmax(axis=1) == sets.test.labels).mean() for name, of in scores.items()}
+        return {
+            "margins": {name: margin(of[0], setup.base_class) for name, of in scores.items()},
+            "accuracy": {name: round(float(share), 4) for name, share in right.items()},
+        }
 
     def _scores(
         self, found: Tensor, labels: NDArray[np.int64], sigma: float, asked: Tensor

@@ -14,13 +14,15 @@ from cleanlabel.redteam.drill.rows import interval
 COMMAND = "frozen --root DIR --setups FILE --denoiser DIR --extractor FILE --deeper FILE"
 TITLES = {
     "bullseye": "Bullseye Polytope",
+    "bullseye, 90": "Bullseye, 90 poisons",
     "frogs": "Poison Frogs",
+    "frogs, 90": "Poison Frogs, 90 poisons",
     "convex": "Convex Polytope",
     "bullseye, ε = 8/255": "Bullseye, ε = 8/255",
-    "bullseye, black-box": "Bullseye, black-box",
+    "bullseye, black-box": "Bullseye, black-box, 90 poisons",
 }
 OF_PAPER = {"frogs": "frogs", "convex": "convex", "bullseye": "bullseye"}
-TABLES = ("accuracy", "tried", "controls", "victims", "filtered")
+TABLES = ("tried", "controls", "victims", "filtered")
 
 
 def whole(record: Record) -> int:
@@ -50,10 +52,10 @@ def taken(record: Record, table: str, sigma: float, head: str, cell: str | None 
     return [float(np.mean(victims)) > 0.5 for victims in won(record, table, sigma, head, cell)]
 
 
-def accuracies(record: Record, head: str) -> dict[float, float]:
-    """By sigma, the mean over seeds."""
-    rows, sigmas = record["accuracy"], record["settings"]["sigmas"]
-    return {sigma: float(np.mean([row[head] for row in rows if row["sigma"] == sigma])) for sigma in sigmas}
+def accuracy(record: Record, table: str, sigma: float, head: str, cell: str | None = None) -> float:
+    """The mean over the first whole targets and all seeds."""
+    rows = (row for row in record[table] if row["sigma"] == sigma and row["target"] < whole(record))
+    return float(np.mean([row["accuracy"][head] for row in rows if cell in (None, row.get("cell"))]))
 
 
 def rates() -> str:
@@ -74,8 +76,8 @@ def rates() -> str:
         title = "without poisons" if head == heads[0] else ""
         lines.append([title, head, *(f"{percent(np.mean(of))}" for of in found)])
     for head in heads:
-        title = "accuracy" if head == heads[0] else ""
-        lines.append([title, head, *(f"{100 * value:.1f}" for value in accuracies(record, head).values())])
+        title = "accuracy without poisons" if head == heads[0] else ""
+        lines.append([title, head, *(f"{100 * accuracy(record, 'controls', sigma, head):.1f}" for sigma in sigmas)])
     k = whole(record)
     low, high = interval([False] * k)
     note = (
@@ -109,8 +111,10 @@ def tried() -> str:
         own = [row for row in record["tried"] if row["cell"] == name]
         left = [median(row["poisons"][key] for row in own) for key in ("distance_before", "distance")]
         counts = [f"{sum(row['margins'][head] > 0 for row in own)} of {len(own)}" for head in heads]
-        lines.append([name, f"{cell['poisons']}", f"{left[0]:.2f} → {left[1]:.2f}", *counts])
-    head = ["cell", "poisons", "distance to the target, median", *(f"taken, {head}" for head in heads)]
+        margin = f"{median(row['margins'][heads[0]] for row in own):+.1f}".replace("-", "−")
+        lines.append([name, f"{cell['poisons']}", f"{left[0]:.2f} → {left[1]:.2f}", margin, *counts])
+    about = ("poisons", "distance to the target, median", f"margin, {heads[0]}, median")
+    head = ["cell", *about, *(f"taken, {head}" for head in heads)]
     return grid(head, lines)
 
 
@@ -126,9 +130,11 @@ def filtered() -> str:
             poisons = float(np.mean([row["poisons_removed"] for row in rows]))
             others = float(np.mean([row["removed"] for row in rows])) - poisons
             of = record["cells"]["reported"][cell]["poisons"]
-            counts = (f"{percent(np.mean([row['margins'][head] > 0 for row in rows]))}" for head in heads)
+            counts = [f"{percent(np.mean([row['margins'][head] > 0 for row in rows]))}" for head in heads]
+            counts += [f"{100 * np.mean([row['accuracy'][head] for row in rows]):.1f}" for head in heads[:1]]
             lines.append([TITLES[cell], f"{sigma:g}", f"{poisons:.1f} of {of}", f"{others:,.0f}", *counts])
-    head = ["poisons", "σ", "removed: poisons", "others", *(f"success after, {head}" for head in heads)]
+    after = (*(f"success after, {head}" for head in heads), *(f"accuracy after, {head}" for head in heads[:1]))
+    head = ["poisons", "σ", "removed: poisons", "others", *after]
     return grid(head, lines)
 
 
@@ -142,12 +148,12 @@ def sentence() -> str:
         for sigma in sigmas
         if sigma
     ]
-    accuracy = ", ".join(f"{100 * value:.1f}" for value in accuracies(record, head).values())
+    right = ", ".join(f"{100 * accuracy(record, 'controls', sigma, head):.1f}" for sigma in sigmas)
     return paragraph(
         f"Of {whole(record)} targets the attacks take "
         + ", ".join(f"{percent(rate)} % ({TITLES[name]})" for name, rate in plain.items())
         + f" undefended. The most that any of them takes of sanitized copies: {', '.join(left)}. "
-        f"Accuracy at σ = {', '.join(f'{s:g}' for s in sigmas)}: {accuracy}."
+        f"Accuracy at σ = {', '.join(f'{s:g}' for s in sigmas)}: {right}."
     )
 
 
