@@ -58,10 +58,10 @@ class Cell:
         return named | {"known": self.known, "poisons": self.poisons, "epsilon_255": self.epsilon_255}
 
 
-FROGS, CONVEX, BULLSEYE = Cell(PoisonFrogs()), Cell(ConvexPolytope()), Cell(BullseyePolytope())
-BLACK_BOX = replace(BULLSEYE, known="others")
 MANY = 90
 """1 % of the raw set: the paper's share, and the public benchmark's."""
+FROGS, CONVEX, BULLSEYE = Cell(PoisonFrogs()), Cell(ConvexPolytope()), Cell(BullseyePolytope())
+BLACK_BOX = replace(BULLSEYE, known="others")
 TRIED = {
     "bullseye": BULLSEYE,
     "frogs": FROGS,
@@ -70,18 +70,20 @@ TRIED = {
     "frogs, 90": replace(FROGS, poisons=MANY),
     "black-box, 25": BLACK_BOX,
     "black-box, 90": replace(BLACK_BOX, poisons=MANY),
+    "convex, 90": replace(CONVEX, poisons=MANY),
 }
 """What is tried undefended on setups that are not reported."""
 CELLS = {
-    "bullseye": BULLSEYE,
-    "bullseye, 90": replace(BULLSEYE, poisons=MANY),
-    "frogs": FROGS,
-    "frogs, 90": replace(FROGS, poisons=MANY),
-    "convex": CONVEX,
-    "bullseye, ε = 8/255": replace(BULLSEYE, epsilon_255=8),
-    "bullseye, black-box": replace(BLACK_BOX, poisons=MANY),
+    "bullseye": replace(BULLSEYE, poisons=MANY),
+    "frogs": replace(FROGS, poisons=MANY),
+    "convex": replace(CONVEX, poisons=MANY),
+    "bullseye, ε = 8/255": replace(BULLSEYE, poisons=MANY, epsilon_255=8),
+    "bullseye, 25": BULLSEYE,
 }
-"""What is reported."""
+"""What is reported. Of five targets 25 poisons took three (Bullseye), two and none, 90 all five (Bullseye, Frogs).
+
+Not black-box: no defence can be judged by poisons that take nothing undefended.
+"""
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def frozen_drills(record: Content) -> list[Content]:
 
 def frozen_comparison(record: Content) -> Content:
     """Deep k-NN on Bullseye's poisons in `benchmarks.frozen`, and sanitizing beside it."""
-    name, sigma, head = "bullseye, 90", 0.1, record["settings"]["heads"][0]
+    name, sigma, head = "bullseye", 0.1, record["settings"]["heads"][0]
     own = [row for row in record["filtered"] if row["cell"] == name and not row["sigma"]]
     own = own[: frozen.whole(record)]
     counts = {key: float(np.mean([row[key] for row in own])) for key in ("removed", "poisons_removed")}

@@ -2,7 +2,7 @@
 
 TRANSFER = (
     "On a frozen extractor the paper has 50,000 training images, 500 of them poisons, and 100 targets; we have 8,975 "
-    "and 25 or 90 with 20 of the public benchmark's targets, or 2,500 and 25 with 10 or "
+    "and 90 with 20 of the public benchmark's targets, or 2,500 and 25 with 10 or "
     "20: each cell names its own. A new linear head on a ResNet-20 that was trained on the same ten classes, and a "
     "denoiser of development size (2.5 million parameters)."
 )
@@ -24,7 +24,7 @@ SETUP = {
         "train on a frozen extractor; with the accuracy that is left, its success on Bullseye says little."
     ),
     "6": (
-        "The public benchmark's 25 poisons and targets in both, among 2,500 images in the paper; each cell names ours. "
+        "The public benchmark's targets in both, with 25 poisons in 2,500 images in the paper; each cell names ours. "
         "The paper bounds poisons by 8/255 and fine-tunes a ResNet-18 of CIFAR-100; ours stand on a frozen ResNet-20 "
         "of CIFAR-10, Bullseye's at 8/255 in 8,975 images, the others at 16/255."
     ),
@@ -38,7 +38,8 @@ OPEN = {
     "1": (
         "At σ = 1 as many of Bullseye's targets are lost without any poison (README, Attacks).",
         "ℓ2 for Poison Frogs and Convex Polytope, and black-box for these two: not measured. Black-box Bullseye is "
-        "crafted on a ResNet-56 and two small networks that `python -m benchmarks.frozen` trains.",
+        "crafted on a ResNet-56, at two σ; with two further networks and 90 poisons it was tried undefended alone, on "
+        "five other targets (`python -m benchmarks.frozen`).",
         "The backdoors: label-consistent poisons are for training from scratch here (README, Attacks); hidden trigger "
         "stands in its row, on Fashion-MNIST and at another bound.",
     ),

@@ -14,12 +14,10 @@ from cleanlabel.redteam.drill.rows import interval
 COMMAND = "frozen --root DIR --setups FILE --denoiser DIR --extractor FILE --deeper FILE"
 TITLES = {
     "bullseye": "Bullseye Polytope",
-    "bullseye, 90": "Bullseye, 90 poisons",
     "frogs": "Poison Frogs",
-    "frogs, 90": "Poison Frogs, 90 poisons",
     "convex": "Convex Polytope",
     "bullseye, ε = 8/255": "Bullseye, ε = 8/255",
-    "bullseye, black-box": "Bullseye, black-box, 90 poisons",
+    "bullseye, 25": "Bullseye, 25 poisons",
 }
 OF_PAPER = {"frogs": "frogs", "convex": "convex", "bullseye": "bullseye"}
 TABLES = ("tried", "controls", "victims", "filtered")
