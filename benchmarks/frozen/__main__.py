@@ -4,7 +4,7 @@
 
 The paper's Tables 1, 4 and 6 in kind. Every row is in frozen.json as soon as it is made; the same command goes on from
 there. What is declared before the run stands in `setting.DECLARED` and in the record. The pool is sanitized once per
-sigma and serves all targets and attacks: only the poisons are sanitized anew.
+sigma and seed and serves all targets and attacks: only the poisons are sanitized anew.
 """
 
 import argparse
@@ -21,7 +21,9 @@ from benchmarks.frozen.setting import (
     FIRST_TUNED,
     FULL,
     HEADS,
+    NEIGHBOURS,
     QUICK,
+    SEEDS,
     SUMS,
     TRIED,
     Size,
@@ -35,7 +37,7 @@ from cleanlabel.sanitize.denoiser import load_denoiser
 
 def parsed() -> argparse.Namespace:
     """The flags."""
-    parser = flags("frozen", __doc__, "few images, one target, sigma 0 and .1")
+    parser = flags("frozen", __doc__, "few images, one target, one seed, sigma 0 and .1")
     parser.add_argument("--root", type=Path, required=True, help="where torchvision put CIFAR-10")
     parser.add_argument("--setups", type=Path, required=True, help="the public benchmark's transfer setups, as JSON")
     parser.add_argument("--denoiser", type=Path, required=True, help="for CIFAR-10")
@@ -48,34 +50,35 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def settings_of(size: Size, sets: Sets) -> Content:
+def settings_of(size: Size, seeds: int, sets: Sets) -> Content:
     """What an interrupted run must have in common with the one that goes on."""
     return {
-        "sigmas": size.sigmas, "entropy": ENTROPY, "heads": [*HEADS, SUMS], "raw_images": len(sets.pool),
-        "pool_digest": sets.pool.digest, "test_digest": sets.test.digest, "denoiser_digest": sets.denoiser.digest,
-        "extractor_digest": sets.victim.digest, "deeper_digest": sets.deeper.digest, "trusted": size.trusted,
-        "surrogate_epochs": size.epochs,
+        "sigmas": size.sigmas, "seeds": seeds, "entropy": ENTROPY, "heads": [*HEADS, SUMS],
+        "raw_images": len(sets.pool), "pool_digest": sets.pool.digest, "test_digest": sets.test.digest,
+        "denoiser_digest": sets.denoiser.digest, "extractor_digest": sets.victim.digest,
+        "deeper_digest": sets.deeper.digest, "trusted": size.trusted, "surrogate_epochs": size.epochs,
+        "neighbours": NEIGHBOURS,
     }  # fmt: skip
 
 
 def main() -> None:
     args = parsed()
     size, folder = QUICK if args.quick else FULL, results(args)
+    seeds = 1 if args.quick else SEEDS
     fit = small if args.quick else (lambda cell: cell)
-    networks = [load_extractor(path) for path in (args.extractor, args.deeper)]
+    victim, deeper = (load_extractor(path) for path in (args.extractor, args.deeper))
     scratch = args.scratch / ("quick" if args.quick else "full")
-    sets = read_sets(args.root, args.setups, *networks, load_denoiser(args.denoiser), size, scratch)
+    sets = read_sets(args.root, args.setups, victim, deeper, load_denoiser(args.denoiser), size, scratch)
     path = folder / "frozen.json"
-    found: dict[str, Any] = opened(path, settings_of(size, sets))
+    found: dict[str, Any] = opened(path, settings_of(size, seeds, sets))
     found["declared"] = DECLARED
     cells, tried = ({name: fit(cell) for name, cell in of.items()} for of in (CELLS, TRIED))
     found["cells"] = {k: {n: c.facts() for n, c in of.items()} for k, of in (("reported", cells), ("tried", tried))}
     work, most = Work(sets), min(args.targets, size.targets, FIRST_TUNED, len(sets.setups))
     last = len(sets.setups)
     tuned = list(range(min(FIRST_TUNED, last - 1), last))[: size.tuned]
-    run(work.accuracy(size.sigmas), found, path, "accuracy")
     run(work.tried(tried, tuned), found, path, "tried")
-    run(work.evidence(cells, list(range(most)), size.sigmas), found, path, "evidence")
+    run(work.evidence(cells, list(range(most)), size.sigmas, seeds), found, path, "evidence")
     record("frozen", {k: v for k, v in found.items() if k not in ("benchmark", "date", "machine")}, folder)
 
 

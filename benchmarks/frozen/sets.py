@@ -66,37 +66,43 @@ class Sets:
         more = np.flatnonzero(self.pool.labels == setup.base_class)[: cell.poisons - len(public)]
         return raw, np.concatenate([np.arange(len(self.pool), len(raw)), more])
 
-    def copied(self, images: ImageSet, sigma: float) -> NDArray[np.uint8]:
-        """These images as the victim gets them. An image's noise follows from its id and sigma alone."""
+    def copied(self, images: ImageSet, sigma: float, seed: int) -> NDArray[np.uint8]:
+        """These images as the victim gets them. An image's noise follows from its id, sigma and seed alone."""
         if not sigma:
             return images.images
-        return sanitize(
-            images, sigma, self.denoiser, draw_entropy(ENTROPY).value, denoise=self._fast(sigma), batch=BATCH
-        )
+        entropy, fast = draw_entropy(ENTROPY).value, self._fast(sigma)
+        return sanitize(images, sigma, self.denoiser, entropy, seed, denoise=fast, batch=BATCH)
 
     def _fast(self, sigma: float) -> FastDenoiser:
         return accelerate(self.denoiser, sigma, BATCH, len(self.pool))
 
-    def features(self, images: ImageSet, sigma: float) -> Tensor:
+    def features(self, images: ImageSet, sigma: float, seed: int) -> Tensor:
         """The victim's features (n, d) of these images, sanitized."""
-        return features(self.victim, self.copied(images, sigma))
+        return features(self.victim, self.copied(images, sigma, seed))
 
-    def pool_features(self, sigma: float) -> Tensor:
+    @cached_property
+    def test_features(self) -> Tensor:
+        """Of the clean test images."""
+        return features(self.victim, self.test.images)
+
+    def pool_features(self, sigma: float, seed: int) -> Tensor:
         """Those of the pool, made once."""
+        copy = f"{self._known(self.pool.digest, sigma)}{f'-{seed}' if seed else ''}"
         made = kept(
-            self.scratch / f"pool-{self._known(self.pool.digest, sigma)}.npz",
-            lambda: {"features": self.features(self.pool, sigma).numpy()},
+            self.scratch / f"pool-{copy}.npz", lambda: {"features": self.features(self.pool, sigma, seed).numpy()}
         )
         return torch.from_numpy(made["features"])
 
-    def raw_features(self, raw: ImageSet, changed: ImageSet, rows: NDArray[np.int64], sigma: float) -> Tensor:
+    def raw_features(
+        self, raw: ImageSet, changed: ImageSet, rows: NDArray[np.int64], sigma: float, seed: int
+    ) -> Tensor:
         """Those of a raw set with `changed` in its `rows`: equal to sanitizing all of it. The pool's are made once."""
         rest = np.setdiff1d(np.arange(len(self.pool), len(raw)), rows)
         whole = torch.empty(len(raw), self.victim.head.in_features)
-        whole[: len(self.pool)] = self.pool_features(sigma)
+        whole[: len(self.pool)] = self.pool_features(sigma, seed)
         if len(rest):
-            whole[rest] = self.features(raw.take(rest), sigma)
-        whole[rows] = self.features(changed, sigma)
+            whole[rest] = self.features(raw.take(rest), sigma, seed)
+        whole[rows] = self.features(changed, sigma, seed)
         return whole
 
     def instrument(self, sigma: float) -> Instrument:

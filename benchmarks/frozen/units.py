@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.conv.sets import short
 from benchmarks.conv.units import Row, Unit
 from benchmarks.frozen.sets import Sets
-from benchmarks.frozen.setting import FILTERED, HEADS, SUMS, Cell
+from benchmarks.frozen.setting import FILTERED, HEADS, NEIGHBOURS, SUMS, Cell
 from cleanlabel.models.extractors import features
 from cleanlabel.models.heads import fit_head_of_some
 from cleanlabel.redteam.attacks.crafting import pixels_of
@@ -38,67 +38,59 @@ class Work:
         """Undefended alone, on setups that are not reported."""
         for name, cell in cells.items():
             for i in numbers:
-                yield Unit("tried", {"cell": name, "target": i}, partial(self._victim, cell, i, 0.0))
+                yield Unit("tried", {"cell": name, "target": i}, partial(self._victim, cell, i, 0.0, 0))
 
-    def accuracy(self, sigmas: tuple[float, ...]) -> Iterator[Unit]:
-        """Every head's accuracy without any base, by sigma."""
-        for sigma in sigmas:
-            yield Unit("accuracy", {"sigma": sigma}, partial(self._accuracy, sigma))
-
-    def evidence(self, cells: dict[str, Cell], numbers: list[int], sigmas: tuple[float, ...]) -> Iterator[Unit]:
-        """Target by target: the control and every attack at each sigma, and Deep k-NN on the same poisons."""
+    def evidence(
+        self, cells: dict[str, Cell], numbers: list[int], sigmas: tuple[float, ...], seeds: int
+    ) -> Iterator[Unit]:
+        """Target by target: controls and every attack on each copy, and Deep k-NN on the same poisons."""
         for i in numbers:
-            for sigma in sigmas:
-                yield Unit("controls", {"target": i, "sigma": sigma}, partial(self._control, cells, i, sigma))
+            for sigma, seed in copies(sigmas, seeds):
+                key = {"target": i, "sigma": sigma, "seed": seed}
+                yield Unit("controls", key, partial(self._control, cells, i, sigma, seed))
             for name, cell in cells.items():
-                for sigma in sigmas:
-                    key = {"cell": name, "target": i, "sigma": sigma}
-                    yield Unit("victims", key, partial(self._victim, cell, i, sigma))
-                    if sigma in FILTERED:
-                        yield Unit("filtered", key, partial(self._filtered, cell, i, sigma))
+                for sigma, seed in copies(sigmas, seeds):
+                    key = {"cell": name, "target": i, "sigma": sigma, "seed": seed}
+                    yield Unit("victims", key, partial(self._victim, cell, i, sigma, seed))
+                for sigma in (sigma for sigma in sigmas if sigma in FILTERED):
+                    key = {"cell": name, "target": i, "sigma": sigma, "seed": 0}
+                    yield Unit("filtered", key, partial(self._filtered, cell, i, sigma))
 
-    def _accuracy(self, sigma: float) -> Row:
-        sets = self.sets
-        clean = features(sets.victim, sets.test.images)
-        scores = self._scores(sets.pool_features(sigma), sets.pool.labels, sigma, clean)
-        return {name: round(float((of.argmax(axis=1) == sets.test.labels).mean()), 4) for name, of in scores.items()}
-
-    def _control(self, cells: dict[str, Cell], number: int, sigma: float) -> Row:
+    def _control(self, cells: dict[str, Cell], number: int, sigma: float, seed: int) -> Row:
         setup = self.sets.setups[number]
         raw, rows = self.sets.raw(setup, next(iter(cells.values())))
-        return {"margins": self._margins(setup, raw, raw.take(rows), rows, sigma)}
+        return self._judged(setup, self.sets.raw_features(raw, raw.take(rows), rows, sigma, seed), raw.labels, sigma)
 
-    def _victim(self, cell: Cell, number: int, sigma: float) -> Row:
+    def _victim(self, cell: Cell, number: int, sigma: float, seed: int) -> Row:
         setup = self.sets.setups[number]
         raw, changed, rows, facts = self._poisons(cell, setup, number)
-        row = {"margins": self._margins(setup, raw, changed, rows, sigma)}
+        row = self._judged(setup, self.sets.raw_features(raw, changed, rows, sigma, seed), raw.labels, sigma)
         return row if sigma else row | {"poisons": facts}
 
     def _filtered(self, cell: Cell, number: int, sigma: float) -> Row:
         setup = self.sets.setups[number]
         raw, changed, rows, _ = self._poisons(cell, setup, number)
-        found = self.sets.raw_features(raw, changed, rows, sigma)
-        removed = strangers(found, raw.labels, round(2 * len(raw) / self.sets.classes))
+        found = self.sets.raw_features(raw, changed, rows, sigma, 0)
+        removed = strangers(found, raw.labels, max(1, round(NEIGHBOURS * len(raw))))
         rest = np.setdiff1d(np.arange(len(raw)), removed)
-        scores = self._scores(found[rest], raw.labels[rest], sigma, self._asked(setup))
-        taken = {name: margin(of[0], setup.base_class) for name, of in scores.items()}
-        right = len(np.intersect1d(removed, rows))
-        return {"removed": len(removed), "poisons_removed": right, "margins": taken}
+        row = self._judged(setup, found[rest], raw.labels[rest], sigma)
+        return row | {"removed": len(removed), "poisons_removed": len(np.intersect1d(removed, rows))}
 
-    def _margins(
-        self, setup: Published, raw: ImageSet, changed: ImageSet, rows: NDArray[np.int64], sigma: float
-    ) -> dict[str, float]:
-        found = self.sets.raw_features(raw, changed, rows, sigma)
-        scores = self._scores(found, raw.labels, sigma, self._asked(setup))
-        return {name: margin(of[0], setup.base_class) for name, of in scores.items()}
-
-    def _asked(self, setup: Published) -> Tensor:
-        return features(self.sets.victim, self.sets.target(setup).image[None])
+    def _judged(self, setup: Published, found: Tensor, labels: NDArray[np.int64], sigma: float) -> Row:
+        """Of each head on these features: its margin on the target, and its accuracy on the test images."""
+        sets = self.sets
+        asked = torch.cat([features(sets.victim, sets.target(setup).image[None]), sets.test_features])
+        scores = self._scores(found, labels, sigma, asked)
+        right = {name: (of[1:].argmax(axis=1) == sets.test.labels).mean() for name, of in scores.items()}
+        return {
+            "margins": {name: margin(of[0], setup.base_class) for name, of in scores.items()},
+            "accuracy": {name: round(float(share), 4) for name, share in right.items()},
+        }
 
     def _scores(
         self, found: Tensor, labels: NDArray[np.int64], sigma: float, asked: Tensor
     ) -> dict[str, NDArray[np.floating[Any]]]:
-        """Each head's scores (n, K) of clean features; bounded influence: the share of the largest possible sum."""
+        """Each head's scores (n, K) of clean features; bounded influence: sums over the largest."""
         truth, classes = torch.from_numpy(labels), self.sets.classes
         heads = {
             name: fit_head_of_some(found, truth, classes, kind, l2)(asked).numpy() for name, (kind, l2) in HEADS.items()
@@ -143,6 +135,11 @@ class Work:
         network = self.sets.victim.network
         wanted, found = (network(2 * pixels_of(of) - 1) for of in (target[None], images))
         return float((found.mean(dim=0) - wanted[0]).norm() / wanted[0].norm())
+
+
+def copies(sigmas: tuple[float, ...], seeds: int) -> list[tuple[float, int]]:
+    """Every copy's sigma and seed; without noise there is one copy."""
+    return [(sigma, seed) for sigma in sigmas for seed in range(seeds if sigma else 1)]
 
 
 def margin(scores: NDArray[np.floating[Any]], intended: int) -> float:

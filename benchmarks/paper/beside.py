@@ -22,21 +22,40 @@ def frozen_drills(record: Content) -> list[Content]:
     """The attacks of `benchmarks.frozen` with the published victim's head, a drill each."""
     settings, found = record["settings"], []
     head = settings["heads"][0]
-    for name, cell in record["cells"]["reported"].items():
-        accuracy = {row["sigma"]: row[head] for row in record["accuracy"]}
+    for name in record["cells"]["reported"]:
         rows = [
-            rates(frozen.taken(record, "victims", sigma, head, name), accuracy[sigma], sigma=sigma)
+            rates(
+                frozen.taken(record, "victims", sigma, head, name),
+                frozen.accuracy(record, "victims", sigma, head, name),
+                sigma=sigma,
+            )
             for sigma in settings["sigmas"]
         ]
-        found.append(
-            {
-                "attack": name.partition(",")[0], "scenario": "transfer", "data": "cifar10", "rows": rows,
-                "knowledge": "white-box" if cell["known"] == "victim" else "black-box",
-                "bound": f"{cell['epsilon_255']}/255 l_inf", "poisons": cell["poisons"],
-                "images": settings["raw_images"] + min(25, cell["poisons"]),
-            }
-        )  # fmt: skip
+        found.append(_frozen(record, name) | {"rows": rows})
     return found
+
+
+def frozen_comparison(record: Content) -> Content:
+    """Deep k-NN on Bullseye's poisons in `benchmarks.frozen`, and sanitizing beside it."""
+    name, sigma, head = "bullseye", 0.1, record["settings"]["heads"][0]
+    own = [row for row in record["filtered"] if row["cell"] == name and not row["sigma"]]
+    own = own[: frozen.whole(record)]
+    counts = {key: float(np.mean([row[key] for row in own])) for key in ("removed", "poisons_removed")}
+    right = float(np.mean([row["accuracy"][head] for row in own]))
+    filtered = rates([row["margins"][head] > 0 for row in own], right, name="deep-knn", defence="deep-knn", **counts)
+    success, accuracy = (of(record, "victims", sigma, head, name) for of in (frozen.taken, frozen.accuracy))
+    sanitized = rates(success, accuracy, name="sanitize", defence=f"sanitize, σ = {sigma:g}")
+    return _frozen(record, name) | {"rows": [filtered, sanitized]}
+
+
+def _frozen(record: Content, name: str) -> Content:
+    cell = record["cells"]["reported"][name]
+    return {
+        "attack": name.partition(",")[0], "scenario": "transfer", "data": "cifar10",
+        "knowledge": "white-box" if cell["known"] == "victim" else "black-box",
+        "bound": f"{cell['epsilon_255']}/255 l_inf", "poisons": cell["poisons"],
+        "images": record["settings"]["raw_images"] + min(25, cell["poisons"]),
+    }  # fmt: skip
 
 
 def conv_drill(record: Content) -> Content:

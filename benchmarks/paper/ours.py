@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common.record import RESULTS
-from benchmarks.paper.beside import CONV, FROZEN, conv_comparison, conv_drill, frozen_drills
+from benchmarks.paper.beside import CONV, FROZEN, conv_comparison, conv_drill, frozen_comparison, frozen_drills
 from benchmarks.paper.tables import BOUNDS, Line
 
 SCENARIOS = {1: "transfer", 2: "scratch", 6: "transfer", 7: "transfer"}
@@ -67,7 +67,7 @@ def _drilled(number: int, line: Line, scale: str) -> dict[str, Ours]:
     }
     norm = " l_inf" if line.about["norm"] == "linf" else " l2"
     found: dict[str, Ours] = {}
-    ranks: dict[str, tuple[bool, int, int]] = {}
+    ranks: dict[str, tuple[bool, int, int, int]] = {}
     for source, content in (*_drills(number, scale, start), *_comparisons(number, scale, start)):
         if any(content[key] != value for key, value in asked.items()) or content.get("adaptive"):
             continue
@@ -77,7 +77,7 @@ def _drilled(number: int, line: Line, scale: str) -> dict[str, Ours]:
             column = _column(row)
             if column in line.cells:
                 cell = _cell(number, content, row, source)
-                rank = (cell.same_bound, cell.targets, content["images"])
+                rank = (cell.same_bound, cell.targets, content["images"], content["poisons"])
                 if column not in ranks or rank > ranks[column]:
                     found[column], ranks[column] = cell, rank
     alike = {column: cell for column, cell in found.items() if cell.same_bound}
@@ -126,7 +126,9 @@ def _comparisons(number: int, scale: str, start: str = "baseline") -> list[tuple
     if start != "baseline":
         return []
     found = [(path.name, read(path)) for path in sorted(RESULTS.glob("compare_*.json"))]
-    return [*found, (CONV.name, conv_comparison(read(CONV)))] if number == 4 else found
+    if number == 4:
+        found += [(CONV.name, conv_comparison(read(CONV))), (FROZEN.name, frozen_comparison(read(FROZEN)))]
+    return found
 
 
 def _folder(number: int, start: str, key: str) -> list[tuple[str, dict[str, Any]]]:

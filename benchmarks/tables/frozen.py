@@ -5,6 +5,8 @@ from statistics import median
 import numpy as np
 
 from benchmarks.conv.run import core_hours
+from benchmarks.frozen.setting import FILTERED
+from benchmarks.frozen.units import copies
 from benchmarks.tables.attacks import paper_row
 from benchmarks.tables.records import Record, grid, paragraph, percent, read, with_source
 from cleanlabel.redteam.drill.rows import interval
@@ -15,27 +17,43 @@ TITLES = {
     "frogs": "Poison Frogs",
     "convex": "Convex Polytope",
     "bullseye, ε = 8/255": "Bullseye, ε = 8/255",
-    "bullseye, black-box": "Bullseye, black-box",
+    "bullseye, 25": "Bullseye, 25 poisons",
 }
 OF_PAPER = {"frogs": "frogs", "convex": "convex", "bullseye": "bullseye"}
-TABLES = ("accuracy", "tried", "controls", "victims", "filtered")
+TABLES = ("tried", "controls", "victims", "filtered")
 
 
 def whole(record: Record) -> int:
     """How many of the first targets have every row: the k of a partial result."""
-    cells, sigmas = record["cells"]["reported"], record["settings"]["sigmas"]
-    done = {(row["cell"], row["target"], row["sigma"]) for row in record["victims"]}
+    settings, cells = record["settings"], record["cells"]["reported"]
+    wanted = copies(tuple(settings["sigmas"]), settings["seeds"])
+    done = {(row["cell"], row["target"], row["sigma"], row["seed"]) for row in record["victims"]}
+    filtered = {(row["cell"], row["target"], row["sigma"]) for row in record["filtered"]}
+    last = max(sigma for sigma in settings["sigmas"] if sigma in FILTERED)
     k = 0
-    while all((cell, k, sigma) in done for cell in cells for sigma in sigmas):
+    while all((cell, k, *copy) in done and (cell, k, last) in filtered for cell in cells for copy in wanted):
         k += 1
     return k
 
 
+def won(record: Record, table: str, sigma: float, head: str, cell: str | None = None) -> list[list[bool]]:
+    """Of each of the first whole targets, whether each of its victims gives it the intended class."""
+    found: list[list[bool]] = [[] for _ in range(whole(record))]
+    for row in record[table]:
+        if row["sigma"] == sigma and row["target"] < len(found) and cell in (None, row.get("cell")):
+            found[row["target"]].append(row["margins"][head] > 0)
+    return found
+
+
 def taken(record: Record, table: str, sigma: float, head: str, cell: str | None = None) -> list[bool]:
-    """Whether each of the first whole targets is taken."""
-    k = whole(record)
-    rows = [row for row in record[table] if row["sigma"] == sigma and row["target"] < k]
-    return [row["margins"][head] > 0 for row in rows if cell in (None, row.get("cell"))]
+    """Whether most victims of each of the first whole targets give it the intended class."""
+    return [float(np.mean(victims)) > 0.5 for victims in won(record, table, sigma, head, cell)]
+
+
+def accuracy(record: Record, table: str, sigma: float, head: str, cell: str | None = None) -> float:
+    """The mean over the first whole targets and all seeds."""
+    rows = (row for row in record[table] if row["sigma"] == sigma and row["target"] < whole(record))
+    return float(np.mean([row["accuracy"][head] for row in rows if cell in (None, row.get("cell"))]))
 
 
 def rates() -> str:
@@ -56,16 +74,31 @@ def rates() -> str:
         title = "without poisons" if head == heads[0] else ""
         lines.append([title, head, *(f"{percent(np.mean(of))}" for of in found)])
     for head in heads:
-        accuracy = {row["sigma"]: row[head] for row in record["accuracy"]}
-        title = "accuracy" if head == heads[0] else ""
-        lines.append([title, head, *(f"{100 * accuracy[sigma]:.1f}" for sigma in sigmas)])
+        title = "accuracy without poisons" if head == heads[0] else ""
+        lines.append([title, head, *(f"{100 * accuracy(record, 'controls', sigma, head):.1f}" for sigma in sigmas)])
     k = whole(record)
     low, high = interval([False] * k)
     note = (
-        f"Attack success in % of {k} targets; 0 % is [{percent(low)}–{percent(high)}] at 95 %. One victim per target "
-        f"and σ. {core_hours(record, *TABLES):.1f} core-hours."
+        f"Attack success in % of {k} targets; 0 % is [{percent(low)}–{percent(high)}] at 95 %. "
+        f"{core_hours(record, *TABLES):.1f} core-hours."
     )
     return with_source(grid(["", "head", *(f"σ = {s:g}" for s in sigmas)], lines, left=2), COMMAND, record, note=note)
+
+
+def intervals() -> str:
+    """With the published head: targets with their interval, and victims, by attack and sigma."""
+    record = read("frozen")
+    sigmas, head, lines = record["settings"]["sigmas"], record["settings"]["heads"][0], []
+    for cell in (*record["cells"]["reported"], None):
+        table = "victims" if cell else "controls"
+        said = []
+        for sigma in sigmas:
+            found = taken(record, table, sigma, head, cell)
+            low, high = interval(found)
+            victims = [victim for of in won(record, table, sigma, head, cell) for victim in of]
+            said.append(f"{sum(found)} [{percent(low)}–{percent(high)} %], {sum(victims)} of {len(victims)}")
+        lines.append([TITLES[cell] if cell else "without poisons", *said])
+    return grid(["", *(f"σ = {s:g}" for s in sigmas)], lines)
 
 
 def tried() -> str:
@@ -76,8 +109,10 @@ def tried() -> str:
         own = [row for row in record["tried"] if row["cell"] == name]
         left = [median(row["poisons"][key] for row in own) for key in ("distance_before", "distance")]
         counts = [f"{sum(row['margins'][head] > 0 for row in own)} of {len(own)}" for head in heads]
-        lines.append([name, f"{cell['poisons']}", f"{left[0]:.2f} → {left[1]:.2f}", *counts])
-    head = ["cell", "poisons", "distance to the target, median", *(f"taken, {head}" for head in heads)]
+        margin = f"{median(row['margins'][heads[0]] for row in own):+.1f}".replace("-", "−")
+        lines.append([name, f"{cell['poisons']}", f"{left[0]:.2f} → {left[1]:.2f}", margin, *counts])
+    about = ("poisons", "distance to the target, median", f"margin, {heads[0]}, median")
+    head = ["cell", *about, *(f"taken, {head}" for head in heads)]
     return grid(head, lines)
 
 
@@ -93,9 +128,11 @@ def filtered() -> str:
             poisons = float(np.mean([row["poisons_removed"] for row in rows]))
             others = float(np.mean([row["removed"] for row in rows])) - poisons
             of = record["cells"]["reported"][cell]["poisons"]
-            counts = (f"{percent(np.mean([row['margins'][head] > 0 for row in rows]))}" for head in heads)
+            counts = [f"{percent(np.mean([row['margins'][head] > 0 for row in rows]))}" for head in heads]
+            counts += [f"{100 * np.mean([row['accuracy'][head] for row in rows]):.1f}" for head in heads[:1]]
             lines.append([TITLES[cell], f"{sigma:g}", f"{poisons:.1f} of {of}", f"{others:,.0f}", *counts])
-    head = ["poisons", "σ", "removed: poisons", "others", *(f"success after, {head}" for head in heads)]
+    after = (*(f"success after, {head}" for head in heads), *(f"accuracy after, {head}" for head in heads[:1]))
+    head = ["poisons", "σ", "removed: poisons", "others", *after]
     return grid(head, lines)
 
 
@@ -109,12 +146,12 @@ def sentence() -> str:
         for sigma in sigmas
         if sigma
     ]
-    accuracy = ", ".join(f"{100 * row[head]:.1f}" for row in record["accuracy"])
+    right = ", ".join(f"{100 * accuracy(record, 'controls', sigma, head):.1f}" for sigma in sigmas)
     return paragraph(
         f"Of {whole(record)} targets the attacks take "
         + ", ".join(f"{percent(rate)} % ({TITLES[name]})" for name, rate in plain.items())
         + f" undefended. The most that any of them takes of sanitized copies: {', '.join(left)}. "
-        f"Accuracy at σ = {', '.join(f'{s:g}' for s in sigmas)}: {accuracy}."
+        f"Accuracy at σ = {', '.join(f'{s:g}' for s in sigmas)}: {right}."
     )
 
 
@@ -128,5 +165,6 @@ MADE = {
     "frozen-declared": declared,
     "frozen-filtered": filtered,
     "frozen-found": sentence,
+    "frozen-intervals": intervals,
     "frozen-tried": tried,
 }
