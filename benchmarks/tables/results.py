@@ -55,7 +55,8 @@ def from_scratch() -> str:
         f"**Not an MLP** (2,500 images): {percent(rows['none']['success'])} % → {span(ours)}; DPA: "
         f"{percent(rows['dpa']['success'])} % ([rivals](docs/results/defences.md)). A small conv net (10,000 images): "
         f"{undefended['taken']} of {undefended['targets']} targets → {taken} (p = {scratch.p_value(last['mcnemar'])}), "
-        f"accuracy {share(undefended['clean_accuracy'])} → {share(last['clean_accuracy'])} ([from scratch](docs/results/from-scratch.md))"
+        f"accuracy {share(undefended['clean_accuracy'])} → {share(last['clean_accuracy'])} "
+        "([from scratch](docs/results/from-scratch.md))"
     )
 
 

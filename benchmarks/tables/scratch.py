@@ -107,13 +107,14 @@ def why() -> str:
                 f"{median(of['coherence'] for of in looks):.2f}", f"{median(of['high'] for of in looks):.2f}",
                 *(f"{row['taken']}" for row in found),
                 " / ".join(signed(row["shift"]) for row in found),
+                signed(found[0]["clean_margin"]), f"{-found[0]['shift'] / found[0]['clean_margin']:.1f}",
                 " / ".join(signed(float(np.mean(of))) for of in of_scale) or "-",
-                signed(found[0]["clean_margin"]),
             ]
         )  # fmt: skip
     head = [
         "network", "targets", "coherence", f"energy at ≥ {HIGH} cycles", *(f"taken, σ = {s:g}" for s in sigmas),
-        "margin shift at these σ", "shift with the change × " + " / ".join(f"{s:g}" for s in _scales()), "clean margin",
+        "margin shift at these σ", "clean margin", "headroom",
+        "shift with the change × " + " / ".join(f"{s:g}" for s in _scales()),
     ]  # fmt: skip
     return source(grid(head, lines), "Seed of victims 0. With the evidence", "controls", "victims", "scaled")
 
