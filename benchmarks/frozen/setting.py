@@ -75,10 +75,10 @@ TRIED = {
 """What is tried undefended on setups that are not reported."""
 CELLS = {
     "bullseye": replace(BULLSEYE, poisons=MANY),
-    "frogs": replace(FROGS, poisons=MANY),
-    "convex": replace(CONVEX, poisons=MANY),
-    "bullseye, ε = 8/255": replace(BULLSEYE, poisons=MANY, epsilon_255=8),
     "bullseye, 25": BULLSEYE,
+    "frogs": replace(FROGS, poisons=MANY),
+    "bullseye, ε = 8/255": replace(BULLSEYE, poisons=MANY, epsilon_255=8),
+    "convex": replace(CONVEX, poisons=MANY),
 }
 """What is reported. Of five targets 25 poisons took three (Bullseye), two and none, 90 all five (Bullseye, Frogs).
 

@@ -43,12 +43,15 @@ class Work:
     def evidence(
         self, cells: dict[str, Cell], numbers: list[int], sigmas: tuple[float, ...], seeds: int
     ) -> Iterator[Unit]:
-        """Target by target: controls and every attack on each copy, and Deep k-NN on the same poisons."""
-        for i in numbers:
-            for sigma, seed in copies(sigmas, seeds):
-                key = {"target": i, "sigma": sigma, "seed": seed}
-                yield Unit("controls", key, partial(self._control, cells, i, sigma, seed))
-            for name, cell in cells.items():
+        """Attack by attack, target by target: every copy, and Deep k-NN on the same poisons; controls with the first.
+
+        So an attack's first targets are a valid result.
+        """
+        for number, (name, cell) in enumerate(cells.items()):
+            for i in numbers:
+                for sigma, seed in () if number else copies(sigmas, seeds):
+                    key = {"target": i, "sigma": sigma, "seed": seed}
+                    yield Unit("controls", key, partial(self._control, cells, i, sigma, seed))
                 for sigma, seed in copies(sigmas, seeds):
                     key = {"cell": name, "target": i, "sigma": sigma, "seed": seed}
                     yield Unit("victims", key, partial(self._victim, cell, i, sigma, seed))

@@ -22,7 +22,7 @@ def frozen_drills(record: Content) -> list[Content]:
     """The attacks of `benchmarks.frozen` with the published victim's head, a drill each."""
     settings, found = record["settings"], []
     head = settings["heads"][0]
-    for name in record["cells"]["reported"]:
+    for name in frozen.measured(record):
         rows = [
             rates(
                 frozen.taken(record, "victims", sigma, head, name),

@@ -23,22 +23,27 @@ OF_PAPER = {"frogs": "frogs", "convex": "convex", "bullseye": "bullseye"}
 TABLES = ("tried", "controls", "victims", "filtered")
 
 
-def whole(record: Record) -> int:
-    """How many of the first targets have every row: the k of a partial result."""
-    settings, cells = record["settings"], record["cells"]["reported"]
+def whole(record: Record, cell: str | None = None) -> int:
+    """How many of the first targets have every row of an attack (None: the first): the k of a partial result."""
+    settings, name = record["settings"], cell or next(iter(record["cells"]["reported"]))
     wanted = copies(tuple(settings["sigmas"]), settings["seeds"])
-    done = {(row["cell"], row["target"], row["sigma"], row["seed"]) for row in record["victims"]}
-    filtered = {(row["cell"], row["target"], row["sigma"]) for row in record["filtered"]}
+    done = {(row["target"], row["sigma"], row["seed"]) for row in record["victims"] if row["cell"] == name}
+    filtered = {(row["target"], row["sigma"]) for row in record["filtered"] if row["cell"] == name}
     last = max(sigma for sigma in settings["sigmas"] if sigma in FILTERED)
     k = 0
-    while all((cell, k, *copy) in done and (cell, k, last) in filtered for cell in cells for copy in wanted):
+    while all((k, *copy) in done for copy in wanted) and (k, last) in filtered:
         k += 1
     return k
 
 
+def measured(record: Record) -> list[str]:
+    """The attacks that have been measured on at least one target."""
+    return [cell for cell in record["cells"]["reported"] if whole(record, cell)]
+
+
 def won(record: Record, table: str, sigma: float, head: str, cell: str | None = None) -> list[list[bool]]:
     """Of each of the first whole targets, whether each of its victims gives it the intended class."""
-    found: list[list[bool]] = [[] for _ in range(whole(record))]
+    found: list[list[bool]] = [[] for _ in range(whole(record, cell))]
     for row in record[table]:
         if row["sigma"] == sigma and row["target"] < len(found) and cell in (None, row.get("cell")):
             found[row["target"]].append(row["margins"][head] > 0)
@@ -52,7 +57,8 @@ def taken(record: Record, table: str, sigma: float, head: str, cell: str | None 
 
 def accuracy(record: Record, table: str, sigma: float, head: str, cell: str | None = None) -> float:
     """The mean over the first whole targets and all seeds."""
-    rows = (row for row in record[table] if row["sigma"] == sigma and row["target"] < whole(record))
+    k = whole(record, cell)
+    rows = (row for row in record[table] if row["sigma"] == sigma and row["target"] < k)
     return float(np.mean([row["accuracy"][head] for row in rows if cell in (None, row.get("cell"))]))
 
 
@@ -61,10 +67,11 @@ def rates() -> str:
     record = read("frozen")
     sigmas, heads = record["settings"]["sigmas"], record["settings"]["heads"]
     lines = []
-    for cell in record["cells"]["reported"]:
+    for cell in measured(record):
         for head in heads:
             found = [taken(record, "victims", sigma, head, cell) for sigma in sigmas]
-            lines.append([TITLES[cell] if head == heads[0] else "", head, *(f"{percent(np.mean(of))}" for of in found)])
+            title = f"{TITLES[cell]}, {len(found[0])} targets" if head == heads[0] else ""
+            lines.append([title, head, *(f"{percent(np.mean(of))}" for of in found)])
         if cell in OF_PAPER:
             for number, note in ((1, ""), (6, " (ε = 8/255)")):
                 title, _, *cells = paper_row(number, OF_PAPER[cell], note, tuple(sigmas))
@@ -79,7 +86,7 @@ def rates() -> str:
     k = whole(record)
     low, high = interval([False] * k)
     note = (
-        f"Attack success in % of {k} targets; 0 % is [{percent(low)}–{percent(high)}] at 95 %. "
+        f"Attack success in %; 0 % of {k} targets is [{percent(low)}–{percent(high)}] at 95 %. "
         f"{core_hours(record, *TABLES):.1f} core-hours."
     )
     return with_source(grid(["", "head", *(f"σ = {s:g}" for s in sigmas)], lines, left=2), COMMAND, record, note=note)
@@ -89,7 +96,7 @@ def intervals() -> str:
     """With the published head: targets with their interval, and victims, by attack and sigma."""
     record = read("frozen")
     sigmas, head, lines = record["settings"]["sigmas"], record["settings"]["heads"][0], []
-    for cell in (*record["cells"]["reported"], None):
+    for cell in (*measured(record), None):
         table = "victims" if cell else "controls"
         said = []
         for sigma in sigmas:
@@ -121,8 +128,9 @@ def filtered() -> str:
     record = read("frozen")
     heads = record["settings"]["heads"]
     lines = []
-    for cell in record["cells"]["reported"]:
-        own = [row for row in record["filtered"] if row["cell"] == cell and row["target"] < whole(record)]
+    for cell in measured(record):
+        k = whole(record, cell)
+        own = [row for row in record["filtered"] if row["cell"] == cell and row["target"] < k]
         for sigma in sorted({row["sigma"] for row in own}):
             rows = [row for row in own if row["sigma"] == sigma]
             poisons = float(np.mean([row["poisons_removed"] for row in rows]))
@@ -140,7 +148,7 @@ def sentence() -> str:
     """What was found with the published head, in one sentence."""
     record = read("frozen")
     sigmas, head = record["settings"]["sigmas"], record["settings"]["heads"][0]
-    plain = {name: np.mean(taken(record, "victims", 0.0, head, name)) for name in record["cells"]["reported"]}
+    plain = {name: np.mean(taken(record, "victims", 0.0, head, name)) for name in measured(record)}
     left = [
         f"{percent(max(np.mean(taken(record, 'victims', sigma, head, name)) for name in plain))} % at σ = {sigma:g}"
         for sigma in sigmas
@@ -148,9 +156,9 @@ def sentence() -> str:
     ]
     right = ", ".join(f"{100 * accuracy(record, 'controls', sigma, head):.1f}" for sigma in sigmas)
     return paragraph(
-        f"Of {whole(record)} targets the attacks take "
-        + ", ".join(f"{percent(rate)} % ({TITLES[name]})" for name, rate in plain.items())
-        + f" undefended. The most that any of them takes of sanitized copies: {', '.join(left)}. "
+        "Undefended the attacks take "
+        + ", ".join(f"{percent(r)} % of {whole(record, n)} targets ({TITLES[n]})" for n, r in plain.items())
+        + f". The most that any of them takes of sanitized copies: {', '.join(left)}. "
         f"Accuracy at σ = {', '.join(f'{s:g}' for s in sigmas)}: {right}."
     )
 
