@@ -75,14 +75,18 @@ def not_stopped() -> str:
     """The attacks that are left, worst first."""
     brew = [rate("witches-brew", sigma) for sigma in (0.0, 0.25, 0.5, 1.0)]
     rivals = [row["success"] for row in read("compare_witches-brew")["rows"] if row["name"] == "sanitize"]
+    lines = read("conv")["summary"]
+    conv = " → ".join(f"{row['taken']} of {row['targets']} (σ = {row['sigma']:g})" for row in (lines[0], lines[-1]))
     hidden = [rate("hidden-trigger-scratch", sigma) for sigma in (0.25, 0.5, 1.0)]
     sleeper, label = (
         {s: f"{percent(rate(n, s))} %" for s in (0.25, 1.0)} for n in ("sleeper-agent", "label-consistent")
     )
     frozen_trigger, adaptive, l2 = drill("hidden-trigger"), drill("bullseye-adaptive"), drill("bullseye-l2")
     items = [
-        f"**Witches' Brew from scratch**, at any σ tried: {span(brew)} of five goals at ε = 64/255 and σ = 0 to 1; "
-        f"{span(rivals)} at the published ε = 16/255 and σ = 0.1 and 0.25 ([rival defences](defences.md)).",
+        f"**Witches' Brew from scratch**, with more poisons than it needs: {span(brew)} of five goals at ε = 64/255 and "
+        "σ = 0 to 1; "
+        f"{span(rivals)} at the published ε = 16/255 and σ = 0.1 and 0.25 ([rival defences](defences.md)). With "
+        f"fewer for what they must move it is stopped in part: {conv} on a conv net ([from scratch](from-scratch.md)).",
         f"**Hidden trigger from scratch**: {span([rate('hidden-trigger-scratch', 0.0)])} without sanitizing, "
         f"{span(hidden)} with it.",
         f"**Sleeper Agent and label-consistent poisons at σ = 0.25**: {sleeper[0.25]} and {label[0.25]} are left. At "
