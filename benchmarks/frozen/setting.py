@@ -78,11 +78,10 @@ CELLS = {
     "bullseye, 25": BULLSEYE,
     "frogs": replace(FROGS, poisons=MANY),
     "bullseye, ε = 8/255": replace(BULLSEYE, poisons=MANY, epsilon_255=8),
-    "convex": replace(CONVEX, poisons=MANY),
 }
-"""What is reported. Of five targets 25 poisons took three (Bullseye), two and none, 90 all five (Bullseye, Frogs).
+"""What is reported. Of five targets 25 poisons took three (Bullseye) and two (Frogs), 90 all five.
 
-Not black-box: no defence can be judged by poisons that take nothing undefended.
+Neither Convex Polytope nor black-box: no defence can be judged by poisons that take nothing undefended.
 """
 
 

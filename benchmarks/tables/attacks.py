@@ -83,8 +83,8 @@ def not_stopped() -> str:
     )
     frozen_trigger, adaptive, l2 = drill("hidden-trigger"), drill("bullseye-adaptive"), drill("bullseye-l2")
     items = [
-        f"**Witches' Brew from scratch**, with more poisons than it needs: {span(brew)} of five goals at ε = 64/255 and "
-        "σ = 0 to 1; "
+        f"**Witches' Brew from scratch**, with more poisons than it needs: {span(brew)} of five goals at ε = 64/255 "
+        "and σ = 0 to 1; "
         f"{span(rivals)} at the published ε = 16/255 and σ = 0.1 and 0.25 ([rival defences](defences.md)). With "
         f"fewer for what they must move it is stopped in part: {conv} on a conv net ([from scratch](from-scratch.md)).",
         f"**Hidden trigger from scratch**: {span([rate('hidden-trigger-scratch', 0.0)])} without sanitizing, "

@@ -15,11 +15,10 @@ COMMAND = "frozen --root DIR --setups FILE --denoiser DIR --extractor FILE --dee
 TITLES = {
     "bullseye": "Bullseye Polytope",
     "frogs": "Poison Frogs",
-    "convex": "Convex Polytope",
     "bullseye, ε = 8/255": "Bullseye, ε = 8/255",
     "bullseye, 25": "Bullseye, 25 poisons",
 }
-OF_PAPER = {"frogs": "frogs", "convex": "convex", "bullseye": "bullseye"}
+OF_PAPER = ("frogs", "bullseye")
 TABLES = ("tried", "controls", "victims", "filtered")
 
 
@@ -74,7 +73,7 @@ def rates() -> str:
             lines.append([title, head, *(f"{percent(np.mean(of))}" for of in found)])
         if cell in OF_PAPER:
             for number, note in ((1, ""), (6, " (ε = 8/255)")):
-                title, _, *cells = paper_row(number, OF_PAPER[cell], note, tuple(sigmas))
+                title, _, *cells = paper_row(number, cell, note, tuple(sigmas))
                 lines.append([title, "*linear*", *cells])
     for head in heads:
         found = [taken(record, "controls", sigma, head) for sigma in sigmas]
