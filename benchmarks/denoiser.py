@@ -40,6 +40,8 @@ PROBED: dict[str, Cell] = {
 """What is tried. C costs about as much as B: its fourth resolution has few pixels."""
 CHOSEN = "C"
 BATCH, LEARNING_RATE, SEED = 64, 2e-3, 0
+NARROW = (8, 16)
+"""Widths with which `--quick` shows that the command works."""
 TEST_IMAGES = 500
 TIMED = 10
 
@@ -115,19 +117,20 @@ def main() -> None:
     precision = "bfloat16" if has_fast_bfloat16(torch.device("cpu")) else "float32"
     trusted, test = (read_all(open_published("cifar10", args.root, split), "cifar10") for split in ("train", "test"))
     trusted, test = trusted.take(np.arange(size.images)), test.take(np.arange(min(TEST_IMAGES, size.images)))
+    cells = {name: cell | {"channels": NARROW} for name, cell in PROBED.items()} if args.quick else PROBED
     other, probes = load_denoiser(args.denoiser), {}
     print(f"--denoiser: PSNR in dB by sigma {quality(other, test)}; noise left in {quality(None, test)}", flush=True)
-    for name, cell in PROBED.items():
+    for name, cell in cells.items():
         params = params_of(cell, size.probe, size.held_out, precision)
         _, probes[name] = made(trusted, params, scratch / f"probe-{name}-{size.probe}-{precision}")
-    params = params_of(PROBED[CHOSEN], steps, size.held_out, precision)
+    params = params_of(cells[CHOSEN], steps, size.held_out, precision)
     directory, facts = made(trusted, params, scratch / f"{CHOSEN}-{steps}-{precision}")
     trained = load_denoiser(directory)
     weights = sum(p.numel() for p in trained.unet.parameters())
     own = {"directory": directory.name, **facts, "psnr": quality(trained, test), "weights": weights}
     theirs = {"psnr": quality(other, test), "digest": other.digest}
     figures = {
-        "cells": PROBED, "chosen": CHOSEN, "params": params.model_dump(mode="json"), "probes": probes,
+        "cells": cells, "chosen": CHOSEN, "params": params.model_dump(mode="json"), "probes": probes,
         "trained": own | {"digest": trained.digest}, "compared": theirs, "noise_left_in": quality(None, test),
         "images": len(trusted), "test_images": len(test),
     }  # fmt: skip
