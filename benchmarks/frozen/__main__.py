@@ -1,6 +1,7 @@
 """Attacks on a frozen extractor, with as many raw images as CIFAR-10's test split leaves, against three heads.
 
     python -m benchmarks.frozen --root DIR --setups FILE --denoiser DIR --extractor FILE --deeper FILE [--targets N]
+                             [--only NAME ..]
 
 The paper's Tables 1, 4 and 6 in kind. Every row is in frozen.json as soon as it is made; the same command goes on from
 there. What is declared before the run stands in `setting.DECLARED` and in the record. The pool is sanitized once per
@@ -43,6 +44,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--denoiser", type=Path, required=True, help="for CIFAR-10")
     parser.add_argument("--extractor", type=Path, required=True, help="the victim's: a ResNet-20 for CIFAR-10")
     parser.add_argument("--deeper", type=Path, required=True, help="another one, for black-box poisons")
+    parser.add_argument("--only", nargs="+", choices=CELLS, default=[*CELLS], help="measure only these attacks")
     parser.add_argument("--targets", type=int, default=FULL.targets, help=f"{FIRST_TUNED} at most")
     parser.add_argument(
         "--scratch", type=Path, default=Path("data/redteam/frozen"), help="keeps networks, poisons and features"
@@ -78,7 +80,8 @@ def main() -> None:
     last = len(sets.setups)
     tuned = list(range(min(FIRST_TUNED, last - 1), last))[: size.tuned]
     run(work.tried(tried, tuned), found, path, "tried")
-    run(work.evidence(cells, list(range(most)), size.sigmas, seeds), found, path, "evidence")
+    wanted = {name: cell for name, cell in cells.items() if name in args.only}
+    run(work.evidence(wanted, list(range(most)), size.sigmas, seeds), found, path, "evidence")
     record("frozen", {k: v for k, v in found.items() if k not in ("benchmark", "date", "machine")}, folder)
 
 

@@ -65,13 +65,13 @@ def conv_drill(record: Content) -> Content:
 
 
 def conv_comparison(record: Content) -> Content:
-    """Deep k-NN in `benchmarks.conv`, and sanitizing beside it."""
+    """Deep k-NN in `benchmarks.conv`, and sanitizing beside it, on the same targets."""
+    own = [row for row in record["rivals"] if row["defence"] == "deep-knn"]
     rows = [
-        rates(of["all_taken"], of["accuracy"], name="sanitize", defence=f"sanitize, σ = {of['sigma']:g}")
+        rates(of["all_taken"][: len(own)], of["accuracy"], name="sanitize", defence=f"sanitize, σ = {of['sigma']:g}")
         for of in record["summary"]
         if of["sigma"]
     ]
-    own = [row for row in record["rivals"] if row["defence"] == "deep-knn"]
     counts = {key: float(np.mean([row[key] for row in own])) for key in ("removed", "poisons_removed")}
     accuracy = float(np.mean([row["accuracy"] for row in own]))
     rows.append(rates([row["margin"] > 0 for row in own], accuracy, name="deep-knn", defence="deep-knn", **counts))

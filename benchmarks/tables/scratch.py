@@ -214,7 +214,7 @@ def found() -> str:
     without = max(row["control"] for row in lines)
     items = [
         f"**Success**: without a defence the attack takes {lines[0]['taken']} of {k} targets; {', '.join(taken)}. "
-        f"Clean networks take at most {without} at any σ.",
+        f"Clean networks take {f'at most {without} at any σ' if without else 'none'}.",
         f"**Margin**: the poisons move the target by {signed(lines[0]['shift'])} logits towards the intended class "
         f"without a defence; {', '.join(shifts)}.",
         f"**Accuracy**: {share(lines[0]['clean_accuracy'])} on raw images, "
