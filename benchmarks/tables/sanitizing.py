@@ -68,7 +68,7 @@ def denoiser_params() -> str:
     """The section of params.yaml that trains it."""
     params = {k: v for k, v in read("denoiser")["params"].items() if k != "int8" and v is not None}
     lines = [f"  {k}: {json.dumps(v).strip(chr(34))}" for k, v in params.items()]
-    return "\n".join(["```", "denoiser:", *lines, "```"])
+    return "\n".join(["```yaml", "denoiser:", *lines, "```"])
 
 
 def noise() -> str:
