@@ -119,7 +119,8 @@ def main() -> None:
     trusted, test = trusted.take(np.arange(size.images)), test.take(np.arange(min(TEST_IMAGES, size.images)))
     cells = {name: cell | {"channels": NARROW} for name, cell in PROBED.items()} if args.quick else PROBED
     other, probes = load_denoiser(args.denoiser), {}
-    print(f"--denoiser: PSNR in dB by sigma {quality(other, test)}; noise left in {quality(None, test)}", flush=True)
+    theirs, left_in = {"psnr": quality(other, test), "digest": other.digest}, quality(None, test)
+    print(f"--denoiser: PSNR in dB by sigma {theirs['psnr']}; noise left in {left_in}", flush=True)
     for name, cell in cells.items():
         params = params_of(cell, size.probe, size.held_out, precision)
         _, probes[name] = made(trusted, params, scratch / f"probe-{name}-{size.probe}-{precision}")
@@ -128,10 +129,9 @@ def main() -> None:
     trained = load_denoiser(directory)
     weights = sum(p.numel() for p in trained.unet.parameters())
     own = {"directory": directory.name, **facts, "psnr": quality(trained, test), "weights": weights}
-    theirs = {"psnr": quality(other, test), "digest": other.digest}
     figures = {
         "cells": cells, "chosen": CHOSEN, "params": params.model_dump(mode="json"), "probes": probes,
-        "trained": own | {"digest": trained.digest}, "compared": theirs, "noise_left_in": quality(None, test),
+        "trained": own | {"digest": trained.digest}, "compared": theirs, "noise_left_in": left_in,
         "images": len(trusted), "test_images": len(test),
     }  # fmt: skip
     record("denoiser", figures, results(args))

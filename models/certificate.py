@@ -155,8 +155,11 @@ def images_tolerated(radius: ArrayLike, epsilon: float) -> Ints:
 
 def rounded_down(value: float) -> float:
     """The largest number of two digits below `value`, which is above 0: for bounds in words, which must not grow."""
-    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
-    return float(f"{(math.ceil(value / unit) - 1) * unit:.2g}")
+    exponent = math.floor(math.log10(value)) - 1
+    steps = math.ceil(value / 10.0**exponent)
+    while (found := float(f"{steps}e{exponent}")) >= value:  # the quotient is rounded: .14 / .01 is above 14
+        steps -= 1
+    return found
 
 
 def radius_beside_a_trigger(radius: ArrayLike, sigma: float, sigma_x: float, trigger: float) -> Floats:

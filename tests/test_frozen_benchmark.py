@@ -9,8 +9,9 @@ from benchmark_inputs import coloured
 from tiny import save_tiny_denoiser
 
 from benchmarks.conv.networks import Recipe, trained
+from benchmarks.conv.setting import ENTROPY
 from benchmarks.frozen.sets import Sets, first_of_each
-from benchmarks.frozen.setting import BLACK_BOX, BULLSEYE, ENTROPY, QUICK, SUMS, small
+from benchmarks.frozen.setting import BLACK_BOX, BULLSEYE, QUICK, SUMS, small
 from benchmarks.frozen.units import Work, copies, margin
 from benchmarks.tables import frozen
 from cleanlabel.models.extractors import features

@@ -38,25 +38,11 @@ class Sets:
 
     def attackers(self, recipe: Recipe, count: int) -> tuple[Extractor, ...]:
         """The attacker's own networks, trained as the victim trains on the clean set."""
-        return tuple(self._network(recipe, ATTACKER_SEED + i) for i in range(count))
-
-    def _network(self, recipe: Recipe, seed: int) -> Extractor:
-        images, labels, known = self.clean.images, self.clean.labels, f"{self.clean.digest} {recipe} {seed}"
-
-        def weights() -> dict[str, NDArray[Any]]:
-            made = trained(images, labels, len(CLASSES), recipe, seed)
-            return {name: value.numpy() for name, value in joined(made).state_dict().items()}
-
-        stored = kept(self.scratch / f"network-{short(known)}.npz", weights)
-        return restored({name: torch.from_numpy(value) for name, value in stored.items()}, recipe, len(CLASSES))
+        return tuple(kept_network(self.scratch, self.clean, recipe, ATTACKER_SEED + i) for i in range(count))
 
     def sanitized(self, rows: ImageSet, sigma: float, draw: int) -> NDArray[np.uint8]:
         """These images as a victim gets them. An image's noise follows from its id, sigma and draw alone."""
-        if not sigma:
-            return rows.images
-        fast = accelerate(self.denoiser, sigma, BATCH, len(self.clean))
-        entropy = draw_entropy(ENTROPY).value
-        return sanitize(rows, sigma, self.denoiser, entropy, draw, denoise=fast, batch=BATCH)
+        return sanitized(rows, sigma, draw, self.denoiser, len(self.clean))
 
     def noised(self, rows: ImageSet, sigma: float, draw: int) -> NDArray[np.float32]:
         """These images under the same noise, which is left in: float32 in 255ths like the images, not clipped."""
@@ -79,6 +65,28 @@ class Sets:
         whole = self.copy(sigma, draw).copy()
         whole[rows] = after
         return whole, after
+
+
+def kept_network(scratch: Path, images: ImageSet, recipe: Recipe, seed: int) -> Extractor:
+    """The network trained on these images: from the scratch folder, or made and put there."""
+
+    def weights() -> dict[str, NDArray[Any]]:
+        made = trained(images.images, images.labels, len(images.classes), recipe, seed)
+        return {name: value.numpy() for name, value in joined(made).state_dict().items()}
+
+    stored = kept(scratch / f"network-{short(f'{images.digest} {recipe} {seed}')}.npz", weights)
+    return restored({name: torch.from_numpy(value) for name, value in stored.items()}, recipe, len(images.classes))
+
+
+def sanitized(images: ImageSet, sigma: float, draw: int, denoiser: Denoiser, whole: int) -> NDArray[np.uint8]:
+    """These images as a victim gets them, of a set of `whole` images. Sigma 0 leaves them as they are.
+
+    An image's noise follows from its id, sigma and draw alone, so that parts of a set can be sanitized apart.
+    """
+    if not sigma:
+        return images.images
+    fast = accelerate(denoiser, sigma, BATCH, whole)
+    return sanitize(images, sigma, denoiser, draw_entropy(ENTROPY).value, draw, denoise=fast, batch=BATCH)
 
 
 def short(text: str) -> str:

@@ -14,11 +14,11 @@ from typing import Any
 
 from benchmarks.common.record import flags, record, results
 from benchmarks.conv.run import Content, opened, run
+from benchmarks.conv.setting import ENTROPY
 from benchmarks.frozen.sets import Sets, read_sets
 from benchmarks.frozen.setting import (
     CELLS,
     DECLARED,
-    ENTROPY,
     FIRST_TUNED,
     FULL,
     HEADS,

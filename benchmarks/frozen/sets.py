@@ -13,19 +13,18 @@ from torch import Tensor
 
 from benchmarks.common.recipes import RECIPE
 from benchmarks.common.runs import kept
-from benchmarks.conv.networks import Recipe, joined, restored, trained
-from benchmarks.conv.sets import BATCH, short
-from benchmarks.frozen.setting import ENTROPY, SURROGATE_SEEDS, Cell, Size
+from benchmarks.conv.networks import Recipe
+from benchmarks.conv.sets import BATCH, kept_network, sanitized, short
+from benchmarks.conv.setting import ENTROPY
+from benchmarks.frozen.setting import SURROGATE_SEEDS, Cell, Size
 from cleanlabel.models.extractors import Extractor, features
 from cleanlabel.models.instrument import Instrument
 from cleanlabel.models.public_part import fitted, trusted_features
 from cleanlabel.redteam.threat.attacker import Target
 from cleanlabel.redteam.threat.setups import Published, read_setups
 from cleanlabel.sanitize.denoiser import Denoiser
-from cleanlabel.sanitize.fast import FastDenoiser, accelerate
+from cleanlabel.sanitize.fast import accelerate
 from cleanlabel.sanitize.imageset import ImageSet, read_all
-from cleanlabel.sanitize.noise import draw_entropy
-from cleanlabel.sanitize.sanitizer import sanitize
 from cleanlabel.sanitize.sources import open_published
 
 
@@ -66,19 +65,9 @@ class Sets:
         more = np.flatnonzero(self.pool.labels == setup.base_class)[: cell.poisons - len(public)]
         return raw, np.concatenate([np.arange(len(self.pool), len(raw)), more])
 
-    def copied(self, images: ImageSet, sigma: float, seed: int) -> NDArray[np.uint8]:
-        """These images as the victim gets them. An image's noise follows from its id, sigma and seed alone."""
-        if not sigma:
-            return images.images
-        entropy, fast = draw_entropy(ENTROPY).value, self._fast(sigma)
-        return sanitize(images, sigma, self.denoiser, entropy, seed, denoise=fast, batch=BATCH)
-
-    def _fast(self, sigma: float) -> FastDenoiser:
-        return accelerate(self.denoiser, sigma, BATCH, len(self.pool))
-
     def features(self, images: ImageSet, sigma: float, seed: int) -> Tensor:
         """The victim's features (n, d) of these images, sanitized."""
-        return features(self.victim, self.copied(images, sigma, seed))
+        return features(self.victim, sanitized(images, sigma, seed, self.denoiser, len(self.pool)))
 
     @cached_property
     def test_features(self) -> Tensor:
@@ -116,7 +105,8 @@ class Sets:
         trusted = self.train.take(np.setdiff1d(np.arange(len(self.train)), bases)[: self.size.trusted])
 
         def made() -> dict[str, NDArray[Any]]:
-            denoiser, fast = (self.denoiser, self._fast(sigma)) if sigma else (None, None)
+            denoiser = self.denoiser if sigma else None
+            fast = accelerate(self.denoiser, sigma, BATCH, len(self.pool)) if sigma else None
             psi, phi = trusted_features(self.victim, trusted, sigma, denoiser, denoise=fast, batch=BATCH)
             return {"psi": psi, "phi": phi}
 
@@ -128,15 +118,7 @@ class Sets:
         """The black-box attacker's networks: the deeper ResNet, and small ones that are trained here."""
         images = self.train.take(np.arange(min(self.size.surrogates, len(self.train))))
         recipe = Recipe(epochs=self.size.epochs, batch=min(128, len(images) // 2))
-        return (self.deeper, *(self._surrogate(images, recipe, seed) for seed in SURROGATE_SEEDS))
-
-    def _surrogate(self, images: ImageSet, recipe: Recipe, seed: int) -> Extractor:
-        def weights() -> dict[str, NDArray[Any]]:
-            made = trained(images.images, images.labels, self.classes, recipe, seed)
-            return {name: value.numpy() for name, value in joined(made).state_dict().items()}
-
-        stored = kept(self.scratch / f"surrogate-{short(f'{images.digest} {recipe} {seed}')}.npz", weights)
-        return restored({name: torch.from_numpy(value) for name, value in stored.items()}, recipe, self.classes)
+        return (self.deeper, *(kept_network(self.scratch, images, recipe, seed) for seed in SURROGATE_SEEDS))
 
     def _known(self, digest: str, sigma: float) -> str:
         return short(f"{digest} {self.victim.digest} {self.denoiser.digest} {ENTROPY} {sigma}")

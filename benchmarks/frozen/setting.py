@@ -12,8 +12,6 @@ from cleanlabel.redteam.threat.attacker import Attack
 SIGMAS = (0.0, 0.1, 0.25, 0.5, 1.0)
 FILTERED = (0.0, 0.1, 0.25)
 """Sigmas at which Deep k-NN filters the sanitized copy (0: the raw set)."""
-ENTROPY = "fixed:2026"
-"""The noise: replayed by a run that goes on. The attacker does not look at it."""
 SEEDS = 3
 """Sanitized copies, so victims, per target and sigma. Without noise nothing is random: one victim."""
 NEIGHBOURS = 0.01

@@ -17,6 +17,7 @@ from cleanlabel.models.certificate import (
     per_image_radius,
     predict,
     radius_beside_a_trigger,
+    rounded_down,
     upper_confidence_bound,
 )
 from cleanlabel.models.plan import least_models
@@ -226,6 +227,11 @@ def test_predict_is_a_two_sided_binomial_test_on_the_top_two():
     assert predict([[18, 0]], 20, 0.001)[0] == 0
     assert predict([[17, 0]], 20, 0.001)[0] == ABSTAIN  # three missing votes go to the runner-up
     assert predict([[0, 0]], 20, 0.001)[0] == ABSTAIN
+
+
+@given(st.one_of(st.floats(1e-6, 1e6), st.integers(1, 1000).map(lambda n: n / 100)))
+def test_a_bound_in_words_is_below_the_bound_and_close_to_it(value):
+    assert 0.89 * value <= rounded_down(value) < value
 
 
 def test_images_tolerated_is_strict():
