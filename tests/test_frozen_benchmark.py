@@ -11,7 +11,7 @@ from tiny import save_tiny_denoiser
 from benchmarks.conv.networks import Recipe, trained
 from benchmarks.conv.setting import ENTROPY
 from benchmarks.frozen.sets import Sets, first_of_each
-from benchmarks.frozen.setting import BLACK_BOX, BULLSEYE, QUICK, SUMS, small
+from benchmarks.frozen.setting import BEYOND, BLACK_BOX, BULLSEYE, QUICK, SUMS, small
 from benchmarks.frozen.units import Work, copies, margin
 from benchmarks.tables import frozen
 from cleanlabel.models.extractors import features
@@ -70,10 +70,12 @@ def test_poisons_keep_their_budget_and_are_found_again(sets):
     assert (again[1].images == poisons.images).all()
 
 
-def test_the_black_box_attacker_does_not_have_the_victims_network(sets):
-    assert all(network is not sets.victim for network in sets.others)
-    assert len(sets.others) >= 2
-    assert BLACK_BOX.known == "others"
+def test_the_black_box_attackers_do_not_have_the_victims_network(sets):
+    for cell, networks in ((BLACK_BOX, sets.small), (BEYOND, sets.alike)):
+        assert Work(sets)._networks(cell) == networks
+        assert all(network is not sets.victim for network in networks)
+        assert len(networks) >= 2
+        assert len({id(network) for network in networks}) == len(networks)
 
 
 def test_every_head_answers_and_what_deep_knn_removes_is_counted(sets):

@@ -12,7 +12,7 @@ from torch.nn import functional
 from benchmarks.common.recipes import recipe as mlp_recipe
 from cleanlabel.models.classifiers import Architecture, build
 from cleanlabel.models.extractors import Block as CifarBlock
-from cleanlabel.models.extractors import Extractor
+from cleanlabel.models.extractors import CifarResNet, Extractor
 from cleanlabel.models.training import train
 from cleanlabel.redteam.defences.friends import BATCH as FRIENDS_BATCH
 from cleanlabel.redteam.defences.friends import Friends
@@ -42,9 +42,12 @@ class Block(CifarBlock):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a victim trains. conv: 78,000 weights, a stem of stride 2. mlp: that of `benchmarks.compare`, 128 units."""
+    """How a network trains. conv: 78,000 weights, a stem of stride 2. mlp: that of `benchmarks.compare`, 128 units.
 
-    network: Literal["conv", "mlp"] = "conv"
+    resnet20: the one of He et al. 2015 for CIFAR, 270,000 weights.
+    """
+
+    network: Literal["conv", "mlp", "resnet20"] = "conv"
     epochs: int = 12
     rate: float = 0.1
     batch: int = 128
@@ -56,6 +59,8 @@ def built(recipe: Recipe, classes: int) -> nn.Sequential:
     """The network with weights from torch's global generator; its last module is the linear head."""
     if recipe.network == "mlp":
         return build(Architecture("mlp", SHAPE, classes, MLP_WIDTH))
+    if recipe.network == "resnet20":
+        return nn.Sequential(CifarResNet(3), nn.Linear(64, classes))
     first, second, third = WIDTHS
     stem = (nn.Conv2d(3, first, 3, 2, padding=1, bias=False), nn.BatchNorm2d(first), nn.ReLU())
     blocks = (Block(first, first, 1), Block(first, second, 2), Block(second, third, 2))
@@ -72,9 +77,10 @@ def trained(
 ) -> Extractor:
     """A network trained on images (n, 32, 32, 3) alone; weights, order and augmentation follow from `seed`.
 
-    conv: SGD with Nesterov momentum .9 and weight decay 5e-4; the rate rises linearly for a fifth of the steps and then
-    falls to 0; bfloat16 where the machine has instructions for it. The network is in evaluation mode and float32.
-    friends: the defence's noise joins the images from its epoch on, and Bernoulli noise from the first on (conv alone).
+    conv and resnet20: SGD with Nesterov momentum .9 and weight decay 5e-4; the rate rises linearly for a fifth of the
+    steps and then falls to 0; bfloat16 where the machine has instructions for it. The network is in evaluation mode and
+    float32. friends: the defence's noise joins the images from its epoch on, and Bernoulli noise from the first on (not
+    for mlp).
     """
     if recipe.network == "mlp":
         plain = {"weight_decay": 0, "label_smoothing": 0, "shift": recipe.shift, "flip": recipe.flip}

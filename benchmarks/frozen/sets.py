@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from benchmarks.common.runs import kept
 from benchmarks.conv.networks import Recipe
 from benchmarks.conv.sets import BATCH, kept_network, sanitized, short
 from benchmarks.conv.setting import ENTROPY
-from benchmarks.frozen.setting import SURROGATE_SEEDS, Cell, Size
+from benchmarks.frozen.setting import ALIKE, SMALL, SURROGATE_ENTROPY, Cell, Size
 from cleanlabel.models.extractors import Extractor, features
 from cleanlabel.models.instrument import Instrument
 from cleanlabel.models.public_part import fitted, trusted_features
@@ -25,6 +25,8 @@ from cleanlabel.redteam.threat.setups import Published, read_setups
 from cleanlabel.sanitize.denoiser import Denoiser
 from cleanlabel.sanitize.fast import accelerate
 from cleanlabel.sanitize.imageset import ImageSet, read_all
+from cleanlabel.sanitize.noise import draw_entropy
+from cleanlabel.sanitize.sanitizer import as_pixels, sanitize
 from cleanlabel.sanitize.sources import open_published
 
 
@@ -114,11 +116,24 @@ class Sets:
         return fitted(RECIPE, found["psi"], found["phi"])
 
     @cached_property
-    def others(self) -> tuple[Extractor, ...]:
-        """The black-box attacker's networks: the deeper ResNet, and small ones that are trained here."""
+    def small(self) -> tuple[Extractor, ...]:
+        """A black-box attacker's networks: the deeper ResNet, and small ones that are trained here."""
+        return (self.deeper, *(self._surrogate("conv", self.size.epochs, seed) for seed in SMALL))
+
+    @cached_property
+    def alike(self) -> tuple[Extractor, ...]:
+        """A black-box attacker's networks: the deeper ResNet, and three of the victim's depth that are trained here."""
+        epochs = self.size.alike_epochs
+        return (self.deeper, *(self._surrogate("resnet20", epochs, seed, sigma) for seed, sigma in ALIKE))
+
+    def _surrogate(self, network: Literal["conv", "resnet20"], epochs: int, seed: int, sigma: float = 0) -> Extractor:
+        """A network trained on the training split, with the noise of one draw in it."""
         images = self.train.take(np.arange(min(self.size.surrogates, len(self.train))))
-        recipe = Recipe(epochs=self.size.epochs, batch=min(128, len(images) // 2))
-        return (self.deeper, *(kept_network(self.scratch, images, recipe, seed) for seed in SURROGATE_SEEDS))
+        if sigma:
+            noised = sanitize(images, sigma, None, draw_entropy(SURROGATE_ENTROPY).value, 0)
+            images = images.with_images(as_pixels(noised))
+        recipe = Recipe(network=network, epochs=epochs, batch=min(128, len(images) // 2))
+        return kept_network(self.scratch, images, recipe, seed)
 
     def _known(self, digest: str, sigma: float) -> str:
         return short(f"{digest} {self.victim.digest} {self.denoiser.digest} {ENTROPY} {sigma}")

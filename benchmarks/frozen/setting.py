@@ -19,7 +19,11 @@ NEIGHBOURS = 0.01
 HEADS: dict[str, tuple[HeadKind, float]] = {"logistic": ("logistic", 0.001), "lda": ("lda", 1.0)}
 """Kind and l2. The first is the published victim's."""
 SUMS = "bounded influence"
-SURROGATE_SEEDS = (1000, 1001)
+SMALL = (1000, 1001)
+"""Seeds of the black-box attacker's small networks."""
+ALIKE = ((1000, 0.0), (1001, 0.0), (1002, 0.1))
+"""Seeds of his networks of the victim's depth, and the noise in their training images, which are clipped."""
+SURROGATE_ENTROPY = "fixed:1"
 FIRST_TUNED = 30
 """Setups from here on serve to choose the attacker's cells, undefended."""
 
@@ -40,26 +44,31 @@ DECLARED = {
 
 @dataclass(frozen=True)
 class Cell:
-    """An attack with its budget. known: `victim`, the victim's extractor; `others`, networks that are not his.
+    """An attack with its budget. known: `victim`, the victim's extractor, or networks that are not his (black-box):
 
-    poisons: the public bases, and where they are fewer, the first images of their class among the raw ones.
+    `small`, the published ResNet-56 and two small ones; `alike`, the ResNet-56 and three ResNet-20. moved: each step
+    sees the poisons moved and mirrored at random. poisons: the public bases, and where they are fewer, the first images
+    of their class among the raw ones.
     """
 
     attack: Attack
-    known: Literal["victim", "others"] = "victim"
+    known: Literal["victim", "small", "alike"] = "victim"
     poisons: int = 25
     epsilon_255: int = 16
+    moved: bool = False
 
     def facts(self) -> dict[str, Any]:
         """For the record."""
         named = {"attack": type(self.attack).__name__, "settings": vars(self.attack)}
-        return named | {"known": self.known, "poisons": self.poisons, "epsilon_255": self.epsilon_255}
+        budget = {"poisons": self.poisons, "epsilon_255": self.epsilon_255}
+        return named | {"known": self.known, "moved": self.moved} | budget
 
 
 MANY = 90
 """1 % of the raw set: the paper's share, and the public benchmark's."""
 FROGS, CONVEX, BULLSEYE = Cell(PoisonFrogs()), Cell(ConvexPolytope()), Cell(BullseyePolytope())
-BLACK_BOX = replace(BULLSEYE, known="others")
+BLACK_BOX = replace(BULLSEYE, known="small")
+BEYOND = Cell(BullseyePolytope(steps=100, aim=1.5), "alike", MANY, moved=True)
 TRIED = {
     "bullseye": BULLSEYE,
     "frogs": FROGS,
@@ -69,6 +78,9 @@ TRIED = {
     "black-box, 25": BLACK_BOX,
     "black-box, 90": replace(BLACK_BOX, poisons=MANY),
     "convex, 90": replace(CONVEX, poisons=MANY),
+    "black-box, beyond, 90": BEYOND,
+    "black-box, beyond, 180": replace(BEYOND, poisons=180),
+    "convex, 1,200 steps": replace(CONVEX, attack=ConvexPolytope(steps=1200)),
 }
 """What is tried undefended on setups that are not reported."""
 CELLS = {
@@ -94,11 +106,12 @@ class Size:
     tuned: int = 5
     surrogates: int = 50_000
     epochs: int = 8
+    alike_epochs: int = 12
     sigmas: tuple[float, ...] = SIGMAS
 
 
 FULL = Size()
-QUICK = Size(test_each=2, raw=60, trusted=60, targets=1, tuned=1, surrogates=100, epochs=1, sigmas=(0.0, 0.1))
+QUICK = Size(2, raw=60, trusted=60, targets=1, tuned=1, surrogates=100, epochs=1, alike_epochs=1, sigmas=(0.0, 0.1))
 
 
 def small(cell: Cell) -> Cell:

@@ -19,9 +19,10 @@ from cleanlabel.models.extractors import features
 from cleanlabel.models.heads import fit_head_of_some
 from cleanlabel.redteam.attacks.crafting import pixels_of
 from cleanlabel.redteam.defences.deep_knn import strangers
-from cleanlabel.redteam.threat.attacker import Budget, Knowledge
+from cleanlabel.redteam.threat.attacker import Budget, Knowledge, as_it_is
 from cleanlabel.redteam.threat.setups import Published
 from cleanlabel.redteam.threat.victims import SumsHead
+from cleanlabel.redteam.threat.views import MovedAtRandom
 from cleanlabel.sanitize.files import replacing
 from cleanlabel.sanitize.imageset import ImageSet
 
@@ -119,13 +120,20 @@ class Work:
         return raw, raw.take(rows).with_images(images), rows, json.loads((folder / "facts.json").read_text())
 
     def _networks(self, cell: Cell) -> tuple[Any, ...]:
-        return (self.sets.victim,) if cell.known == "victim" else self.sets.others
+        match cell.known:
+            case "victim":
+                return (self.sets.victim,)
+            case "small":
+                return self.sets.small
+            case "alike":
+                return self.sets.alike
 
     def _crafted(
         self, cell: Cell, setup: Published, raw: ImageSet, rows: NDArray[np.int64]
     ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
         goal, budget = self.sets.target(setup), Budget(cell.poisons, cell.epsilon_255 / 255)
-        poisons = cell.attack.craft(goal, Knowledge(self._networks(cell), raw, rows), budget, CRAFTING_SEED)
+        known = Knowledge(self._networks(cell), raw, rows, MovedAtRandom() if cell.moved else as_it_is)
+        poisons = cell.attack.craft(goal, known, budget, CRAFTING_SEED)
         left = self._distance(goal.image, poisons.images)
         before = self._distance(goal.image, poisons.base)
         return poisons.images, {

@@ -1,10 +1,11 @@
-"""The adaptive attacker's view: images as they come out of the sanitizer, with gradients."""
+"""How images look to an attacker with a view of his own: out of the sanitizer, or moved and mirrored."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from cleanlabel.models.augmentation import mirrored, shifted
 from cleanlabel.sanitize.denoiser import Denoiser, clean_from, scaled
 from cleanlabel.sanitize.device import has_fast_bfloat16, sent
 from cleanlabel.sanitize.errors import InputError
@@ -40,3 +41,18 @@ class ThroughSanitizer:
         with torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device)):
             output = denoiser.unet(x_t, denoiser.network_time(t)).sample
         return clean_from(output.float(), x_t, alpha_bar, denoiser.prediction).unflatten(0, shape[:2])
+
+
+@dataclass(frozen=True)
+class MovedAtRandom:
+    """Each image moved by its own offset of up to `most` pixels in each direction, and mirrored with probability 1/2.
+
+    Poisons crafted so owe less to one network, and carry over better to another one (input diversity, Xie et al. 2019).
+    """
+
+    most: int = 2
+
+    def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        """pixels (n, c, h, w) in [0, 1] -> (1, n, c, h, w), with gradients to the pixels; new pixels are black."""
+        seen = mirrored(shifted(2 * pixels - 1, self.most, generator), flip=True, generator=generator)
+        return ((seen + 1) / 2)[None]

@@ -105,6 +105,22 @@ def test_several_known_networks_are_all_collided_with():
         assert (features(net, pixels_of(poisons.images)).mean(0) - aim).norm() < 0.6 * clean
 
 
+def test_a_bullseye_that_aims_beyond_goes_on_in_the_same_direction():
+    raw, goal, budget = digit_sets()["raw"], digit_target(), Budget(12, 255 / 255)
+    network = digit_extractor()
+
+    def gone(aim: float) -> float:
+        poisons = BullseyePolytope(steps=100, rate=0.03, aim=aim).craft(goal, Knowledge((network,), raw), budget, 0)
+        with torch.no_grad():
+            base, found = (features(network, pixels_of(of)).mean(dim=0) for of in (poisons.base, poisons.images))
+            way = features(network, pixels_of(goal.image[None]))[0] - base
+        return float((found - base) @ way / (way @ way))
+
+    assert gone(0.5) == pytest.approx(0.5, abs=0.15)
+    assert gone(1.0) == pytest.approx(1, abs=0.15)
+    assert gone(1.5) > gone(1.0) + 0.2
+
+
 @pytest.mark.parametrize(
     ("name", "twin"),
     [

@@ -1,4 +1,4 @@
-"""The adaptive attacker sees what the victim's sanitizer makes of an image, with gradients."""
+"""An attacker sees images as the victim's sanitizer makes them, or moved at random; with gradients."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from cleanlabel.redteam.attacks.bullseye_polytope import BullseyePolytope
 from cleanlabel.redteam.attacks.crafting import pixels_of, seen_features
 from cleanlabel.redteam.threat.attacker import Budget, Knowledge, Target
 from cleanlabel.redteam.threat.victims import Victim
-from cleanlabel.redteam.threat.views import ThroughSanitizer
+from cleanlabel.redteam.threat.views import MovedAtRandom, ThroughSanitizer
 from cleanlabel.sanitize.errors import InputError
 
 
@@ -57,3 +57,27 @@ def test_a_sigma_out_of_reach_or_no_chances_is_refused(denoiser):
         ThroughSanitizer(denoiser, 1e9)
     with pytest.raises(InputError, match="chances=0: the attacker averages over at least one noise"):
         ThroughSanitizer(denoiser, 0.1, chances=0)
+
+
+def test_a_moved_image_is_a_part_of_the_image_in_a_black_frame_mirrored_or_not(small_set):
+    pixels = pixels_of(small_set.images[:40])
+    (seen,) = MovedAtRandom(1)(pixels, torch.Generator().manual_seed(0))
+    framed = torch.nn.functional.pad(pixels, (1, 1, 1, 1))
+    h, w = pixels.shape[2:]
+    found = set()
+    for i, image in enumerate(seen):
+        parts = {(y, x): framed[i, :, y : y + h, x : x + w] for y in range(3) for x in range(3)}
+        both = parts | {(*at, "flip"): part.flip(2) for at, part in parts.items()}
+        match = [at for at, part in both.items() if torch.allclose(part, image, atol=1e-6)]
+        assert match
+        found.add(match[0])
+    assert len(found) > 10  # of 18
+
+
+def test_a_moved_image_passes_gradients_to_the_pixels_that_are_still_there(small_set):
+    pixels = pixels_of(small_set.images[:4]).requires_grad_()
+    view = MovedAtRandom(2)(pixels, torch.Generator().manual_seed(0))
+    (gradient,) = torch.autograd.grad(view.sum(), pixels)
+    inner = gradient[:, :, 2:-2, 2:-2]
+    assert torch.allclose(inner, torch.ones_like(inner))
+    assert set(gradient.unique().round().tolist()) <= {0.0, 1.0}
