@@ -124,6 +124,27 @@ def test_a_target_is_taken_if_most_of_its_victims_are_and_counts_once_it_is_whol
     assert frozen.accuracy(record, "victims", 0.1, "logistic") == pytest.approx(0.9)
 
 
+def test_a_shift_is_the_median_over_targets_of_what_the_poisons_add_to_the_margin():
+    def row(target: int, sigma: float, seed: int, margin: float, **more: str) -> dict:
+        return {"target": target, "sigma": sigma, "seed": seed, "margins": {"logistic": margin}} | more
+
+    copies_of = [(0.0, 0), (0.1, 0), (0.1, 1)]
+    pulled = {0: (3.0, 0.0, 2.0), 1: (5.0, 1.0, 1.0), 2: (4.0, 9.0, 9.0)}
+    record = {
+        "cells": {"reported": {"bullseye": {}}},
+        "settings": {"sigmas": [0.0, 0.1], "seeds": 2, "heads": ["logistic"]},
+        "controls": [row(i, sigma, seed, -2.0) for i in range(3) for sigma, seed in copies_of],
+        "victims": [
+            row(i, sigma, seed, margin, cell="bullseye")
+            for i, margins in pulled.items()
+            for (sigma, seed), margin in zip(copies_of, margins, strict=True)
+        ],
+        "filtered": [{"cell": "bullseye", "target": i, "sigma": 0.1} for i in range(3)],
+    }
+    assert frozen.shift(record, "bullseye", 0.0, "logistic") == pytest.approx(6)  # of 5, 7 and 6
+    assert frozen.shift(record, "bullseye", 0.1, "logistic") == pytest.approx(3)  # of 3, 3 and 11
+
+
 def test_test_images_are_the_first_of_each_class():
     labels = np.array([0, 1, 0, 1, 0, 1])
     assert first_of_each(labels, np.array([1, 2, 3, 4, 5]), 1).tolist() == [1, 2]

@@ -17,6 +17,7 @@ TITLES = {
     "frogs": "Poison Frogs",
     "bullseye, ε = 8/255": "Bullseye, ε = 8/255",
     "bullseye, 25": "Bullseye, 25 poisons",
+    "bullseye, black-box": "Bullseye, black-box",
 }
 OF_PAPER = ("frogs", "bullseye")
 TABLES = ("tried", "controls", "victims", "filtered")
@@ -107,6 +108,37 @@ def intervals() -> str:
     return grid(["", *(f"σ = {s:g}" for s in sigmas)], lines)
 
 
+def shift(record: Record, cell: str, sigma: float, head: str) -> float:
+    """By how much the poisons move a target's margin against its control of the same sigma: the median over targets."""
+    k = whole(record, cell)
+
+    def margins(table: str, target: int) -> float:
+        rows = [row for row in record[table] if (row["target"], row["sigma"]) == (target, sigma)]
+        return float(np.mean([row["margins"][head] for row in rows if row.get("cell", cell) == cell]))
+
+    return median(margins("victims", i) - margins("controls", i) for i in range(k))
+
+
+def shifts() -> str:
+    """What is left of an attack's pull on the target, with the published head."""
+    record = read("frozen")
+    sigmas, head, lines = record["settings"]["sigmas"], record["settings"]["heads"][0], []
+    for cell in measured(record):
+        moved = [shift(record, cell, sigma, head) for sigma in sigmas]
+        left = ["", *(f" ({percent(of / moved[0])} %)" for of in moved[1:])]
+        said = [f"{of:+.1f}{share}".replace("-", "−") for of, share in zip(moved, left, strict=True)]
+        lines.append([TITLES[cell], *said])
+    return grid(["", *(f"σ = {s:g}" for s in sigmas)], lines)
+
+
+def left(cell: str, sigmas: tuple[float, ...]) -> str:
+    """The shares of an attack's undefended shift that these sigmas leave."""
+    record = read("frozen")
+    plain, *moved = (shift(record, cell, sigma, record["settings"]["heads"][0]) for sigma in (0.0, *sigmas))
+    said = [f"{percent(of / plain)} % at σ = {sigma:g}" for sigma, of in zip(sigmas, moved, strict=True)]
+    return " and ".join(said)
+
+
 def tried() -> str:
     """The cells on setups that are not reported, undefended."""
     record = read("frozen")
@@ -173,5 +205,6 @@ MADE = {
     "frozen-filtered": filtered,
     "frozen-found": sentence,
     "frozen-intervals": intervals,
+    "frozen-shifts": shifts,
     "frozen-tried": tried,
 }
