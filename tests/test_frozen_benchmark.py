@@ -70,7 +70,7 @@ def test_poisons_keep_their_budget_and_are_found_again(sets):
     assert (again[1].images == poisons.images).all()
 
 
-def test_the_black_box_attackers_do_not_have_the_victims_network(sets):
+def test_black_box_attackers_do_not_have_the_victims_network(sets):
     for cell, networks in ((BLACK_BOX, sets.small), (BEYOND, sets.alike)):
         assert Work(sets)._networks(cell) == networks
         assert all(network is not sets.victim for network in networks)

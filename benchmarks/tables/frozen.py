@@ -18,6 +18,7 @@ TITLES = {
     "bullseye, ε = 8/255": "Bullseye, ε = 8/255",
     "bullseye, 25": "Bullseye, 25 poisons",
     "bullseye, black-box": "Bullseye, black-box",
+    "bullseye, moved": "Bullseye, moved and aimed beyond",
 }
 OF_PAPER = ("frogs", "bullseye")
 TABLES = ("tried", "controls", "victims", "filtered")
