@@ -1,5 +1,6 @@
 """Attacks and defences by name, with settings given as text."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
@@ -24,4 +25,6 @@ def named(kind: str, table: Mapping[str, type[Any]], name: str, settings: Mappin
         except (ValueError, KeyError) as error:
             words = "neither yes nor no" if known[key] is bool else f"no {known[key].__name__}"
             raise InputError(f"setting {key}={text!r} of {kind} {name} is {words}") from error
+        if not math.isfinite(changed[key]):
+            raise InputError(f"setting {key}={text!r} of {kind} {name} is not finite; give a number")
     return replace(entry, **changed)

@@ -106,7 +106,7 @@ def test_several_known_networks_are_all_collided_with():
 
 
 def test_a_bullseye_that_aims_beyond_goes_on_in_the_same_direction():
-    raw, goal, budget = digit_sets()["raw"], digit_target(), Budget(12, 255 / 255)
+    raw, goal, budget = digit_sets()["raw"], digit_target(), Budget(12, 1.0)
     network = digit_extractor()
 
     def gone(aim: float) -> float:

@@ -143,8 +143,9 @@ def test_a_target_that_is_misclassified_anyway_is_left_out_and_said(project):
     ("change", "words"),
     [
         ({"attack": "frog"}, "attack 'frog' is unknown; choose one of frogs, convex, bullseye"),
-        ({"settings": {"step": "3"}}, "attack bullseye has no setting 'step'; it has steps, rate"),
+        ({"settings": {"step": "3"}}, "attack bullseye has no setting 'step'; it has steps, rate, aim"),
         ({"settings": {"steps": "many"}}, "setting steps='many' of attack bullseye is no int"),
+        ({"settings": {"aim": "nan"}}, "setting aim='nan' of attack bullseye is not finite; give a number"),
         (
             {"attack": "witches-brew", "settings": {"flip": "maybe"}},
             "flip=.maybe. of attack witches-brew is neither",
