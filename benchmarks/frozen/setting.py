@@ -39,7 +39,7 @@ DECLARED = {
     "black-box": "The attacker does not have the victim's extractor. He crafts on the published ResNet-56 and on three "
     "ResNet-20 that he trains on the training split for 12 epochs, one of them on images with noise of sigma .1. Each "
     "step sees the poisons moved by up to 2 pixels and mirrored, and their mean feature is to go 1.5 times the way "
-    "from the bases' to the target's. `moved`: the same on the victim's extractor alone.",
+    "from the bases' to the target's.",
     "Deep k-NN": f"k = {NEIGHBOURS:.0%} of the raw set, the share that the paper's 500 has; on the copies of seed 0.",
     "control": "The same victim with the bases unchanged.",
     "accuracy": "On the 1,000 test images, the mean over targets and seeds.",

@@ -132,12 +132,16 @@ def shifts() -> str:
     return grid(["", *(f"σ = {s:g}" for s in sigmas)], lines)
 
 
-def left(cell: str, sigmas: tuple[float, ...]) -> str:
-    """The shares of an attack's undefended shift that these sigmas leave."""
-    record = read("frozen")
-    plain, *moved = (shift(record, cell, sigma, record["settings"]["heads"][0]) for sigma in (0.0, *sigmas))
-    said = [f"{percent(of / plain)} % at σ = {sigma:g}" for sigma, of in zip(sigmas, moved, strict=True)]
-    return " and ".join(said)
+def black_box() -> str:
+    """What the black-box attacker takes with and without the smallest sigma, and what is left of his pull."""
+    record, cell, sigma = read("frozen"), "bullseye, black-box", 0.1
+    head = record["settings"]["heads"][0]
+    plain, defended = (taken(record, "victims", of, head, cell) for of in (0.0, sigma))
+    left = shift(record, cell, sigma, head) / shift(record, cell, 0.0, head)
+    return (
+        f"Black-box poisons crafted on several networks take {sum(plain)} of {len(plain)} targets undefended and "
+        f"{sum(defended)} at σ = {sigma:g}, where {percent(left)} % of their pull is left"
+    )
 
 
 def tried() -> str:

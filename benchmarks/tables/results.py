@@ -75,11 +75,7 @@ def adaptive() -> str:
     """Attackers who craft for more than the published victim."""
     rows: dict[float, Record] = attacks.drill("bullseye-adaptive")
     said = [f"{percent(row['success'])} % of {row['targets']} targets at σ = {sigma:g}" for sigma, row in rows.items()]
-    kept = frozen.left("bullseye, black-box", (0.1, 0.25))
-    return (
-        f"He succeeds on {', on '.join(said)}. Black-box poisons that hold on several networks keep {kept} of their "
-        "pull ([attacks](docs/results/attacks.md))"
-    )
+    return f"He succeeds on {', on '.join(said)}. {frozen.black_box()} ([attacks](docs/results/attacks.md))"
 
 
 def denoiser() -> str:

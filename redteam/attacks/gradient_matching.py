@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
-from cleanlabel.models.augmentation import mirrored, shifted
 from cleanlabel.models.extractors import Extractor
 from cleanlabel.redteam.attacks.crafting import adam_on_pixels, pixels_of
 from cleanlabel.redteam.threat.attacker import Budget, Knowledge
+from cleanlabel.redteam.threat.views import MovedAtRandom
 from cleanlabel.sanitize.device import sent
 
 DECAYS = (2.667, 1.6, 1.142)
@@ -117,17 +117,16 @@ class Mismatch:
         reduced: bool = False,
     ) -> None:
         self.models, self.aims, self.intended, self.known = models, aims, intended, known
-        self.shift, self.flip, self.generator, self.reduced = shift, flip, generator, reduced
+        self.augmentation, self.generator, self.reduced = MovedAtRandom(shift, flip), generator, reduced
 
     def __call__(self, pixels: Tensor) -> Tensor:
         losses = []
         for chance in self.known.view(pixels, self.generator):
-            # `shifted` moves in -1, which is black in the units of training
-            moved = mirrored(shifted(2 * chance - 1, self.shift, self.generator), self.flip, self.generator)
+            (moved,) = self.augmentation(chance, self.generator)
             for model, aim in zip(self.models, self.aims, strict=True):
                 # also where only the value is needed: it is computed from a gradient
                 with torch.enable_grad(), torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.reduced):
-                    gradient = loss_gradient(model, (moved + 1) / 2, self.intended, graph=pixels.requires_grad)
+                    gradient = loss_gradient(model, moved, self.intended, graph=pixels.requires_grad)
                 losses.append(1 - functional.cosine_similarity(gradient, aim, dim=0, eps=1e-12))
         return torch.stack(losses).mean()
 

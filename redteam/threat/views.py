@@ -45,14 +45,17 @@ class ThroughSanitizer:
 
 @dataclass(frozen=True)
 class MovedAtRandom:
-    """Each image moved by its own offset of up to `most` pixels in each direction, and mirrored with probability 1/2.
+    """Each image moved by its own offset of up to `most` pixels in each direction, and mirrored half of the time.
 
-    Poisons crafted so owe less to one network, and carry over better to another one (input diversity, Xie et al. 2019).
+    It is the victim's augmentation. On a frozen extractor, which has none, poisons that are crafted so owe less to one
+    network, and carry over better to another one (input diversity, Xie et al. 2019).
     """
 
     most: int = 2
+    flip: bool = True
 
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         """pixels (n, c, h, w) in [0, 1] -> (1, n, c, h, w), with gradients to the pixels; new pixels are black."""
-        seen = mirrored(shifted(2 * pixels - 1, self.most, generator), flip=True, generator=generator)
+        # `shifted` moves in -1, which is black in the units of training
+        seen = mirrored(shifted(2 * pixels - 1, self.most, generator), self.flip, generator)
         return ((seen + 1) / 2)[None]
