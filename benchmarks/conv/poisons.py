@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.common.runs import kept
 from benchmarks.conv.measures import coherence, high_share
 from benchmarks.conv.sets import Aim, Sets, short
 from benchmarks.conv.setting import EPSILON, Cell
 from cleanlabel.redteam.attacks.witches_brew import WitchesBrew
 from cleanlabel.redteam.threat.attacker import Budget, Knowledge, Target
-from cleanlabel.sanitize.files import replacing
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,18 +32,16 @@ class Crafted:
 def crafted(sets: Sets, cell: Cell, aim: Aim) -> Crafted:
     """The poisons for a target: from the scratch folder, or made and put there.
 
-    Two .npy files and the facts, written last: what is found is whole.
+    A set of poisons is kept with the facts of its crafting.
     """
-    folder = sets.scratch / f"poisons-{digest(sets, cell, aim)}-{aim[0]}-{aim[1]}"
-    if not folder.is_dir():
-        made = craft(sets, cell, aim)
-        with replacing(folder) as part:
-            part.mkdir()
-            np.save(part / "images.npy", made.images, allow_pickle=False)
-            np.save(part / "rows.npy", made.rows, allow_pickle=False)
-            (part / "facts.json").write_text(json.dumps(made.facts))
-    images, rows = (np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("images", "rows"))
-    return Crafted(images, rows, json.loads((folder / "facts.json").read_text()))
+    path = sets.scratch / f"poisons-{digest(sets, cell, aim)}-{aim[0]}-{aim[1]}.npz"
+    found = kept(path, lambda: arrays(craft(sets, cell, aim)))
+    return Crafted(found.pop("images"), found.pop("rows"), {name: value.item() for name, value in found.items()})
+
+
+def arrays(made: Crafted) -> dict[str, NDArray[Any]]:
+    """What `kept` writes of poisons."""
+    return {"images": made.images, "rows": made.rows, **{name: np.asarray(of) for name, of in made.facts.items()}}
 
 
 def craft(sets: Sets, cell: Cell, aim: Aim) -> Crafted:

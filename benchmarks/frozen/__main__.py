@@ -24,6 +24,7 @@ from benchmarks.frozen.setting import (
     HEADS,
     NEIGHBOURS,
     QUICK,
+    RANDOM,
     SEEDS,
     SUMS,
     TRIED,
@@ -73,7 +74,7 @@ def main() -> None:
     sets = read_sets(args.root, args.setups, victim, deeper, load_denoiser(args.denoiser), size, scratch)
     path = folder / "frozen.json"
     found: dict[str, Any] = opened(path, settings_of(size, seeds, sets))
-    found["declared"] = DECLARED
+    found["declared"], found["random"] = DECLARED, RANDOM
     cells, tried = ({name: fit(cell) for name, cell in of.items()} for of in (CELLS, TRIED))
     found["cells"] = {k: {n: c.facts() for n, c in of.items()} for k, of in (("reported", cells), ("tried", tried))}
     work, most = Work(sets), min(args.targets, size.targets, FIRST_TUNED, len(sets.setups))

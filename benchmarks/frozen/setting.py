@@ -24,6 +24,9 @@ SMALL = (1000, 1001)
 ALIKE = ((1000, 0.0), (1001, 0.0), (1002, 0.1))
 """Seeds of his networks of the victim's depth, and the noise in their training images, which are clipped."""
 SURROGATE_ENTROPY = "fixed:1"
+CRAFTING_SEED = 0
+RANDOM = {"crafting": CRAFTING_SEED, "small": SMALL, "alike": ALIKE, "alike_entropy": SURROGATE_ENTROPY}
+"""For the record: the attacker's seeds."""
 FIRST_TUNED = 30
 """Setups from here on serve to choose the attacker's cells, undefended."""
 

@@ -1,6 +1,5 @@
 """The units of work, in their order: one crafting with its victims, one row each."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -11,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.common.runs import kept
 from benchmarks.conv.sets import short
 from benchmarks.conv.units import Row, Unit
 from benchmarks.frozen.sets import Sets
-from benchmarks.frozen.setting import FILTERED, HEADS, NEIGHBOURS, SUMS, Cell
+from benchmarks.frozen.setting import CRAFTING_SEED, FILTERED, HEADS, NEIGHBOURS, SUMS, Cell
 from cleanlabel.models.extractors import features
 from cleanlabel.models.heads import fit_head_of_some
 from cleanlabel.redteam.attacks.crafting import pixels_of
@@ -23,10 +23,7 @@ from cleanlabel.redteam.threat.attacker import Budget, Knowledge, as_it_is
 from cleanlabel.redteam.threat.setups import Published
 from cleanlabel.redteam.threat.victims import SumsHead
 from cleanlabel.redteam.threat.views import MovedAtRandom
-from cleanlabel.sanitize.files import replacing
 from cleanlabel.sanitize.imageset import ImageSet
-
-CRAFTING_SEED = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,15 +106,9 @@ class Work:
         raw, rows = self.sets.raw(setup, cell)
         sets = self.sets
         known = short(f"{sets.pool.digest} {cell} {number} {sets.victim.digest} {sets.deeper.digest} {sets.size}")
-        folder = sets.scratch / f"poisons-{known}"
-        if not folder.is_dir():
-            images, facts = self._crafted(cell, setup, raw, rows)
-            with replacing(folder) as part:
-                part.mkdir(parents=True)
-                np.save(part / "images.npy", images, allow_pickle=False)
-                (part / "facts.json").write_text(json.dumps(facts))
-        images = np.load(folder / "images.npy", allow_pickle=False)
-        return raw, raw.take(rows).with_images(images), rows, json.loads((folder / "facts.json").read_text())
+        found = kept(sets.scratch / f"poisons-{known}.npz", lambda: self._crafted(cell, setup, raw, rows))
+        changed = raw.take(rows).with_images(found.pop("images"))
+        return raw, changed, rows, {name: value.item() for name, value in found.items()}
 
     def _networks(self, cell: Cell) -> tuple[Any, ...]:
         match cell.known:
@@ -128,17 +119,15 @@ class Work:
             case "alike":
                 return self.sets.alike
 
-    def _crafted(
-        self, cell: Cell, setup: Published, raw: ImageSet, rows: NDArray[np.int64]
-    ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+    def _crafted(self, cell: Cell, setup: Published, raw: ImageSet, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """The poisons, and facts of their crafting: what `kept` writes."""
         goal, budget = self.sets.target(setup), Budget(cell.poisons, cell.epsilon_255 / 255)
         known = Knowledge(self._networks(cell), raw, rows, MovedAtRandom() if cell.moved else as_it_is)
         poisons = cell.attack.craft(goal, known, budget, CRAFTING_SEED)
         left = self._distance(goal.image, poisons.images)
         before = self._distance(goal.image, poisons.base)
-        return poisons.images, {
-            "joint_l2": round(poisons.joint_l2, 3), "distance": round(left, 3), "distance_before": round(before, 3),
-        }  # fmt: skip
+        facts = {"joint_l2": poisons.joint_l2, "distance": left, "distance_before": before}
+        return {"images": poisons.images, **{name: np.asarray(round(of, 3)) for name, of in facts.items()}}
 
     @torch.inference_mode()
     def _distance(self, target: NDArray[np.uint8], images: NDArray[np.uint8]) -> float:

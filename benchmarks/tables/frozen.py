@@ -88,6 +88,8 @@ def rates() -> str:
     low, high = interval([False] * k)
     note = (
         f"Attack success in %; 0 % of {k} targets is [{percent(low)}–{percent(high)}] at 95 %. "
+        f"Seeds of copies 0 to {record['settings']['seeds'] - 1}, of crafting {record['random']['crafting']}, of the "
+        f"black-box networks {', '.join(str(seed) for seed, _ in record['random']['alike'])}. "
         f"{core_hours(record, *TABLES):.1f} core-hours."
     )
     return with_source(grid(["", "head", *(f"σ = {s:g}" for s in sigmas)], lines, left=2), COMMAND, record, note=note)
