@@ -4,7 +4,8 @@
 
 First short trainings of the cells in PROBED, then the training of the cell CHOSEN, by the functions of
 `sanitize.pretrain`. A training that was interrupted goes on from --scratch, where the finished denoiser lies as well.
-The figures: PSNR on the first test images, which neither has seen, under the same noise.
+The figures: PSNR on the first test images, which neither has seen, under the same noise; and what each is worth to the
+conv network of `benchmarks.conv`.
 """
 
 import argparse
@@ -18,6 +19,9 @@ import numpy as np
 import torch
 
 from benchmarks.common.record import flags, record, results
+from benchmarks.conv import setting as conv
+from benchmarks.conv.denoised import worth
+from benchmarks.conv.networks import without_denormals
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
 from cleanlabel.sanitize.denoiser_training import SHOWN_SIGMAS, Training
@@ -56,7 +60,7 @@ class Size:
     steps: int
 
 
-FULL = Size(images=50_000, held_out=200, probe=200, steps=8_500)
+FULL = Size(images=50_000, held_out=200, probe=200, steps=10_000)
 QUICK = Size(images=200, held_out=20, probe=2, steps=2)
 
 
@@ -128,11 +132,17 @@ def main() -> None:
     directory, facts = made(trusted, params, scratch / f"{CHOSEN}-{steps}-{precision}")
     trained = load_denoiser(directory)
     weights = sum(p.numel() for p in trained.unet.parameters())
+    victim, cell = (conv.QUICK, conv.small(conv.Cell())) if args.quick else (conv.FULL, conv.Cell())
+    with without_denormals():
+        bought = {
+            name: worth(args.root, of, victim, cell, scratch / "victims")
+            for name, of in (("compared", other), ("trained", trained))
+        }
     own = {"directory": directory.name, **facts, "psnr": quality(trained, test), "weights": weights}
     figures = {
         "cells": cells, "chosen": CHOSEN, "params": params.model_dump(mode="json"), "probes": probes,
         "trained": own | {"digest": trained.digest}, "compared": theirs, "noise_left_in": left_in,
-        "images": len(trusted), "test_images": len(test),
+        "worth": bought, "images": len(trusted), "test_images": len(test),
     }  # fmt: skip
     record("denoiser", figures, results(args))
 

@@ -11,10 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.common.record import flags, record, results
-from benchmarks.conv.networks import Recipe
+from benchmarks.conv.networks import Recipe, without_denormals
 from benchmarks.conv.pictures import picture
 from benchmarks.conv.run import Content, opened, run
 from benchmarks.conv.sets import Aim, Sets, aims, read_sets
@@ -99,11 +97,8 @@ def phase(
 
 def main() -> None:
     args = parsed()
-    torch.set_flush_denormal(True)  # training is slower with denormal numbers
-    try:
+    with without_denormals():
         measure(args)
-    finally:
-        torch.set_flush_denormal(False)  # it holds for the whole process
 
 
 def measure(args: argparse.Namespace) -> None:

@@ -1,5 +1,7 @@
 """The victims: a small residual network for CIFAR-10 under SGD with one cycle of the rate, and an MLP under AdamW."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -53,6 +55,16 @@ class Recipe:
     batch: int = 128
     shift: int = 4
     flip: bool = True
+
+
+@contextmanager
+def without_denormals() -> Iterator[None]:
+    """Denormal numbers count as 0, with which training is faster. It holds for the whole process."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def built(recipe: Recipe, classes: int) -> nn.Sequential:
