@@ -14,6 +14,7 @@ from scipy.stats import binomtest
 from tiny import save_tiny_denoiser
 
 from benchmarks.conv.__main__ import phase
+from benchmarks.conv.denoised import clean_accuracy, kept_of
 from benchmarks.conv.measures import coherence, high_share, kept
 from benchmarks.conv.networks import Recipe, augmented, befriended, built, logits, padded, trained
 from benchmarks.conv.poisons import craft, crafted
@@ -137,6 +138,15 @@ def test_poisons_are_crafted_again_to_the_same_pixels_and_stay_within_the_budget
     assert (first.rows == again.rows).all()
     assert (work.sets.clean.labels[first.rows] == 3).all()
     assert np.abs(first.delta(work.sets.clean.images[first.rows])).max() <= 16 / 255
+
+
+def test_what_a_denoiser_is_worth_is_what_the_evidence_measures(work):
+    sets, sigma = work.sets, SIGMAS[-1]
+    units = evidence(work, 1)
+    control = next(u for u in units if u.table == "controls" and u.key == {"cell": "conv", "sigma": sigma, "seed": 0})
+    victim = next(u for u in units if u.table == "victims" and u.key["sigma"] == sigma and not u.key["seed"])
+    assert clean_accuracy(sets, CELL, sigma, 0) == control.make()["accuracy"]
+    assert kept_of(sets, crafted(sets, CELL, (0, 3)), sigma) == victim.make()["kept"]["all"]
 
 
 def test_targets_are_drawn_once_and_all_networks_are_right_on_them(work):
