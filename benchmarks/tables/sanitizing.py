@@ -1,6 +1,7 @@
 """What sanitizing costs (`benchmarks.image_sets`, `.denoiser`, `.memory`, `.noise`)."""
 
 import json
+from statistics import fmean
 
 from benchmarks.tables.records import Record, grid, paragraph, read, share, where, with_source
 
@@ -64,6 +65,18 @@ def denoiser_cells() -> str:
     return grid(head, lines, left=4)
 
 
+def denoiser_worth() -> str:
+    """What each denoiser is worth to the conv network of `benchmarks.conv`: accuracy, and what is left of poisons."""
+    found = read("denoiser")["worth"]
+    sigmas, lines = list(found["trained"]), []
+    for title, name in (("the development denoiser", "compared"), ("**trained here**", "trained")):
+        rows = found[name].values()
+        accuracies = (share(fmean(row["accuracy"])) for row in rows)
+        lines.append([title, *accuracies, *(f"{fmean(row['kept']):.2f}" for row in rows)])
+    head = [*(f"accuracy, σ = {s}" for s in sigmas), *(f"kept, σ = {s}" for s in sigmas)]
+    return grid(["denoiser", *head], lines)
+
+
 def denoiser_params() -> str:
     """The section of params.yaml that trains it."""
     params = {k: v for k, v in read("denoiser")["params"].items() if k != "int8" and v is not None}
@@ -105,6 +118,7 @@ MADE = {
     ),
     "denoiser": denoiser,
     "denoiser-cells": denoiser_cells,
+    "denoiser-worth": denoiser_worth,
     "denoiser-params": denoiser_params,
     "memory": memory,
     "noise": noise,
