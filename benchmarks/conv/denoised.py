@@ -3,10 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from benchmarks.conv.measures import kept
-from benchmarks.conv.poisons import Crafted, crafted
+from benchmarks.conv.poisons import Crafted, crafted, left_of
 from benchmarks.conv.sets import Sets, accuracy, aims, kept_network, read_sets
 from benchmarks.conv.setting import EVIDENCE_SEED, Cell, Size
 from cleanlabel.sanitize.denoiser import Denoiser
@@ -41,7 +38,5 @@ def clean_accuracy(sets: Sets, cell: Cell, sigma: float, seed: int) -> float:
 
 def kept_of(sets: Sets, poisons: Crafted, sigma: float) -> float:
     """What one sanitizing keeps of these poisons' change: its projection on the change, mean over the poisons."""
-    before = sets.copy(sigma, 0)[poisons.rows]
     _, after = sets.poisoned(poisons.images, poisons.rows, sigma, 0)
-    delta = poisons.delta(sets.clean.images[poisons.rows])
-    return round(kept(delta, (after.astype(np.float64) - before) / 255)["all"], 4)
+    return left_of(poisons, sets, after, sigma, 0)["all"]

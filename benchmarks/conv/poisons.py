@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from benchmarks.common.runs import kept
 from benchmarks.conv.measures import coherence, high_share
+from benchmarks.conv.measures import kept as kept_parts
 from benchmarks.conv.sets import Aim, Sets, short
 from benchmarks.conv.setting import EPSILON, Cell
 from cleanlabel.redteam.attacks.witches_brew import WitchesBrew
@@ -68,6 +69,14 @@ def craft(sets: Sets, cell: Cell, aim: Aim) -> Crafted:
         "core_seconds": round(time.process_time() - started, 1),
     }
     return Crafted(found.images, found.rows, facts)
+
+
+def left_of(found: Crafted, sets: Sets, after: NDArray[np.uint8], sigma: float, draw: int) -> dict[str, float]:
+    """What a sanitizing keeps of the poisons' change, by `measures.kept`; after: the poisons as a victim gets them."""
+    before = sets.copy(sigma, draw)[found.rows]
+    change = (after.astype(np.float64) - before) / 255
+    left = kept_parts(found.delta(sets.clean.images[found.rows]), change)
+    return {part: round(value, 4) for part, value in left.items()}
 
 
 def digest(sets: Sets, cell: Cell, aim: Aim) -> str:

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.conv.measures import kept
 from benchmarks.conv.networks import trained
-from benchmarks.conv.poisons import Crafted, crafted
+from benchmarks.conv.poisons import Crafted, crafted, left_of
 from benchmarks.conv.rivals import RIVALS
 from benchmarks.conv.sets import Aim, Sets, accuracy, leads, margins
 from benchmarks.conv.setting import CLASSES, SCALES, Cell, Size
@@ -126,10 +125,7 @@ class Work:
         row = {"margin": margins(network, self.sets.test, [aim])[0], "accuracy": accuracy(network, self.sets.test)}
         if not sigma:
             return row | {"poisons": found.facts} if not seed else row
-        before = self.sets.copy(sigma, seed)[found.rows]
-        change = (after.astype(np.float64) - before) / 255
-        left = kept(found.delta(clean.images[found.rows]), change)
-        return row | {"kept": {part: round(value, 4) for part, value in left.items()}}
+        return row | {"kept": left_of(found, self.sets, after, sigma, seed)}
 
     def _scaled(self, cell: Cell, aim: Aim, scale: float) -> Row:
         found, clean = self._poisons(cell, aim), self.sets.clean
