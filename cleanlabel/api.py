@@ -2,9 +2,9 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from cleanlabel.sanitize import denoiser as denoisers
 from cleanlabel.sanitize.denoiser import Denoiser
 from cleanlabel.sanitize.denoiser_files import find_denoiser
 from cleanlabel.sanitize.device import default_device
+from cleanlabel.sanitize.door import Admitted, admit, parts_of_loaded
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.fast import accelerate
 from cleanlabel.sanitize.fitting import Fit, fitting_for
@@ -26,6 +27,9 @@ from cleanlabel.sanitize.rows import NETWORK_BATCH, network_rows
 from cleanlabel.sanitize.sanitizer import sanitize_batch
 from cleanlabel.sanitize.sources import from_array
 from cleanlabel.sanitize.timestep import require_reachable
+
+if TYPE_CHECKING:  # only this import needs pydantic
+    from cleanlabel.sanitize.params import Provenance
 
 
 class Dataset(Protocol):
@@ -128,7 +132,10 @@ class SanitizedCopies:
     sigma: the noise, in [0,1] pixel units; m: the number of models that vote. Choose all of these before you look at
     the data. entropy: `os` draws 256 new bits from the operating system after the data are read; `fixed:HEX` makes
     earlier copies again. fit: `exact` refuses images whose size is not the denoiser's; `tiles` cuts larger ones into
-    overlapping tiles. InputError if the data, the denoiser or a number is refused. Warns if the denoiser does harm.
+    overlapping tiles. provenance: what the denoiser was trained on: `disjoint` (other data than these), `fixed-before`
+    (a trusted earlier copy of them) or `on-raw` (these data as supplied); origin: its author and training data, in
+    words. Certificates repeat both, or that nobody stated them. InputError if the data, the denoiser or a number is
+    refused; so is a denoiser whose own record of training images holds some of these. Warns if the denoiser does harm.
 
     raw_digest identifies the data. You can publish `commitment`, the sha256 of `entropy` (hexadecimal), before the
     first model is trained. Keep `entropy` secret until all votes exist, then store it with them.
@@ -143,6 +150,8 @@ class SanitizedCopies:
         *,
         entropy: str = "os",
         fit: Fit = "exact",
+        provenance: "Provenance | None" = None,
+        origin: str | None = None,
     ) -> None:
         if not check_sigma(sigma):
             raise InputError(
@@ -160,13 +169,15 @@ class SanitizedCopies:
         if not len(self.raw):
             raise InputError("the data hold no image; there is nothing to sanitize")
         self.denoiser = load_denoiser(denoiser) if isinstance(denoiser, str | Path) else denoiser
+        self.admitted: Admitted = ()
         self._fitting, self._fast, self._rows = None, None, network_rows(self.denoiser) or NETWORK_BATCH
         if self.denoiser is not None:
             require_reachable(sigma, self.denoiser.facts.largest_sigma)
             h, w, channels = self.raw.image_shape
             self._fitting = fitting_for(np.tile([h, w], (len(self.raw), 1)), channels, self.denoiser.facts, fit)
-            if self.denoiser.int8 and self.denoiser.int8.sigma == sigma:
-                self.denoiser.int8.require_unseen(self.raw)
+            int8 = self.denoiser.int8 is not None and self.denoiser.int8.sigma == sigma
+            parts = parts_of_loaded(self.denoiser, provenance, origin, ("provenance", "origin"), int8=int8)
+            self.admitted = admit(self.raw, parts, demand=False)
             self._fast = accelerate(self.denoiser, sigma, self._rows, images=len(self.raw))
             few = self.raw.take(np.arange(min(LOOKED_AT, len(self.raw))))
             harm = worse_than_noise(
@@ -244,7 +255,12 @@ class SanitizedCopies:
                 f"there are votes of {len(votes)} models and {self.m} copies were planned; give one row per copy, and "
                 "None for a model that is missing"
             )
-        return certify_votes(
+        if any(part["voids"] for part in self.admitted):
+            raise InputError(
+                f"{next(part['voids'] for part in self.admitted if part['voids'])}, as provenance='on-raw' states: no "
+                "radius holds; take a denoiser that was trained on other data"
+            )
+        found = certify_votes(
             votes,
             self.sigma,
             (len(self.raw), *self.raw.image_shape),
@@ -253,6 +269,7 @@ class SanitizedCopies:
             entropy_source=self._entropy.source,
             **rule,
         )
+        return replace(found, admitted=self.admitted)
 
 
 def sanitize_images(
@@ -263,10 +280,13 @@ def sanitize_images(
     entropy: str = "os",
     draw: int = 0,
     fit: Fit = "exact",
+    provenance: "Provenance | None" = None,
+    origin: str | None = None,
 ) -> SanitizedCopy:
     """One sanitized copy of a data set, for ordinary training. Arguments as for `SanitizedCopies`.
 
     A model trained on it is defended but not certified: a certificate needs the votes of many models. The command
     `cleanlabel sanitize` writes such a copy to disk, also for sets that do not fit in memory.
     """
-    return SanitizedCopies(data, denoiser, sigma, draw + 1, entropy=entropy, fit=fit).copy(draw)
+    stated: dict[str, Any] = {"provenance": provenance, "origin": origin}
+    return SanitizedCopies(data, denoiser, sigma, draw + 1, entropy=entropy, fit=fit, **stated).copy(draw)

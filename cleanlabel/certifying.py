@@ -15,6 +15,7 @@ from cleanlabel.models.influenced import Influenced, influenced
 from cleanlabel.models.plan import least_models, noise_distance_of
 from cleanlabel.models.sums import Sides
 from cleanlabel.models.votes import count_votes
+from cleanlabel.sanitize.door import in_words
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.noise import check_sigma
 
@@ -33,6 +34,7 @@ class Certificate:
     pixel units, that changes of the *whole* training set's pixels must reach before the label can change; 0 if nothing
     is certified. vote (n,): the class with most votes, without a guarantee. counts (n, K): votes for each class. level:
     the probability with which each point's statement may be false. entropy_source: `os`, `fixed` or `unknown`.
+    admitted: what is known of the denoiser (`SanitizedCopies.admitted`); empty if the votes came without it.
     """
 
     label: Ints
@@ -46,6 +48,7 @@ class Certificate:
     noise_distance: float
     pixels: int
     entropy_source: Literal["os", "fixed", "unknown"]
+    admitted: tuple[dict[str, Any], ...] = ()
 
     def certified_accuracy(self, truth: ArrayLike, radii: ArrayLike = 0.0) -> Floats:
         """For each of `radii`, the share of points whose certified label is `truth` and whose radius is larger."""
@@ -79,7 +82,7 @@ class Certificate:
             lines.append(
                 "made with fixed entropy: it holds only against an attacker who did not know it when the data were made"
             )
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"{part['name']}: {in_words(part)}" for part in self.admitted)])
 
 
 def bought(radius: float, pixels: int) -> str:

@@ -29,6 +29,7 @@ from cleanlabel.flows.ensemble.planning import check_initial
 from cleanlabel.models.chooser import Outlook, Target, best_of, not_told_apart, outlook, unanimous_blocks_radius
 from cleanlabel.models.materials import Materials
 from cleanlabel.models.params import CertifyParams, SmoothParams, TrainParams, check_recipe
+from cleanlabel.models.parts import parts_of_recipe
 from cleanlabel.models.pilot import LEAST_ASKED, blocks_of_size, make_pilots, steps
 from cleanlabel.models.plan import recipe_of
 from cleanlabel.models.start import start_of
@@ -36,6 +37,7 @@ from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.denoiser import load_denoiser
 from cleanlabel.sanitize.denoiser_files import PROVENANCE, read_config
 from cleanlabel.sanitize.device import default_device
+from cleanlabel.sanitize.door import STATED_BY, admit, parts_of_denoiser
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import write_json
 from cleanlabel.sanitize.imageset import ImageSet, load, require_trainable
@@ -107,6 +109,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
 def choose(asked: argparse.Namespace) -> dict[str, Any]:
     """Run the pilot. Returns the forecast for each (sigma, k), as a record."""
     recipe, smooth = read_params("train", TrainParams), read_params("smooth", SmoothParams)
+    recipe = recipe.model_copy(update={"twin": None})  # a twin is for one sigma, and is made once that is chosen
     certify, denoised = read_params("certify", CertifyParams), read_params("sanitize", SanitizeParams).denoise
     if certify.method != "binary" or smooth.test_sigma:
         raise InputError(
@@ -121,10 +124,13 @@ def choose(asked: argparse.Namespace) -> dict[str, Any]:
             "or set train.head: bounded-influence, which certifies counts of images without noise"
         )
     check_initial(recipe, trusted)
+    denoiser = parts_of_denoiser(DENOISER, asks=STATED_BY, stated=True) if denoised else []
+    admitted = admit(None, [*denoiser, *parts_of_recipe(recipe)])  # the raw set is not read: planning compares
     level = certify.alpha / smooth.ensembles / (_points(asked) if certify.simultaneous else 1)
     if recipe.bounded_influence:
         prepared = _materials(trusted, recipe, asked.draws, max(asked.sigmas), denoised=denoised)
-        return choose_influence.choose_influence(asked, prepared, level, trusted, denoised=denoised)
+        record = choose_influence.choose_influence(asked, prepared, level, trusted, denoised=denoised)
+        return record | {"admitted": list(admitted)}
     target = Target(asked.radius, asked.rewritten, asked.models, level)
     sizes = {k: asked.images // k for k in sorted(set(asked.partitions))}
     found: list[Outlook] = []
@@ -157,6 +163,7 @@ def choose(asked: argparse.Namespace) -> dict[str, Any]:
         "level": level,
         "recipe": recipe_of(recipe),
         "denoised": denoised,
+        "admitted": list(admitted),
         "notes": _notes(trusted, denoised=denoised),
         "candidates": [_rounded(one) for one in found],
         "best": _rounded(best) if best else None,
@@ -247,7 +254,7 @@ def _materials(trusted: ImageSet, recipe: TrainParams, draws: int, sigma: float,
         "denoiser": denoiser,
         "recipe": recipe,
         "draws": draws,
-        "start": start_of(recipe.model_copy(update={"twin": None}), device),  # a twin is for one sigma
+        "start": start_of(recipe, device),
         "device": device,
     }
 

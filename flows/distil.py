@@ -18,12 +18,13 @@ from cleanlabel.models.materials import Materials
 from cleanlabel.models.params import TrainParams
 from cleanlabel.models.public_part import PUBLIC_ENTROPY
 from cleanlabel.models.twins import save_twin
-from cleanlabel.models.weights import trained_on
+from cleanlabel.models.weights import TrainedOn
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.denoiser import load_denoiser
 from cleanlabel.sanitize.device import default_device
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import load
+from cleanlabel.sanitize.overlap import record_of
 from cleanlabel.sanitize.params import SanitizeParams, read_params
 from cleanlabel.sanitize.paths import DENOISER, SETS
 from cleanlabel.sanitize.sanitizer import sanitize
@@ -70,7 +71,8 @@ def distil(output: Path, epochs: int, copies: int) -> None:
     ]
     wanted = features(extractor, trusted.images, device).repeat(copies, 1)
     network = distilled(extractor, np.concatenate(copied), wanted, epochs, device, f"σ={params.sigma:g}")
-    save_twin(network, output, extractor.digest, params.sigma, trained_on(trusted))
+    saw = TrainedOn(trusted.digest, record_of(trusted.images, trusted.ids))
+    save_twin(network, output, extractor.digest, params.sigma, denoiser.digest if denoiser else None, saw)
     print(f"{output}: a twin for sigma {params.sigma:g}, from {len(trusted)} trusted images; name it by train.twin")
 
 

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 from cleanlabel.flows.ensemble.planning import make_plan
-from cleanlabel.flows.ensemble.provenance import compared
 from cleanlabel.flows.ensemble.reach import radius_asked, require_reach
 from cleanlabel.flows.orchestration.machine import gpus, words, workers
 from cleanlabel.models.draw import make_batch
@@ -31,6 +30,7 @@ from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
 from cleanlabel.sanitize.denoiser_training import Training
 from cleanlabel.sanitize.device import default_device, is_accelerator
+from cleanlabel.sanitize.door import STATED_BY, Part, admit
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.fast import accelerate
 from cleanlabel.sanitize.imageset import ImageSet, load
@@ -98,8 +98,9 @@ def estimate() -> str:
         lines.append(_smaller(trusted, wanted, steps))
     try:
         if trained_here and noise.denoise:
-            seen, state = record_of(trusted.images, trusted.ids), wanted.provenance or "disjoint"
-            compared(raw, seen, state, "the denoiser", "denoiser.provenance")
+            seen = record_of(trusted.images, trusted.ids)
+            own = {"made_here": True, "state": wanted.provenance, "asks": STATED_BY, "record": seen}
+            admit(raw, [Part("denoiser", None, **own)])
         require_reach(make_plan({}), 0, radius_asked(gate))
     except InputError as error:
         lines.append(f"The stage smooth will refuse this: {error}.")

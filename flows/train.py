@@ -15,17 +15,20 @@ from cleanlabel.flows.store.registry import SANITIZED, register
 from cleanlabel.models.draw import learn
 from cleanlabel.models.materials import CPU, Materials
 from cleanlabel.models.params import TrainParams, check_recipe
+from cleanlabel.models.parts import parts_of_recipe
 from cleanlabel.models.plan import recipe_of
 from cleanlabel.models.start import start_of
 from cleanlabel.models.training import predict_inputs, reads_raw_images
 from cleanlabel.models.weights import read_trained_on, save_weights, trained_on
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.copies import manifest_path
+from cleanlabel.sanitize.door import admit
 from cleanlabel.sanitize.files import write_json
 from cleanlabel.sanitize.imageset import load, require_trainable
 from cleanlabel.sanitize.params import read_params
 from cleanlabel.sanitize.paths import CLASSIFIER, SETS
 from cleanlabel.sanitize.paths import SANITIZED as SANITIZED_SET
+from cleanlabel.sanitize.sources import open_source
 
 
 def main() -> None:
@@ -36,6 +39,8 @@ def main() -> None:
     if recipe.bounded_influence:  # such a head needs many draws: the model on one copy has a linear head
         recipe = recipe.model_copy(update={"head": "lda"})
     manifest = json.loads(manifest_path(SANITIZED_SET).read_text())
+    if recipe.initial_weights:
+        admit(open_source(SETS["raw"]), parts_of_recipe(recipe))
     store = connect()
 
     raw = load(SETS["raw"]) if reads_raw_images(recipe) else sanitized  # un-noised images only if required

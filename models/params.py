@@ -54,6 +54,10 @@ class TrainParams(Section):
     """Whether ridge and logistic shrink the head towards the one in the initial weights."""
     twin: str | None = None
     """For transfer: the extractor's twin for sanitized images (`flows.distil`). null: use the extractor itself."""
+    twin_provenance: Provenance | None = None
+    """What a twin was distilled on; required for one whose file has no record of its images, as of `flows.distil`."""
+    twin_origin: Origin | None = None
+    """The origin of such a twin, in words. Neither is part of the recipe."""
     influence_form: Literal["instrumental", "cosine"] = "instrumental"
     """For a bounded-influence head: fit to trusted images, or use the cosine of features, which needs none."""
     influence_ridge: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.5
@@ -129,8 +133,10 @@ class SmoothParams(Section):
     """The number of smoothed models."""
     partitions: Annotated[int, Field(ge=1, le=MOST)]
     """k: blocks of the raw set, each with its own m models. They certify how many images may change *and* how far."""
-    chosen_on: Literal["trusted", "raw"]
-    """The images used to choose sigma, k and the recipe: trusted ones or none; `raw` voids the certificate."""
+    chosen_on: Literal["trusted", "nothing", "fixed-before", "raw"] | None
+    """The images by which sigma, k, the recipe and all other settings were chosen. It has no default: `trusted` images,
+    `nothing`, a trusted earlier copy of the raw set (`fixed-before`), or the `raw` set as supplied, which voids the
+    certificate. null: not stated, which only the embedded digits allow, whose settings come with this project."""
     ensembles: Annotated[int, Field(ge=1, le=MOST)]
     """How many ensembles on this raw set are planned beforehand: each of them has alpha/ensembles, later ones have
     alpha/2, alpha/4 and so on. The first one fixes the number."""

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any, Literal
@@ -36,6 +37,8 @@ LATER: dict[str, Any] = {
     "twin_digest": None,
     "class_sizes": (),
     "int8": None,
+    "admitted": (),
+    "resized_to": None,
 }
 """Fields that are younger than the first ensembles, with their defaults. A plan leaves out a field at its default, so
 that older plans keep their digests."""
@@ -79,14 +82,11 @@ class Plan:
     stable_ids: bool = True
     """Whether ids stay with their images when others are added or removed (`models.blocks.ids_are_names`)."""
     denoiser_origin: str | None = None
-    """The origin of an external denoiser, in the user's words. None if it was trained here."""
     denoiser_shared: int | None = None
-    """How many raw images the denoiser was trained on (`sanitize.overlap`). None if there is no record."""
     initial_origin: str | None = None
     initial_shared: int | None = None
-    """The same for the initial weights."""
     chosen_on: str = "trusted"
-    """The images used to choose sigma, k and the recipe: `trusted` (or none at all), or `raw`."""
+    """These five are of plans that are older than `admitted`, which has what they said (`parts_of`)."""
 
     noise_stream: str = OLD_STREAM
     """How entropy becomes noise (`sanitize.noise.NOISE_STREAM`)."""
@@ -105,6 +105,11 @@ class Plan:
     int8: dict[str, Any] | None = None
     """The denoiser's int8 network: its digest, threads, versions and the images that its scales were set on
     (`sanitize.int8`). None if it runs in floating point."""
+    admitted: tuple[dict[str, Any], ...] = ()
+    """Everything else that was fixed beforehand and can reach the models, as the one door admitted it
+    (`sanitize.door.admit`). Empty in plans that are older than the door."""
+    resized_to: int | None = None
+    """The side to which every image was resized when it was read; None if images kept their size."""
 
     @property
     def bounded_influence(self) -> bool:
@@ -147,9 +152,7 @@ class Plan:
                 "training starts on the raw images (train.warm_on)",
             ),
             (self.recipe["normalise"] == "raw", "pixels are scaled by statistics of the raw images (train.normalise)"),
-            (self.denoiser_state == "on-raw", "the denoiser was trained on the raw set as supplied"),
-            (self.initial_state == "on-raw", "the initial weights were trained on the raw set as supplied"),
-            (self.chosen_on == "raw", "its params were chosen by looking at the raw set (smooth.chosen_on)"),
+            *((bool(part["voids"]), str(part["voids"])) for part in parts_of(asdict(self))),
         )
         return [reason for holds, reason in found if holds]
 
@@ -223,6 +226,7 @@ class Plan:
             **self._content(),
             **({"block_sizes": list(self.block_sizes)} if self.partitions > 1 else {}),
             **({"class_sizes": list(self.class_sizes)} if self.class_sizes else {}),
+            **({"admitted": list(self.admitted)} if self.admitted else {}),
             "looks": list(self.looks),
             "shares": list(self.shares),
             "plan_digest": self.digest,
@@ -233,7 +237,47 @@ class Plan:
         }
 
 
-TUPLES = ("looks", "shares", "block_sizes", "class_sizes")
+TUPLES = ("looks", "shares", "block_sizes", "class_sizes", "admitted")
+
+
+def parts_of(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The admitted parts of a plan or certificate; for one that is older than the door, what its fields said."""
+    if content.get("admitted"):
+        return list(content["admitted"])
+    older = [
+        (
+            "denoiser",
+            content.get("denoiser_digest"),
+            *(content.get(f"denoiser_{key}") for key in ("state", "origin", "shared")),
+            "the denoiser was trained on the raw set as supplied",
+        ),
+        (
+            "initial weights",
+            content.get("initial_digest"),
+            *(content.get(f"initial_{key}") for key in ("state", "origin", "shared")),
+            "the initial weights were trained on the raw set as supplied",
+        ),
+        (
+            "settings",
+            None,
+            "on-raw" if content.get("chosen_on") == "raw" else None,
+            None,
+            None,
+            "its params were chosen by looking at the raw set (smooth.chosen_on)",
+        ),
+    ]
+    return [
+        {
+            "name": name,
+            "digest": digest,
+            "state": state,
+            "origin": origin,
+            "shared": count,
+            "voids": void if state == "on-raw" else None,
+        }
+        for name, digest, state, origin, count, void in older
+        if state is not None
+    ]
 
 
 def plan_from_dict(content: dict[str, Any]) -> Plan:
@@ -280,7 +324,7 @@ def least_of_sequence(alpha: float) -> int:
 
 def recipe_of(params: "TrainParams") -> dict[str, Any]:
     """The recipe as plain values, without the origin of the initial weights: that is a field of the plan itself."""
-    content = params.model_dump(mode="json", exclude={"initial_origin"})
+    content = params.model_dump(mode="json", exclude={"initial_origin", "twin_provenance", "twin_origin"})
     silent = [] if params.twin else ["twin"]
     silent += [] if params.bounded_influence else [key for key in content if "influence_" in key]
     return {key: value for key, value in content.items() if key not in silent}

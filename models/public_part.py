@@ -10,9 +10,7 @@ from cleanlabel.models.extractors import Extractor, features
 from cleanlabel.models.instrument import Instrument, make_instrument
 from cleanlabel.models.params import TrainParams
 from cleanlabel.sanitize.denoiser import Denoiser
-from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
-from cleanlabel.sanitize.overlap import Record, record_of, shared
 from cleanlabel.sanitize.sanitizer import BATCH, Denoise, sanitize
 
 PUBLIC_ENTROPY = hashlib.sha256(b"cleanlabel/instrument/1").digest()
@@ -71,14 +69,3 @@ def fitted(recipe: TrainParams, psi: NDArray[np.float32], phi: NDArray[np.float3
         sides=recipe.influence_sides,
         threshold=recipe.influence_threshold,
     )
-
-
-def require_apart(raw: ImageSet, seen: Record, among: str) -> None:
-    """InputError, with number and names, if raw images are exact or near copies of `seen` ones."""
-    own = record_of(raw.images, raw.ids)
-    found = shared(own, seen)
-    if len(found):
-        raise InputError(
-            f"{len(found)} of {len(raw)} raw images are among {among} ({found.in_words(own, seen)}); the "
-            "public part of a head must not depend on raw images, so remove them from one side"
-        )

@@ -16,6 +16,7 @@ from cleanlabel.sanitize.copies import check_output, make_copy, manifest_path, r
 from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
 from cleanlabel.sanitize.denoiser_files import find_denoiser
 from cleanlabel.sanitize.device import default_device
+from cleanlabel.sanitize.door import KINDS, STATES, Admitted, admit, in_words, parts_of_loaded
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.fast import accelerate
 from cleanlabel.sanitize.fitting import FITS, Fit, fitting_for
@@ -49,6 +50,13 @@ def parser(prog: str) -> argparse.ArgumentParser:
     )
     flags.add_argument("--denoiser", help="a diffusers directory (unet/, scheduler/) or a hub id")
     flags.add_argument("--revision", help="commit of the hub id; name one, so that the weights cannot change")
+    flags.add_argument(
+        "--provenance",
+        choices=STATES,
+        help="what the denoiser was trained on: disjoint (other data than these images), fixed-before (a trusted "
+        "earlier copy of them) or on-raw (these images as supplied: no certificate may be made from the copy)",
+    )
+    flags.add_argument("--origin", help="the denoiser's author and training data, in words, for the manifest")
     flags.add_argument("--sigma", type=float, required=True, help="noise level, in [0,1] pixel units: .1 to 1")
     flags.add_argument(
         "--fit", choices=FITS, default="exact", help="what to do with images of another size than the denoiser's"
@@ -105,6 +113,12 @@ def dry_run(source: Source, sigma: float, denoiser: Denoiser | None, fit: Fit) -
     return "\n".join(lines)
 
 
+def _admitted(source: Source, denoiser: Denoiser, args: argparse.Namespace) -> Admitted:
+    int8 = denoiser.int8 is not None and denoiser.int8.sigma == args.sigma
+    parts = parts_of_loaded(denoiser, args.provenance, args.origin, ("--provenance", "--origin"), int8=int8)
+    return admit(source, parts, demand=False)
+
+
 def main(words: Sequence[str] | None = None, prog: str = "python -m cleanlabel.sanitize") -> None:
     """The command. words: its arguments, by default the process's own; prog: how it was called."""
     args = parser(prog).parse_args(words)
@@ -123,6 +137,7 @@ def main(words: Sequence[str] | None = None, prog: str = "python -m cleanlabel.s
         raise InputError(f"{args.input} holds no image; there is nothing to sanitize")
     check_output(args.output, source.form, path)
     denoiser = load_denoiser(find_denoiser(args.denoiser, args.revision), args.device) if args.denoiser else None
+    admitted = _admitted(source, denoiser, args) if denoiser else ()
     if args.dry_run:
         print(dry_run(source, args.sigma, denoiser, args.fit))
         return
@@ -135,6 +150,7 @@ def main(words: Sequence[str] | None = None, prog: str = "python -m cleanlabel.s
         args.draw,
         fit=args.fit,
         shard=shard,
+        admitted=admitted,
         progress=True,
         say=lambda words: print(f"{args.input}: {words}", flush=True),
         warn=errors.warn,
@@ -142,6 +158,8 @@ def main(words: Sequence[str] | None = None, prog: str = "python -m cleanlabel.s
     if made is None:
         print(f"{args.output}.partial: this part is done; {args.output} is assembled when the last part is done")
         return
+    for part in admitted:
+        print(f"{KINDS[part['name']].subject}: {in_words(part)}")
     print(f"{args.output}: sigma {args.sigma:g}, timestep {made['timestep']}, PSNR {made['psnr_db']} dB to the input")
     print(f"{manifest_path(args.output)}: what is needed to make the copy again")
 

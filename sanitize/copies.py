@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cleanlabel.sanitize.denoiser import Denoiser
+from cleanlabel.sanitize.door import Admitted
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.fast import accelerate
 from cleanlabel.sanitize.fitting import Fit, fitting_for
@@ -89,6 +90,7 @@ def make_copy(
     *,
     fit: Fit = "exact",
     shard: Shard = Shard(),  # noqa: B008 (frozen)
+    admitted: Admitted = (),
     progress: bool = False,
     say: Callable[[str], None] = lambda _: None,
     warn: Callable[[str], None] = lambda _: None,
@@ -96,7 +98,8 @@ def make_copy(
     """Sanitize `source` into `output` (a `.npz` or a folder, like the source). Returns the manifest once all is done.
 
     Returns None if other shards are still missing. After a kill, a new call continues where the last one stopped. The
-    bytes depend on the source, sigma, the denoiser, entropy and draw, but not on shards, restarts or blocks. InputError
+    bytes depend on the source, sigma, the denoiser, entropy and draw, but not on shards, restarts or blocks. admitted:
+    what the door said of the denoiser (`sanitize.door.admit`), for the manifest. InputError
     if the denoiser does not fit, or another copy was begun at this output. Calls `warn` if the denoiser does harm.
     """
     check_sigma(sigma)
@@ -115,6 +118,7 @@ def make_copy(
         "network": fast.mode if fast else None,
         **({"int8": denoiser.int8.as_dict()} if denoiser and denoiser.int8 and fast and fast.mode == "int8" else {}),
         **({"network_rows": rows} if rows != NETWORK_BATCH else {}),
+        **({"admitted": list(admitted)} if admitted else {}),
     }
     copy = Copy(source, output, facts, rows)
     drawn = copy.begin(entropy)
@@ -148,6 +152,7 @@ def manifest(
         "animated": source.animated,
         "skipped": [{"path": one.path, "reason": one.reason} for one in source.skipped],
         "image_shape": [*size, source.channels] if size else None,
+        **({"resized": source.resized} if source.resized else {}),
         "channels": source.channels,
         "entropy": entropy.hex,
         "entropy_source": entropy.source,

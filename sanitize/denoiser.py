@@ -39,6 +39,8 @@ class Denoiser:
     prediction: Prediction = "epsilon"
     rescale_timesteps: bool = False
     int8: Int8 | None = None
+    directory: Path | None = None
+    """Where its files lie, with the record of its training images if there is one (`sanitize.door`)."""
 
     def timestep(self, sigma: float) -> int:
         """The timestep whose noise level matches sigma (in [0,1] pixel units); see `timestep_for`."""
@@ -133,4 +135,5 @@ def load_denoiser(directory: Path, device: torch.device | str = "cpu") -> Denois
         prediction=prediction,
         rescale_timesteps=bool(schedule.get("rescale_timesteps", False)),
         int8=read_int8(directory),
+        directory=directory.absolute(),
     )

@@ -164,13 +164,19 @@ def copy_denoiser(source: Path, directory: Path) -> None:
         shutil.copyfile(origin, target)
 
 
+def provenance_place(directory: Path) -> Path | None:
+    """Where a denoiser's provenance lies if this project made it: its directory, or the one around its `unet/`."""
+    around = [directory.absolute().parent] if directory.absolute().name == "unet" else []
+    return next((place for place in (directory, *around) if (place / PROVENANCE).is_file()), None)
+
+
 def copy_record(source: Path, directory: Path) -> str | None:
     """Copy the record of a denoiser's training images if this project made it. Returns the digest of that set.
 
     InputError if the record should exist but is missing or changed.
     """
-    place = next((p for p in (source, source.absolute().parent) if (p / PROVENANCE).is_file()), None)
-    if place is None or (place != source and source.absolute().name != "unet"):
+    place = provenance_place(source)
+    if place is None:
         return None
     known = read_config(place / PROVENANCE)
     if known.get("images"):

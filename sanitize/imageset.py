@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,8 @@ class ImageSet:
 
     images: uint8 (n, h, w, c) with c = 1 or 3; labels: int64 (n,) in 0..K-1; ids: n different strings (an image's
     relative path, the `ids` column of an array, or its index). `classes` names the K classes. `channel_axis` is False
-    if the original array was (n, h, w). InputError if any of this does not hold.
+    if the original array was (n, h, w). `resized`: the side to which every image was resized when the set was read, if
+    it was; a radius is then about the resized pixels. InputError if any of this does not hold.
     """
 
     images: NDArray[np.uint8]
@@ -27,6 +29,7 @@ class ImageSet:
     ids: tuple[str, ...]
     classes: tuple[str, ...]
     channel_axis: bool = True
+    resized: int | None = None
 
     def __post_init__(self) -> None:
         if self.images.dtype != np.uint8:
@@ -78,12 +81,16 @@ def read_all(source: Source, name: str) -> ImageSet:
     images = np.empty((len(source), h, w, source.channels), dtype=np.uint8)
     for i, image in enumerate(source.read(range(len(source)))):
         images[i] = image
-    return ImageSet(images, source.labels, source.ids, source.classes, source.channel_axis)
+    return ImageSet(images, source.labels, source.ids, source.classes, source.channel_axis, source.resized)
 
 
 def save_npz(images: ImageSet, path: Path) -> None:
-    """Write a set as `.npz` (images, labels, ids, classes), atomically; the same set gives the same bytes."""
+    """Write a set as `.npz` (images, labels, ids, classes; and resized, if it was), atomically.
+
+    The same set gives the same bytes.
+    """
     pixels = images.images if images.channel_axis else images.images[..., 0]
+    further: dict[str, Any] = {} if images.resized is None else {"resized": np.array([images.resized])}
     with replacing(path) as scratch, scratch.open("wb") as stream:
         np.savez(
             stream,
@@ -91,6 +98,7 @@ def save_npz(images: ImageSet, path: Path) -> None:
             labels=images.labels,
             ids=np.array(images.ids, dtype=np.str_),
             classes=np.array(images.classes, dtype=np.str_),
+            **further,
         )
 
 

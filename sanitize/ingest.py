@@ -103,7 +103,7 @@ def brought_to(source: Source, side: int) -> Source:
         pixels = np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC))
         return pixels.reshape(side, side, image.shape[2])
 
-    return replace(source, sizes=np.full_like(source.sizes, side), read_one=resized)
+    return replace(source, sizes=np.full_like(source.sizes, side), read_one=resized, resized=side)
 
 
 def make_sets(params: IngestParams) -> dict[str, ImageSet]:

@@ -14,12 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cleanlabel.sanitize.denoiser_files import INT8_FACTS, INT8_IMAGES, INT8_NETWORK, int8_files, read_config
+from cleanlabel.sanitize.denoiser_files import INT8_FACTS, INT8_NETWORK, int8_files, read_config
 from cleanlabel.sanitize.device import is_accelerator
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import file_digest
-from cleanlabel.sanitize.imageset import ImageSet
-from cleanlabel.sanitize.overlap import read_record, record_of, require_unseen
 
 THREADS = 1
 """Threads of one part of a batch: with more, the last bits could differ."""
@@ -53,11 +51,6 @@ class Int8:
     def as_dict(self) -> dict[str, Any]:
         """For plan and manifest: the digest and the facts."""
         return {"digest": self.digest, **self.facts}
-
-    def require_unseen(self, raw: ImageSet) -> None:
-        """InputError if the network's scales were set on raw images: they would void the certificate."""
-        what = f"the int8 network in {self.folder} had its scales set"
-        require_unseen(record_of(raw.images, raw.ids), read_record(self.folder / INT8_IMAGES), what)
 
     def network(self, device: torch.device, batch: int) -> "Int8Network":
         """The network for batches of this size. InputError without OpenVINO, on accelerators, or for changed files."""

@@ -9,11 +9,15 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cleanlabel.sanitize.errors import InputError
+
+if TYPE_CHECKING:
+    from cleanlabel.sanitize.sources import Source
 
 SIDE = 8
 """A thumbnail is SIDE x SIDE, grey."""
@@ -70,6 +74,23 @@ def record_of(images: NDArray[np.uint8], ids: Sequence[str]) -> Record:
     return Record(tuple(ids), hashes(images), thumbnails(images))
 
 
+def record_of_source(source: "Source") -> Record:
+    """The record of a source's images, read a few at a time."""
+    parts = [record_of(image[None], source.ids[i : i + 1]) for i, image in enumerate(source.read(range(len(source))))]
+    empty = np.empty((0, HASH), np.uint8), np.empty((0, SIDE * SIDE), np.uint8)
+    return Record(
+        source.ids,
+        np.concatenate([empty[0], *(part.hashes for part in parts)]),
+        np.concatenate([empty[1], *(part.thumbnails for part in parts)]),
+    )
+
+
+def compared_in_words(found: int, raw: int, recorded: int, *, thumbnails: bool) -> str:
+    """What a comparison of `raw` images with `recorded` ones found, in words."""
+    how = "exact copies and light changes" if thumbnails else "exact copies only"
+    return f"of {raw} raw images {found} match one of the {recorded} recorded images ({how})"
+
+
 def hashes_alone(found: NDArray[np.uint8]) -> Record:
     """A record of hashes (n, 8) alone, which reveals nothing of the images."""
     ids = tuple(f"number {i}" for i in range(len(found)))
@@ -117,16 +138,6 @@ def shared(ours: Record, theirs: Record) -> Shared:
     return Shared(found, partner[found], exact[found] >= 0)
 
 
-def require_unseen(raw: Record, seen: Record, what: str) -> None:
-    """InputError, with number and names, if raw images are among those that `what` was made from."""
-    found = shared(raw, seen)
-    if len(found):
-        raise InputError(
-            f"{len(found)} of {len(raw)} raw images are among those that {what} on ({found.in_words(raw, seen)}), "
-            "which would void the certificate; remove them from one side"
-        )
-
-
 def _nearest(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> NDArray[np.int64]:
     """For each thumbnail, the row of the nearest of theirs; -1 if none is near."""
     partner = np.full(len(ours), -1, dtype=np.int64)
@@ -167,8 +178,13 @@ def to_bytes(record: Record) -> bytes:
 
 def read_record(path: Path) -> Record:
     """The record that `to_bytes` wrote into a file. InputError if it is damaged or is something else."""
+    return record_from(path, str(path))
+
+
+def record_from(content: Path | IO[bytes], name: str) -> Record:
+    """The record in a file or a stream. InputError that names `name` if it is damaged or is something else."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(content, allow_pickle=False) as arrays:
             return Record(tuple(map(str, arrays["ids"])), arrays["hashes"], arrays["thumbnails"])
     except Exception as error:  # zipfile and numpy raise anything on damaged bytes
-        raise InputError(f"{path} is not a readable record of images ({error}); restore it") from error
+        raise InputError(f"{name} is not a readable record of images ({error}); restore it") from error

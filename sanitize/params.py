@@ -115,18 +115,6 @@ class SanitizeParams(Section):
         return value
 
 
-def require_stated(what: str, provenance: tuple[str, str | None], origin: tuple[str, str | None]) -> None:
-    """InputError unless both params (name, value) about an external network are given: no default is safe."""
-    missing = [name for name, value in (provenance, origin) if not value]
-    if missing:
-        raise InputError(
-            f"{what} comes from elsewhere and {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} null: "
-            f"state {provenance[0]} (disjoint: trained on other data than the raw set; fixed-before: on a trusted "
-            "earlier copy of it that no attack could reach; on-raw: on the raw set as supplied, which voids the "
-            f"certificate) and {origin[0]} (in words: its author and its training data)"
-        )
-
-
 SectionT = TypeVar("SectionT", bound=Section)
 
 

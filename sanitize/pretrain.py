@@ -17,10 +17,11 @@ from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.denoiser import load_denoiser
 from cleanlabel.sanitize.denoiser_files import HERE, IMAGES, PROVENANCE, copy_denoiser, copy_record, find_denoiser
 from cleanlabel.sanitize.denoiser_training import Training
+from cleanlabel.sanitize.door import STATED_BY, Part, require_stated
 from cleanlabel.sanitize.files import file_digest, replacing, write_json
 from cleanlabel.sanitize.imageset import ImageSet, load
 from cleanlabel.sanitize.overlap import record_of, to_bytes
-from cleanlabel.sanitize.params import DenoiserParams, read_params, require_stated
+from cleanlabel.sanitize.params import DenoiserParams, read_params
 from cleanlabel.sanitize.paths import DENOISER, DENOISER_TRAINING, SETS
 from cleanlabel.sanitize.quantise import quantise
 
@@ -70,8 +71,10 @@ def main() -> None:
     params = read_params("denoiser", DenoiserParams)
     here = params.source == "train"
     if not here:
-        source = f"the denoiser (denoiser.source={params.source!r})"
-        require_stated(source, ("denoiser.provenance", params.provenance), ("denoiser.origin", params.origin))
+        require_stated(
+            f"the denoiser (denoiser.source={params.source!r})",
+            Part("denoiser", None, state=params.provenance, origin=params.origin, asks=STATED_BY),
+        )
     trusted = load(SETS["trusted"])
     with replacing(DENOISER) as scratch:
         scratch.mkdir()

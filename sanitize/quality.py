@@ -52,5 +52,6 @@ def harm_of(images: NDArray[np.uint8], noised: NDArray[np.uint8], made: NDArray[
     return (
         f"the denoiser makes images worse than the noise alone: PSNR to the input {after:.1f} dB, {before:.1f} dB with "
         f"the noise left in and clipped, at sigma={sigma:g} ({len(images)} images compared); choose a denoiser that "
-        "was trained on images like these, or another sigma"
+        "was trained on images like these, or another sigma, by trusted images alone (`cleanlabel preview`): a choice "
+        "by raw images voids a certificate"
     )

@@ -6,6 +6,7 @@ python -m sanitize.reference
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.copies import make_copy
 from cleanlabel.sanitize.denoiser import load_denoiser
+from cleanlabel.sanitize.door import STATED_BY, admit, parts_of_denoiser
 from cleanlabel.sanitize.params import SanitizeParams, read_params
 from cleanlabel.sanitize.paths import DENOISER, SANITIZED, SETS
 from cleanlabel.sanitize.sources import open_source
@@ -20,8 +21,18 @@ def main() -> None:
             "only the ensemble's certificates hold"
         )
     raw = open_source(SETS["raw"])
+    admitted = admit(raw, parts_of_denoiser(DENOISER, asks=STATED_BY, stated=True)) if denoiser else ()
     made = make_copy(
-        raw, SANITIZED, params.sigma, denoiser, params.entropy, draw=0, progress=True, say=print, warn=errors.warn
+        raw,
+        SANITIZED,
+        params.sigma,
+        denoiser,
+        params.entropy,
+        draw=0,
+        admitted=admitted,
+        progress=True,
+        say=print,
+        warn=errors.warn,
     )
     if made:
         print(f"{SANITIZED}: {len(raw)} images, sigma {params.sigma:g}, PSNR {made['psnr_db']} dB to the raw set")

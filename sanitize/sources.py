@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -33,7 +33,7 @@ class Source:
     ids: n different strings; labels: int64 (n,) in 0..K-1; sizes: (n, 2), heights and widths; channels: 1 or 3. form:
     the form in which a copy is written; channel_axis: False if the array was (n, h, w). names: the ids as given, if
     those were in another Unicode form. For a folder: how many images are `animated` (only their first frame is used),
-    what was `skipped`, and a `survey` that lists everything that cannot be decoded.
+    what was `skipped`, and a `survey` that lists everything that cannot be decoded. resized: as in an ImageSet.
     """
 
     ids: tuple[str, ...]
@@ -48,6 +48,7 @@ class Source:
     animated: int = 0
     skipped: tuple[Refused, ...] = ()
     survey: Callable[[], InputError] | None = None
+    resized: int | None = None
 
     def __post_init__(self) -> None:
         check_members(self.labels, self.ids, self.classes)
@@ -205,7 +206,7 @@ def _turned(shape: tuple[int, ...], n: int) -> str:
 
 
 def _open_npz(path: Path) -> Source:
-    columns = open_arrays(path, ("images", "labels"), ("ids", "classes"))
+    columns = open_arrays(path, ("images", "labels"), ("ids", "classes", "resized"))
     images, labels = columns["images"], _column(columns["labels"])
     if labels is None or not np.issubdtype(labels.dtype, np.integer):
         stored = columns["labels"]
@@ -226,7 +227,8 @@ def _open_npz(path: Path) -> Source:
     n = images.shape[0] if images.ndim else 0
     ids = named.get("ids") or tuple(map(str, range(n)))
     classes = named.get("classes") or tuple(map(str, range(n_classes)))
-    return from_array(images, labels.astype(np.int64), ids, classes)
+    found = from_array(images, labels.astype(np.int64), ids, classes)
+    return replace(found, resized=int(columns["resized"].whole().ravel()[0])) if "resized" in columns else found
 
 
 def _column(array: DiskArray) -> NDArray[Any] | None:

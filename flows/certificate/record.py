@@ -187,6 +187,12 @@ def _rule(ensemble: Ensemble) -> str:
 
 
 def _scope(plan: Plan) -> str:
+    side = plan.resized_to
+    about = f"; pixels are those after every image was resized to {side}x{side} (ingest.side)" if side else ""
+    return f"{_changes(plan)}{about}"
+
+
+def _changes(plan: Plan) -> str:
     sigma, test_sigma = plan.sigma, plan.test_sigma
     if plan.bounded_influence:
         moved = "changed pixels of any training images, joint l2 over the whole training set, in [0,1] pixel units"

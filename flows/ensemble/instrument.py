@@ -16,14 +16,13 @@ from cleanlabel.models.draw_sources import code_digest
 from cleanlabel.models.instrument import Instrument, cosine, load_instrument, save_instrument
 from cleanlabel.models.materials import Materials
 from cleanlabel.models.params import TrainParams
-from cleanlabel.models.public_part import fitted, require_apart, trusted_features
+from cleanlabel.models.public_part import fitted, trusted_features
 from cleanlabel.models.start import start_of
 from cleanlabel.sanitize.denoiser import load_denoiser
 from cleanlabel.sanitize.device import default_device
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import file_digest, replacing
 from cleanlabel.sanitize.imageset import ImageSet, load
-from cleanlabel.sanitize.overlap import record_of
 from cleanlabel.sanitize.paths import DENOISER, SETS
 
 ARTIFACT = "ensemble/data/networks/instrument.safetensors"
@@ -33,8 +32,7 @@ ARTIFACT = "ensemble/data/networks/instrument.safetensors"
 def planned_instrument(recipe: TrainParams, raw: ImageSet, sigma: float, denoiser_digest: str | None) -> str:
     """The digest of the recipe's instrument at this sigma; an instrument made earlier from the same inputs is reused.
 
-    InputError if the form needs trusted images and there are none, or if raw images are among them: the instrument
-    must not depend on the raw set.
+    InputError if the form needs trusted images and there are none. The door compares them with the raw set.
     """
     trusted = load(SETS["trusted"])
     if recipe.influence_form == "cosine":
@@ -49,7 +47,6 @@ def planned_instrument(recipe: TrainParams, raw: ImageSet, sigma: float, denoise
             f"the trusted images have the shape {trusted.image_shape}, the raw ones {raw.image_shape}; a bounded-"
             "influence head is fitted to trusted images of the raw set's size"
         )
-    require_apart(raw, record_of(trusted.images, trusted.ids), "the trusted ones")
     pointer = _folder() / f"{_key(recipe, trusted, sigma, denoiser_digest)}.json"
     if pointer.is_file():
         digest = str(json.loads(pointer.read_text())["digest"])

@@ -2,11 +2,11 @@
 
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from cleanlabel.flows.ensemble.provenance import of_denoiser, of_initial_weights, of_int8
+from cleanlabel.flows.ensemble.provenance import parts_of_plan
 from cleanlabel.models.anytime import look_shares
 from cleanlabel.models.blocks import RULE, block_of, ids_are_names
 from cleanlabel.models.draw_sources import code_digest
@@ -14,17 +14,15 @@ from cleanlabel.models.params import CertifyParams, SmoothParams, TrainParams, c
 from cleanlabel.models.plan import Plan, chosen_looks, least_models, noise_distance_of, recipe_of
 from cleanlabel.sanitize.content import content_digest
 from cleanlabel.sanitize.denoiser_files import PROVENANCE, Facts, digest_of, layout, read_config
+from cleanlabel.sanitize.door import admit
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import file_digest
 from cleanlabel.sanitize.fitting import fitting_for
 from cleanlabel.sanitize.imageset import ImageSet, load, require_trainable
 from cleanlabel.sanitize.noise import NOISE_STREAM
-from cleanlabel.sanitize.params import SanitizeParams, read_params
+from cleanlabel.sanitize.params import IngestParams, SanitizeParams, read_params
 from cleanlabel.sanitize.paths import DENOISER, SETS
 from cleanlabel.sanitize.timestep import require_reachable
-
-if TYPE_CHECKING:
-    from cleanlabel.models.extractors import Extractor
 
 
 def make_plan(denoiser: dict[str, Any] | None = None) -> Plan:
@@ -34,9 +32,10 @@ def make_plan(denoiser: dict[str, Any] | None = None) -> Plan:
     """
     recipe = read_params("train", TrainParams)
     smooth_params, certify_params = read_params("smooth", SmoothParams), read_params("certify", CertifyParams)
-    sanitize_params = read_params("sanitize", SanitizeParams)
+    sanitize_params, ingest = read_params("sanitize", SanitizeParams), read_params("ingest", IngestParams)
     raw, test = load(SETS["raw"]), load(SETS["test"])
     require_trainable(raw, "raw")
+    check_side(ingest, raw)
     check_recipe(recipe)
     check_initial(recipe, raw)
     if not len(test):
@@ -59,6 +58,11 @@ def make_plan(denoiser: dict[str, Any] | None = None) -> Plan:
     if denoiser is None:
         denoise = sanitize_params.denoise and sigma > 0
         denoiser = denoiser_facts(raw, max(sigma, test_sigma)) if denoise else {}
+    int8 = int8_of(denoiser, sigma, test_sigma)
+    if recipe.twin and made:
+        check_twin(Path(recipe.twin), sigma, denoiser.get("digest"))
+    admitted = admit(raw, parts_of_plan(recipe, smooth_params, ingest, denoiser))
+    states = {part["name"]: part["state"] for part in admitted}
     influence: dict[str, Any] = {}
     if recipe.bounded_influence:
         from cleanlabel.flows.ensemble.instrument import (
@@ -76,7 +80,9 @@ def make_plan(denoiser: dict[str, Any] | None = None) -> Plan:
         raw_digest=raw.digest,
         test_digest=test.digest,
         denoiser_digest=denoiser.get("digest"),
+        denoiser_state=states.get("denoiser"),
         initial_digest=_digest_of_initial(recipe),
+        initial_state=states.get("initial weights"),
         recipe=recipe_of(recipe),
         classes=len(raw.classes),
         n_test=len(test),
@@ -89,15 +95,14 @@ def make_plan(denoiser: dict[str, Any] | None = None) -> Plan:
         batch_of_draws=smooth_params.batch_of_draws,
         entropy_spec=sanitize_params.entropy,
         code_digest=code_digest(),
-        chosen_on=smooth_params.chosen_on,
         noise_stream=NOISE_STREAM,
         noise_distance=noise_distance_of(len(raw), raw.image_shape, sigma, test_sigma),
         raw_content=content_digest(raw),
         ensembles=smooth_params.ensembles,
-        **of_denoiser(denoiser, raw).fields("denoiser"),
-        **of_initial_weights(recipe, raw).fields("initial"),
         twin_digest=file_digest(Path(recipe.twin)) if recipe.twin else None,
-        int8=of_int8(denoiser, raw, sigma, test_sigma),
+        int8=int8,
+        admitted=admitted,
+        resized_to=raw.resized,
         **blocks,
         **influence,
     )
@@ -200,13 +205,18 @@ def check_initial(recipe: TrainParams, raw: ImageSet) -> None:
         require_fits,
     )
     from cleanlabel.models.training import architecture_of
+    from cleanlabel.models.twins import load_twin
     from cleanlabel.models.weights import read_weights
 
     if recipe.mode == "transfer":
         extractor = load_extractor(path)
         require_fits(extractor, raw.image_shape)
         if recipe.twin:
-            check_twin(extractor, Path(recipe.twin), raw)
+            if not Path(recipe.twin).is_file():
+                raise InputError(
+                    f"param train.twin={recipe.twin!r} does not exist; make it with `python -m flows.distil`"
+                )
+            load_twin(extractor, Path(recipe.twin))
         if recipe.head_prior and extractor.head.out_features != len(raw.classes):
             raise InputError(
                 f"param train.head_prior=true: the head in {path} has {extractor.head.out_features} classes, the raw "
@@ -218,24 +228,45 @@ def check_initial(recipe: TrainParams, raw: ImageSet) -> None:
         raise InputError(f"{path} holds a {found}, train.mode='fine-tune' needs a {wanted}; correct params.yaml")
 
 
-def check_twin(extractor: "Extractor", path: Path, raw: ImageSet) -> None:
-    """InputError unless the twin belongs to this extractor and sigma, and was trained on none of the raw images."""
-    from cleanlabel.models.public_part import require_apart
-    from cleanlabel.models.twins import load_twin, read_twin
-    from cleanlabel.sanitize.overlap import HASH, hashes_alone
+def check_twin(path: Path, sigma: float, denoiser_digest: str | None) -> None:
+    """InputError unless the twin was distilled for this noise, from images that this denoiser sanitized."""
+    from cleanlabel.models.twins import read_twin  # imported late: only here this process needs torch
 
-    if not path.is_file():
-        raise InputError(f"param train.twin={str(path)!r} does not exist; make it with `python -m flows.distil`")
-    load_twin(extractor, path)
-    facts, sigma = read_twin(path), read_params("sanitize", SanitizeParams).sigma
+    facts = read_twin(path)
     if facts["sigma"] != sigma:
         raise InputError(
             f"the twin in {path} was distilled at sigma {facts['sigma']:g}, and sanitize.sigma={sigma:g}; make one for "
             "this sigma with `python -m flows.distil`"
         )
-    if facts["images"]:
-        seen = hashes_alone(np.frombuffer(bytes.fromhex(facts["images"]), dtype=np.uint8).reshape(-1, HASH))
-        require_apart(raw, seen, f"those that the twin in {path} was trained on")
+    if "denoiser" in facts and facts["denoiser"] != denoiser_digest:
+        raise InputError(
+            f"the twin in {path} was distilled with another denoiser ({str(facts['denoiser'])[:12]}, not "
+            f"{str(denoiser_digest)[:12]}), and could carry what that one was trained on; make one with this denoiser "
+            "with `python -m flows.distil`"
+        )
+
+
+def check_side(ingest: IngestParams, raw: ImageSet) -> None:
+    """InputError unless the raw set was resized as ingest.side says: a radius is about the resized pixels."""
+    if ingest.side != raw.resized:
+        raise InputError(
+            f"param ingest.side={ingest.side}, and {SETS['raw']} was made with {raw.resized}; run `dvc repro ingest`"
+        )
+
+
+def int8_of(denoiser: dict[str, Any], sigma: float, test_sigma: float) -> dict[str, Any] | None:
+    """The plan's facts about the denoiser's int8 network; None without one.
+
+    InputError if it is for another sigma, or if test inputs are noised.
+    """
+    int8: dict[str, Any] | None = denoiser.get("int8")
+    if int8 is not None and (int8["sigma"] != sigma or test_sigma):
+        raise InputError(
+            f"the denoiser's int8 network is for sigma={int8['sigma']:g} and for training images alone: params "
+            f"sanitize.sigma={sigma:g} and smooth.test_sigma={test_sigma:g} do not fit; set denoiser.int8 to "
+            f"{f'{sigma:g}' if not test_sigma else 'null'}"
+        )
+    return int8
 
 
 def denoiser_facts(raw: ImageSet, sigma: float) -> dict[str, Any]:

@@ -10,54 +10,34 @@ from cleanlabel.flows.certificate.wording import title
 from cleanlabel.flows.report import influences
 from cleanlabel.flows.report.partitions import costs_in_words, partition_in_words, sentences
 from cleanlabel.flows.report.tables import grid_table, table, trigger_table
+from cleanlabel.models.plan import parts_of
+from cleanlabel.sanitize.door import in_words
+from cleanlabel.sanitize.door import notices as door_notices
 
-STATES = {
-    "disjoint": "trained on other data than the raw set",
-    "fixed-before": "trained on a trusted earlier copy of the raw set: no attack reaches it, but accuracy is flattered",
-    None: "none: the noise is not removed",
-}
 SOURCES = {
     "os": "256 bits from the operating system, drawn after the raw set was fixed",
     "fixed": "fixed, known beforehand: for tests only",
 }
-NAMES = {"denoiser": "the denoiser", "initial": "the initial weights"}
+NOT_DENOISED = "none: the noise is not removed"
 
 
-def seen_in_words(c: dict[str, Any], name: str) -> str:
-    """The stated origin of the `denoiser` or `initial` weights, and what was compared. The origin is a user's text."""
-    state, origin, shared = (c.get(f"{name}_{key}") for key in ("state", "origin", "shared"))
-    said = STATES[state]
-    if origin:
-        said = f"stated{', not checked' if shared is None else ''}: {said}; from: {origin}"
-    if shared is None:
-        return said
-    found = f"{shared} raw images are" if shared > 1 else f"{'one raw image is' if shared else 'no raw image is'}"
-    how = "image by image, including near copies" if name == "denoiser" else "image by image, exact copies only"
-    return f"{said}; compared {how}: {found} among those recorded as its training images"
+def parts_in_words(c: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Name, statement with what was compared, and digest of everything that the one door admitted."""
+    parts = parts_of(c)
+    missing = [] if any(part["name"] == "denoiser" for part in parts) else [("denoiser", NOT_DENOISED, "")]
+    return missing + [(part["name"], in_words(part), part["digest"] or "") for part in parts]
+
+
+def resized_in_words(c: dict[str, Any]) -> str:
+    """That the raw images were resized when they were read, if they were."""
+    side = c.get("resized_to")
+    return f", each image first resized to {side}x{side}: a radius is about the resized pixels" if side else ""
 
 
 def int8_in_words(int8: dict[str, Any]) -> str:
     """What made a plan's int8 network, and how it runs."""
     made = " and ".join(f"{name} {number}" for name, number in sorted(int8["versions"].items()))
     return f"scales set on {int8['images']} trusted images; {int8['threads']} thread(s) a part of a batch; {made}"
-
-
-def provenance_notices(c: dict[str, Any]) -> list[str]:
-    """Notes on the denoiser and the weights that a reviewer might overlook."""
-    found = []
-    for name, words in NAMES.items():
-        state, origin, shared = (c.get(f"{name}_{key}") for key in ("state", "origin", "shared"))
-        subject = f"{words[0].upper()}{words[1:]}"
-        if state == "fixed-before":
-            found.append(
-                f"{subject} is stated to come from a trusted earlier copy of the raw set, which no attack reaches; "
-                "accuracy is flattered."
-            )
-        if origin and shared is None:
-            found.append(f"The training data of {words} is stated, not checked: {state}, from: {origin}.")
-        if shared:
-            found.append(f"{shared} raw images are among the training images of {words}.")
-    return found
 
 
 def promise(c: dict[str, Any]) -> str:
@@ -79,7 +59,7 @@ def not_covered(c: dict[str, Any]) -> list[str]:
     return [
         _images_not_covered(c),
         *([] if c["test_sigma"] else ["changes of the test input (triggers)"]),
-        "a denoiser or weights that were trained on the raw set as supplied",
+        "a denoiser, weights, twin or settings that depend on the raw set as supplied",
         "how often an attack succeeds in practice, which is measured separately",
     ]
 
@@ -152,7 +132,7 @@ def recipe_in_words(c: dict[str, Any]) -> str:
 def card(certificate: dict[str, Any], verdict: Verdict, version: int, seconds: float | None) -> str:
     """The registered version's description, in Markdown."""
     c = certificate
-    warned = provenance_notices(c)
+    warned = door_notices(parts_of(c))
     parts = [
         f"# {title(c)}",
         f"**Gate: {'passed' if verdict.passed else 'not passed'}.**",
@@ -191,8 +171,12 @@ def _provenance(c: dict[str, Any]) -> list[str]:
         f"{models_in_words(c)}; noise sigma = {c['sigma']:g} in [0,1] pixel units on every training image",
         f"method {level_in_words(c)}",
         f"recipe: {recipe_in_words(c)}",
-        f"raw set `{c['raw_digest'][:16]}`, test set of {c['n_test']} images `{c['test_digest'][:16]}`",
-        f"denoiser `{(c['denoiser_digest'] or 'none')[:16]}`, {_escaped(seen_in_words(c, 'denoiser'))}",
+        f"raw set `{c['raw_digest'][:16]}`{resized_in_words(c)}",
+        f"test set of {c['n_test']} images `{c['test_digest'][:16]}`",
+        *(
+            f"{name}{f' `{digest[:16]}`' if digest else ''}: {_escaped(words)}"
+            for name, words, digest in parts_in_words(c)
+        ),
         f"entropy: {source}; commitment `{c['entropy_commitment'][:16]}`",
         f"plan `{c['plan_digest'][:16]}`, votes root `{c['votes_root'][:16]}`, code `{c['code_digest'][:16]}`",
     ]
@@ -200,8 +184,6 @@ def _provenance(c: dict[str, Any]) -> list[str]:
         lines.insert(1, f"{partition_in_words(section)}. {costs_in_words(section)}")
     if c["test_sigma"]:
         lines.append(f"noise sigma_x = {c['test_sigma']:g} on test inputs too, one sample per model and input")
-    if c["initial_digest"]:
-        lines.append(f"initial weights `{c['initial_digest'][:16]}`, {_escaped(seen_in_words(c, 'initial'))}")
     if c.get("int8"):
         lines.append(f"denoised in int8 `{c['int8']['digest'][:16]}`, {_escaped(int8_in_words(c['int8']))}")
     return lines

@@ -4,8 +4,9 @@ import numpy as np
 
 from cleanlabel.flows.certificate.partitions import partitions_of
 from cleanlabel.flows.certificate.record import Certified
-from cleanlabel.flows.report.card import provenance_notices
 from cleanlabel.models.certificate import ABSTAIN
+from cleanlabel.models.plan import parts_of
+from cleanlabel.sanitize.door import notices as door_notices
 from cleanlabel.sanitize.imageset import ImageSet
 
 
@@ -15,7 +16,7 @@ def notices(certified: Certified, test: ImageSet) -> list[str]:
     found = []
     if c["entropy_source"] != "os":
         found.append("The noise was known beforehand: an attacker could have prepared for it. For tests only.")
-    found += provenance_notices(c)
+    found += door_notices(parts_of(c))
     if c["attempt"]:
         found.append(
             f"Attempt {c['attempt'] + 1} on this raw set, so it must meet the smaller level {c['level']:.3g}."

@@ -28,9 +28,10 @@ from cleanlabel.flows.report.card import (
     level_in_words,
     models_in_words,
     not_covered,
+    parts_in_words,
     promise,
     recipe_in_words,
-    seen_in_words,
+    resized_in_words,
 )
 from cleanlabel.flows.report.curve import curve_radii
 from cleanlabel.flows.report.drawing import Line, bins_of, curve, data_uri, heat_map, histogram
@@ -255,12 +256,11 @@ def _provenance(c: dict[str, Any], raw: ImageSet) -> list[tuple[str, str, str]]:
     section = partitions_of(c)
     trigger = f"; sigma_x = {c['test_sigma']:g} on test inputs too, one sample per model and input"
     return [
-        ("raw set", f"{len(raw)} images", c["raw_digest"]),
+        ("raw set", f"{len(raw)} images{resized_in_words(c)}", c["raw_digest"]),
         *([("blocks", partition_in_words(section), "")] if section else []),
         ("test set", f"{c['n_test']} images", c["test_digest"]),
-        ("denoiser", seen_in_words(c, "denoiser"), c["denoiser_digest"] or ""),
+        *parts_in_words(c),
         *([("int8 network", int8_in_words(c["int8"]), c["int8"]["digest"])] if c.get("int8") else []),
-        *([("initial weights", seen_in_words(c, "initial"), c["initial_digest"])] if c["initial_digest"] else []),
         ("noise", f"sigma = {c['sigma']:g} in [0,1] pixel units{trigger if c['test_sigma'] else ''}", ""),
         ("entropy", f"{SOURCES[c['entropy_source']]}; the commitment to it", c["entropy_commitment"]),
         ("models", models_in_words(c), ""),

@@ -6,6 +6,7 @@ import torch
 
 from cleanlabel.models.extractors import Extractor, load_extractor, require_fits
 from cleanlabel.models.params import TrainParams
+from cleanlabel.models.parts import part_of_trusted, part_of_weights, parts_of_recipe
 from cleanlabel.redteam.drill.backdoors import TRIGGERS
 from cleanlabel.redteam.drill.params import DrillParams
 from cleanlabel.redteam.threat.setups import (
@@ -16,11 +17,31 @@ from cleanlabel.redteam.threat.setups import (
 from cleanlabel.redteam.threat.victims import Victim
 from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
 from cleanlabel.sanitize.denoiser_files import find_denoiser
+from cleanlabel.sanitize.door import STATED_BY, Admitted, admit, parts_of_loaded
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet, load
 from cleanlabel.sanitize.ingest import published
 from cleanlabel.sanitize.paths import DENOISER, SETS
 from cleanlabel.sanitize.timestep import require_reachable
+
+
+def admitted_to(
+    clean: ImageSet, params: DrillParams, recipe: TrainParams, denoiser: Denoiser | None, trusted: ImageSet | None
+) -> Admitted:
+    """What the door says of the victim's denoiser, extractor and trusted images. A drill states nothing of its own.
+
+    trusted: those that its head is fitted to, if there are any.
+    """
+    parts = []
+    if denoiser:
+        own = Path(params.denoiser) == DENOISER
+        parts += parts_of_loaded(denoiser, None, None, None if not own else STATED_BY, int8=False, stated=own)
+    if params.extractor is not None:
+        parts.append(part_of_weights(Path(params.extractor)))
+    parts += parts_of_recipe(recipe) if recipe.twin else []
+    if trusted is not None and params.data == "pipeline":  # published splits are apart by their indices
+        parts.append(part_of_trusted(trusted))
+    return admit(clean, parts, demand=False)
 
 
 def sets_of(params: DrillParams) -> tuple[ImageSet, ImageSet, ImageSet | None, ImageSet | None]:

@@ -13,11 +13,10 @@ import torch
 from cleanlabel.models.extractors import Extractor, accelerated
 from cleanlabel.models.params import TrainParams
 from cleanlabel.models.plan import recipe_of
-from cleanlabel.models.public_part import require_apart
 from cleanlabel.redteam.attacks import attack_named
 from cleanlabel.redteam.drill.backdoors import TRIGGERS, trigger_for
 from cleanlabel.redteam.drill.drill import Drill
-from cleanlabel.redteam.drill.inputs import denoiser_for, extractor_for, loaded, sets_of
+from cleanlabel.redteam.drill.inputs import admitted_to, denoiser_for, extractor_for, loaded, sets_of
 from cleanlabel.redteam.drill.instruments import require_trusted
 from cleanlabel.redteam.drill.params import DrillParams, recipe_for
 from cleanlabel.redteam.drill.sources import code_digest
@@ -34,7 +33,6 @@ from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import file_digest, write_json
 from cleanlabel.sanitize.imageset import ImageSet, require_trainable
 from cleanlabel.sanitize.noise import Entropy, draw_entropy
-from cleanlabel.sanitize.overlap import record_of
 
 STATE = Path("data/redteam")
 COLLIDE = ("frogs", "convex", "bullseye", "hidden-trigger")
@@ -61,6 +59,7 @@ def prepared(params: DrillParams, device: torch.device | str = "cpu", state: Pat
     known, attackers = _attackers(params, victim)
     candidates = _candidates(params, clean, test, train, budget)
     own_trusted = trusted if victim.summed else None
+    admitted_to(clean, params, recipe, denoiser, own_trusted)
     content = _content(params, attack, victim, clean, test, own_trusted, known)
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
     folder = state / f"{params.attack}-{scenario}-{digest}"
@@ -86,8 +85,6 @@ def _victim(
     victim = Victim(scenario, recipe, len(clean.classes), clean.image_shape, extractor, device)
     if victim.summed:
         require_trusted(victim, trusted)
-        if trusted is not None and params.data == "pipeline":  # published splits are apart by their indices
-            require_apart(clean, record_of(trusted.images, trusted.ids), "the trusted ones")
         if params.ensemble:
             raise InputError(
                 f"ensemble={params.ensemble} counts votes, and a bounded-influence head gives sums; set draws instead"

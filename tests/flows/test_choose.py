@@ -131,8 +131,12 @@ def test_the_pilot_is_of_heads_on_frozen_features_where_the_recipe_is(trusted):
     save_weights(initialised(architecture, 3, None), Path("elsewhere.safetensors"), architecture)
     heads = {"mode": "transfer", "initial_weights": "elsewhere.safetensors", "head": "lda", "head_l2": 1.0}
     set_params(train=heads)
+    with pytest.raises(InputError, match=r"train\.initial_provenance and train\.initial_origin are null: state"):
+        choose(parse([*ASKED, "--sigmas", "0.25", "--partitions", "1"]))
+    set_params(train={"initial_provenance": "disjoint", "initial_origin": "random weights"})
     record = choose(parse([*ASKED, "--sigmas", "0.25", "4", "--partitions", "1", "10"]))
     shares = {(row["sigma"], row["k"]): row["accuracy"] for row in record["candidates"]}
     assert record["recipe"]["mode"] == "transfer"
+    assert [(one["name"], one["shared"]) for one in record["admitted"]][-1] == ("initial weights", None)
     assert (record["best"]["sigma"], record["best"]["k"]) == (0.25, 1)
     assert shares[0.25, 1] > 0.3 > 0.1 > shares[4, 10]

@@ -27,16 +27,20 @@ from cleanlabel.flows.store.client import TAG, log_files
 from cleanlabel.flows.store.registry import SMOOTHED
 from cleanlabel.models.answers import influenced_of, largest_radius
 from cleanlabel.models.certificate import ABSTAIN
+from cleanlabel.models.extractors import load_extractor
 from cleanlabel.models.plan import noise_distance_of, recipe_of
 from cleanlabel.models.start import start_of
 from cleanlabel.models.sums import STEPS
 from cleanlabel.models.training import architecture_of, initialised, train
+from cleanlabel.models.twins import save_twin
 from cleanlabel.models.votes import votes_hash, votes_to_bytes
-from cleanlabel.models.weights import save_weights, trained_on
+from cleanlabel.models.weights import TrainedOn, save_weights, trained_on
+from cleanlabel.sanitize.door import in_words
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import file_digest
 from cleanlabel.sanitize.imageset import load, save_npz
 from cleanlabel.sanitize.ingest import digits
+from cleanlabel.sanitize.overlap import HASH, hashes_alone
 from cleanlabel.sanitize.paths import SETS
 
 EXTRACTOR = Path("data/pretrained/digits.safetensors")
@@ -200,10 +204,11 @@ def test_the_cosine_form_needs_no_trusted_images(sets):
 def test_trusted_images_among_the_raw_ones_are_refused(sets):
     raw = load(SETS["raw"])
     save_npz(raw.take(np.arange(30)), SETS["trusted"])
-    with pytest.raises(
-        InputError, match="30 of 400 raw images are among the trusted ones .* remove them from one side"
-    ):
-        planned()
+    set_params(
+        sanitize={"sigma": 0.5, "denoise": False}, train={"mode": "transfer", "head": "bounded-influence", **STATED}
+    )
+    with pytest.raises(InputError, match="30 of 400 raw images are among those that the head is fitted on .* one side"):
+        planning.make_plan()
 
 
 def test_the_plan_is_made_from_params_and_made_once(sets):
@@ -363,12 +368,49 @@ def test_a_twin_that_does_not_fit_is_refused(sets, change, words):
         planning.make_plan()
 
 
-def test_a_twin_that_was_trained_on_raw_images_is_found(sets):
-    trusted = load(SETS["trusted"])
+def test_a_twin_that_was_trained_on_raw_images_is_found_though_a_bit_of_each_was_changed(sets):
+    twin, trusted = Path("data/pretrained/twin.safetensors"), load(SETS["trusted"])
     set_params(sanitize={"sigma": 0.5, "denoise": False}, train={"mode": "transfer", "head": "lda", **STATED})
-    distil.distil(Path("data/pretrained/twin.safetensors"), epochs=1, copies=1)
-    set_params(train={"twin": "data/pretrained/twin.safetensors"})
-    save_npz(trusted, SETS["raw"])
-    set_params(train={"initial_provenance": "fixed-before"})
-    with pytest.raises(InputError, match="500 of 500 raw images are among those that the twin in"):
+    distil.distil(twin, epochs=1, copies=1)
+    set_params(train={"twin": str(twin), "initial_provenance": "fixed-before"})
+    plan = planning.make_plan()
+    said = next(one for one in plan.admitted if one["name"] == "twin")
+    assert (said["digest"], said["state"], said["shared"], said["recorded"]) == (plan.twin_digest, "disjoint", 0, 500)
+    assert "of 400 raw images 0 match one of the 500 recorded images" in in_words(said)
+    changed = trusted.images.copy()
+    changed[:, 4, 4, 0] ^= 1
+    for images in (trusted.images, changed):
+        save_npz(trusted.with_images(images), SETS["raw"])
+        with pytest.raises(InputError, match="500 of 500 raw images are among those that the twin in"):
+            planning.make_plan()
+
+
+def test_a_twin_without_a_whole_record_must_be_stated_and_stands_on_the_card(sets):
+    twin = Path("data/pretrained/twin.safetensors")
+    set_params(sanitize={"sigma": 0.5, "denoise": False}, train={"mode": "transfer", "head": "lda", **STATED})
+    extractor = load_extractor(EXTRACTOR)
+    hashes = TrainedOn(None, hashes_alone(np.zeros((3, HASH), np.uint8)))
+    for saw, found in ((TrainedOn(), None), (hashes, 0)):
+        save_twin(extractor.network, twin, extractor.digest, 0.5, None, saw)
+        set_params(train={"twin": str(twin), "twin_provenance": None, "twin_origin": None})
+        with pytest.raises(
+            InputError, match=r"twin \(data.* elsewhere and train\.twin_provenance and train\.twin_"
+        ):
+            planning.make_plan()
+        set_params(train={"twin_provenance": "disjoint", "twin_origin": "a colleague's script"})
+        plan = planning.make_plan()
+        said = next(one for one in plan.admitted if one["name"] == "twin")
+        assert (said["state"], said["origin"], said["shared"]) == ("disjoint", "a colleague's script", found)
+        assert not {"twin_provenance", "twin_origin"} & plan.recipe.keys()
+    set_params(train={"twin_provenance": "on-raw"})
+    assert planning.make_plan().voids == ["the extractor's twin was distilled on the raw set as supplied"]
+
+
+def test_a_twin_of_another_denoiser_is_refused(sets):
+    twin, extractor = Path("data/pretrained/twin.safetensors"), load_extractor(EXTRACTOR)
+    set_params(sanitize={"sigma": 0.5, "denoise": False}, train={"mode": "transfer", "head": "lda", **STATED})
+    save_twin(extractor.network, twin, extractor.digest, 0.5, "d" * 64, TrainedOn())
+    stated = {"twin": str(twin), "twin_provenance": "disjoint", "twin_origin": "ours"}
+    set_params(train=stated)
+    with pytest.raises(InputError, match="was distilled with another denoiser .dddddddddddd, not None"):
         planning.make_plan()

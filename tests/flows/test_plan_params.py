@@ -38,8 +38,10 @@ def test_the_plan_has_everything_that_determines_the_draws(project):
     plan = make_plan()
     assert (plan.m, plan.sigma, plan.test_sigma, plan.draws) == (100, 1.0, 0.0, 100)
     assert plan.raw_digest == load(SETS["raw"]).digest
-    assert (plan.denoiser_state, plan.denoiser_origin) == ("disjoint", "our own, trained on drawings of ours")
-    assert plan.denoiser_shared is None
+    denoiser = plan.admitted[0]
+    assert (denoiser["name"], denoiser["digest"]) == ("denoiser", plan.denoiser_digest)
+    assert (denoiser["state"], denoiser["origin"]) == ("disjoint", "our own, trained on drawings of ours")
+    assert denoiser["shared"] is None
     assert (plan.initial_digest, plan.initial_state) == (None, None)
     assert plan.certifiable
     set_params(smooth={"selection": 20}, certify={"method": "split"})

@@ -11,13 +11,13 @@ from registered import make_sets, set_params
 
 from cleanlabel.flows.ensemble.planning import make_plan
 from cleanlabel.flows.ensemble.record import network_file
-from cleanlabel.flows.report.card import provenance_notices, seen_in_words
 from cleanlabel.flows.train import main as train_stage
 from cleanlabel.models.classifiers import Architecture, build
-from cleanlabel.models.plan import Plan, plan_from_dict
+from cleanlabel.models.plan import Plan, parts_of, plan_from_dict
 from cleanlabel.models.weights import load_weights, read_trained_on, save_weights
 from cleanlabel.sanitize.copies import make_copy
 from cleanlabel.sanitize.denoiser_files import IMAGES, PROVENANCE
+from cleanlabel.sanitize.door import in_words, notices
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import file_digest
 from cleanlabel.sanitize.imageset import ImageSet, load, save_npz
@@ -39,6 +39,16 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save_npz(digits(600, 150, 0)["trusted"], SETS["trusted"])
     set_params(denoiser={"channels": [8], "steps": 2, "batch": 8})
     return tmp_path
+
+
+def part(plan: Plan, name: str) -> dict:
+    """What the door said of the part of this name."""
+    return next(one for one in plan.admitted if one["name"] == name)
+
+
+def known(plan: Plan, name: str) -> tuple:
+    """State, origin, and how many raw images it shares."""
+    return tuple(part(plan, name)[key] for key in ("state", "origin", "shared"))
 
 
 def one_bit_changed(images: ImageSet) -> ImageSet:
@@ -76,7 +86,8 @@ def bring_weights(**changes: object) -> Path:
 def test_a_denoiser_trained_here_is_disjoint_where_no_raw_image_is_among_its_own(project):
     denoiser_stage()
     plan = make_plan()
-    assert (plan.denoiser_state, plan.denoiser_origin, plan.denoiser_shared) == ("disjoint", None, 0)
+    assert known(plan, "denoiser") == ("disjoint", None, 0)
+    assert (part(plan, "denoiser")["raw"], part(plan, "denoiser")["recorded"]) == (150, 600)
     assert plan.certifiable
     made = (DENOISER / IMAGES).read_bytes()
     denoiser_stage()
@@ -91,7 +102,7 @@ def test_a_trusted_set_that_is_the_raw_set_is_refused_unless_it_is_stated(projec
     set_params(denoiser={"provenance": "fixed-before"})
     denoiser_stage()
     plan = make_plan()
-    assert (plan.denoiser_state, plan.denoiser_shared, plan.certifiable) == ("fixed-before", 150, True)
+    assert (known(plan, "denoiser"), plan.certifiable) == (("fixed-before", None, 150), True)
     set_params(denoiser={"provenance": "on-raw"})
     denoiser_stage()
     assert make_plan().voids == ["the denoiser was trained on the raw set as supplied"]
@@ -187,10 +198,10 @@ def test_a_denoiser_without_a_record_is_stated_not_checked(project, denoiser_dir
     set_params(denoiser=STATED | {"source": str(denoiser_dir)})
     denoiser_stage()
     plan = make_plan()
-    assert (plan.denoiser_state, plan.denoiser_origin, plan.denoiser_shared) == ("disjoint", STATED["origin"], None)
-    assert "stated, not checked" in seen_in_words(plan.as_dict(), "denoiser")
-    assert STATED["origin"] in seen_in_words(plan.as_dict(), "denoiser")
-    assert len(provenance_notices(plan.as_dict())) == 1
+    assert known(plan, "denoiser") == ("disjoint", STATED["origin"], None)
+    assert "stated, not checked" in in_words(part(plan, "denoiser"))
+    assert STATED["origin"] in in_words(part(plan, "denoiser"))
+    assert len(notices([part(plan, "denoiser")])) == 1
 
 
 def test_weights_that_the_stage_train_made_of_the_raw_set_are_refused(project, store):
@@ -206,7 +217,7 @@ def test_weights_that_the_stage_train_made_of_the_raw_set_are_refused(project, s
     with pytest.raises(InputError, match=r"75 of 150 raw images"):
         make_plan()
     set_params(train={"initial_provenance": "fixed-before"})
-    assert make_plan().initial_shared == 75
+    assert known(make_plan(), "initial weights")[2] == 75
     set_params(train={"initial_provenance": "on-raw"})
     assert not make_plan().certifiable
     assert read_trained_on(path).digest == raw.digest
@@ -218,7 +229,13 @@ def test_weights_of_weights_remember_what_the_first_ones_saw(project, store):
     first = load(SETS["raw"])
     save_npz(digits(600, 800, 0)["raw"].take(np.arange(700, 800)), SETS["raw"])
     make_copy(open_source(SETS["raw"]), SANITIZED, 1.0, None, "os", draw=0)
+    with pytest.raises(
+        InputError, match="19 of 100 raw images are among those that the network in data/pretr"
+    ):
+        train_stage()
+    set_params(train={"initial_provenance": "fixed-before"})
     train_stage()
+    set_params(train={"initial_provenance": "disjoint"})
     shutil.copy(CLASSIFIER, "data/pretrained/brought.safetensors")
     assert len(read_trained_on(CLASSIFIER).record) == 250
     save_npz(first, SETS["raw"])
@@ -238,11 +255,11 @@ def test_initial_weights_have_no_default(project, tmp_path):
     path = Path("data/pretrained/own.safetensors")
     save_weights(build(architecture), path, architecture)
     set_params(train={"mode": "fine-tune", "width": 8, "initial_weights": str(path)}, sanitize={"denoise": False})
-    with pytest.raises(InputError, match=r"own\.safetensors' comes from elsewhere .* are null: state"):
+    with pytest.raises(InputError, match=r"own\.safetensors\) comes from elsewhere .* are null: state"):
         make_plan()
     set_params(train={"initial_provenance": "disjoint", "initial_origin": "drawn at random"})
     plan = make_plan()
-    assert (plan.initial_state, plan.initial_origin, plan.initial_shared) == ("disjoint", "drawn at random", None)
+    assert known(plan, "initial weights") == ("disjoint", "drawn at random", None)
     assert "initial_origin" not in plan.recipe  # another wording is no other recipe
 
 
@@ -260,14 +277,49 @@ def test_old_plans_are_silent_of_what_they_did_not_know():
     [
         (
             {"denoiser_shared": 0},
-            "trained on other data than the raw set; compared image by image, including near copies: no raw",
+            "trained on other data than the raw set; compared: 0 raw images match those recorded as its own",
         ),
-        ({"denoiser_state": "fixed-before", "denoiser_shared": 1}, "including near copies: one raw image is among"),
         ({"denoiser_origin": "a zoo", "denoiser_shared": 2}, "stated: trained on other data than the raw set; from: a"),
         ({"denoiser_origin": "a zoo"}, "stated, not checked: trained on other data than the raw set; from: a zoo"),
+        ({"denoiser_state": "fixed-before"}, "trained on a trusted earlier copy of the raw set: no attack reaches it"),
         ({}, "trained on other data than the raw set"),
     ],
 )
-def test_what_is_known_is_put_into_words(fields, words):
+def test_what_older_plans_knew_is_put_into_words(fields, words):
     plan: Plan = replace(PLAN, **fields)
-    assert words in seen_in_words(plan.as_dict(), "denoiser")
+    assert words in in_words(next(one for one in parts_of(plan.as_dict()) if one["name"] == "denoiser"))
+
+
+def test_a_comparison_is_told_with_its_numbers_and_never_as_an_absence(project):
+    denoiser_stage()
+    said = in_words(part(make_plan(), "denoiser"))
+    assert "of 150 raw images 0 match one of the 600 recorded images" in said
+    assert "no raw image" not in said
+
+
+def test_the_settings_are_stated_on_every_plan_and_have_no_default_for_data_of_ones_own(project):
+    denoiser_stage()
+    settings = part(make_plan(), "settings")
+    assert (settings["state"], "embedded digits" in settings["origin"]) == ("fixed-before", True)
+    set_params(ingest={"source": "incoming"})
+    with pytest.raises(InputError, match=r"param smooth\.chosen_on is null: state by which images"):
+        make_plan()
+    for stated, state in (("trusted", "disjoint"), ("nothing", "disjoint"), ("fixed-before", "fixed-before")):
+        set_params(smooth={"chosen_on": stated})
+        plan = make_plan()
+        assert (known(plan, "settings")[0], plan.certifiable) == (state, True)
+        assert any("settings" in words for words in notices(plan.admitted))
+    set_params(smooth={"chosen_on": "raw"})
+    assert make_plan().voids == ["its params were chosen by looking at the raw set (smooth.chosen_on)"]
+
+
+def test_a_raw_set_that_was_resized_says_so_in_the_plan(project):
+    denoiser_stage()
+    save_npz(replace(load(SETS["raw"]), resized=8), SETS["raw"])
+    with pytest.raises(InputError, match=r"param ingest\.side=None, and data/raw\.npz was made with 8; run `dvc repro"):
+        make_plan()
+    set_params(ingest={"source": "incoming", "side": 8}, smooth={"chosen_on": "nothing"})
+    plan = make_plan()
+    assert plan.resized_to == 8
+    assert replace(plan, resized_to=None).digest != plan.digest
+    assert replace(load(SETS["raw"]), resized=None).digest == plan.raw_digest  # the pixels are the same
