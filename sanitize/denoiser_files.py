@@ -171,21 +171,19 @@ def provenance_place(directory: Path) -> Path | None:
 
 
 def copy_record(source: Path, directory: Path) -> str | None:
-    """Copy the record of a denoiser's training images if this project made it. Returns the digest of that set.
+    """Copy the record of a denoiser's training images, if there is one. Returns the digest of that set, if it is known.
 
     InputError if the record should exist but is missing or changed.
     """
-    place = provenance_place(source)
-    if place is None:
-        return None
-    known = read_config(place / PROVENANCE)
-    if known.get("images"):
-        record = place / IMAGES
-        if not record.is_file() or file_digest(record) != known["images"]:
-            raise InputError(
-                f"{record}, the record of what the denoiser was trained on, is missing or was changed; copy it again "
-                "from where the denoiser was made"
-            )
+    place = provenance_place(source) or source
+    known = read_config(place / PROVENANCE) if (place / PROVENANCE).is_file() else {}
+    record = place / IMAGES
+    if known.get("images") and (not record.is_file() or file_digest(record) != known["images"]):
+        raise InputError(
+            f"{record}, the record of what the denoiser was trained on, is missing or was changed; copy it again "
+            "from where the denoiser was made"
+        )
+    if record.is_file():
         shutil.copyfile(record, directory / IMAGES)
     return known.get("trained_on")
 

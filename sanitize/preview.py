@@ -1,4 +1,6 @@
-"""Make a picture of the sanitizer's effect: raw, noised and sanitized images and the difference, side by side.
+"""Make a picture of the sanitizer's effect on trusted images: given, noised, sanitized, and the difference.
+
+Settings must not be chosen by looking at the raw set: that would void its certificates.
 
 cleanlabel preview --input IN --denoiser DIR_OR_HUB_ID --sigma S --output sheet.png
 """
@@ -59,7 +61,7 @@ def contact_sheet(
 def preview(
     source: Source, sigma: float, denoiser: Denoiser, fit: Fit, path: Path, columns: int, seed: int
 ) -> str | None:
-    """Write a PNG of a random sample and of the worst of `POOL` images: raw, noised, sanitized, amplified difference.
+    """Write a PNG of a random sample and of the worst of `POOL` images: given, noised, sanitized, amplified difference.
 
     The noise is made for this picture alone. Returns a sentence if the denoiser does harm. InputError unless the images
     have one size.
@@ -85,7 +87,7 @@ def preview(
     for name, chosen in (("at random", np.arange(len(pool))[:columns]), ("worst", np.argsort(-error)[:columns])):
         difference = AMPLIFIED * (clean[chosen].astype(np.int64) - pool.images[chosen]) + 128
         lines: list[tuple[str, NDArray[Any]]] = [
-            (f"raw, {name}", pool.images[chosen]),
+            (f"given, {name}", pool.images[chosen]),
             (f"noised, sigma {sigma:g}", noised[chosen]),
             ("sanitized", clean[chosen]),
             (f"difference x{AMPLIFIED}", difference.clip(0, 255).astype(np.uint8)),
@@ -129,7 +131,7 @@ def _psnr(clean: NDArray[np.uint8], other: NDArray[Any]) -> str:
 def parser(prog: str) -> argparse.ArgumentParser:
     """The command's flags; prog: how it was called."""
     flags = argparse.ArgumentParser(prog=prog, description=__doc__.splitlines()[0])
-    flags.add_argument("--input", type=Path, required=True, help="a folder root/class/image or a .npz")
+    flags.add_argument("--input", type=Path, required=True, help="trusted images: a folder root/class/image or a .npz")
     reading_flags(flags)
     flags.add_argument("--denoiser", required=True, help="a diffusers directory or a hub id")
     flags.add_argument("--sigma", type=float, required=True, help="noise level, in [0,1] pixel units")
@@ -155,7 +157,8 @@ def main(words: Sequence[str] | None = None, prog: str = "python -m cleanlabel.s
     harm = preview(source, args.sigma, denoiser, args.fit, args.output, args.columns, args.seed)
     if harm:
         errors.warn(harm)
-    print(f"{args.output}: raw, noised, sanitized and the difference, random and worst of {min(POOL, len(source))}")
+    print(f"{args.output}: given, noised, sanitized and the difference, random and worst of {min(POOL, len(source))}")
+    print("note: choose sigma by trusted images; a choice made by looking at the raw set voids its certificates")
 
 
 if __name__ == "__main__":

@@ -393,9 +393,7 @@ def test_a_twin_without_a_whole_record_must_be_stated_and_stands_on_the_card(set
     for saw, found in ((TrainedOn(), None), (hashes, 0)):
         save_twin(extractor.network, twin, extractor.digest, 0.5, None, saw)
         set_params(train={"twin": str(twin), "twin_provenance": None, "twin_origin": None})
-        with pytest.raises(
-            InputError, match=r"twin \(data.* elsewhere and train\.twin_provenance and train\.twin_"
-        ):
+        with pytest.raises(InputError, match=r"twin \(data.* elsewhere and train\.twin_provenance and train\.twin_"):
             planning.make_plan()
         set_params(train={"twin_provenance": "disjoint", "twin_origin": "a colleague's script"})
         plan = planning.make_plan()

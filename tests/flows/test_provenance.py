@@ -167,6 +167,7 @@ def test_without_images_the_digest_of_the_whole_set_still_tells(project):
     bring_denoiser_trained_on(load(SETS["raw"]))
     content = (BROUGHT / PROVENANCE).read_text()
     (BROUGHT / PROVENANCE).write_text(content.replace(file_digest(BROUGHT / IMAGES), ""))
+    (BROUGHT / IMAGES).unlink()
     denoiser_stage()
     with pytest.raises(InputError, match="the denoiser was trained on this raw set"):
         make_plan()
@@ -229,9 +230,7 @@ def test_weights_of_weights_remember_what_the_first_ones_saw(project, store):
     first = load(SETS["raw"])
     save_npz(digits(600, 800, 0)["raw"].take(np.arange(700, 800)), SETS["raw"])
     make_copy(open_source(SETS["raw"]), SANITIZED, 1.0, None, "os", draw=0)
-    with pytest.raises(
-        InputError, match="19 of 100 raw images are among those that the network in data/pretr"
-    ):
+    with pytest.raises(InputError, match="19 of 100 raw images are among those that the network in data/pretr"):
         train_stage()
     set_params(train={"initial_provenance": "fixed-before"})
     train_stage()
