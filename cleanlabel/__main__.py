@@ -14,7 +14,11 @@ COMMANDS = {
         "main",
         "a sanitized copy of a folder, a .npz or a published set",
     ),
-    "preview": ("cleanlabel.sanitize.preview", "main", "a picture of trusted images, noised and sanitized, by which sigma may be chosen"),
+    "preview": (
+        "cleanlabel.sanitize.preview",
+        "main",
+        "a picture of trusted images, noised and sanitized, by which sigma may be chosen",
+    ),
     "plan": ("cleanlabel.commands", "plan", "how many models a radius takes, and what a radius buys"),
     "certify-votes": ("cleanlabel.commands", "certify", "certificates from the votes of models of your own"),
 }

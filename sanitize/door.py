@@ -215,7 +215,7 @@ def parts_of_denoiser(
         Part(
             "denoiser",
             digest or known.get("digest"),
-            here and record is not None,
+            here and record is not None and len(record) > 0,
             state,
             origin,
             asks,
@@ -227,6 +227,11 @@ def parts_of_denoiser(
     if int8 and int8_files(directory):
         folder = directory / INT8
         facts, seen = read_config(folder / INT8_FACTS), read_record(folder / INT8_IMAGES)
+        if not len(seen) or len(seen) != facts.get("images"):
+            raise InputError(
+                f"{folder / INT8_IMAGES} records {len(seen)} images, and the int8 network's scales were set on "
+                f"{facts.get('images')}; restore it, or make the network again with `dvc repro --force denoiser`"
+            )
         scales = Part("int8 scales", None, made_here=True, trained_on=facts.get("scales_set_on"), record=seen)
         parts.append(scales)
     return parts

@@ -35,9 +35,10 @@ from cleanlabel.redteam.drill import params as drill_params
 from cleanlabel.redteam.drill.prepare import prepared
 from cleanlabel.sanitize import params as sanitize_params
 from cleanlabel.sanitize.denoiser import load_denoiser
-from cleanlabel.sanitize.denoiser_files import IMAGES
-from cleanlabel.sanitize.door import KINDS, in_words
+from cleanlabel.sanitize.denoiser_files import IMAGES, INT8, INT8_IMAGES, PROVENANCE, digest_of, read_config
+from cleanlabel.sanitize.door import KINDS, in_words, parts_of_denoiser
 from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.files import file_digest, write_json
 from cleanlabel.sanitize.imageset import load, save_npz
 from cleanlabel.sanitize.ingest import digits
 from cleanlabel.sanitize.overlap import record_of, to_bytes
@@ -94,9 +95,6 @@ def plan_with_scales() -> None:
 
 def make_plan_again() -> None:
     """Plan with the denoiser as it lies there now."""
-    from cleanlabel.sanitize.denoiser_files import PROVENANCE, digest_of, read_config
-    from cleanlabel.sanitize.files import write_json
-
     known = read_config(DENOISER / PROVENANCE)
     int8 = load_denoiser(DENOISER).int8
     assert int8 is not None
@@ -384,3 +382,19 @@ def test_the_flow_of_drills_prepares_them_by_the_same_door():
     assert attack.prepared is prepared
     assert compare.prepared is prepared
     assert "twin" in TrainParams.model_fields
+
+
+def test_an_empty_record_is_no_record(project):
+    set_params(sanitize={"denoise": True})
+    denoiser_stage()
+    nothing = load(SETS["trusted"]).take(np.arange(0))
+    empty = to_bytes(record_of(nothing.images, nothing.ids))
+    (DENOISER / IMAGES).write_bytes(empty)
+    known = read_config(DENOISER / PROVENANCE)
+    write_json(DENOISER / PROVENANCE, known | {"images": file_digest(DENOISER / IMAGES)})
+    with pytest.raises(InputError, match=r"comes from elsewhere and denoiser\.origin is null: state"):
+        make_plan()
+    save_int8_facts(SEEN, 0.5, load(SETS["trusted"]))
+    (SEEN / INT8 / INT8_IMAGES).write_bytes(empty)
+    with pytest.raises(InputError, match="records 0 images, and the int8 network's scales were set on 600; restore"):
+        parts_of_denoiser(SEEN)
