@@ -16,12 +16,13 @@ from cleanlabel.sanitize import denoiser as denoisers
 from cleanlabel.sanitize.denoiser import Denoiser
 from cleanlabel.sanitize.denoiser_files import find_denoiser
 from cleanlabel.sanitize.device import default_device
-from cleanlabel.sanitize.door import Admitted, admit, parts_of_loaded
+from cleanlabel.sanitize.door import Admitted, admit
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.fast import accelerate
 from cleanlabel.sanitize.fitting import Fit, fitting_for
 from cleanlabel.sanitize.imageset import ImageSet, load, read_all
 from cleanlabel.sanitize.noise import check_sigma, draw_entropy, training_seed
+from cleanlabel.sanitize.parts import parts_of_loaded
 from cleanlabel.sanitize.quality import LOOKED_AT, worse_than_noise
 from cleanlabel.sanitize.rows import NETWORK_BATCH, network_rows
 from cleanlabel.sanitize.sanitizer import sanitize_batch

@@ -37,12 +37,13 @@ from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.denoiser import load_denoiser
 from cleanlabel.sanitize.denoiser_files import PROVENANCE, read_config
 from cleanlabel.sanitize.device import default_device
-from cleanlabel.sanitize.door import STATED_BY, admit, parts_of_denoiser
+from cleanlabel.sanitize.door import STATED_BY, admit
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import write_json
 from cleanlabel.sanitize.imageset import ImageSet, load, require_trainable
 from cleanlabel.sanitize.noise import check_sigma
 from cleanlabel.sanitize.params import SanitizeParams, read_params
+from cleanlabel.sanitize.parts import parts_of_denoiser
 from cleanlabel.sanitize.paths import DENOISER, SETS
 from cleanlabel.sanitize.timestep import require_reachable
 

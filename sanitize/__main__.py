@@ -16,13 +16,14 @@ from cleanlabel.sanitize.copies import check_output, make_copy, manifest_path, r
 from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
 from cleanlabel.sanitize.denoiser_files import find_denoiser
 from cleanlabel.sanitize.device import default_device
-from cleanlabel.sanitize.door import KINDS, STATES, Admitted, admit, in_words, parts_of_loaded
+from cleanlabel.sanitize.door import KINDS, STATES, Admitted, admit, in_words
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.fast import accelerate
 from cleanlabel.sanitize.fitting import FITS, Fit, fitting_for
 from cleanlabel.sanitize.folders import Reading, reading_flags, reading_of
 from cleanlabel.sanitize.names import is_text, shown
 from cleanlabel.sanitize.noise import check_sigma, draw_entropy
+from cleanlabel.sanitize.parts import parts_of_loaded
 from cleanlabel.sanitize.published import PUBLISHED
 from cleanlabel.sanitize.sanitizer import sanitize_batch
 from cleanlabel.sanitize.sources import Source, open_published, open_source

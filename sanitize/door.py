@@ -8,28 +8,14 @@ set, and returns what plan, manifest, card, page and certificate show.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cleanlabel.sanitize.denoiser_files import (
-    HERE,
-    IMAGES,
-    INT8,
-    INT8_FACTS,
-    INT8_IMAGES,
-    PROVENANCE,
-    int8_files,
-    provenance_place,
-    read_config,
-)
 from cleanlabel.sanitize.errors import InputError
-from cleanlabel.sanitize.files import file_digest
 from cleanlabel.sanitize.imageset import ImageSet
-from cleanlabel.sanitize.overlap import Record, compared_in_words, read_record, record_of, record_of_source, shared
+from cleanlabel.sanitize.overlap import Record, compared_in_words, record_of, record_of_source, shared
 from cleanlabel.sanitize.sources import Source
 
-if TYPE_CHECKING:  # only these imports need torch and pydantic
-    from cleanlabel.sanitize.denoiser import Denoiser
+if TYPE_CHECKING:  # only this import needs pydantic
     from cleanlabel.sanitize.params import Provenance
 
 STATES = ("disjoint", "fixed-before", "on-raw")
@@ -76,31 +62,33 @@ class Kind:
     file: str = ""
 
     def on(self, where: str = "") -> str:
-        """The subject with its verb, and its file if it has one: `the twin in twin.safetensors was distilled`."""
+        """The subject with its verb, and its file if it has one: `the twin in twin.safetensors was distilled on`."""
         return f"{f'{self.file} in {where}' if self.file and where else self.subject} {self.was} {self.made}"
 
 
 KINDS = {
-    "denoiser": Kind("the denoiser", "trained", "the denoiser was trained on the raw set as supplied"),
+    "denoiser": Kind("the denoiser", "trained on", "the denoiser was trained on the raw set as supplied"),
     "int8 scales": Kind(
-        "the denoiser's int8 network", "set", "the int8 scales were set on the raw set as supplied", "had its scales"
+        "the denoiser's int8 network", "set on", "the int8 scales were set on the raw set as supplied", "had its scales"
     ),
     "initial weights": Kind(
         "the network of the initial weights",
-        "trained",
+        "trained on",
         "the initial weights were trained on the raw set as supplied",
         file="the network",
     ),
     "twin": Kind(
         "the extractor's twin",
-        "distilled",
+        "distilled on",
         "the extractor's twin was distilled on the raw set as supplied",
         file="the twin",
     ),
-    "trusted images": Kind("the head", "fitted", "the head's public part was fitted to the raw set as supplied", "is"),
+    "trusted images": Kind(
+        "the head", "fitted to", "the head's public part was fitted to the raw set as supplied", "is"
+    ),
     "settings": Kind(
         "the choice of the settings",
-        "based",
+        "based on",
         "its params were chosen by looking at the raw set (smooth.chosen_on)",
         "is",
     ),
@@ -138,13 +126,13 @@ def _admitted(
         found = len(theirs)
         if found and part.state in (None, "disjoint"):
             raise InputError(
-                f"{found} of {len(raw)} raw images are among those that {kind.on(part.where)} on "
-                f"({theirs.in_words(of_raw(), part.record)}); {_way_out(part)}"
+                f"{found} of {len(raw)} raw images are among those that {kind.on(part.where)} "
+                f"({theirs.in_words(of_raw(), part.record)}){_way_out(part)}"
             )
     elif raw is not None and part.trained_on is not None and part.trained_on == raw.digest:
         found = len(raw)
         if part.state in (None, "disjoint"):
-            raise InputError(f"{kind.on(part.where)} on this raw set ({raw.digest[:12]}); {_way_out(part)}")
+            raise InputError(f"{kind.on(part.where)} this raw set ({raw.digest[:12]}){_way_out(part)}")
     return {
         "name": part.name,
         "digest": part.digest,
@@ -161,10 +149,10 @@ def _admitted(
 
 def _way_out(part: Part) -> str:
     if part.asks is None:
-        return "which would void the certificate; remove them from one side"
+        return ", which would void the certificate; remove them from one side"
     return (
-        f"remove them from one side, or state {part.asks[0]}: fixed-before if they are a trusted earlier copy that no "
-        "attack on the raw set could reach, or on-raw, which voids the certificate"
+        f"; remove them from one side, or state {part.asks[0]}: fixed-before if they are a trusted earlier copy that "
+        "no attack on the raw set could reach, or on-raw, which voids the certificate"
     )
 
 
@@ -181,103 +169,15 @@ def require_stated(what: str, part: Part) -> None:
         )
 
 
-def parts_of_denoiser(
-    directory: Path,
-    state: "Provenance | None" = None,
-    origin: str | None = None,
-    asks: tuple[str, str] | None = None,
-    known: Mapping[str, Any] | None = None,
-    digest: str | None = None,
-    *,
-    int8: bool = True,
-    stated: bool = False,
-) -> list[Part]:
-    """The denoiser in a directory and, if it has one, its int8 network (unless `int8` is False: it is not used).
-
-    known: the content of its provenance.json, if the caller has read it. stated: take the statement that its stage
-    recorded there, which is about this project's raw set. InputError if the record of its training
-    images is missing, changed or damaged.
-    """
-    if not directory.is_dir():
-        raise InputError(
-            f"{directory}, from which the denoiser was loaded, is gone, and with it the record of what it was trained "
-            "on; load the denoiser again"
-        )
-    place = provenance_place(directory)
-    if known is None:
-        known = read_config(place / PROVENANCE) if place else {}
-    if stated:
-        state, origin = known.get("state"), known.get("origin")
-    here = known.get("source") == HERE
-    record = _record_of_denoiser(place or directory, known, here=here)
-    where = "" if known.get("source") is None or here else f"denoiser.source={known.get('source')!r}"
-    parts = [
-        Part(
-            "denoiser",
-            digest or known.get("digest"),
-            here and record is not None and len(record) > 0,
-            state,
-            origin,
-            asks,
-            known.get("trained_on"),
-            record,
-            where,
-        )
-    ]
-    if int8 and int8_files(directory):
-        folder = directory / INT8
-        facts, seen = read_config(folder / INT8_FACTS), read_record(folder / INT8_IMAGES)
-        if not len(seen) or len(seen) != facts.get("images"):
-            raise InputError(
-                f"{folder / INT8_IMAGES} records {len(seen)} images, and the int8 network's scales were set on "
-                f"{facts.get('images')}; restore it, or make the network again with `dvc repro --force denoiser`"
-            )
-        scales = Part("int8 scales", None, made_here=True, trained_on=facts.get("scales_set_on"), record=seen)
-        parts.append(scales)
-    return parts
-
-
-def parts_of_loaded(
-    denoiser: "Denoiser",
-    state: "Provenance | None",
-    origin: str | None,
-    asks: tuple[str, str] | None,
-    *,
-    int8: bool = True,
-    stated: bool = False,
-) -> list[Part]:
-    """The same for a denoiser in memory, with the record that lies where it was loaded from."""
-    if denoiser.directory is None:
-        return [Part("denoiser", denoiser.digest, state=state, origin=origin, asks=asks)]
-    return parts_of_denoiser(denoiser.directory, state, origin, asks, digest=denoiser.digest, int8=int8, stated=stated)
-
-
-def _record_of_denoiser(place: Path, known: Mapping[str, Any], *, here: bool) -> Record | None:
-    path = place / IMAGES
-    if not path.is_file():
-        if here or known.get("images"):
-            raise InputError(
-                f"{path}, the record of what the denoiser was trained on, does not exist; run `dvc repro --force "
-                "denoiser`, or copy it from where the denoiser was made"
-            )
-        return None
-    if "images" in known and known["images"] != file_digest(path):
-        raise InputError(
-            f"{path} was changed after it was made; run `dvc repro --force denoiser`, or copy it again from where the "
-            "denoiser was made"
-        )
-    return read_record(path)
-
-
 def in_words(part: Mapping[str, Any]) -> str:
     """An admitted part's statement, and what was compared. The origin is a user's text."""
     kind, count = KINDS[part["name"]], part.get("shared")
     said = {
-        "disjoint": f"{kind.made} on other data than the raw set",
-        "fixed-before": f"{kind.made} on a trusted earlier copy of the raw set: no attack reaches it, but accuracy is "
+        "disjoint": f"{kind.made} other data than the raw set",
+        "fixed-before": f"{kind.made} a trusted earlier copy of the raw set: no attack reaches it, but accuracy is "
         "flattered",
-        "on-raw": f"{kind.made} on the raw set as supplied, which voids the certificate",
-        None: f"not stated on what it was {kind.made}",
+        "on-raw": f"{kind.made} the raw set as supplied, which voids the certificate",
+        None: f"nobody stated what it was {kind.made}",
     }[part.get("state")]
     if part.get("origin"):
         said = f"stated{', not checked' if count is None else ''}: {said}; from: {part['origin']}"
@@ -297,16 +197,16 @@ def notices(parts: Sequence[Mapping[str, Any]]) -> list[str]:
         words, subject = kind.subject, f"{kind.subject[0].upper()}{kind.subject[1:]}"
         if state == "fixed-before":
             found.append(
-                f"{subject} {kind.was} {kind.made} on a trusted earlier copy of the raw set, as stated: no attack "
+                f"{subject} {kind.was} {kind.made} a trusted earlier copy of the raw set, as stated: no attack "
                 "reaches it, but accuracy is flattered."
             )
         elif part.get("origin") and count is None:
             found.append(f"The origin of {words} is stated, not checked: {state}, from: {part['origin']}.")
         if state is None:
             found.append(
-                f"Nobody stated what {words} {kind.was} {kind.made} on: a certificate holds only if it does not depend "
+                f"Nobody stated what {words} {kind.was} {kind.made}: a certificate holds only if it does not depend "
                 "on the training set as supplied."
             )
         if count:
-            found.append(f"{count} raw images are among those that {kind.on()} on.")
+            found.append(f"{count} raw images are among those that {kind.on()}.")
     return found

@@ -6,8 +6,9 @@ python -m sanitize.reference
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.copies import make_copy
 from cleanlabel.sanitize.denoiser import load_denoiser
-from cleanlabel.sanitize.door import STATED_BY, admit, parts_of_denoiser
+from cleanlabel.sanitize.door import STATED_BY, admit
 from cleanlabel.sanitize.params import SanitizeParams, read_params
+from cleanlabel.sanitize.parts import parts_of_denoiser
 from cleanlabel.sanitize.paths import DENOISER, SANITIZED, SETS
 from cleanlabel.sanitize.sources import open_source
 

@@ -36,13 +36,14 @@ from cleanlabel.redteam.drill.prepare import prepared
 from cleanlabel.sanitize import params as sanitize_params
 from cleanlabel.sanitize.denoiser import load_denoiser
 from cleanlabel.sanitize.denoiser_files import IMAGES, INT8, INT8_IMAGES, PROVENANCE, digest_of, read_config
-from cleanlabel.sanitize.door import KINDS, in_words, parts_of_denoiser
+from cleanlabel.sanitize.door import KINDS, in_words
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import file_digest, write_json
 from cleanlabel.sanitize.imageset import load, save_npz
 from cleanlabel.sanitize.ingest import digits
 from cleanlabel.sanitize.overlap import record_of, to_bytes
 from cleanlabel.sanitize.params import Section
+from cleanlabel.sanitize.parts import parts_of_denoiser
 from cleanlabel.sanitize.paths import DENOISER, SETS
 from cleanlabel.sanitize.pretrain import main as denoiser_stage
 
@@ -366,7 +367,7 @@ def test_a_statement_lets_a_trusted_earlier_copy_in_and_stands_in_certificate_an
 
 def test_a_denoiser_of_which_nothing_is_known_is_shown_as_that(project, denoiser_dir):
     copies = cleanlabel.SanitizedCopies(load(SETS["raw"]), denoiser_dir, 0.5, 14)
-    assert "not stated on what it was trained" in copies.certify([np.zeros(3, int)] * 14).summary()
+    assert "nobody stated what it was trained on" in copies.certify([np.zeros(3, int)] * 14).summary()
     made_by_hand = replace(load_denoiser(denoiser_dir), directory=None)
     assert cleanlabel.SanitizedCopies(load(SETS["raw"]), made_by_hand, 0.5, 2).admitted[0]["state"] is None
 

@@ -4,11 +4,12 @@ from typing import Any
 
 from cleanlabel.models.params import SmoothParams, TrainParams
 from cleanlabel.models.parts import part_of_trusted, parts_of_recipe
-from cleanlabel.sanitize.door import STATED_BY, Part, parts_of_denoiser
+from cleanlabel.sanitize.door import STATED_BY, Part
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet, load
 from cleanlabel.sanitize.overlap import record_of, shared
 from cleanlabel.sanitize.params import IngestParams, Provenance
+from cleanlabel.sanitize.parts import parts_of_denoiser
 from cleanlabel.sanitize.paths import DENOISER, SETS
 
 CHOSEN: dict[str, tuple[Provenance, str]] = {

@@ -17,10 +17,11 @@ from cleanlabel.redteam.threat.setups import (
 from cleanlabel.redteam.threat.victims import Victim
 from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
 from cleanlabel.sanitize.denoiser_files import find_denoiser
-from cleanlabel.sanitize.door import STATED_BY, Admitted, admit, parts_of_loaded
+from cleanlabel.sanitize.door import STATED_BY, Admitted, admit
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet, load
 from cleanlabel.sanitize.ingest import published
+from cleanlabel.sanitize.parts import parts_of_loaded
 from cleanlabel.sanitize.paths import DENOISER, SETS
 from cleanlabel.sanitize.timestep import require_reachable
 

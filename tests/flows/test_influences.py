@@ -207,7 +207,7 @@ def test_trusted_images_among_the_raw_ones_are_refused(sets):
     set_params(
         sanitize={"sigma": 0.5, "denoise": False}, train={"mode": "transfer", "head": "bounded-influence", **STATED}
     )
-    with pytest.raises(InputError, match="30 of 400 raw images are among those that the head is fitted on .* one side"):
+    with pytest.raises(InputError, match="30 of 400 raw images are among those that the head is fitted to .* one side"):
         planning.make_plan()
 
 

@@ -286,7 +286,9 @@ def test_raw_images_among_the_trusted_ones_are_named(project):
     labels = np.concatenate([sets["trusted"].labels[:200], sets["raw"].labels[:2]])
     ids = (*sets["trusted"].ids[:200], *sets["raw"].ids[:2])
     save_npz(ImageSet(both, labels, ids, sets["raw"].classes), Path("data/trusted.npz"))
-    with pytest.raises(InputError, match="raw images are among the trusted ones .* remove them from one side"):
+    with pytest.raises(
+        InputError, match="raw images are among those that the head is fitted to .* remove them from one side"
+    ):
         drill()
 
 
