@@ -200,7 +200,10 @@ class SanitizedCopies:
 
     @property
     def class_sizes(self) -> tuple[int, ...]:
-        """The number of images of each class, for `certify_sums`."""
+        """The number of images of each class 0..K-1, for `certify_sums`; 0 for a number that no label has.
+
+        A class without images has the sum 0, and may be the answer where all other sums are below 0 (`sides="two"`).
+        """
         return tuple(np.bincount(self.raw.labels, minlength=len(self.raw.classes)).tolist())
 
     def __len__(self) -> int:

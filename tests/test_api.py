@@ -12,6 +12,7 @@ import pytest
 import torch
 from models_recipes import PLAN
 from PIL import Image
+from scipy.special import ndtr, ndtri
 from tiny import FIXED
 from torchvision.datasets import FakeData, ImageFolder
 from torchvision.transforms import ToTensor
@@ -22,6 +23,7 @@ from cleanlabel.__main__ import main
 from cleanlabel.models.answers import answers
 from cleanlabel.models.influenced import influenced
 from cleanlabel.models.plan import noise_distance_of
+from cleanlabel.models.sums import STEPS
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.imageset import ImageSet, load, save_folder, save_npz
 from cleanlabel.sanitize.noise import training_seed
@@ -214,6 +216,25 @@ def test_class_sums_are_certified_as_the_pipeline_certifies_them():
         certify_sums(sums, sizes[:2], 0.5, SHAPE)
     with pytest.raises(InputError, match="a sum that its class's images cannot reach"):
         certify_sums(sums * 100, sizes, 0.5, SHAPE)
+
+
+def test_sums_of_two_sides_are_certified_against_a_class_without_images():
+    """Class 2 has the sum 0 whatever moves, and wins once class 0's sum is below 0."""
+    h, n, sigma = 0.6, 60, 0.5  # influences 2 Phi(.) - 1 of half-spaces
+    sums = np.tile(np.rint(n * STEPS * (2 * np.array([h, 0.01, 0.5]) - 1)).astype(np.int64), (200, 1, 1))
+    found = certify_sums(sums, (n, n, 0), sigma, (2 * n, 8, 8), sides="two")
+    within = found.radius()[0] / n**0.5
+    assert found.label == [0]
+    assert 0 < found.radius()[0] < 1.0
+    assert 2 * ndtr(ndtri(h) - within / sigma) - 1 > 0
+    assert 2 * ndtr(ndtri(h) - 1.0 / n**0.5 / sigma) - 1 < 0  # an attacker of joint norm 1
+    others = certify_sums(sums[..., :2], (n, n), sigma, (2 * n, 8, 8), sides="two")
+    assert others.radius()[0] > 4
+    one_sided = certify_sums(np.maximum(sums, 0), (n, n, 0), sigma, (2 * n, 8, 8))
+    assert one_sided.radius()[0] > 0
+    assert SanitizedCopies((np.zeros((2, 8, 8), dtype=np.uint8), np.array([0, 5])), None, 0.5, 1).class_sizes == (
+        1, 0, 0, 0, 0, 1,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
