@@ -259,4 +259,4 @@ def sanitize_images(
     A model trained on it is defended but not certified: a certificate needs the votes of many models. The command
     `cleanlabel sanitize` writes such a copy to disk, also for sets that do not fit in memory.
     """
-    return SanitizedCopies(data, denoiser, sigma, draw + 1, entropy=entropy, fit=fit).copy(draw)
+    return SanitizedCopies(data, denoiser, sigma, whole(draw, "draw", 0) + 1, entropy=entropy, fit=fit).copy(draw)

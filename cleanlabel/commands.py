@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cleanlabel.certifying import Certificate, bought, certify_votes, models_for_radius, reach
+from cleanlabel.given import MOST, whole
 from cleanlabel.models.certificate import METHODS
 from cleanlabel.models.certificate import certify as certify_counts
 from cleanlabel.models.votes import array_of
@@ -101,12 +102,10 @@ def plan_parser(prog: str) -> argparse.ArgumentParser:
 def plan(words: Sequence[str] | None = None, prog: str = "cleanlabel plan") -> None:
     """The command. words: its arguments, by default the process's own; prog: how it was called."""
     args = plan_parser(prog).parse_args(words)
-    for name, value in (("--ensembles", args.ensembles), ("--points", args.points)):
-        if value < 1:
-            raise InputError(f"{name} {value} is too small; give 1 or more")
-    if min(args.models) < 1:
-        raise InputError(f"--models {min(args.models)} is too small; give 1 or more")
-    if len(args.image) not in (2, 3) or min(args.image) < 1:
+    numbers = (("--ensembles", args.ensembles), ("--points", args.points), *(("--models", m) for m in args.models))
+    for name, value in numbers:
+        whole(value, name)
+    if len(args.image) not in (2, 3) or min(args.image) < 1 or math.prod(args.image) > MOST:
         raise InputError(
             f"--image {' '.join(map(str, args.image))} is not a shape; give height, width and, for colour, 3"
         )

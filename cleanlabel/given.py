@@ -12,6 +12,7 @@ from cleanlabel.models.plan import noise_distance_of
 from cleanlabel.models.votes import NOBODY, repeated
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.noise import check_sigma
+from cleanlabel.sanitize.sources import MOST_CLASSES
 
 Votes = NDArray[np.int64] | Sequence[Any]
 """(m, n) integers, or m rows of n. A row that is None is a missing model."""
@@ -21,12 +22,12 @@ MOST = 1 << 53
 """The largest whole number that is taken: beyond it, floating-point numbers skip some."""
 
 
-def whole(value: Any, name: str, least: int = 1) -> int:
-    """The value as an int. InputError unless it is a whole number of at least `least`."""
+def whole(value: Any, name: str, least: int = 1, most: int = MOST) -> int:
+    """The value as an int. InputError unless it is a whole number from `least` to `most`."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
         raise InputError(f"{name}={value!r} is not a whole number; give {least} or more")
-    if not least <= value <= MOST:
-        raise InputError(f"{name}={value} is too {'small' if value < least else 'large'}; give {least} to {MOST}")
+    if not least <= value <= most:
+        raise InputError(f"{name}={value} is too {'small' if value < least else 'large'}; give {least} to {most}")
     return int(value)
 
 
@@ -43,7 +44,7 @@ def check_method(method: str, classes: int | None) -> None:
     if method == "margin" and classes is None:
         raise InputError("method='margin' bounds every class and must know how many there are; give classes")
     if classes is not None:
-        whole(classes, "classes", 2)
+        whole(classes, "classes", 2, MOST_CLASSES)
 
 
 def check_alpha(alpha: float) -> None:

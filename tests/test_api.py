@@ -338,7 +338,11 @@ def test_sums_of_two_sides_are_certified_against_a_class_without_images():
         ({"method": "split", "selection": [[0, 1], [1, -1]]}, "model 1 of the selection votes -1 on test point 1"),
         ({"votes": np.full((30, 2), 10**9)}, "draw 0 votes for class 1000000000: counts of 1000000001 classes for 2"),
         ({"method": "split", "selection": [[0, 10**12]]}, "draw 30 votes for class 1000000000000: counts of"),
-        ({"classes": 10**9}, "classes=1000000000: counts of 1000000000 classes for 2 points do not fit into memory"),
+        ({"classes": 10**9}, "classes=1000000000 is too large; give 2 to 1048576"),
+        (
+            {"votes": np.zeros((9, 300), int), "classes": 10**6},
+            "classes=1000000: counts of 1000000 classes for 300 points",
+        ),
         ({"classes": 2.5}, "classes=2.5 is not a whole number"),
         ({"votes": (row for row in np.zeros((30, 2), dtype=int))}, "the answers are a generator; give an array"),
         ({"votes": np.zeros((10**12, 0), dtype=int)}, "there are no test points"),
@@ -386,6 +390,8 @@ def test_the_votes_themselves_choose_no_class(votes):
         (lambda: reach(1.5, 0.25), "m=1.5 is not a whole number"),
         (lambda: reach(10**400, 0.25), "m=10+ is too large"),
         (lambda: reach(9, 0.25, method="margin", classes=None), "give classes"),
+        (lambda: cleanlabel.sanitize_images("nowhere", None, 0.5, draw=-1), "draw=-1 is too small"),
+        (lambda: reach(9, 0.25, classes=10**10), "classes=10000000000 is too large"),
         (lambda: models_for_radius(0.1, 0.0), "sigma=0: without noise no vote certifies anything"),
         (lambda: certify_sums(np.zeros((3, 2, 2), dtype=int), (75.5, 74.5), 0.5, SHAPE), "class=75.5 is not a whole"),
         (lambda: certify_sums(np.zeros((3, 2, 2), dtype=int), (151, -1), 0.5, SHAPE), "class=-1 is too small"),
@@ -435,6 +441,7 @@ def test_planning_finds_the_least_number_of_models():
     assert models_for_radius(0, 0.5) == 11
     assert models_for_radius(0, 0.5, method="split") == 10
     assert reach(100, 1.0) == pytest.approx(1.452, abs=1e-3)
+    assert reach(100, 1.0, classes=1 << 20) == reach(100, 1.0)
     for method in ("binary", "margin", "split"):
         m = models_for_radius(0.5, 0.5, 0.01, method, 10)
         assert reach(m - 1, 0.5, 0.01, method, 10) <= 0.5 < reach(m, 0.5, 0.01, method, 10)
@@ -515,9 +522,16 @@ def test_votes_in_a_file_become_certificates_in_a_file(run, votes, tmp_path, mon
         (("certify-votes", "good.npy", "--output", "out.txt"), "--output out.txt is neither .csv nor .json"),
         (("certify-votes", "good.npy", "--alpha", 2), "alpha=2 is not a probability of error"),
         (("certify-votes", "good.npy", "--method", "split"), "method='split' needs selection votes"),
+        (
+            ("sanitize", "--input", "many.npz", "--output", "new.npz", "--noise-only", "--sigma", 1, "--draw", 10**30),
+            "--draw 1000000000000000000000000000000 is not the number of a draw; number the draws from 0",
+        ),
         (("plan", "--sigma", 0), "--sigma 0: without noise no vote certifies anything"),
         (("plan", "--sigma", 99), "sigma=99 is above 4"),
-        (("plan", "--sigma", 1, "--models", 0), "--models 0 is too small"),
+        (("plan", "--sigma", 1, "--models", 0), "--models=0 is too small"),
+        (("plan", "--sigma", 1, "--points", 10**400), "is too large; give 1 to 9007199254740992"),
+        (("plan", "--sigma", 1, "--image", 10**200, 10**200), "is not a shape; give height, width"),
+        (("plan", "--sigma", 1, "--classes", 10**10), "classes=10000000000 is too large; give 2 to 1048576"),
         (("plan", "--sigma", 1, "--radius", -1), "radius=-1 is not a joint l2 norm"),
         (("plan", "--sigma", 1, "--method", "margin"), "give --classes"),
         (("plan", "--sigma", 1, "--image", 3), "--image 3 is not a shape"),
