@@ -4,13 +4,14 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from cleanlabel.certifying import Certificate, Votes, certify_votes
+from cleanlabel.certifying import Certificate, certify_votes
+from cleanlabel.datasets import Dataset, items_of
+from cleanlabel.given import Votes, rows_of, whole
 from cleanlabel.models.plan import noise_distance_of
 from cleanlabel.sanitize import denoiser as denoisers
 from cleanlabel.sanitize.denoiser import Denoiser
@@ -26,19 +27,11 @@ from cleanlabel.sanitize.parts import parts_of_loaded
 from cleanlabel.sanitize.quality import LOOKED_AT, worse_than_noise
 from cleanlabel.sanitize.rows import NETWORK_BATCH, network_rows
 from cleanlabel.sanitize.sanitizer import sanitize_batch
-from cleanlabel.sanitize.sources import from_array
+from cleanlabel.sanitize.sources import MOST_CLASSES, from_array
 from cleanlabel.sanitize.timestep import require_reachable
 
 if TYPE_CHECKING:  # only this import needs pydantic
     from cleanlabel.sanitize.params import Provenance
-
-
-class Dataset(Protocol):
-    """A data set like torchvision's: items (image, label) by index."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> tuple[Any, Any]: ...
 
 
 Data = str | Path | tuple[Any, Any] | Dataset | ImageSet
@@ -61,17 +54,21 @@ def image_set(data: Data) -> ImageSet:
     data: the path of a folder `root/<class>/<image>` or of a `.npz`; (images, labels), uint8 (n, h, w) or (n, h, w, c)
     and integers (n,); or a data set like torchvision's, whose images are PIL images of mode L or RGB, or uint8 arrays.
     An id is an image's path in the folder, its entry in the `.npz`'s `ids`, or its index. An image keeps its noise only
-    as long as it keeps its id. InputError says what is wrong with the data.
+    as long as it keeps its id. InputError says what is wrong with the data: among other things that a data set has a
+    transform of its images (one of its labels stays), or that an item read twice differs.
     """
     if isinstance(data, ImageSet):
         return data
     if isinstance(data, str | Path):
         return load(Path(data))
     if isinstance(data, tuple | list) and len(data) == 2:
-        images, labels = (np.asarray(part) for part in data)
+        try:
+            images, labels = (np.asarray(part) for part in data)
+        except ValueError as error:
+            raise InputError(f"the data are two parts that are not arrays ({error}); give (images, labels)") from error
         classes: Sequence[str] = ()
     elif hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        images, labels = _items_of(data)
+        images, labels = items_of(data)
         classes = getattr(data, "classes", ())
     else:
         raise InputError(
@@ -79,33 +76,12 @@ def image_set(data: Data) -> ImageSet:
         )
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(f"labels are {labels.dtype} of shape {labels.shape}; give one integer per image")
-    count = int(labels.max(initial=-1)) + 1
+    count = int(labels.max()) + 1 if labels.size else 0
+    if count > MOST_CLASSES:
+        raise InputError(f"labels run to {count - 1}; number the classes from 0, at most {MOST_CLASSES}")
     names = tuple(map(str, classes)) if len(classes) >= count else tuple(map(str, range(count)))
     ids = tuple(map(str, range(len(images))))
     return read_all(from_array(images, labels.astype(np.int64), ids, names), "the data")
-
-
-def _items_of(data: Dataset) -> tuple[NDArray[Any], NDArray[Any]]:
-    images: list[NDArray[Any]] = []
-    labels = []
-    for i in range(len(data)):
-        image, label = data[i]
-        if isinstance(image, Image.Image) and image.mode in ("L", "RGB"):
-            image = np.asarray(image)
-        if not isinstance(image, np.ndarray):
-            words = f"picture of mode {image.mode}" if isinstance(image, Image.Image) else type(image).__name__
-            raise InputError(
-                f"image {i} of the data set is a {words}; give the data set without a transform, its images as PIL "
-                "images of mode L or RGB or as uint8 arrays: the noise belongs on the raw pixels"
-            )
-        if image.shape != np.shape(images[0] if images else image):
-            raise InputError(
-                f"image {i} of the data set has the shape {image.shape} where image 0 has {images[0].shape}; bring all "
-                "images to one size"
-            )
-        images.append(image)
-        labels.append(label)
-    return np.array(images), np.array(labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,15 +134,14 @@ class SanitizedCopies:
             raise InputError(
                 "sigma=0 adds no noise, and nothing would be certified; give a number above 0, such as .25"
             )
-        if m < 1:
-            raise InputError(f"m={m} is not a valid number of copies; give 1 or more")
+        m = whole(m, "m")
         if fit == "resize":
             raise InputError(
                 "fit='resize' changes images before the noise, and a radius would be about the resized ones; resize "
                 "them first and give those, or give fit='tiles'"
             )
-        self.sigma, self.m = float(sigma), int(m)
-        self.raw = image_set(data)
+        self.sigma, self.m = float(sigma), m
+        self.raw = _kept(image_set(data))
         if not len(self.raw):
             raise InputError("the data hold no image; there is nothing to sanitize")
         self.denoiser = load_denoiser(denoiser) if isinstance(denoiser, str | Path) else denoiser
@@ -212,7 +187,10 @@ class SanitizedCopies:
 
     @property
     def class_sizes(self) -> tuple[int, ...]:
-        """The number of images of each class, for `certify_sums`."""
+        """The number of images of each class 0..K-1, for `certify_sums`; 0 for a number that no label has.
+
+        A class without images has the sum 0, and may be the answer where all other sums are below 0 (`sides="two"`).
+        """
         return tuple(np.bincount(self.raw.labels, minlength=len(self.raw.classes)).tolist())
 
     def __len__(self) -> int:
@@ -223,14 +201,14 @@ class SanitizedCopies:
 
     def copy(self, draw: int) -> SanitizedCopy:
         """Copy number `draw`, 0..m-1. InputError for another number."""
-        if not 0 <= draw < self.m:
+        if not 0 <= whole(draw, "draw", 0) < self.m:
             raise InputError(f"copy {draw} is not planned; there are copies 0..{self.m - 1}")
         parts = []
         for start in range(0, len(self.raw), self._rows):
             rows = slice(start, start + self._rows)
             parts.append(
                 sanitize_batch(
-                    self.raw.images[rows],
+                    self.raw.images[rows].copy(),  # PyTorch warns of arrays that cannot be written to
                     self.raw.ids[rows],
                     self.sigma,
                     self.denoiser,
@@ -251,9 +229,9 @@ class SanitizedCopies:
         votes: one row per copy, in the order of the draws; None or a row of -1 for a missing model. rule: the arguments
         method, simultaneous and ensembles of `certify_votes`. InputError unless there are exactly m rows.
         """
-        if len(votes) != self.m:
+        if (given := rows_of(votes, 1)[1]) != self.m:
             raise InputError(
-                f"there are votes of {len(votes)} models and {self.m} copies were planned; give one row per copy, and "
+                f"there are votes of {given} models and {self.m} copies were planned; give one row per copy, and "
                 "None for a model that is missing"
             )
         if any(part["voids"] for part in self.admitted):
@@ -273,6 +251,19 @@ class SanitizedCopies:
         return replace(found, admitted=self.admitted)
 
 
+def _kept(images: ImageSet) -> ImageSet:
+    """A copy of a set that nobody else can change, so that its digest stays that of its images."""
+    kept = replace(
+        images,
+        images=images.images.copy(),
+        labels=images.labels.copy(),
+        ids=tuple(images.ids),
+        classes=tuple(images.classes),
+    )
+    kept.images.flags.writeable = kept.labels.flags.writeable = False
+    return kept
+
+
 def sanitize_images(
     data: Data,
     denoiser: Denoiser | str | Path | None,
@@ -290,4 +281,6 @@ def sanitize_images(
     `cleanlabel sanitize` writes such a copy to disk, also for sets that do not fit in memory.
     """
     stated: dict[str, Any] = {"provenance": provenance, "origin": origin}
-    return SanitizedCopies(data, denoiser, sigma, draw + 1, entropy=entropy, fit=fit, **stated).copy(draw)
+    return SanitizedCopies(data, denoiser, sigma, whole(draw, "draw", 0) + 1, entropy=entropy, fit=fit, **stated).copy(
+        draw
+    )

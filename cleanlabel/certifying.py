@@ -3,27 +3,35 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from cleanlabel.given import (
+    Votes,
+    check_alpha,
+    check_method,
+    check_noise,
+    classes_of,
+    level_and_distance,
+    rows_of,
+    selection_of,
+    whole,
+)
 from cleanlabel.models import certificate as mathematics
 from cleanlabel.models.anytime import Looks, unanimous_radius
-from cleanlabel.models.certificate import ABSTAIN, METHODS, Floats, Ints
+from cleanlabel.models.certificate import ABSTAIN, Floats, Ints
 from cleanlabel.models.influenced import Influenced, influenced
-from cleanlabel.models.plan import least_models, noise_distance_of
+from cleanlabel.models.plan import least_models
 from cleanlabel.models.sums import Sides
 from cleanlabel.models.votes import count_votes
 from cleanlabel.sanitize.door import in_words
 from cleanlabel.sanitize.errors import InputError
-from cleanlabel.sanitize.noise import check_sigma
 
+EntropySource = Literal["os", "fixed", "unknown"]
 MOST_MODELS = 100_000
 """The largest number of models that is suggested; more would not be practical."""
-
-Votes = NDArray[np.int64] | Sequence[Any]
-"""(m, n) integers, or m rows of n. A row that is None is a missing model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,12 +55,12 @@ class Certificate:
     method: str
     noise_distance: float
     pixels: int
-    entropy_source: Literal["os", "fixed", "unknown"]
+    entropy_source: EntropySource
     admitted: tuple[dict[str, Any], ...] = ()
 
     def certified_accuracy(self, truth: ArrayLike, radii: ArrayLike = 0.0) -> Floats:
         """For each of `radii`, the share of points whose certified label is `truth` and whose radius is larger."""
-        return mathematics.certified_accuracy(self.label, self.radius, truth, radii)
+        return mathematics.certified_accuracy(self.label, self.radius, self._one_each(truth), radii)
 
     def images_tolerated(self, epsilon: float) -> Ints:
         """How many training images may each change by l2 norm `epsilon` without changing the answer: (n,)."""
@@ -64,6 +72,7 @@ class Certificate:
 
     def summary(self, truth: ArrayLike | None = None) -> str:
         """The certificate in a few lines, with its radii in words. With `truth` (n,) also accuracies."""
+        truth = None if truth is None else self._one_each(truth)
         certified = self.label != ABSTAIN
         largest = float(self.radius.max(initial=0.0))
         lines = [
@@ -83,6 +92,13 @@ class Certificate:
                 "made with fixed entropy: it holds only against an attacker who did not know it when the data were made"
             )
         return "\n".join([*lines, *(f"{part['name']}: {in_words(part)}" for part in self.admitted)])
+
+    def _one_each(self, truth: ArrayLike) -> Ints:
+        if np.shape(truth) != self.label.shape:
+            raise InputError(
+                f"truth has the shape {np.shape(truth)}; give one label for each of {len(self.label)} points"
+            )
+        return np.asarray(truth)
 
 
 def bought(radius: float, pixels: int) -> str:
@@ -107,7 +123,7 @@ def certify_votes(
     simultaneous: bool = False,
     ensembles: int = 1,
     selection: Votes | None = None,
-    entropy_source: Literal["os", "fixed", "unknown"] = "unknown",
+    entropy_source: EntropySource = "unknown",
 ) -> Certificate:
     """Certificates from the votes of your own models, by the rule of the pipeline.
 
@@ -117,7 +133,8 @@ def certify_votes(
     pixels, is subtracted. alpha: the probability with which a point's certificate may be false, or with `simultaneous`
     any of them. ensembles: how many ensembles on this training set share alpha. method: `binary`; `margin`, which
     bounds every class and needs `classes`; or `split`, in which the votes of further models (`selection`) choose the
-    class. InputError says which argument is wrong.
+    class: no answer may be missing from those, and they are refused if they repeat rows of `votes` more often than
+    chance explains (where all models agree, it always does). InputError says which argument is wrong.
 
     A certificate is true only if all of this holds. The votes alone cannot show it:
 
@@ -130,26 +147,16 @@ def certify_votes(
     - Nobody who could change the data knew the noise: its entropy came from the operating system afterwards.
     - All ensembles on this training set are counted in `ensembles`. They were not repeated until one had good results.
     """
-    level, distance = _level_and_distance(sigma, training_set, alpha, ensembles)
-    rows, m, n = _rows(votes, 1)
-    level /= n if simultaneous else 1
-    _check_method(method, classes)
-    if method == "margin" and classes is None:
-        raise InputError("method='margin' bounds every class and must know how many there are; give classes")
+    rows, m, n = rows_of(votes, 1)
+    level, distance = level_and_distance(sigma, training_set, alpha, ensembles, n if simultaneous else 1)
+    check_method(method, classes)
     if (method == "split") != (selection is not None):
         raise InputError(f"method={method!r} {'needs' if method == 'split' else 'takes no'} selection votes")
-    chosen = None
-    if selection is not None:
-        choosing, m_chosen, n_chosen = _rows(selection, 1)
-        if len(choosing) < m_chosen or n_chosen != n:
-            raise InputError(
-                f"the selection votes have {len(choosing)} of {m_chosen} models and {n_chosen} of {n} points; none may "
-                "be missing"
-            )
-    every = [*rows.values(), *(choosing.values() if selection is not None else ())]
-    count = max(2, 1 + max(int(row.max(initial=0)) for row in every)) if classes is None else classes
-    if selection is not None:
-        chosen = count_votes(choosing, m_chosen, n, count)
+    if entropy_source not in get_args(EntropySource):
+        raise InputError(f"entropy_source={entropy_source!r} is none of {', '.join(get_args(EntropySource))}")
+    choosing, m_chosen = selection_of(selection, votes, rows, n) if selection is not None else ({}, 0)
+    count = classes_of(rows | {m + draw: row for draw, row in choosing.items()}, n, classes)
+    chosen = count_votes(choosing, m_chosen, n, count) if choosing else None
     counts = count_votes(rows, m, n, count)
     label, radius = mathematics.certify(counts, m, sigma, level, method, chosen, distance=distance)
     pixels = math.prod(training_set[1:])
@@ -180,16 +187,17 @@ def certify_sums(
     nothing of the training set except that one sanitized image. A class mean, a covariance or a scale computed from
     other images, even from their copies, voids the certificate.
     """
-    level, distance = _level_and_distance(sigma, training_set, alpha, ensembles)
-    rows, m, n = _rows(sums, 2)
+    rows, m, n = rows_of(sums, 2)
+    level, distance = level_and_distance(sigma, training_set, alpha, ensembles, n if simultaneous else 1)
+    class_sizes = [whole(size, "class_sizes: a class", 0) for size in class_sizes]
     if len(class_sizes) < 2 or sum(class_sizes) != training_set[0]:
         raise InputError(
-            f"class_sizes={list(class_sizes)} sum to {sum(class_sizes)} images, and the training set has "
+            f"class_sizes={class_sizes} sum to {sum(class_sizes)} images, and the training set has "
             f"{training_set[0]}; give the number of training images of each class"
         )
     if sides not in ("one", "two"):
         raise InputError(f"sides={sides!r} is neither 'one' nor 'two'")
-    return influenced(rows, m, n, class_sizes, sides, sigma, level / (n if simultaneous else 1), distance=distance)
+    return influenced(rows, m, n, class_sizes, sides, sigma, level, distance=distance)
 
 
 def reach(m: int, sigma: float, alpha: float = 0.001, method: str = "binary", classes: int = 2) -> float:
@@ -198,9 +206,10 @@ def reach(m: int, sigma: float, alpha: float = 0.001, method: str = "binary", cl
     It leaves out the distance of the noise, which a certificate subtracts: that is a probability below 1e-6 for 50,000
     colour images of 32x32.
     """
-    _check_alpha(alpha)
-    _check_method(method, classes)
-    check_sigma(sigma)
+    check_alpha(alpha)
+    check_method(method, classes)
+    check_noise(sigma)
+    m = whole(m, "m")
     return unanimous_radius(Looks((m,), (alpha,), sigma, method), m, classes)
 
 
@@ -213,7 +222,6 @@ def models_for_radius(
     """
     if not 0 <= radius < math.inf:
         raise InputError(f"radius={radius:g} is not a joint l2 norm; give 0 or more")
-    _check_method(method, classes)
     most = reach(MOST_MODELS, sigma, alpha, method, classes)
     if most <= radius:
         raise InputError(
@@ -225,49 +233,3 @@ def models_for_radius(
         middle = (low + high) // 2
         low, high = (low, middle) if reach(middle, sigma, alpha, method, classes) > radius else (middle, high)
     return high
-
-
-def _check_method(method: str, classes: int | None) -> None:
-    if method not in METHODS:
-        raise InputError(f"method={method!r} is unknown; it is one of {', '.join(METHODS)}")
-    if classes is not None and classes < 2:
-        raise InputError(f"classes={classes} is too small; give 2 or more")
-
-
-def _check_alpha(alpha: float) -> None:
-    if not 0 < alpha < 1:
-        raise InputError(f"alpha={alpha:g} is not a probability of error; give a number between 0 and 1, such as .001")
-
-
-def _level_and_distance(sigma: float, training_set: Sequence[int], alpha: float, ensembles: int) -> tuple[float, float]:
-    """The share of alpha, and the distance between the drawn noise and ideal noise."""
-    if not check_sigma(sigma):
-        raise InputError("sigma=0: without noise no vote certifies anything; give the sigma of the copies")
-    _check_alpha(alpha)
-    if ensembles < 1:
-        raise InputError(f"ensembles={ensembles} is too small; give 1 or more")
-    if len(training_set) not in (3, 4) or min(training_set) < 1:
-        raise InputError(f"training_set={tuple(training_set)} is not a shape of images; give (n, height, width[, 3])")
-    return alpha / ensembles, noise_distance_of(training_set[0], tuple(training_set[1:]), sigma)
-
-
-def _rows(votes: Votes, axes: int) -> tuple[dict[int, Ints], int, int]:
-    """The answers of each present model, by its number; the number of models; the number of test points."""
-    what = "(m, n)" if axes == 1 else "(m, n, classes)"
-    if not isinstance(votes, list | tuple) and np.ndim(votes) != axes + 1:
-        raise InputError(
-            f"the answers have the shape {np.shape(votes)}; give integers of shape {what}, one row per model"
-        )
-    rows = {draw: np.asarray(row) for draw, row in enumerate(votes) if row is not None}
-    if not rows:
-        raise InputError("the answers of every model are missing; give those of at least one")
-    first = next(iter(rows.values()))
-    for draw, row in rows.items():
-        if row.ndim != axes or row.shape != first.shape or not np.issubdtype(row.dtype, np.integer):
-            raise InputError(
-                f"the answers of model {draw} are {row.dtype} of shape {row.shape}; give integers of shape {what}, "
-                "and None for a model that is missing"
-            )
-    if not len(first):
-        raise InputError("there are no test points; give the answers for at least one")
-    return {draw: row.astype(np.int64) for draw, row in rows.items()}, len(votes), len(first)

@@ -4,6 +4,8 @@ import argparse
 import csv
 import io
 import json
+import math
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cleanlabel.certifying import Certificate, bought, certify_votes, models_for_radius, reach
+from cleanlabel.given import MOST, whole
 from cleanlabel.models.certificate import METHODS
 from cleanlabel.models.certificate import certify as certify_counts
+from cleanlabel.models.votes import array_of
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import replacing
 
@@ -52,6 +56,8 @@ def certify(words: Sequence[str] | None = None, prog: str = "cleanlabel certify-
     if args.output and args.output.suffix not in (".csv", ".json"):
         raise InputError(f"--output {args.output} is neither .csv nor .json; give it one of these endings")
     votes = read_integers(args.votes, 2)
+    if args.selection and args.selection.exists() and args.selection.samefile(args.votes):
+        raise InputError(f"--selection {args.selection} is the file of the votes; give the votes of further models")
     truth = read_integers(args.truth, 1) if args.truth else None
     if truth is not None and len(truth) != votes.shape[1]:
         raise InputError(
@@ -96,18 +102,16 @@ def plan_parser(prog: str) -> argparse.ArgumentParser:
 def plan(words: Sequence[str] | None = None, prog: str = "cleanlabel plan") -> None:
     """The command. words: its arguments, by default the process's own; prog: how it was called."""
     args = plan_parser(prog).parse_args(words)
-    for name, value in (("--ensembles", args.ensembles), ("--points", args.points)):
-        if value < 1:
-            raise InputError(f"{name} {value} is too small; give 1 or more")
-    if min(args.models) < 1:
-        raise InputError(f"--models {min(args.models)} is too small; give 1 or more")
-    if len(args.image) not in (2, 3) or min(args.image) < 1:
+    numbers = (("--ensembles", args.ensembles), ("--points", args.points), *(("--models", m) for m in args.models))
+    for name, value in numbers:
+        whole(value, name)
+    if len(args.image) not in (2, 3) or min(args.image) < 1 or math.prod(args.image) > MOST:
         raise InputError(
             f"--image {' '.join(map(str, args.image))} is not a shape; give height, width and, for colour, 3"
         )
     if not args.sigma:
         raise InputError("--sigma 0: without noise no vote certifies anything; give a number above 0, such as .25")
-    classes, pixels = 2 if args.classes is None else args.classes, int(np.prod(args.image))
+    classes, pixels = 2 if args.classes is None else args.classes, math.prod(args.image)
     if args.method == "margin" and not args.classes:
         raise InputError("--method margin bounds every class and must know how many there are; give --classes")
     level = args.alpha / args.ensembles / args.points
@@ -142,14 +146,14 @@ def _level_flags(flags: argparse.ArgumentParser) -> None:
 
 def read_integers(path: Path, axes: int) -> NDArray[np.int64]:
     """The integers in a .npy file with `axes` axes. InputError if it is anything else; nothing is unpickled."""
-    try:
-        found = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; give a .npy file of integers") from None
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{path} is not a readable .npy file of numbers; save it with numpy.save") from error
-    if not isinstance(found, np.ndarray):
+    if not path.is_file():
+        raise InputError(f"{path} {'is no file' if path.exists() else 'does not exist'}; give a .npy file of integers")
+    if zipfile.is_zipfile(path):
         raise InputError(f"{path} is an archive of several arrays; save the one array with numpy.save")
+    try:
+        found = array_of(path.read_bytes())
+    except ValueError as error:
+        raise InputError(f"{path} is not a readable .npy file of numbers ({error}); save it with numpy.save") from error
     if found.ndim != axes or not np.issubdtype(found.dtype, np.integer):
         shape = "(m, n)" if axes == 2 else "(n,)"
         raise InputError(f"{path} holds {found.dtype} of shape {found.shape}; give integers of shape {shape}")

@@ -196,6 +196,7 @@ def certify_anytime(
 
 def unanimous_radius(rule: Rule, t: int, classes: int = 2) -> float:
     """The radius of unanimous votes at t, which no ensemble of t models can exceed. 0 if nothing is certified."""
-    row = np.eye(classes, dtype=np.int64)[:1]
+    row = np.zeros((1, classes), dtype=np.int64)
+    row[0, 0] = 1
     selection = row if isinstance(rule, Looks) and rule.method == "split" else None
     return float(rule.certify(row * t, t, selection)[1][0])

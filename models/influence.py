@@ -30,6 +30,11 @@ So an attacker who ends at means u of class A and v of class b has spent at leas
 and R is the least of that over all (u, v) at which F_A - F_b is used up. I^2 is convex near 0 and 1, so C is a straight
 line up to p* (there I^2 touches it: phi(z) = -2 z Phi(z) at p* = Phi(z)), then I^2, then its mirror image.
 
+*A class without images* is a class of G all the same: its sum is exactly 0, whatever moves. As the rival b it wins as
+soon as F_A <= 0, which costs n_A (S(p_A) - S(u))^2 sigma^2 with u = -lo/B, where F_A is 0; as A it wins while every
+other sum is below 0. If lo = 0 and nothing else was spent, moves never end F_A > 0: a mean above 0 has a term above 0,
+and Phi^-1 of a term stays finite.
+
 *From draws to the statement.* The draws' sums are sums of m n_c independent terms in [lo, hi]. For each class the true
 mean is within [lower, upper] by the Chernoff-Hoeffding bound (Hoeffding 1963, theorem 1: N kl(mean, p) <= ln(1/level),
 for independent terms of any distributions), each of the 2K bounds at level alpha/(2K): they hold at once with
@@ -182,8 +187,8 @@ def radius_between(
     p_a = lower[certified, top]
     for b in range(len(n)):
         other = top != b
-        if not n[b] and not spent:
-            continue  # a class without images has no influence, and moved images give it none
+        if not n[b] and not spent and not low:
+            continue  # its sum is 0, and moves alone leave every other sum above 0
         cost = (spent - low * (n[top] - n[b])) / width
         found = _pair_radius(p_a, upper[certified, b], n[top], n[b], cost)
         reach = np.where(other, np.minimum(reach, found), reach)
@@ -195,20 +200,20 @@ def _pair_radius(p_a: Floats, p_b: Floats, n_a: Floats, n_b: float, cost: Floats
     """The least norm, in units of sigma, after which n_a u - n_b v <= cost, from the means p_a and p_b: (n_points,).
 
     It searches cells of u, from where A's images need not move to where b's need not. In a cell, A's cost is that at
-    the upper end and b's that at the lower end.
+    the upper end and b's that at the lower end. In the first cell b's need not move, if u = 0 is not reached before.
     """
-    end = np.clip((cost + n_b * p_b) / n_a, 0.0, 1.0)
+    end = np.clip((cost + n_b * p_b) / np.maximum(n_a, 1.0), 0.0, 1.0)  # n_a = 0: u = 0, and the cost is below 0
     left = n_a * p_a - n_b * p_b - cost > 0
     start, stop = spread(np.minimum(end, p_a)), spread(p_a)
+    if not n_b:  # a class without images stays where it is
+        return np.where(left, np.sqrt(n_a) * (stop - start), 0.0)
     grid = start[:, None] + (stop - start)[:, None] * np.linspace(0.0, 1.0, CELLS + 1)
     u = np.clip(spread_inverse(grid), 0.0, 1.0)
     paid_a = n_a[:, None] * (stop[:, None] - grid[:, 1:]) ** 2
-    if n_b:
-        v = (n_a[:, None] * u[:, :-1] - cost[:, None]) / n_b
-        moved = spread(np.clip(v - ROUNDING, 0.0, 1.0)) - spread(p_b)[:, None]
-        paid_b = np.where(v > 1 + ROUNDING, np.inf, n_b * np.maximum(moved, 0.0) ** 2)
-    else:
-        paid_b = np.where(n_a[:, None] * u[:, :-1] > cost[:, None] + ROUNDING, np.inf, 0.0)
+    v = (n_a[:, None] * u[:, :-1] - cost[:, None]) / n_b
+    moved = spread(np.clip(v - ROUNDING, 0.0, 1.0)) - spread(p_b)[:, None]
+    paid_b = np.where(v > 1 + ROUNDING, np.inf, n_b * np.maximum(moved, 0.0) ** 2)
+    paid_b[:, 0] = np.where(end > 0, 0.0, paid_b[:, 0])
     return np.where(left, np.sqrt((paid_a + paid_b).min(axis=1)), 0.0)
 
 

@@ -51,10 +51,17 @@ class Influenced:
         return counts_left(self.label, self.margin, self.cost(way))
 
     def radius(self, rewritten: int = 0, relabelled: int = 0, inserted: int = 0) -> Floats:
-        """The joint l2 radius left after these numbers of images change at will: (n,); 0 without noise."""
+        """The joint l2 radius left after these numbers of images change at will: (n,); 0 without noise.
+
+        InputError for a number below 0 or a fraction.
+        """
+        spent = 0.0
+        for way, images in zip(COSTS, (rewritten, relabelled, inserted), strict=True):
+            if isinstance(images, bool) or not isinstance(images, int | np.integer) or images < 0:
+                raise InputError(f"{way}={images} is not a number of images; give 0 or more")
+            spent += self.cost(way) * images
         if not self.sigma:
             return np.zeros(len(self.label))
-        spent = sum(self.cost(way) * a for way, a in zip(COSTS, (rewritten, relabelled, inserted), strict=True))
         return radius_between(self.label, self.bounds, self.class_sizes, self.width, self.low, self.sigma, spent)
 
 

@@ -2,15 +2,23 @@
 
 import hashlib
 import io
+import math
+from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
+from scipy.special import gammaln
+from scipy.stats import binom
 
 from cleanlabel.sanitize.errors import InputError
 
 NOBODY = -1
 """The value of no vote: the draw is missing, or the model's output was not finite."""
+CHANCE = 0.01
+"""Equal rows of votes that are rarer than this by chance are taken for copies."""
 
 
 def votes_to_bytes(votes: NDArray[np.int64]) -> bytes:
@@ -23,14 +31,28 @@ def votes_to_bytes(votes: NDArray[np.int64]) -> bytes:
 def votes_from_bytes(content: bytes, name: str) -> NDArray[np.int64]:
     """The votes in a `.npy` file's bytes. InputError that names `name` if they are no votes; unpickles nothing."""
     try:
-        votes = np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        votes = array_of(content)
+    except ValueError as error:
         raise InputError(f"the votes of {name} are not a .npy file ({error})") from error
     if votes.ndim not in (1, 2) or not np.issubdtype(votes.dtype, np.integer):
         raise InputError(
             f"the votes of {name} are {votes.dtype} of shape {votes.shape}, not one integer per test image"
         )
     return votes.astype(np.int64)
+
+
+def array_of(content: bytes) -> NDArray[Any]:
+    """The array in a `.npy` file's bytes. ValueError if they are none, or hold less than their header says.
+
+    No memory is taken for what is not there, and nothing is unpickled.
+    """
+    stream = io.BytesIO(content)
+    read = npy.read_array_header_1_0 if npy.read_magic(stream) == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    size, there = math.prod(shape) * dtype.itemsize, len(content) - stream.tell()
+    if min(shape, default=0) < 0 or size > there:
+        raise ValueError(f"its header says {size} bytes of numbers, and it has {there}")
+    return np.asarray(npy.read_array(io.BytesIO(content), allow_pickle=False))
 
 
 def votes_hash(votes: NDArray[np.int64]) -> str:
@@ -66,6 +88,25 @@ def count_block_votes(
             raise InputError(f"draw {draw} has votes of shape {row.shape}; there are {blocks} blocks")
     own = ({draw: row[block] for draw, row in votes.items()} for block in range(blocks))
     return np.stack([count_votes(rows, m, n_test, classes) for rows in own])
+
+
+def repeated(choosing: Mapping[int, NDArray[np.int64]], bounding: Mapping[int, NDArray[np.int64]]) -> int:
+    """How many rows of `choosing` equal a row of `bounding`, if chance does not explain it; otherwise 0.
+
+    Models that differ only in their seeds agree on all points as often with further models as with one another, so
+    that where all models agree equal rows say nothing. Chance explains equal rows unless so many of them, at the rate
+    within `bounding` (with one more), or the same rows in the same order, are rarer than CHANCE.
+    """
+    own = Counter(row.tobytes() for row in bounding.values())
+    rows = [row.tobytes() for row in choosing.values()]
+    equal = sum(row in own for row in rows)
+    rate = (1 + sum(count for count in own.values() if count > 1)) / (1 + len(bounding))
+    chance = float(binom.sf(equal - 1, len(rows), rate))
+    pairs = list(zip(rows, (row.tobytes() for row in bounding.values()), strict=False))
+    if all(one == other for one, other in pairs):
+        orders = gammaln(len(pairs) + 1) - sum(gammaln(count + 1) for count in Counter(pairs).values())
+        chance = min(chance, math.exp(-orders))
+    return equal if equal and chance < CHANCE else 0
 
 
 def merkle_root(hashes: Mapping[int, str], m: int) -> str:

@@ -126,8 +126,8 @@ def main(words: Sequence[str] | None = None, prog: str = "python -m cleanlabel.s
     if args.noise_only == (args.denoiser is not None):
         raise InputError("give either --denoiser or --noise-only")
     check_sigma(args.sigma, "--sigma")
-    if args.draw < 0:
-        raise InputError(f"--draw {args.draw} is negative; number the draws from 0")
+    if not 0 <= args.draw < 1 << 53:
+        raise InputError(f"--draw {args.draw} is not the number of a draw; number the draws from 0")
     shard = parse_shard(args.shard)
     draw_entropy(args.entropy)  # refuse a bad value before the set is read
     for flag in ("input", "output"):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 import subprocess
 import sys
@@ -12,9 +13,11 @@ import pytest
 import torch
 from models_recipes import PLAN
 from PIL import Image
+from scipy.special import ndtr, ndtri
 from tiny import FIXED
+from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 from torchvision.datasets import FakeData, ImageFolder
-from torchvision.transforms import ToTensor
+from torchvision.transforms import Compose, Grayscale, RandomCrop, RandomHorizontalFlip
 
 import cleanlabel
 from cleanlabel import ABSTAIN, InputError, SanitizedCopies, certify_sums, certify_votes, models_for_radius, reach
@@ -22,6 +25,7 @@ from cleanlabel.__main__ import main
 from cleanlabel.models.answers import answers
 from cleanlabel.models.influenced import influenced
 from cleanlabel.models.plan import noise_distance_of
+from cleanlabel.models.sums import STEPS
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.imageset import ImageSet, load, save_folder, save_npz
 from cleanlabel.sanitize.noise import training_seed
@@ -109,6 +113,81 @@ class Items(list):
     """The smallest data set."""
 
 
+class Flickering(Items):
+    """A data set whose random change no attribute shows."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+        super().__init__(zip(images, labels.tolist(), strict=True))
+        self.chance = np.random.default_rng(0)
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, int]:
+        image, label = super().__getitem__(i)
+        return np.roll(image, self.chance.integers(1, 8), axis=1), label
+
+
+class Wrapper(Dataset):
+    """A wrapper as people write it."""
+
+    def __init__(self, base: Dataset, transforms: object = None) -> None:
+        self.base, self.transforms = base, transforms
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    def __getitem__(self, i: int) -> tuple:
+        image, label = self.base[i]
+        return (self.transforms(image), label) if self.transforms else (image, label)
+
+
+CHANGES = [RandomCrop(8, padding=2), RandomHorizontalFlip(), Compose([RandomHorizontalFlip(), Grayscale(3)])]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+    ("wrap", "place"),
+    [
+        (lambda data: data, "data.transform = data.transforms"),
+        (lambda data: Subset(data, [2, 0]), "data.dataset.transform = data.dataset.transforms"),
+        (lambda data: ConcatDataset([FakeData(2, (3, 8, 8)), Subset(data, [0])]), "data.datasets[1].dataset.transform"),
+        (lambda data: Wrapper(Wrapper(data)), "data.base.base.transform"),
+        (lambda data: Wrapper(FakeData(2, (3, 8, 8)), data.transform), "data.transforms"),
+    ],
+)
+def test_a_transform_that_is_left_on_is_refused_wherever_it_is(change, wrap, place):
+    data = wrap(FakeData(4, (3, 8, 8), transform=change))
+    with pytest.raises(InputError, match=re.escape(f"set {place}")) as refused:
+        cleanlabel.image_set(data)
+    assert type(change).__name__ in str(refused.value)
+    assert "transform the sanitized copies" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_data_set_without_its_transform_is_taken_with_the_labels_that_it_gives():
+    raw = cleanlabel.image_set(FakeData(4, (3, 8, 8), num_classes=3))
+    data = FakeData(4, (3, 8, 8), num_classes=3, transform=CHANGES[0], target_transform=lambda label: 2 - label)
+    data.transform = data.transforms.transform = None
+    turned = cleanlabel.image_set(data)
+    np.testing.assert_array_equal(turned.images, raw.images)
+    assert turned.labels.tolist() == (2 - raw.labels).tolist()
+    data.transforms = None
+    assert cleanlabel.image_set(Subset(data, range(4))).digest == turned.digest
+
+
+def test_a_set_that_changes_afterwards_changes_no_copy_and_a_digest_is_that_of_the_images_taken(arrays):
+    data = cleanlabel.image_set(arrays)
+    digest = data.digest
+    copies = SanitizedCopies(data, None, 0.5, 2, entropy=f"fixed:{FIXED.hex()}")
+    before = copies.copy(1)
+    data.images[:], data.labels[:] = 255, 0
+    np.testing.assert_array_equal(copies.copy(1).images, before.images)
+    np.testing.assert_array_equal(copies.copy(1).labels, arrays[1])
+    assert copies.raw_digest == copies.raw.digest == digest
+    assert SanitizedCopies(data, None, 0.5, 2).raw_digest != digest == data.digest  # which the set remembered
+    for kept in (copies.raw.images, copies.raw.labels):
+        with pytest.raises(ValueError, match="read-only"):
+            kept[0] = 1
+
+
 @pytest.mark.parametrize(
     ("data", "what"),
     [
@@ -117,12 +196,14 @@ class Items(list):
         (lambda x, y: (x, y[:9]), "70 images, 9 labels"),
         (lambda x, y: (np.stack([x] * 3, axis=1), y), "the channels come first"),
         (lambda x, y: (x[:0], y[:0]), "the data hold no image"),
+        (lambda x, y: (x, np.full(70, 10**9)), "labels run to 1000000000; number the classes from 0, at most 1048576"),
+        (lambda x, y: (x, np.full(70, 2**64 - 1, dtype=np.uint64)), "labels run to 18446744073709551615"),
+        (lambda x, y: Items([(x[0], 0), (x[1], 1)]), "the data are two parts that are not arrays"),
+        (lambda x, y: Items([{"image": x[0], "label": 0}] * 3), "item 0 of the data set is a dict; give items"),
+        (lambda x, y: Flickering(x, y), "item 0 of the data set differs when it is read again; take out what changes"),
         (lambda x, y: 7, "the data are a int; give a path"),
         (lambda x, y: "nowhere", "nowhere does not exist"),
-        (
-            lambda x, y: FakeData(4, (3, 8, 8), transform=ToTensor()),
-            "image 0 of the data set is a Tensor; give the data",
-        ),
+        (lambda x, y: TensorDataset(torch.zeros(4, 8, 8), torch.zeros(4)), "image 0 of the data set is a Tensor; give"),
         (lambda x, y: Items([(Image.new("RGBA", (8, 8)), 0)] * 3), "picture of mode RGBA"),
         (lambda x, y: Items([(x[0], 0), (x[0], 1), (x[0, :4], 1)]), r"image 2 of the data set has the shape \(4, 8\)"),
     ],
@@ -137,7 +218,8 @@ def test_data_that_cannot_be_taken_are_refused_in_a_sentence(arrays, data, what)
     [
         ({"sigma": 0.0}, "sigma=0 adds no noise"),
         ({"sigma": 64.0}, "meant in 0..255 units"),
-        ({"m": 0}, "m=0 is not a valid number of copies"),
+        ({"m": 0}, "m=0 is too small"),
+        ({"m": 2.7}, "m=2.7 is not a whole number"),
         ({"fit": "resize"}, "fit='resize' changes images before the noise"),
         ({"entropy": "secret"}, "entropy='secret' is neither"),
         ({"denoiser": "no/where/at/all"}, "no/where/at/all does not exist"),
@@ -216,6 +298,24 @@ def test_class_sums_are_certified_as_the_pipeline_certifies_them():
         certify_sums(sums * 100, sizes, 0.5, SHAPE)
 
 
+def test_sums_of_two_sides_are_certified_against_a_class_without_images():
+    """Class 2 has the sum 0 whatever moves, and wins once class 0's sum is below 0."""
+    h, n, sigma = 0.6, 60, 0.5  # influences 2 Phi(.) - 1 of half-spaces
+    sums = np.tile(np.rint(n * STEPS * (2 * np.array([h, 0.01, 0.5]) - 1)).astype(np.int64), (200, 1, 1))
+    found = certify_sums(sums, (n, n, 0), sigma, (2 * n, 8, 8), sides="two")
+    within = found.radius()[0] / n**0.5
+    assert found.label == [0]
+    assert 0 < found.radius()[0] < 1.0
+    assert 2 * ndtr(ndtri(h) - within / sigma) - 1 > 0
+    assert 2 * ndtr(ndtri(h) - 1.0 / n**0.5 / sigma) - 1 < 0  # an attacker of joint norm 1
+    others = certify_sums(sums[..., :2], (n, n), sigma, (2 * n, 8, 8), sides="two")
+    assert others.radius()[0] > 4
+    one_sided = certify_sums(np.maximum(sums, 0), (n, n, 0), sigma, (2 * n, 8, 8))
+    assert one_sided.radius()[0] > 0
+    copies = SanitizedCopies((np.zeros((2, 8, 8), dtype=np.uint8), np.array([0, 5])), None, 0.5, 1)
+    assert copies.class_sizes == (1, 0, 0, 0, 0, 1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
@@ -234,6 +334,25 @@ def test_class_sums_are_certified_as_the_pipeline_certifies_them():
         ({"method": "margin", "classes": 1}, "classes=1 is too small"),
         ({"method": "split"}, "method='split' needs selection votes"),
         ({"method": "split", "selection": [None, np.zeros(2, dtype=int)]}, "1 of 2 models"),
+        ({"method": "split", "selection": np.full((9, 2), -1)}, "model 0 of the selection votes -1 on test point 0"),
+        ({"method": "split", "selection": [[0, 1], [1, -1]]}, "model 1 of the selection votes -1 on test point 1"),
+        ({"votes": np.full((30, 2), 10**9)}, "draw 0 votes for class 1000000000: counts of 1000000001 classes for 2"),
+        ({"method": "split", "selection": [[0, 10**12]]}, "draw 30 votes for class 1000000000000: counts of"),
+        ({"classes": 10**9}, "classes=1000000000 is too large; give 2 to 1048576"),
+        (
+            {"votes": np.zeros((9, 300), int), "classes": 10**6},
+            "classes=1000000: counts of 1000000 classes for 300 points",
+        ),
+        ({"classes": 2.5}, "classes=2.5 is not a whole number"),
+        ({"votes": (row for row in np.zeros((30, 2), dtype=int))}, "the answers are a generator; give an array"),
+        ({"votes": np.zeros((10**12, 0), dtype=int)}, "there are no test points"),
+        ({"training_set": (10**12, 999, 999, 3)}, "training_set=.* has 2.99e.18 values: the noise drawn for so many"),
+        ({"training_set": (150.5, 8, 8)}, r"training_set=\(150.5, 8, 8\) is not a shape of images"),
+        ({"training_set": 150}, "training_set=150 is not a shape of images"),
+        ({"ensembles": 1.5}, "ensembles=1.5 is not a whole number"),
+        ({"ensembles": math.nan}, "ensembles=nan is not a whole number"),
+        ({"alpha": 5e-324, "ensembles": 2}, "alpha=4.94066e-324 shared by 2 ensembles and 1 points is 0"),
+        ({"entropy_source": "secret"}, "entropy_source='secret' is none of os, fixed, unknown"),
     ],
 )
 def test_votes_and_settings_that_certify_nothing_are_refused_in_a_sentence(arguments, what):
@@ -242,12 +361,66 @@ def test_votes_and_settings_that_certify_nothing_are_refused_in_a_sentence(argum
         certify_votes(**usual | arguments)
 
 
+def test_the_votes_themselves_choose_no_class(votes):
+    whole = {"sigma": 0.5, "training_set": SHAPE, "alpha": 0.01, "method": "split"}
+    alike = np.zeros((30, 12), dtype=np.int64)
+    for of, selection in [
+        (votes, votes),
+        (votes, votes.copy()),
+        (votes, votes[::-1].copy()),
+        (alike, alike),  # in one memory: this is no chance, though all models agree
+        (alike, alike[:10]),
+        (rows := list(alike), rows[:10]),
+    ]:
+        with pytest.raises(InputError, match="the selection votes are the votes themselves; give those of further"):
+            certify_votes(of, selection=selection, **whole)
+    votes[0, 1] = 0  # of the first rows, none lacks an answer
+    for selection in (votes[5:15].copy(), votes[5:15].tolist()):
+        with pytest.raises(InputError, match="10 of 10 selection models repeat the answers of a model of the votes"):
+            certify_votes(votes, selection=selection, **whole)
+    assert certify_votes(alike, selection=alike[:10].copy(), **whole).radius[0] > 0
+    assert certify_votes(votes[:20], selection=votes[20:], **whole).m == 20
+
+
+@pytest.mark.parametrize(
+    ("call", "what"),
+    [
+        (lambda: reach(100, 0.0), "sigma=0: without noise no vote certifies anything"),
+        (lambda: reach(0, 0.25), "m=0 is too small"),
+        (lambda: reach(1.5, 0.25), "m=1.5 is not a whole number"),
+        (lambda: reach(10**400, 0.25), "m=10+ is too large"),
+        (lambda: reach(9, 0.25, method="margin", classes=None), "give classes"),
+        (lambda: cleanlabel.sanitize_images("nowhere", None, 0.5, draw=-1), "draw=-1 is too small"),
+        (lambda: reach(9, 0.25, classes=10**10), "classes=10000000000 is too large"),
+        (lambda: models_for_radius(0.1, 0.0), "sigma=0: without noise no vote certifies anything"),
+        (lambda: certify_sums(np.zeros((3, 2, 2), dtype=int), (75.5, 74.5), 0.5, SHAPE), "class=75.5 is not a whole"),
+        (lambda: certify_sums(np.zeros((3, 2, 2), dtype=int), (151, -1), 0.5, SHAPE), "class=-1 is too small"),
+        (lambda: certify_sums(iter(np.zeros((3, 2, 2), dtype=int)), (75, 75), 0.5, SHAPE), "; give an array of shape"),
+    ],
+)
+def test_numbers_that_are_none_are_refused_in_a_sentence(call, what):
+    with pytest.raises(InputError, match=what):
+        call()
+
+
+@pytest.mark.parametrize("truth", [[0], [[0], [1]], 0, [0, 1, 2]])
+def test_a_truth_that_is_not_one_label_for_each_point_is_not_spread_over_them(truth):
+    certificate = certify_votes(np.zeros((30, 2), dtype=np.int64), 0.5, SHAPE)
+    for call in (certificate.summary, certificate.certified_accuracy):
+        with pytest.raises(InputError, match="truth has the shape .*; give one label for each of 2 points"):
+            call(truth)
+    assert certificate.certified_accuracy([0, 1]) == [0.5]
+
+
 def test_copies_take_the_votes_of_every_planned_model_and_say_what_the_noise_came_from(arrays):
     copies = SanitizedCopies(arrays, None, 0.5, 20, entropy=f"fixed:{FIXED.hex()}")
     with pytest.raises(InputError, match="votes of 19 models and 20 copies were planned"):
         copies.certify(np.zeros((19, 4), dtype=np.int64))
-    with pytest.raises(InputError, match="copy 20 is not planned"):
-        copies.copy(20)
+    with pytest.raises(InputError, match="the answers are a generator"):
+        copies.certify(np.zeros(4, dtype=np.int64) for _ in range(20))
+    for draw, what in ((20, "copy 20 is not planned"), (0.5, "draw=0.5 is not a whole number")):
+        with pytest.raises(InputError, match=what):
+            copies.copy(draw)
     certificate = copies.certify(np.zeros((20, 4), dtype=np.int64))
     assert certificate.noise_distance == copies.noise_distance == noise_distance_of(70, (8, 8, 1), 0.5)
     assert (certificate.entropy_source, certificate.counts.shape) == ("fixed", (4, 3))
@@ -268,6 +441,7 @@ def test_planning_finds_the_least_number_of_models():
     assert models_for_radius(0, 0.5) == 11
     assert models_for_radius(0, 0.5, method="split") == 10
     assert reach(100, 1.0) == pytest.approx(1.452, abs=1e-3)
+    assert reach(100, 1.0, classes=1 << 20) == reach(100, 1.0)
     for method in ("binary", "margin", "split"):
         m = models_for_radius(0.5, 0.5, 0.01, method, 10)
         assert reach(m - 1, 0.5, 0.01, method, 10) <= 0.5 < reach(m, 0.5, 0.01, method, 10)
@@ -322,6 +496,25 @@ def test_votes_in_a_file_become_certificates_in_a_file(run, votes, tmp_path, mon
     [
         (("certify-votes", "nowhere.npy"), "nowhere.npy does not exist; give a .npy file of integers"),
         (("certify-votes", "objects.npy"), "objects.npy is not a readable .npy file of numbers"),
+        (
+            ("certify-votes", "huge.npy"),
+            "huge.npy is not a readable .npy file of numbers (its header says 8000000000000",
+        ),
+        (("certify-votes", "."), ". is no file; give a .npy file of integers"),
+        (("certify-votes", "endless.npy"), "there are no test points"),
+        (("certify-votes", "strange.npy"), "draw 0 votes for class 1000000000: counts of 1000000001 classes"),
+        (
+            ("certify-votes", "good.npy", "--training-set", 10**12, 999, 999, 3),
+            "training_set=(1000000000000, 999, 999, 3) has 2.99e+18 values",
+        ),
+        (
+            ("certify-votes", "good.npy", "--method", "split", "--selection", "./good.npy"),
+            "--selection good.npy is the file of the votes; give the votes of further models",
+        ),
+        (
+            ("certify-votes", "mixed.npy", "--method", "split", "--selection", "copied.npy"),
+            "the selection votes are the votes themselves",
+        ),
         (("certify-votes", "text.npy"), "text.npy is not a readable .npy file of numbers"),
         (("certify-votes", "floats.npy"), "floats.npy holds float64 of shape (4, 2); give integers of shape (m, n)"),
         (("certify-votes", "many.npz"), "many.npz is an archive of several arrays"),
@@ -329,9 +522,16 @@ def test_votes_in_a_file_become_certificates_in_a_file(run, votes, tmp_path, mon
         (("certify-votes", "good.npy", "--output", "out.txt"), "--output out.txt is neither .csv nor .json"),
         (("certify-votes", "good.npy", "--alpha", 2), "alpha=2 is not a probability of error"),
         (("certify-votes", "good.npy", "--method", "split"), "method='split' needs selection votes"),
+        (
+            ("sanitize", "--input", "many.npz", "--output", "new.npz", "--noise-only", "--sigma", 1, "--draw", 10**30),
+            "--draw 1000000000000000000000000000000 is not the number of a draw; number the draws from 0",
+        ),
         (("plan", "--sigma", 0), "--sigma 0: without noise no vote certifies anything"),
         (("plan", "--sigma", 99), "sigma=99 is above 4"),
-        (("plan", "--sigma", 1, "--models", 0), "--models 0 is too small"),
+        (("plan", "--sigma", 1, "--models", 0), "--models=0 is too small"),
+        (("plan", "--sigma", 1, "--points", 10**400), "is too large; give 1 to 9007199254740992"),
+        (("plan", "--sigma", 1, "--image", 10**200, 10**200), "is not a shape; give height, width"),
+        (("plan", "--sigma", 1, "--classes", 10**10), "classes=10000000000 is too large; give 2 to 1048576"),
         (("plan", "--sigma", 1, "--radius", -1), "radius=-1 is not a joint l2 norm"),
         (("plan", "--sigma", 1, "--method", "margin"), "give --classes"),
         (("plan", "--sigma", 1, "--image", 3), "--image 3 is not a shape"),
@@ -349,10 +549,17 @@ def test_bad_input_ends_in_one_sentence_and_writes_nothing(run, tmp_path, monkey
     np.save("good.npy", np.zeros((30, 2), dtype=np.int64))
     np.save("short.npy", np.zeros(1, dtype=np.int64))
     np.savez("many.npz", a=np.zeros(3))
+    for name in ("mixed.npy", "copied.npy"):
+        np.save(name, np.random.default_rng(0).integers(0, 3, (30, 9)))
+    np.save("endless.npy", np.zeros((10**12, 0), dtype=np.int64))
+    np.save("strange.npy", np.full((30, 2), 10**9))
+    huge = {"descr": "<i8", "fortran_order": False, "shape": (10**6, 10**6)}
+    with Path("huge.npy").open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, huge)
     before = sorted(Path().rglob("*"))
     if words[0] == "certify-votes":
-        usual = ("--sigma", 0.5, "--training-set", *SHAPE)
-        words = (*words, *usual, *(() if "--output" in words else ("--output", "new.csv")))
+        shape = () if "--training-set" in words else ("--training-set", *SHAPE)
+        words = (*words, "--sigma", 0.5, *shape, *(() if "--output" in words else ("--output", "new.csv")))
     status, said, err = run(*words)
     assert (status, said) == (1, "")
     assert what in err

@@ -28,6 +28,7 @@ from cleanlabel.flows.store.registry import SMOOTHED
 from cleanlabel.models.answers import influenced_of, largest_radius
 from cleanlabel.models.certificate import ABSTAIN
 from cleanlabel.models.extractors import load_extractor
+from cleanlabel.models.influenced import influenced
 from cleanlabel.models.plan import noise_distance_of, recipe_of
 from cleanlabel.models.start import start_of
 from cleanlabel.models.sums import STEPS
@@ -114,6 +115,33 @@ def test_it_is_certified_audited_and_served(sets):
     np.testing.assert_array_equal(served["radius"], certified.radius)
     for way in ("rewritten", "relabelled", "inserted"):
         np.testing.assert_array_equal(served[way], found.counts(way))
+
+
+def test_influences_of_two_sides_go_from_params_to_the_audit(sets):
+    set_params(
+        sanitize={"sigma": 0.5, "denoise": False},
+        train={
+            "mode": "transfer",
+            "head": "bounded-influence",
+            "influence_threshold": None,
+            "influence_clip": 0.8,
+            "influence_sides": "two",
+            **STATED,
+        },
+        smooth={"m": 8},
+    )
+    plan = planning.make_plan()
+    assert plan.sides == "two"
+    ensemble = open_ensemble(sets, plan)
+    make_draws(sets, ensemble, InThisProcess("all"))
+    one = registered(sets, ensemble)
+    certified, sums = one.certify(), assemble(sets, ensemble).votes
+    assert min(row.min() for row in sums.values()) < 0
+    found = influenced(sums, 8, 40, plan.class_sizes, "two", 0.5, plan.level_at(8, 0), distance=plan.noise_distance)
+    np.testing.assert_array_equal(certified.label, found.label)
+    np.testing.assert_array_equal(certified.radius, found.radius())
+    assert (found.label != ABSTAIN).any()
+    assert all(check.passed for check in one.audit(replay=1))
 
 
 def test_the_gate_asks_for_counts_of_images(sets):

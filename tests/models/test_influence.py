@@ -21,7 +21,7 @@ from cleanlabel.models.influence import (
     spread,
     spread_inverse,
 )
-from cleanlabel.models.influenced import COSTS, influenced
+from cleanlabel.models.influenced import COSTS, Influenced, influenced
 from cleanlabel.models.sums import STEPS
 from cleanlabel.sanitize.errors import InputError
 
@@ -133,6 +133,97 @@ def test_and_comes_near_it_where_they_are_at_the_touching_point_or_nothing():
     assert attacked(h_a, h_b, radius * 1.15, sigma) < 0
 
 
+def left_after_the_attack(
+    h: list[np.ndarray], a: int, b: int, low: float, at_will: dict[str, int], budget: float, sigma: float
+) -> float:
+    """F_a - F_b after the changes at will that pay most, and moves of this joint norm by half-space classifiers."""
+    own, rival, width = np.sort(h[a]), np.sort(h[b])[::-1], 1.0 - low
+    held = 0.0
+    for _ in range(at_will["relabelled"]):  # from a to b, to the most influence
+        if len(own):
+            own, held = own[:-1], held - 1.0
+        elif len(rival) and low:  # from b to a, to the least
+            rival, held = rival[:-1], held + low
+    for _ in range(at_will["rewritten"]):
+        if len(own) and (not len(rival) or own[-1] > 1 - rival[-1]):
+            own, held = own[:-1], held + low
+        elif len(rival):
+            rival, held = rival[:-1], held - 1.0
+    held -= at_will["inserted"]
+    moved_sums = attacked(own, rival, budget, sigma) if len(own) or len(rival) else 0.0
+    return width * moved_sums + low * (len(own) - len(rival)) + held
+
+
+@pytest.mark.parametrize("low", [0.0, -1.0])
+@pytest.mark.parametrize("sizes", [(40, 40, 0), (0, 50, 30), (30, 0, 0), (1, 40, 0), (30, 20, 40)])
+def test_no_attacker_wins_within_the_radius_with_classes_of_any_size(sizes, low):
+    sigma, width, certified = 0.5, 1.0 - low, 0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        goal = rng.dirichlet([1, 1, 1]) * rng.uniform(0.3, 1.5)  # of two sides, every sum may be below 0
+        shape = "spread" if seed % 2 else "equal"
+        h = [influences_with(min(p, 0.95), n, shape, rng) for p, n in zip(goal, sizes, strict=True)]
+        means = [float(own.mean()) if len(own) else 0.0 for own in h]
+        label, margin, bounds = known(means, np.array(sizes), width, low)
+        if label[0] == ABSTAIN:
+            continue
+        certified += 1
+        for at_will in ({}, {"rewritten": 2}, {"relabelled": 1}, {"inserted": 3}, dict.fromkeys(COSTS, 1)):
+            found = Influenced(label, label, margin, margin, bounds, sizes, "two" if low else "one", sigma)
+            (radius,) = found.radius(**at_will)
+            if not radius:
+                continue
+            for b in {0, 1, 2} - {label[0]}:
+                changes = dict.fromkeys(COSTS, 0) | at_will
+                assert left_after_the_attack(h, label[0], b, low, changes, 0.9999 * radius, sigma) > 0, (seed, b)
+    assert certified
+
+
+@pytest.mark.parametrize(("rewritten", "inserted"), [(0, 0), (3, 0), (0, 2)])
+def test_a_class_without_images_wins_just_beyond_the_radius(rewritten, inserted):
+    """It has the sum 0: it wins when the images of class A have less than no influence."""
+    n, sigma = 60, 0.5
+    sizes, h = np.array([n, n, 0]), [np.full(n, 0.65), np.full(n, 0.01), np.empty(0)]
+    label, _, bounds = known([0.65, 0.01, 0.0], sizes, 2.0, -1.0)
+    spent = 2.0 * rewritten + inserted
+    (radius,) = radius_between(label, bounds, sizes, 2.0, -1.0, sigma, spent)
+    end = 0.5 + spent / (2 * n)
+    assert radius == pytest.approx(sigma * math.sqrt(n) * (ndtri(0.65) - ndtri(end)), rel=1e-6)
+    if not spent:  # the costs are those of the worst images, so that the bound is attained without them
+        changes = dict.fromkeys(COSTS, 0)
+        assert left_after_the_attack(h, 0, 2, -1.0, changes, 1.001 * radius, sigma) < 0
+        assert left_after_the_attack(h, 0, 2, -1.0, changes, 0.999 * radius, sigma) > 0
+        others = [bound[:, :2] for bound in bounds]
+        (without,) = radius_between(label, (others[0], others[1]), sizes[:2], 2.0, -1.0, sigma)
+        assert without > 3 * radius  # what it would be if only classes with images could win
+
+
+def test_a_class_without_images_is_certified_while_every_other_sum_is_below_zero():
+    n, sigma = 60, 0.5
+    sizes, h = np.array([n, n, 0]), [np.full(n, 0.3), np.full(n, 0.2), np.empty(0)]
+    label, margin, bounds = known([0.3, 0.2, 0.0], sizes, 2.0, -1.0)
+    (radius,) = radius_between(label, bounds, sizes, 2.0, -1.0, sigma)
+    assert label == [2]
+    assert counts_left(label, margin, 1.0) == [23]  # 24 images that are added to class 0 make it a tie
+    changes = dict.fromkeys(COSTS, 0)
+    assert left_after_the_attack(h, 2, 0, -1.0, changes, 0.999 * radius, sigma) > 0
+    assert left_after_the_attack(h, 2, 0, -1.0, changes, 1.02 * radius, sigma) < 0
+
+
+def test_two_classes_without_images_are_never_told_apart():
+    label, _, bounds = known([0.3, 0.0, 0.0], np.array([60, 0, 0]), 2.0, -1.0)
+    assert label == [ABSTAIN]
+    assert radius_between(label, bounds, [60, 0, 0], 2.0, -1.0, 0.5) == [0]
+
+
+def test_a_rival_is_not_forgotten_by_rounding_in_a_very_large_set():
+    """Its one image has all influence already, so that only A's images need move; the third class is far below."""
+    label, means = np.array([0]), np.array([[0.7, 1.0, 0.0]])
+    for n in range(10**8, 10**8 + 20):
+        (found,) = radius_between(label, (means, means), [n, 1, n], 2.0, -1.0, 0.5)
+        assert found <= 0.5 * math.sqrt(n) * (ndtri(0.7) - ndtri(0.5))
+
+
 def test_the_line_and_the_isoperimetric_function_meet_without_a_kink():
     assert pytest.approx(norm.pdf(ndtri(TOUCH)) ** 2) == SLOPE * TOUCH
     p = np.linspace(1e-6, 1 - 1e-6, 20_001)
@@ -219,6 +310,14 @@ def test_rewritten_images_and_moves_are_paid_from_one_margin():
     (most,) = counts_left(label, margin, 1.0)
     reach = [radius_between(label, bounds, SIZES, 1.0, 0.0, 1.0, spent=float(a))[0] for a in (0, 20, most, most + 1)]
     assert reach[0] > reach[1] > reach[2] > 0 == reach[3]
+
+
+@pytest.mark.parametrize("number", [-1, 0.5, True])
+def test_a_number_of_images_that_is_none_is_refused(number):
+    found = influenced({0: STEPS * np.array([[40, 10]])}, 1, 1, [50, 50], "one", 0.5, 0.01)
+    for way in COSTS:
+        with pytest.raises(InputError, match=f"{way}={number} is not a number of images; give 0 or more"):
+            found.radius(**{way: number})
 
 
 def test_noise_that_is_not_ideal_costs_its_distance():
