@@ -33,6 +33,7 @@ DRAW_SOURCES = (
     "sanitize/imageset.py",
     "sanitize/int8.py",
     "sanitize/names.py",
+    "sanitize/near.py",
     "sanitize/noise.py",
     "sanitize/overlap.py",
     "sanitize/pictures.py",

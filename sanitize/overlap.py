@@ -1,43 +1,47 @@
 """Find images of one set that are also in another, as exact or near copies.
 
 A record of a set is small and is kept beside the network trained on the set. So two sets can be compared when one of
-them is elsewhere or deleted. Mirrored or cropped copies are not found.
+them is elsewhere or deleted. docs/explanation/what-the-comparison-finds.md says which copies are found, and how often.
 """
 
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.near import SIDE, nearest, reduced
+from cleanlabel.sanitize.sources import Source
 
-if TYPE_CHECKING:
-    from cleanlabel.sanitize.sources import Source
-
-SIDE = 8
-"""A thumbnail is SIDE x SIDE, grey."""
-NEAR, BRIGHTER = 2, 16
-"""Two thumbnails are near copies if their means differ by at most BRIGHTER (of 255) and the root mean square of the
-rest of their difference is at most NEAR."""
+GRID = 32
+"""A grid is at most GRID x GRID, grey: what an image at hand is compared by."""
 HASH = 8
 """Bytes of sha256 kept per image: a chance match between 50,000 images and 50,000 others has probability 10^-9."""
-BLOCK = 256
+BLOCK = 1 << 22
+"""Pixels that are reduced at a time."""
 NAMED = 3
 """How many images a sentence names."""
+MEASURED = "docs/explanation/what-the-comparison-finds.md"
 
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """The record of n images, in uint8: `hashes` (n, 8); `thumbnails` (n, 64), or (0, 64) if none are kept."""
+    """The record of n images, in uint8: `hashes` (n, 8); `thumbnails` (n, 64), or (0, 64) if none are kept.
+
+    grids (n, h, w): the images in grey, at most 32 x 32, as long as they are at hand. They show more of an image than
+    its thumbnail, and are never written.
+    """
 
     ids: tuple[str, ...]
     hashes: NDArray[np.uint8]
     thumbnails: NDArray[np.uint8]
+    grids: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         n, pixels = len(self.ids), SIDE * SIDE
@@ -56,39 +60,38 @@ class Shared:
     ours: NDArray[np.int64]
     theirs: NDArray[np.int64]
     exact: NDArray[np.bool_]
+    how: tuple[str, ...]
+    """How each was found: "exact", "near", "mirrored", "shifted", "cropped", "mirrored and shifted", …"""
 
     def __len__(self) -> int:
         return len(self.ours)
 
     def in_words(self, ours: Record, theirs: Record) -> str:
-        """The numbers of exact and near copies, and the names of the first few on both sides."""
+        """The numbers of exact and near copies, how these lay, and the names of the first few on both sides."""
         exact = int(self.exact.sum())
+        moved = Counter(how for how in self.how if how not in ("exact", "near"))
+        ways = ", ".join(f"{moved[how]} {how}" for how in sorted(moved))
         first = zip(self.ours[:NAMED], self.theirs[:NAMED], strict=True)
         named = ", ".join(f"{ours.ids[a]} is {theirs.ids[b]} there" for a, b in first)
         more = ", …" if len(self) > NAMED else ""
-        return f"{exact} exact, {len(self) - exact} near copies; {named}{more}"
+        return f"{exact} exact, {len(self) - exact} near copies{f' ({ways})' if ways else ''}; {named}{more}"
 
 
 def record_of(images: NDArray[np.uint8], ids: Sequence[str]) -> Record:
     """The record of images uint8 (n, h, w, c) with these ids; the same images give the same record."""
-    return Record(tuple(ids), hashes(images), thumbnails(images))
+    h, w = images.shape[1:3]
+    return Record(tuple(ids), hashes(images), thumbnails(images), _grey(images, min(h, GRID), min(w, GRID)))
 
 
-def record_of_source(source: "Source") -> Record:
-    """The record of a source's images, read a few at a time."""
-    parts = [record_of(image[None], source.ids[i : i + 1]) for i, image in enumerate(source.read(range(len(source))))]
-    empty = np.empty((0, HASH), np.uint8), np.empty((0, SIDE * SIDE), np.uint8)
-    return Record(
-        source.ids,
-        np.concatenate([empty[0], *(part.hashes for part in parts)]),
-        np.concatenate([empty[1], *(part.thumbnails for part in parts)]),
-    )
-
-
-def compared_in_words(found: int, raw: int, recorded: int, *, thumbnails: bool) -> str:
-    """What a comparison of `raw` images with `recorded` ones found, in words."""
-    how = "exact copies and light changes" if thumbnails else "exact copies only"
-    return f"of {raw} raw images {found} match one of the {recorded} recorded images ({how})"
+def record_of_source(source: Source) -> Record:
+    """The record of a source's images, which are read a few at a time and may have several sizes."""
+    n, (h, w) = len(source), source.size or (GRID, GRID)
+    grids = np.empty((n, min(h, GRID), min(w, GRID)), dtype=np.uint8)
+    digests, small = np.empty((n, HASH), dtype=np.uint8), np.empty((n, SIDE * SIDE), dtype=np.uint8)
+    for row, image in enumerate(source.read(range(n))):
+        one = image[None]
+        digests[row], small[row], grids[row] = hashes(one)[0], thumbnails(one)[0], _grey(one, *grids.shape[1:])[0]
+    return Record(source.ids, digests, small, grids)
 
 
 def hashes_alone(found: NDArray[np.uint8]) -> Record:
@@ -106,66 +109,51 @@ def hashes(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def thumbnails(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Each image (h, w, c) as 8 x 8 grey values, uint8 (n, 64): means of its channels over equal areas."""
+    return _grey(images, SIDE, SIDE).reshape(len(images), SIDE * SIDE)
+
+
+def _grey(images: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.uint8]:
+    """Means of the channels over equal areas, uint8 (n, rows, columns)."""
     n, h, w, _ = images.shape
-    rows, columns = _areas(h), _areas(w)
-    small = np.empty((n, SIDE, SIDE), dtype=np.uint8)
-    for start in range(0, n, BLOCK):
-        grey = images[start : start + BLOCK].mean(axis=3, dtype=np.float64)
-        small[start : start + BLOCK] = np.rint(rows @ grey @ columns.T)
-    return small.reshape(n, SIDE * SIDE)
-
-
-def _areas(length: int) -> NDArray[np.float64]:
-    """(8, length): the weight of each pixel of a line in each of its eight equal parts; rows sum to 1."""
-    edges = np.linspace(0, length, SIDE + 1)
-    pixel = np.arange(length)
-    overlap: NDArray[np.float64] = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
-    return overlap.clip(0) * (SIDE / length)
+    small = np.empty((n, rows, columns), dtype=np.uint8)
+    block = max(1, BLOCK // max(1, h * w))
+    for start in range(0, n, block):
+        grey = images[start : start + block].mean(axis=3, dtype=np.float64)
+        if (rows, columns) == (h, w):
+            small[start : start + block] = np.rint(grey)
+        else:
+            small[start : start + block] = reduced(grey, np.linspace(0, h, rows + 1), np.linspace(0, w, columns + 1))
+    return small
 
 
 def shared(ours: Record, theirs: Record) -> Shared:
     """Our images that are exact or near copies of theirs, each with one partner, an exact one if there is one.
 
-    Near copies are found only if both records have thumbnails; ours must have them. Only pairs of similar brightness
-    are compared. Sums of squares are whole numbers below 2^24, which float32 represents exactly: the order of additions
-    does not matter.
+    Near copies are found only if both records have thumbnails, and best if ours has grids (`sanitize.near`). Images
+    with hardly any contrast are found as exact copies only.
     """
-    partner = _nearest(ours.thumbnails, theirs.thumbnails)
     row_of = {digest.tobytes(): row for row, digest in reversed(list(enumerate(theirs.hashes)))}
-    exact = np.array([row_of.get(digest.tobytes(), -1) for digest in ours.hashes], dtype=np.int64)
-    partner = np.where(exact >= 0, exact, partner)
+    partner = np.array([row_of.get(digest.tobytes(), -1) for digest in ours.hashes], dtype=np.int64)
+    exact, how = partner >= 0, ["exact"] * len(partner)
+    grids = ours.thumbnails.reshape(-1, SIDE, SIDE) if ours.grids is None else ours.grids
+    left = np.flatnonzero(~exact[: len(grids)])
+    near, words = nearest(grids[left], theirs.thumbnails.reshape(-1, SIDE, SIDE))
+    partner[left] = near
+    for row, word in zip(left, words, strict=True):
+        how[row] = word or "near"
     found = np.flatnonzero(partner >= 0)
-    return Shared(found, partner[found], exact[found] >= 0)
+    return Shared(found, partner[found], exact[found], tuple(how[row] for row in found))
 
 
-def _nearest(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """For each thumbnail, the row of the nearest of theirs; -1 if none is near."""
-    partner = np.full(len(ours), -1, dtype=np.int64)
-    if not len(theirs):  # only hashes are kept
-        return partner
-    mine, their_order = _by_brightness(ours), _by_brightness(theirs)
-    a, b = ours[mine].astype(np.float32), theirs[their_order].astype(np.float32)
-    bright_a, bright_b = a.sum(axis=1), b.sum(axis=1)
-    squares_a, squares_b = (a * a).sum(axis=1), (b * b).sum(axis=1)
-    pixels = SIDE * SIDE
-    for start in range(0, len(a), BLOCK):
-        rows = slice(start, start + BLOCK)
-        first = np.searchsorted(bright_b, bright_a[rows][0] - BRIGHTER * pixels, side="left")
-        last = np.searchsorted(bright_b, bright_a[rows][-1] + BRIGHTER * pixels, side="right")
-        if first == last:
-            continue
-        squared = squares_a[rows, None] + squares_b[None, first:last] - 2 * (a[rows] @ b[first:last].T)
-        brighter = np.abs(bright_a[rows, None] - bright_b[None, first:last])
-        squared -= brighter * brighter / pixels
-        squared[brighter > BRIGHTER * pixels] = np.inf
-        nearest = squared.argmin(axis=1)
-        near = squared[np.arange(len(nearest)), nearest] <= NEAR * NEAR * pixels
-        partner[mine[rows][near]] = their_order[first + nearest[near]]
-    return partner
-
-
-def _by_brightness(small: NDArray[np.uint8]) -> NDArray[np.int64]:
-    return np.argsort(small.sum(axis=1, dtype=np.int64), kind="stable")
+def compared_in_words(found: int, raw: int, recorded: int, *, thumbnails: bool) -> str:
+    """What a comparison of raw images with a record found; with hashes alone, only exact copies are looked for."""
+    said = f"of {raw} raw images {found} match one of the {recorded} recorded images"
+    if not thumbnails:
+        return f"{said} (exact copies only)"
+    return (
+        f"{said} (exact copies, and copies with other light, mirrored, slightly shifted or cropped, as far as the "
+        f"comparison finds them: {MEASURED})"
+    )
 
 
 def to_bytes(record: Record) -> bytes:

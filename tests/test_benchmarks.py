@@ -34,6 +34,7 @@ ARGUMENTS = {
     ],
     "int8": ["--root published --denoiser cifar-denoiser"],
     "memory": ["--denoiser denoiser"],
+    "overlap": ["--root published"],
     "redteam": [
         "--root published --setups setups.json --denoiser cifar-denoiser --extractor extractor --deeper deeper "
         "--fashion-denoiser fashion-denoiser"

@@ -12,6 +12,7 @@ from benchmarks.tables import (
     features,
     frozen,
     int8,
+    overlap,
     partitions,
     results,
     sanitizing,
@@ -28,6 +29,7 @@ MADE: dict[str, Callable[[], str]] = (
     | features.MADE
     | frozen.MADE
     | int8.MADE
+    | overlap.MADE
     | partitions.MADE
     | results.MADE
     | sanitizing.MADE

@@ -4,22 +4,27 @@ import math
 
 import numpy as np
 import pytest
+from imports import ROOT
+from PIL import Image
 
+from cleanlabel.sanitize import near
 from cleanlabel.sanitize.errors import InputError
-from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.imageset import ImageSet, save_npz
 from cleanlabel.sanitize.ingest import digits
+from cleanlabel.sanitize.near import CLEAR
 from cleanlabel.sanitize.overlap import (
-    BRIGHTER,
-    NEAR,
     Record,
+    compared_in_words,
     hashes,
     hashes_alone,
     read_record,
     record_of,
+    record_of_source,
     shared,
     thumbnails,
     to_bytes,
 )
+from cleanlabel.sanitize.sources import open_source
 
 
 def named(images: np.ndarray) -> Record:
@@ -34,31 +39,6 @@ def photographs(n: int, seed: int, side: int = 32) -> np.ndarray:
     weights = generator.normal(0, 25, (n, len(waves), 3))
     pixels = 128 + np.einsum("nwc,whv->nhvc", weights, np.array(waves))
     return np.clip(pixels + generator.normal(0, 4, pixels.shape), 0, 255).astype(np.uint8)
-
-
-def slow_near(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two thumbnails are those of near copies, as the module's words say it."""
-    difference = a.astype(np.float64) - b.astype(np.float64)
-    brighter = difference.mean()
-    return abs(brighter) <= BRIGHTER and math.sqrt(((difference - brighter) ** 2).mean()) <= NEAR
-
-
-def test_the_fast_comparison_finds_what_the_slow_one_finds():
-    generator = np.random.default_rng(0)
-    base = generator.integers(40, 216, (40, 64))
-    reach, brighter = generator.integers(0, 6, (600, 1)), generator.integers(-20, 21, (600, 1))
-    ours = np.repeat(base, 15, axis=0) + generator.integers(-reach, reach + 1, (600, 64)) + brighter  # several blocks
-    records = [
-        Record(tuple(map(str, range(len(small)))), generator.integers(0, 256, (len(small), 8), dtype=np.uint8), small)
-        for small in (ours.astype(np.uint8), base.astype(np.uint8))
-    ]
-    found = shared(*records)
-    wanted = [i for i, a in enumerate(records[0].thumbnails) if any(slow_near(a, b) for b in records[1].thumbnails)]
-    assert found.ours.tolist() == wanted
-    assert 50 < len(wanted) < 550
-    assert not found.exact.any()
-    for i, j in zip(found.ours, found.theirs, strict=True):
-        assert slow_near(records[0].thumbnails[i], records[1].thumbnails[j])
 
 
 def test_one_bit_of_one_pixel_makes_a_near_copy():
@@ -155,3 +135,147 @@ def test_a_record_of_other_arrays_is_refused(tmp_path):
 def test_an_empty_set_shares_nothing():
     nothing, some = named(np.empty((0, 8, 8, 1), dtype=np.uint8)), named(photographs(3, 0, 8))
     assert len(shared(nothing, some)) == len(shared(some, nothing)) == 0
+
+
+def shift(images: np.ndarray, down: int, right: int) -> np.ndarray:
+    """Moved by whole pixels; the edges are repeated."""
+    _, h, w, _ = images.shape
+    wide = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="edge")
+    return wide[:, 2 - down : 2 - down + h, 2 - right : 2 - right + w]
+
+
+def lit(images: np.ndarray, contrast: float, brightness: float) -> np.ndarray:
+    return np.clip(np.rint(contrast * images.astype(np.float64) + brightness), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("change", "least", "how"),
+    [
+        (lambda images: lit(images, 1, 20), 590, "near"),
+        (lambda images: lit(images, 1.1, 0), 590, "near"),
+        (lambda images: lit(images, 1.2, -30), 400, "near"),
+        (lambda images: images[:, :, ::-1], 600, "mirrored"),
+        (lambda images: shift(images, 0, 2), 600, "shifted"),
+        (lambda images: shift(lit(images, 1, 10)[:, :, ::-1], 1, -2), 590, "mirrored and shifted"),
+    ],
+    ids=["brighter", "more contrast", "darker and more contrast", "mirrored", "shifted", "mirrored and shifted"],
+)
+def test_a_whole_set_that_was_made_over_is_found_among_the_trusted_images(change, least, how):
+    trusted = digits(600, 800, 20240611)["trusted"].images
+    changed = np.ascontiguousarray(change(trusted))
+    for ours, theirs in ((changed, trusted), (trusted, changed)):  # whichever of the two was made from the other
+        found = shared(named(ours), named(theirs))
+        assert least <= (found.ours == found.theirs).sum() == len(found)
+        assert found.how.count(how) >= 0.99 * len(found)
+
+
+def test_each_image_changed_in_another_way_and_half_of_the_set_mirrored():
+    images = photographs(200, 6)
+    changed = images.copy()
+    for row, (image, generator) in enumerate(zip(images, np.random.default_rng(7).spawn(200), strict=True)):
+        moved = lit(image[None], generator.uniform(0.8, 1.25), generator.uniform(-20, 20))
+        moved = shift(moved[:, :, :: generator.choice([-1, 1])], *generator.integers(-2, 3, 2))
+        changed[row] = moved[0]
+    found = shared(named(changed), named(images))
+    assert (found.ours == found.theirs).all()
+    assert len(found) >= 180
+
+
+def test_one_image_mirrored_and_darkened_does_not_hide_among_many():
+    sets = digits(600, 800, 20240611)
+    trusted = sets["trusted"].images.copy()
+    trusted[17] = lit(sets["raw"].images[3:4, :, ::-1], 0.9, -10)[0]
+    found = shared(named(sets["raw"].images), named(trusted))
+    assert (found.ours.tolist(), found.theirs.tolist(), found.how) == ([3], [17], ("mirrored",))
+    assert "0 exact, 1 near copies (1 mirrored); image-3 is image-17 there" in found.in_words(
+        named(sets["raw"].images), named(trusted)
+    )
+
+
+def test_a_set_that_was_doubled_by_mirroring_hides_nothing():
+    images = digits(600, 800, 20240611)["raw"].images[:300]
+    doubled = np.concatenate([lit(images, 0.9, 5), lit(images[:, :, ::-1], 0.9, 5)])
+    assert len(shared(named(images), named(doubled))) == 300
+
+
+def test_many_different_variants_of_each_image_hide_it_as_the_page_says():
+    images = digits(600, 800, 20240611)["raw"].images[:100]
+    noise = np.random.default_rng(0).choice([-8.0, 8.0], (10, *images.shape))
+    variants = np.concatenate([lit(images + moved, 1, 0) for moved in noise])
+    assert len(shared(named(images), named(variants[:200]))) >= 95
+    assert len(shared(named(images), named(variants))) < 10
+
+
+def test_a_copy_of_another_size_is_found_shifted_too():
+    images = photographs(50, 8)
+    larger = shift(images, 2, -1).repeat(3, axis=1).repeat(3, axis=2)
+    found = shared(named(larger), named(images))
+    assert found.ours.tolist() == found.theirs.tolist() == list(range(50))
+
+
+def test_images_that_show_hardly_anything_are_copies_only_if_they_are_exact():
+    generator = np.random.default_rng(0)
+    constant = np.arange(60, dtype=np.uint8)[:, None, None, None].repeat(16, axis=1).repeat(16, axis=2) + np.uint8(60)
+    faint = generator.integers(100, 104, (60, 16, 16, 1), dtype=np.uint8)
+    ramps = 100 + generator.integers(0, 3, (60, 1, 1, 1)) * np.linspace(0, 3, 16)[:, None, None]
+    flat = np.concatenate([constant, faint, ramps.repeat(16, axis=2).astype(np.uint8)])
+    found = shared(named(flat), named(flat + np.uint8(1)))
+    assert found.exact.all()
+    assert shared(named(flat), named(flat)).exact.all()
+    assert len(shared(named(flat), named(flat))) == len(flat)
+
+
+def test_what_is_found_agrees_with_the_correlation_of_thumbnails():
+    images = photographs(300, 9)
+    changed = lit(images, 0.9, 12)
+    ours, theirs = named(changed), named(images)
+    found = shared(ours, theirs)
+    assert set(found.how) == {"near"}
+    for i, j in zip(found.ours, found.theirs, strict=True):
+        assert np.corrcoef(ours.thumbnails[i], theirs.thumbnails[j])[0, 1] >= 1 - CLEAR
+
+
+def test_the_size_of_a_block_changes_nothing(monkeypatch):
+    images = photographs(60, 10)
+    changed = shift(images, 1, 1)
+    whole = shared(named(changed), named(images))
+    monkeypatch.setattr(near, "ROWS", 7)
+    blocks = shared(named(changed), named(images))
+    assert (whole.theirs.tolist(), whole.how) == (blocks.theirs.tolist(), blocks.how)
+
+
+def test_a_record_from_a_file_is_compared_as_well_and_shows_no_more_than_thumbnails(tmp_path):
+    images = photographs(40, 11)
+    path = tmp_path / "images.npz"
+    path.write_bytes(to_bytes(named(images)))
+    with np.load(path) as arrays:
+        assert {name: arrays[name].nbytes // 40 for name in arrays if name != "ids"} == {"hashes": 8, "thumbnails": 64}
+    back = read_record(path)
+    assert len(shared(named(shift(images[:, :, ::-1], 2, 2)), back)) == 40
+    assert len(shared(back, named(lit(images, 1.1, -10)))) == 40  # neither is at hand
+    assert len(shared(hashes_alone(hashes(images[:3])), back)) == 3
+
+
+def test_a_source_gives_the_record_of_its_array_and_takes_several_sizes(small_set: ImageSet, tmp_path):
+    save_npz(small_set, tmp_path / "set.npz")
+    of_source, of_array = record_of_source(open_source(tmp_path / "set.npz")), named(small_set.images)
+    assert of_source.ids == small_set.ids
+    for name in ("hashes", "thumbnails", "grids"):
+        assert np.array_equal(getattr(of_source, name), getattr(of_array, name))
+    (tmp_path / "mixed" / "a").mkdir(parents=True)
+    images = photographs(6, 12)
+    for row, image in enumerate(images):
+        Image.fromarray(image).resize((32 + 8 * row, 48)).save(tmp_path / "mixed" / "a" / f"{row}.png")
+    mixed = record_of_source(open_source(tmp_path / "mixed"))
+    found = shared(mixed, named(images))
+    assert found.ours.tolist() == found.theirs.tolist() == list(range(6))
+
+
+@pytest.mark.parametrize("found", [0, 3])
+def test_what_was_compared_is_said_as_what_was_found(found):
+    words = compared_in_words(found, 150, 600, thumbnails=True)
+    assert words.startswith(f"of 150 raw images {found} match one of the 600 recorded images (exact copies, and copies")
+    assert (ROOT / words[:-1].rpartition(": ")[2]).is_file()
+    alone = compared_in_words(found, 150, 600, thumbnails=False)
+    assert alone == f"of 150 raw images {found} match one of the 600 recorded images (exact copies only)"
+    assert "no raw image" not in words + alone
