@@ -6,6 +6,7 @@ from cleanlabel.flows.certificate.partitions import partitions_of
 from cleanlabel.flows.certificate.record import Certified
 from cleanlabel.flows.report.card import provenance_notices
 from cleanlabel.models.certificate import ABSTAIN
+from cleanlabel.models.rounding import up_text
 from cleanlabel.sanitize.imageset import ImageSet
 
 
@@ -18,10 +19,10 @@ def notices(certified: Certified, test: ImageSet) -> list[str]:
     found += provenance_notices(c)
     if c["attempt"]:
         found.append(
-            f"Attempt {c['attempt'] + 1} on this raw set, so it must meet the smaller level {c['level']:.3g}."
+            f"Attempt {c['attempt'] + 1} on this raw set, so it must meet the smaller level {up_text(c['level'])}."
             if c["attempt"] >= c.get("ensembles", 1)
             else f"Attempt {c['attempt'] + 1} on this raw set; it shares alpha with the others that were declared "
-            f"beforehand, {c['ensembles']} in all, and must meet the level {c['level']:.3g}."
+            f"beforehand, {c['ensembles']} in all, and must meet the level {up_text(c['level'])}."
         )
     if c.get("ledger") == "new":
         found.append(
