@@ -92,7 +92,7 @@ def bought(radius: float, pixels: int) -> str:
     images = int(mathematics.images_tolerated(radius, grey))
     alone = below(radius / grey)
     return (
-        f"; holds while one image changes by {alone:g} of 255 levels in every value, or "
+        f"; holds while one image changes by {exact(alone)} of 255 levels in every value, or "
         f"{images} image{'' if images == 1 else 's'} by one level each"
     )
 
@@ -237,7 +237,9 @@ def _check_method(method: str, classes: int | None) -> None:
 
 def _check_alpha(alpha: float) -> None:
     if not 0 < alpha < 1:
-        raise InputError(f"alpha={alpha:g} is not a probability of error; give a number between 0 and 1, such as .001")
+        raise InputError(
+            f"alpha={alpha:g} is not a probability of error; give a number between 0 and 1, such as .001"
+        )
 
 
 def _level_and_distance(sigma: float, training_set: Sequence[int], alpha: float, ensembles: int) -> tuple[float, float]:

@@ -184,7 +184,7 @@ def _rule(ensemble: Ensemble) -> str:
         return f"{where} of at most {plan.m} models; a confidence sequence, valid at every number of models"
     times = ", ".join(map(str, plan.looks))
     share = plan.shares[plan.looks.index(ensemble.m)]
-    return f"{where} of at most {plan.m} models; looks planned at {times}; this one spends {share:.1%} of alpha"
+    return f"{where} of at most {plan.m} models; looks planned at {times}; this one spends {up(share, 3):.1%} of alpha"
 
 
 def _scope(plan: Plan) -> str:

@@ -66,7 +66,7 @@ def curve(
     svg.attrib |= {f"data-{side}": f"{getattr(frame, side):g}" for side in ("left", "right", "top", "bottom")}
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         _line(svg, "grid", (frame.left, frame.y(share)), (frame.right, frame.y(share)))
-        _text(svg, f"{share:g}", frame.left - 8, float(frame.y(share)) + 4, "end")
+        _text(svg, exact(share), frame.left - 8, float(frame.y(share)) + 4, "end")
     step = _step(reach, 4 if width < 500 else 8)
     for i in range(math.floor(reach / step + 1e-9) + 1):
         x = frame.x(i * step / reach)
