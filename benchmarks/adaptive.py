@@ -23,6 +23,7 @@ from cleanlabel.models.anytime import ConfidenceSequence, Looks, Rule, default_l
 from cleanlabel.models.certificate import certified_accuracy, certify
 from cleanlabel.models.decision import decide
 from cleanlabel.models.plan import least_models
+from cleanlabel.models.rounding import down_text
 from cleanlabel.models.votes import NOBODY
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.imageset import load
@@ -74,7 +75,7 @@ def margin(counts: np.ndarray, truth: np.ndarray, gate: tuple) -> tuple[float, s
     found = [(accuracy - gate[1], f"accuracy {accuracy:.4f}, {gate[1]:g} asked")]
     for r, at_least in gate[2]:
         share = float(certified_accuracy(label, radius, truth, [r])[0])
-        found.append((share - at_least, f"R = {r:g}: {share:.4f}, {at_least:g} asked"))
+        found.append((share - at_least, f"R = {r:g}: {down_text(share, 4)}, {at_least:g} asked"))
     return min(found)
 
 

@@ -22,6 +22,7 @@ from cleanlabel.models.materials import Materials
 from cleanlabel.models.params import TrainParams
 from cleanlabel.models.partition import block_certificates, partition_radius
 from cleanlabel.models.pilot import block_models, make_pilots
+from cleanlabel.models.rounding import down
 from cleanlabel.models.training import predict_inputs
 from cleanlabel.models.votes import NOBODY
 from cleanlabel.sanitize import errors
@@ -103,7 +104,7 @@ def measured(
             for target in targets:
                 label, radius = partition_radius(*certified, counts.shape[2], target.rewritten)
                 share = certified_accuracy(label, radius, test.labels, target.radius)[0]
-                found[sigma, k, target] = round(float(share), 4)
+                found[sigma, k, target] = down(share, 4)
     return found
 
 

@@ -20,6 +20,7 @@ from benchmarks.common.runs import resumed
 from cleanlabel.models.certificate import certified_accuracy, certify
 from cleanlabel.models.draw import make_batch
 from cleanlabel.models.materials import Materials
+from cleanlabel.models.rounding import down, down_text
 from cleanlabel.models.votes import count_votes, votes_from_bytes, votes_to_bytes
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.denoiser import load_denoiser
@@ -60,7 +61,7 @@ def main() -> None:
     print(f"\n| σ | s per model | accuracy of one model | of the vote | {' | '.join(f'R = {r:g}' for r in RADII)} |")
     print("|--:|--:|--:|--:|" + "--:|" * len(RADII))
     for sigma, row in found.items():
-        shares = " | ".join(f"{share:.3f}" for share in row["certified"])
+        shares = " | ".join(down_text(share) for share in row["certified"])
         print(f"| {sigma} | {row['seconds_a_model']:.2f} | {row['one_model']:.3f} | {row['vote']:.3f} | {shares} |")
     figures = {
         "denoiser_digest": denoiser.digest,
@@ -97,7 +98,7 @@ def ensemble(materials: Materials, m: int, scratch: Path, test: ImageSet) -> dic
         "timed_models": timed,
         "one_model": round(float(np.mean([np.mean(row == test.labels) for row in votes.values()])), 4),
         "vote": round(float(np.mean(counts.argmax(axis=1) == test.labels)), 4),
-        "certified": [round(float(share), 4) for share in certified_accuracy(label, radius, test.labels, RADII)],
+        "certified": [down(share, 4) for share in certified_accuracy(label, radius, test.labels, RADII)],
     }
 
 

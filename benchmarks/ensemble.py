@@ -32,6 +32,7 @@ from cleanlabel.models.certificate import certified_accuracy, certify
 from cleanlabel.models.draw import make_draw
 from cleanlabel.models.materials import Materials
 from cleanlabel.models.params import CertifyParams, TrainParams
+from cleanlabel.models.rounding import down, down_text
 from cleanlabel.models.votes import count_votes
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.denoiser import load_denoiser
@@ -192,7 +193,7 @@ def certified(found: dict[str, dict[int, Any]]) -> dict[str, dict[str, dict[str,
     """Certified accuracy at RADII, by way and number of models."""
     at = {f"{r:g}": int(np.argmin(abs(CURVE - r))) for r in RADII}
     return {
-        name: {str(size): {r: round(float(curve[i]), 4) for r, i in at.items()} for size, curve in by_size.items()}
+        name: {str(size): {r: down(curve[i], 4) for r, i in at.items()} for size, curve in by_size.items()}
         for name, by_size in found.items()
     }
 
@@ -209,7 +210,7 @@ def show(architecture: str, m: int, figures: dict[str, Any]) -> None:
     print("| | m | " + " | ".join(f"R = {r:g}" for r in RADII) + " |\n|---|--:|" + "--:|" * len(RADII))
     for name, by_size in figures["certified"].items():
         for size, at in by_size.items():
-            print(f"| {name} | {int(size):,} | " + " | ".join(f"{share:.3f}" for share in at.values()) + " |")
+            print(f"| {name} | {int(size):,} | " + " | ".join(down_text(share) for share in at.values()) + " |")
 
 
 def main() -> None:

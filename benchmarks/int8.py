@@ -31,6 +31,7 @@ from cleanlabel.models.certificate import certified_accuracy, certify
 from cleanlabel.models.draw import make_batch
 from cleanlabel.models.materials import Materials
 from cleanlabel.models.params import CertifyParams, TrainParams
+from cleanlabel.models.rounding import down
 from cleanlabel.models.training import predict, train
 from cleanlabel.models.votes import count_votes
 from cleanlabel.sanitize import errors
@@ -155,7 +156,7 @@ def certified(denoiser: Denoiser, sets: dict[str, ImageSet], m: int, ensembles: 
                 }
             label, radius = certify(count_votes(votes, m, len(test), len(raw.classes)), m, sigma, alpha)
             shares = certified_accuracy(label, radius, test.labels, RADII)
-            found[way].append([round(float(share), 4) for share in shares])
+            found[way].append([down(share, 4) for share in shares])
             print(f"{way}: certified accuracy {found[way][-1]}", flush=True)
     found["points"] = [
         round(100 * float(np.mean([b[i] - a[i] for a, b in zip(found["usual"], found["int8"], strict=True)])), 2)

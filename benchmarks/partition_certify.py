@@ -14,6 +14,7 @@ from benchmarks.common.record import flags, record, results
 from cleanlabel.models.blocks import block_of
 from cleanlabel.models.certificate import ABSTAIN
 from cleanlabel.models.partition import block_certificates, frontier, partition_radius
+from cleanlabel.models.rounding import down
 from cleanlabel.sanitize import errors
 
 POINTS, CLASSES, M, ALPHA, IMAGES = 10_000, 10, 100, 0.001, 50_000
@@ -50,8 +51,8 @@ def main() -> None:
         bounds, search, whole, hashes = np.diff(ticks).round(3).tolist()
         answered = label != ABSTAIN
         row = {"k": k, "block_certificates_seconds": bounds, "search_seconds": search, "frontier_seconds": whole}
-        row |= {"hash_seconds": hashes, "answered": round(float(answered.mean()), 4)}
-        rows.append(row | {"median_radius": round(float(np.median(radius[answered])), 3)})
+        row |= {"hash_seconds": hashes, "answered": down(answered.mean(), 4)}
+        rows.append(row | {"median_radius": down(np.median(radius[answered]), 3)})
 
     print(f"\n{n_points:,} points, {CLASSES} classes, m = {M} models per block, sigma = 1, random votes; seconds")
     print(f"{'k':>5} {'bounds':>9} {'search':>9} {f'{len(FREES)} searches':>12} {f'{IMAGES:,} ids':>12}")

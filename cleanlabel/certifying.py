@@ -24,6 +24,7 @@ from cleanlabel.models.anytime import Looks, unanimous_radius
 from cleanlabel.models.certificate import ABSTAIN, Floats, Ints
 from cleanlabel.models.influenced import Influenced, influenced
 from cleanlabel.models.plan import least_models
+from cleanlabel.models.rounding import below, down_text, exact, percent_down, up_text
 from cleanlabel.models.sums import Sides
 from cleanlabel.models.votes import count_votes
 from cleanlabel.sanitize.door import in_words
@@ -76,17 +77,20 @@ class Certificate:
         certified = self.label != ABSTAIN
         largest = float(self.radius.max(initial=0.0))
         lines = [
-            f"{self.m} models at sigma {self.sigma:g}, method {self.method}, level {self.level:.3g} per point: "
-            f"{certified.sum()} of {len(self.label)} points certified, largest radius {largest:.3f}"
+            f"{self.m} models at sigma {self.sigma:g}, method {self.method}, level {up_text(self.level)} per point: "
+            f"{certified.sum()} of {len(self.label)} points certified, largest radius {down_text(largest)}"
         ]
         if truth is not None:
             lines.append(f"the vote is right on {np.mean(self.vote == np.asarray(truth)):.1%}, without a guarantee")
         for part in (0.0, 0.25, 0.5, 0.75):
             radius = part * largest
             if radius or not part:
-                share = np.mean(self.radius > radius) if truth is None else self.certified_accuracy(truth, radius)[0]
+                share = float(
+                    np.mean(self.radius > radius) if truth is None else self.certified_accuracy(truth, radius)[0]
+                )
                 name = "points certified" if truth is None else "certified accuracy"
-                lines.append(f"radius {radius:.3f}: {name} {share:.1%}{bought(radius, self.pixels) if radius else ''}")
+                words = bought(radius, self.pixels) if radius else ""
+                lines.append(f"radius {down_text(radius)}: {name} {percent_down(share)}%{words}")
         if self.entropy_source == "fixed":
             lines.append(
                 "made with fixed entropy: it holds only against an attacker who did not know it when the data were made"
@@ -105,9 +109,9 @@ def bought(radius: float, pixels: int) -> str:
     """A joint radius in words: how many images may change by how much. pixels: the number of values of one image."""
     grey = math.sqrt(pixels) / 255
     images = int(mathematics.images_tolerated(radius, grey))
-    alone = mathematics.rounded_down(radius / grey)
+    alone = below(radius / grey)
     return (
-        f"; holds while one image changes by {alone:g} of 255 levels in every value, or "
+        f"; holds while one image changes by {exact(alone)} of 255 levels in every value, or "
         f"{images} image{'' if images == 1 else 's'} by one level each"
     )
 
@@ -221,12 +225,12 @@ def models_for_radius(
     At radius 0: the least number that certifies anything. Models that disagree certify less; plan for more.
     """
     if not 0 <= radius < math.inf:
-        raise InputError(f"radius={radius:g} is not a joint l2 norm; give 0 or more")
+        raise InputError(f"radius={exact(radius)} is not a joint l2 norm; give 0 or more")
     most = reach(MOST_MODELS, sigma, alpha, method, classes)
     if most <= radius:
         raise InputError(
-            f"radius={radius:g} is out of reach at sigma={sigma:g}: {MOST_MODELS:,} models that all agree certify "
-            f"{most:.3f}; raise sigma, or ask for less"
+            f"radius={exact(radius)} is out of reach at sigma={sigma:g}: {MOST_MODELS:,} models that all agree certify "
+            f"radii up to {down_text(most)}; raise sigma, or ask for less"
         )
     low, high = least_models(alpha, method, classes) - 1, MOST_MODELS
     while high - low > 1:

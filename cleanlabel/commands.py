@@ -17,6 +17,7 @@ from cleanlabel.certifying import Certificate, bought, certify_votes, models_for
 from cleanlabel.given import MOST, whole
 from cleanlabel.models.certificate import METHODS
 from cleanlabel.models.certificate import certify as certify_counts
+from cleanlabel.models.rounding import down_text, exact, up_text
 from cleanlabel.models.votes import array_of
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import replacing
@@ -117,16 +118,16 @@ def plan(words: Sequence[str] | None = None, prog: str = "cleanlabel plan") -> N
     level = args.alpha / args.ensembles / args.points
     least = models_for_radius(0.0, args.sigma, level, args.method, classes)
     asked = None if args.radius is None else models_for_radius(args.radius, args.sigma, level, args.method, classes)
-    print(f"sigma {args.sigma:g}, level {level:.3g} per test point, method {args.method}")
+    print(f"sigma {args.sigma:g}, level {up_text(level)} per test point, method {args.method}")
     print(f"fewer than {least} models certify nothing, even if all agree")
     if asked:
-        print(f"radius {args.radius:g}: at least {asked} models, if all agree{bought(args.radius, pixels)}")
+        print(f"radius {exact(args.radius)}: at least {asked} models, if all agree{bought(args.radius, pixels)}")
     for m in sorted({*args.models, *([asked] if asked else [])}):
         radius = reach(m, args.sigma, level, args.method, classes)
         most = int(0.95 * m)
         part = _radius_of(most, m, args.sigma, level, args.method, classes)
         words_bought = bought(radius, pixels) if radius else ""
-        print(f"{m:>6} models: radius {radius:.3f} if all agree, {part:.3f} if {most} do{words_bought}")
+        print(f"{m:>6} models: radius {down_text(radius)} if all agree, {down_text(part)} if {most} do{words_bought}")
 
 
 def _radius_of(votes: int, m: int, sigma: float, level: float, method: str, classes: int) -> float:

@@ -32,6 +32,7 @@ from cleanlabel.models.params import CertifyParams, SmoothParams, TrainParams, c
 from cleanlabel.models.parts import parts_of_recipe
 from cleanlabel.models.pilot import LEAST_ASKED, blocks_of_size, make_pilots, steps
 from cleanlabel.models.plan import recipe_of
+from cleanlabel.models.rounding import down, down_text, exact, up
 from cleanlabel.models.start import start_of
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.denoiser import load_denoiser
@@ -93,7 +94,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         if value is not None and value < least:
             raise InputError(f"--{name}={value} is too small; give {least} or more")
     if not (math.isfinite(asked.radius) and asked.radius >= 0):
-        raise InputError(f"--radius={asked.radius:g} is not a joint l2 norm; give 0 or more")
+        raise InputError(f"--radius={exact(asked.radius)} is not a joint l2 norm; give 0 or more")
     if not asked.radius and not asked.rewritten:
         raise InputError("--radius=0 with --rewritten=0 asks for no certificate; give a radius above 0")
     for sigma in asked.sigmas:
@@ -176,7 +177,7 @@ def table(record: dict[str, Any]) -> str:
     """One row per (sigma, k), in Markdown."""
     target = record["target"]
     lines = [
-        f"Certified accuracy to expect at R = {target['radius']:g} with {target['rewritten']} images rewritten; "
+        f"Certified accuracy to expect at R = {exact(target['radius'])} with {target['rewritten']} images rewritten; "
         f"{record['images']} images, {record['models_a_block']} models per block",
         "",
         "| sigma | k | images per block | largest R | expected | 90% of repeats | from |",
@@ -185,9 +186,9 @@ def table(record: dict[str, Any]) -> str:
     for row in record["candidates"]:
         figures = ("", row["why"], "")
         if row["accuracy"] is not None:
-            span = f"{row['low']:.3f} to {row['high']:.3f}"
-            figures = f"{row['accuracy']:.3f}", span, f"{row['blocks']} blocks, {row['points']} images"
-        cells = [f"{row['sigma']:g}", f"{row['k']}", f"{row['images_a_block']}", f"{row['largest']:.3f}", *figures]
+            span = f"{down_text(row['low'])} to {up(row['high'], 3):.3f}"
+            figures = down_text(row["accuracy"]), span, f"{row['blocks']} blocks, {row['points']} images"
+        cells = [f"{row['sigma']:g}", f"{row['k']}", f"{row['images_a_block']}", down_text(row["largest"]), *figures]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -199,7 +200,8 @@ def verdict(record: dict[str, Any]) -> str:
         return "Nothing is expected to be certified at this target; ask for less, or for more models or noise."
     lines = [
         f"Suggested: sanitize.sigma: {best['sigma']:g} and smooth.partitions: {best['k']}, "
-        f"expected {best['accuracy']:.3f} (90% of the repeats {best['low']:.3f} to {best['high']:.3f}; "
+        f"expected {down_text(best['accuracy'])} (90% of the repeats {down_text(best['low'])} to "
+        f"{up(best['high'], 3):.3f}; "
         "it can be off by more).",
     ]
     if record["not_told_apart"]:
@@ -261,7 +263,11 @@ def _materials(trusted: ImageSet, recipe: TrainParams, draws: int, sigma: float,
 
 
 def _rounded(one: Outlook) -> dict[str, Any]:
-    return {key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(one).items()}
+    """The forecast as it is recorded. What was asked for and suggested (sigma) keeps its digits."""
+    figures: dict[str, Any] = {"largest": down(one.largest, 4)}
+    if one.accuracy is not None and one.low is not None and one.high is not None:
+        figures |= {"accuracy": down(one.accuracy, 4), "low": down(one.low, 4), "high": up(one.high, 4)}
+    return asdict(one) | figures
 
 
 if __name__ == "__main__":

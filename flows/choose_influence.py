@@ -9,6 +9,7 @@ from tqdm import tqdm
 from cleanlabel.models.influence_pilot import Choice, forecasts
 from cleanlabel.models.materials import Materials
 from cleanlabel.models.plan import recipe_of
+from cleanlabel.models.rounding import down, down_text, exact, up
 from cleanlabel.sanitize.imageset import ImageSet
 
 ROWS = 12
@@ -50,7 +51,7 @@ def table(record: dict[str, Any]) -> str:
     """The best candidates, in Markdown."""
     target = record["target"]
     lines = [
-        f"Certified accuracy to expect at R = {target['radius']:g} with {target['rewritten']} images rewritten; "
+        f"Certified accuracy to expect at R = {exact(target['radius'])} with {target['rewritten']} images rewritten; "
         f"{record['images']} images, {record['draws']} draws",
         "",
         "| sigma | influence_ridge | influence_threshold | influence_clip | influence_sides | expected | all answers |",
@@ -58,7 +59,9 @@ def table(record: dict[str, Any]) -> str:
     ]
     for row in record["candidates"][:ROWS]:
         chosen = f"{row['sigma']:g} | {row['ridge']:g} | {_set(row)} | {row['clip']:g} | {row['sides']}"
-        lines.append(f"| {chosen} | {row['accuracy']:.3f} ± {row['deviation']:.3f} | {row['sums']:.3f} |")
+        lines.append(
+            f"| {chosen} | {down_text(row['accuracy'])} ± {up(row['deviation'], 3):.3f} | {down_text(row['sums'])} |"
+        )
     return "\n".join(lines)
 
 
@@ -74,7 +77,7 @@ def verdict(record: dict[str, Any]) -> str:
     return (
         f"Suggested: sanitize.sigma: {best['sigma']:g}, train.influence_ridge: {best['ridge']:g}, "
         f"train.influence_threshold: {_set(best)}, train.influence_clip: {best['clip']:g}, "
-        f"train.influence_sides: {best['sides']}, expected {best['accuracy']:.3f}. "
+        f"train.influence_sides: {best['sides']}, expected {down_text(best['accuracy'])}. "
         f"This pilot cannot distinguish it from {record['not_told_apart']} others.\n{looked}"
     )
 
@@ -85,4 +88,6 @@ def _set(row: dict[str, Any]) -> str:
 
 
 def _rounded(one: Choice) -> dict[str, Any]:
-    return {key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(one).items()}
+    """The forecast as it is recorded. What was asked for and suggested (sigma, ridge, clip) keeps its digits."""
+    figures = {"accuracy": down(one.accuracy, 4), "deviation": up(one.deviation, 4), "sums": down(one.sums, 4)}
+    return asdict(one) | figures

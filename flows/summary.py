@@ -16,6 +16,7 @@ from cleanlabel.flows.report.tables import table
 from cleanlabel.flows.store.client import connect
 from cleanlabel.flows.store.errors import translate_store_errors
 from cleanlabel.flows.store.registry import SMOOTHED, version_of_plan
+from cleanlabel.models.rounding import up_text
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.errors import InputError
 
@@ -30,7 +31,7 @@ def main() -> None:
         seconds = seconds_a_model(store, version.run_id)
     print(f"\n{SMOOTHED} version {version.version}: {title(certificate)}\n")
     print(table(certificate, seconds))
-    print(f"\nA certificate is false with probability at most {certificate['level']:.3g}, {certificate['holds']}.")
+    print(f"\nA certificate is false with probability at most {up_text(certificate['level'])}, {certificate['holds']}.")
     if METRICS.is_file():
         accuracy = json.loads(METRICS.read_text())["test_accuracy"]
         print(f"The ordinary model on one sanitized copy: accuracy {accuracy:.3f}; defended, not certified.")

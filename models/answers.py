@@ -21,7 +21,7 @@ class Answers:
     counts (n, K): how many models voted for each class; with k blocks, how many blocks are certified for it.
     block_labels, block_radii (n, k): each block's own certificate at its share of the level; None with one block.
     influenced: for a bounded-influence head, the full result of its sums; `counts` are then the classes' mean sums, in
-    whole images, shifted to start at 0.
+    whole images, rounded down, and 0 where they are below it.
     """
 
     label: Ints
@@ -45,7 +45,7 @@ def answers(plan: Plan, attempt: int, m: int, votes: Mapping[int, Ints], n: int)
             found.label,
             found.radius(),
             found.vote,
-            np.maximum(np.rint(found.scores), 0).astype(np.int64),
+            np.maximum(np.floor(found.scores), 0).astype(np.int64),
             influenced=found,
         )
     if plan.partitions > 1:

@@ -19,7 +19,6 @@ Throughout, `counts` is (n_points, K): how many of the m *planned* models voted 
 sum to less than m: a missing vote counts for no class and stays in m.
 """
 
-import math
 from typing import Any
 
 import numpy as np
@@ -149,17 +148,8 @@ def images_tolerated(radius: ArrayLike, epsilon: float) -> Ints:
     if not (np.isfinite(epsilon) and epsilon > 0):
         raise ValueError(f"epsilon={epsilon} must be a positive l2 norm, in [0,1] pixel units")
     ratio = np.asarray(radius, dtype=np.float64) / epsilon
-    images: Ints = np.maximum(0, np.ceil(ratio**2) - 1).astype(np.int64)
+    images: Ints = np.maximum(0, np.ceil(ratio**2 * (1 - ROUNDING)) - 1).astype(np.int64)  # the quotient is rounded
     return images
-
-
-def rounded_down(value: float) -> float:
-    """The largest number of two digits below `value`, which is above 0: for bounds in words, which must not grow."""
-    exponent = math.floor(math.log10(value)) - 1
-    steps = math.ceil(value / 10.0**exponent)
-    while (found := float(f"{steps}e{exponent}")) >= value:  # the quotient is rounded: .14 / .01 is above 14
-        steps -= 1
-    return found
 
 
 def radius_beside_a_trigger(radius: ArrayLike, sigma: float, sigma_x: float, trigger: float) -> Floats:

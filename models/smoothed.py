@@ -16,6 +16,7 @@ from cleanlabel.models.influenced import COSTS
 from cleanlabel.models.instrument import Features, Instrument, load_features, load_instrument
 from cleanlabel.models.pixels import as_pixels
 from cleanlabel.models.plan import plan_from_dict, require_exact_noise
+from cleanlabel.models.rounding import down
 from cleanlabel.models.training import as_tensor, predict_inputs
 from cleanlabel.models.weights import load_weights
 from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
@@ -121,8 +122,8 @@ class SmoothedClassifier:
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> "pd.DataFrame":
         """MLflow's method: one row per image with `label` (-1: abstained), `class`, `radius` and `votes` by class.
 
-        For a bounded-influence head also `rewritten`, `relabelled` and `inserted`: how many training images may change
-        in this way at will while nothing else changes.
+        The radius is rounded down to 6 digits. For a bounded-influence head also `rewritten`, `relabelled` and
+        `inserted`: how many training images may change in this way at will while nothing else changes.
 
         model_input: images as for `models.pixels.as_pixels`. InputError for anything else.
         """
@@ -132,7 +133,7 @@ class SmoothedClassifier:
         found = self.answers(pixels)
         label, radius = self._claims(found)
         names = ["abstain" if y == ABSTAIN else self.classes[y] for y in label]
-        columns = {"label": label, "class": names, "radius": radius, "votes": found.counts.tolist()}
+        columns = {"label": label, "class": names, "radius": down(radius, 6), "votes": found.counts.tolist()}
         if found.influenced:
             certified = int(self.plan.certifiable)
             columns |= {way: certified * found.influenced.counts(way) for way in COSTS}

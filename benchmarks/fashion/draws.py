@@ -15,6 +15,7 @@ from benchmarks.common.runs import kept
 from benchmarks.fashion.plan import ALPHA, RADII
 from cleanlabel.models.certificate import ABSTAIN, certified_accuracy, certify
 from cleanlabel.models.params import TrainParams
+from cleanlabel.models.rounding import down
 from cleanlabel.models.training import predict, train
 from cleanlabel.models.votes import count_votes
 from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
@@ -101,11 +102,11 @@ def figures_of(draws: list[Draw], test: ImageSet, sigma: float, curve: NDArray[n
         "vote": round(float(np.mean(counts.argmax(axis=1) == test.labels)), 4),
         "abstentions": int(np.sum(label == ABSTAIN)),
         "certified": {
-            f"{r:g}": round(float(c), 4)
+            f"{r:g}": down(c, 4)
             for r, c in zip(RADII, certified_accuracy(label, radius, test.labels, RADII), strict=True)
         },
-        "curve": [round(float(c), 4) for c in certified_accuracy(label, radius, test.labels, curve)],
-        "largest_radius": round(float(radius.max()), 4),
+        "curve": [down(c, 4) for c in certified_accuracy(label, radius, test.labels, curve)],
+        "largest_radius": down(radius.max(), 4),
         "psnr_db": round(-10 * math.log10(np.mean([d.squared_error for d in draws])), 2),
         "sanitize_seconds_a_model": round(float(np.mean([d.sanitize_seconds for d in draws])), 2),
         "train_seconds_a_model": round(float(np.mean([d.train_seconds for d in draws])), 2),

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.fashion.plan import ALPHA, ENSEMBLES, RADII
+from cleanlabel.models.rounding import down_text
 
 
 def plot(rows: dict[str, dict[str, Any]], curve: NDArray[np.float64], m: int, path: Path) -> None:
@@ -37,7 +38,7 @@ def show(rows: dict[str, dict[str, Any]]) -> None:
     print("\n| σ | | one model | vote | abstain | " + " | ".join(f"R = {r:g}" for r in RADII) + " | s/model |")
     print("|---|---|---|---|---|" + "---|" * len(RADII) + "---|")
     for row in rows.values():
-        cells = " | ".join(f"{row['certified'][f'{r:g}']:.3f}" for r in RADII)
+        cells = " | ".join(down_text(row["certified"][f"{r:g}"]) for r in RADII)
         seconds = row["sanitize_seconds_a_model"] + row["train_seconds_a_model"]
         print(
             f"| {row['sigma']:g} | {row['ensemble']} | {row['one_model']:.3f} | {row['vote']:.3f} | "

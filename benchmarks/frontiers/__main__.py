@@ -33,6 +33,7 @@ from benchmarks.frontiers.sets import Task, cifar_task, digits_task, fashion_tas
 from benchmarks.frontiers.votes import ensemble_votes
 from benchmarks.transfer import plan as transfer
 from cleanlabel.models.params import TrainParams
+from cleanlabel.models.rounding import down
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.params import read_params
@@ -84,9 +85,9 @@ def task_of(args: argparse.Namespace) -> Task:
 
 def row_of(curve: Curve) -> dict[str, Any]:
     """A curve, for the record."""
-    at = {str(a): [round(float(c), 4) for c in curve.at(a, RADII)] for a in FREES}
+    at = {str(a): [down(c, 4) for c in curve.at(a, RADII)] for a in FREES}
     plain = {name: getattr(curve, name) for name in ("model", "n", "sigma", "k", "one_model", "plurality")}
-    return {**plain, "certified": at, "largest_radius": round(float(curve.radius[0].max()), 4)}
+    return {**plain, "certified": at, "largest_radius": down(curve.radius[0].max(), 4)}
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cleanlabel.models.certificate import certified_accuracy
 from cleanlabel.models.partition import block_certificates, frontier
+from cleanlabel.models.rounding import down, down_text
 from cleanlabel.sanitize.imageset import ImageSet
 
 FREES = [0, 1, 2, 5, 10]
@@ -78,8 +79,8 @@ def pair(curves: list[Curve], a: int, radius: float) -> dict[str, Any]:
     difference = held[1] - held[0]
     compared = a > 0 or radius < reach_of_one(curves)
     return {
-        "one": one and {"sigma": one.sigma, "certified": round(float(held[0].mean()), 4)},
-        "many": many and {"sigma": many.sigma, "k": many.k, "certified": round(float(held[1].mean()), 4)},
+        "one": one and {"sigma": one.sigma, "certified": down(held[0].mean(), 4)},
+        "many": many and {"sigma": many.sigma, "k": many.k, "certified": down(held[1].mean(), 4)},
         "difference": round(float(difference.mean()), 4) if compared else None,
         "error": round(float(difference.std(ddof=1) / np.sqrt(len(difference))), 4) if compared else None,
     }
@@ -151,7 +152,7 @@ def _by_radius(curves: list[Curve]) -> list[str]:
 def _cell(found: dict[str, Any] | None) -> str:
     if found is None:
         return "0"
-    return f"{found['certified']:.3f} ({', '.join(f'{found[key]:g}' for key in ('sigma', 'k') if key in found)})"
+    return f"{down_text(found['certified'])} ({', '.join(f'{found[key]:g}' for key in ('sigma', 'k') if key in found)})"
 
 
 def _by_images(curves: list[Curve], rivals: list[dict[str, Any]]) -> list[str]:
@@ -168,7 +169,7 @@ def _by_images(curves: list[Curve], rivals: list[dict[str, Any]]) -> list[str]:
                     (r for r in rivals if r["model"] == model and r["defence"] == defence),
                     key=lambda r: r["certified"][str(a)],
                 )
-                cells.append(f"{row['certified'][str(a)]:.3f} ({row['k']})")
+                cells.append(f"{down_text(row['certified'][str(a)])} ({row['k']})")
             lines.append(f"| {model} | {a} | " + " | ".join(cells) + " |")
     return lines
 

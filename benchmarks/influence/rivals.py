@@ -21,6 +21,7 @@ from cleanlabel.models.certificate import Floats, Ints, certified_accuracy, cert
 from cleanlabel.models.extractors import features
 from cleanlabel.models.heads import fit_head
 from cleanlabel.models.plan import noise_distance_of
+from cleanlabel.models.rounding import down
 from cleanlabel.models.votes import count_votes
 from cleanlabel.redteam.defences.elections import aggregated, gaps_to
 
@@ -45,7 +46,7 @@ def vote_row(sets: Sets, copies: Sequence[torch.Tensor], sigma: float, radii: Se
         "head": "votes", "sigma": sigma, "m": len(votes),
         "accuracy": share(counts.argmax(axis=1) == sets.test.labels),
         "certified": rounded(certified_accuracy(label, radius, sets.test.labels, radii)),
-        "largest_radius": round(float(radius.max()), 3),
+        "largest_radius": down(radius.max(), 3),
         "certify_seconds": round(perf_counter() - started, 1),
         "curve": (label, radius),
     }  # fmt: skip
@@ -124,8 +125,8 @@ def certified_neighbours(votes: Ints, *, joined: bool = False) -> tuple[Ints, In
 
 
 def share(held: NDArray[np.bool_]) -> float:
-    """The share of true entries, to 4 digits."""
-    return round(float(held.mean()), 4)
+    """The share of true entries, rounded down to 4 digits."""
+    return down(held.mean(), 4)
 
 
 def rounded(values: Floats) -> list[float]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from cleanlabel.models.certificate import Ints, certified_accuracy
+from cleanlabel.models.rounding import down_text
 
 RADII = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 12.4, 17.4)
 COUNTS = (1, 5, 12, 25, 50, 100)
@@ -29,7 +30,10 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         lines += [f"\n| {title} | accuracy | {' | '.join(names)} | seconds |", "|---" * (len(names) + 3) + "|"]
         for row in shown:
             other = row.get("page" if known == "certified" else "relabelled", [None] * len(names))
-            cells = [f"{a:.3f}" + ("" if b is None else f" ({b:.3f})") for a, b in zip(row[known], other, strict=True)]
+            cells = [
+                down_text(a) + ("" if b is None else f" ({down_text(b)})")
+                for a, b in zip(row[known], other, strict=True)
+            ]
             seconds = f"{row.get('draw_seconds', 0) * row.get('m', 0) + row['certify_seconds']:.0f}"
             lines.append(f"| {words(row)} | {row['accuracy']:.3f} | {' | '.join(cells)} | {seconds} |")
     return "\n".join(lines)

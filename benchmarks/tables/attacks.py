@@ -4,6 +4,7 @@ from typing import Any
 
 from benchmarks.paper.tables import table as printed
 from benchmarks.tables.records import Record, grid, paragraph, percent, read, span, with_source
+from cleanlabel.models.rounding import down_text
 from cleanlabel.redteam.drill.report import NAMES
 
 FROZEN = ("frogs", "convex", "bullseye")
@@ -106,7 +107,7 @@ def certifiable() -> str:
     rows = drill("bullseye")
     return grid(
         ["σ", *(f"{sigma:g}" for sigma in rows if sigma)],
-        [["certified R", *(f"{row['radius_limit']:.2f}" for sigma, row in rows.items() if sigma)]],
+        [["certified R", *(down_text(row["radius_limit"], 2) for sigma, row in rows.items() if sigma)]],
     )
 
 

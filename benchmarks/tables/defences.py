@@ -1,6 +1,6 @@
 """Sanitizing beside other defences (`benchmarks.compare`, `benchmarks.surviving`)."""
 
-from benchmarks.tables.records import Record, grid, read, share, success, with_source
+from benchmarks.tables.records import Record, grid, limit, read, success, with_source
 
 TITLES = {
     "noise-only": "noise only",
@@ -60,7 +60,7 @@ def surviving() -> str:
     record = read("surviving")
     names = {"bullseye-transfer": "Bullseye", "witches-brew-scratch": "Witches' Brew"}
     lines = [
-        [names[row["poisons"]], f"{row['targets']}", f"{row['sigma']:g}", f"{row['joint_l2']:.1f}", share(row["kept"])]
+        [names[row["poisons"]], f"{row['targets']}", f"{row['sigma']:g}", f"{row['joint_l2']:.1f}", limit(row["kept"])]
         for row in record["rows"]
     ]
     for line, row in zip(lines, record["rows"], strict=True):

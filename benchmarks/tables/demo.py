@@ -7,6 +7,7 @@ from benchmarks.tables.records import REPORTS, Record, grid, percent, read, repo
 from cleanlabel.flows.certificate.figures import what_it_buys
 from cleanlabel.flows.certificate.wording import accuracy_name
 from cleanlabel.flows.report.tables import grid_table, table
+from cleanlabel.models.rounding import down_text, up_text
 
 
 def certificate() -> Record:
@@ -18,7 +19,7 @@ def result() -> str:
     """What was made, and how accurate the vote is."""
     of = certificate()
     head = ["σ", "m", "α", accuracy_name(of), "abstentions"]
-    cells = [f"{of['sigma']:g}", f"{of['m']}", f"{of['level']:.3g}", f"{of['vote_accuracy']:.3f}"]
+    cells = [f"{of['sigma']:g}", f"{of['m']}", up_text(of["level"]), down_text(of["vote_accuracy"])]
     return grid(head, [[*cells, f"{of['abstentions']} of {of['n_test']}"]], left=0)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from benchmarks.common.record import RESULTS
 from benchmarks.influence.shown import COUNTS
 from benchmarks.tables.records import Record, grid, percent, read, share, with_source
+from cleanlabel.models.rounding import down_text, exact, percent_down
 from cleanlabel.redteam.drill.report import NAMES
 
 SETS = {"fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
@@ -155,9 +156,10 @@ def covered() -> str:
     for drill in record["drills"].values():
         for row in drill["rows"]:
             cells = [NAMES[drill["attack"]], f"{row['targets']}", f"{row['sigma']:g}", f"{100 * row['accuracy']:.1f} %"]
-            cells += [f"{percent(row[key])} %" for key in ("undefended", "smoothed_success", "covered")]
-            radius = f"{row['radius']:.2f}" if row["sigma"] else "-"
-            lines.append([*cells, radius, f"{row['rewritten']:g}"])
+            cells += [f"{percent(row[key])} %" for key in ("undefended", "smoothed_success")]
+            cells.append(f"{percent_down(row['covered'], 0)} %")
+            radius = down_text(row["radius"], 2) if row["sigma"] else "-"
+            lines.append([*cells, radius, exact(row["rewritten"])])
     head = ["attack", "targets", "σ", "clean accuracy", "success, logistic head undefended", "success, this head"]
     head += ["targets covered", "certified R (median)", "images that may be rewritten (median)"]
     words = "covered --root DIR --setups FILE --denoiser DIR --extractor FILE --noise-only"

@@ -1,6 +1,6 @@
 """One ensemble against ensembles on blocks (`benchmarks.frontiers`, `benchmarks.chooser`)."""
 
-from benchmarks.tables.records import Record, grid, paragraph, read, share, where, with_source
+from benchmarks.tables.records import Record, grid, limit, paragraph, read, share, where, with_source
 
 COLUMNS = {
     ("digits", "mlp"): "digits `mlp`",
@@ -119,9 +119,9 @@ def forecasts() -> str:
     rows = [row for row in record["rows"] if row["measured"] or row["accuracy"]]
     off = [abs(row["accuracy"] - row["measured"]) for row in rows]
     lost = [value for value in record["lost_by_the_choice"] if value]
-    worst = f", at most {share(max(lost))} was lost by it" if lost else ""
+    worst = f", at most {limit(max(lost))} was lost by it" if lost else ""
     return paragraph(
-        f"The forecasts were off by {share(sum(off) / len(off))} on average and by {share(max(off))} at most "
+        f"The forecasts were off by {limit(sum(off) / len(off))} on average and by {limit(max(off))} at most "
         f"({len(rows)} of {len(record['rows'])} combinations that certify anything; {record['inside']} of "
         f"{record['of']} measured values lay in the interval). The choice was the best for "
         f"{len(record['lost_by_the_choice']) - len(lost)} of {len(record['lost_by_the_choice'])} targets{worst} "

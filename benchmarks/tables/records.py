@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common.record import RESULTS
+from cleanlabel.models.rounding import down_text, up
 
 REPORTS = Path(__file__).resolve().parents[2] / "reports"
 Record = dict[str, Any]
@@ -54,10 +55,15 @@ def paragraph(text: str) -> str:
 
 
 def share(value: float | None) -> str:
-    """A share with three digits, such as .729; 0 where it is nothing; a dash where there is none."""
+    """A share with three digits, rounded down, such as .729; 0 where it is nothing; a dash where there is none."""
     if value is None:
         return "-"
-    return f"{value:.3f}".removeprefix("0") if value else "0"
+    return down_text(value).removeprefix("0") if value else "0"
+
+
+def limit(value: float) -> str:
+    """A share that nothing exceeds, with three digits, rounded up: an error, or what is left of an attack."""
+    return f"{up(value, 3):.3f}".removeprefix("0") if value else "0"
 
 
 def percent(value: float) -> str:

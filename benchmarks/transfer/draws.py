@@ -17,6 +17,7 @@ from cleanlabel.models.certificate import certified_accuracy, certify
 from cleanlabel.models.distil import distilled
 from cleanlabel.models.extractors import Extractor, features
 from cleanlabel.models.heads import fit_head
+from cleanlabel.models.rounding import down
 from cleanlabel.models.votes import count_votes
 from cleanlabel.sanitize.denoiser import Denoiser
 from cleanlabel.sanitize.fast import FastDenoiser
@@ -115,6 +116,6 @@ def figures_of(votes: NDArray[np.int8], m: int, sigma: float, truth: NDArray[np.
     return {
         "one_model": round(float((votes == truth).mean()), 4),
         "vote": round(float((counts.argmax(axis=1) == truth).mean()), 4),
-        "certified": [round(float(a), 4) for a in certified_accuracy(label, radius, truth, RADII)],
+        "certified": [down(a, 4) for a in certified_accuracy(label, radius, truth, RADII)],
         "curve": (label, radius),
     }

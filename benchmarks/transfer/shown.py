@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from benchmarks.transfer.plan import RADII, STEPS, WAYS
 from cleanlabel.models.certificate import certified_accuracy
+from cleanlabel.models.rounding import down_text
 
 
 def table(sigma: float, rows: dict[str, Any]) -> str:
@@ -28,7 +29,7 @@ def table(sigma: float, rows: dict[str, Any]) -> str:
         gain = [f"{p['vote'] - b['vote']:+.3f}" for p, b in zip(pair, before, strict=True)] if before else ["-"]
         cells = [" / ".join(f"{p[key]:.3f}" for p in pair) for key in ("one_model", "vote")]
         cells += [" / ".join(gain)]
-        cells += [" / ".join(f"{p['certified'][RADII.index(r)]:.3f}" for p in pair) for r in radii]
+        cells += [" / ".join(down_text(p["certified"][RADII.index(r)]) for p in pair) for r in radii]
         lines.append(f"| {' | '.join(step)} | " + " | ".join(cells) + " |")
         before = pair
     return "\n".join(lines)

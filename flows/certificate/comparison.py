@@ -17,6 +17,7 @@ from cleanlabel.flows.store.client import TAG, Store, read_file
 from cleanlabel.flows.store.registry import SMOOTHED, all_versions
 from cleanlabel.models.certificate import ABSTAIN
 from cleanlabel.models.plan import parts_of
+from cleanlabel.models.rounding import down, down_text, exact, up
 from cleanlabel.sanitize.door import in_words
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
@@ -89,20 +90,20 @@ def figures(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
     """The key figures of two certificates, with their differences."""
     found = [
         _figure("accuracy of the vote", before["vote_accuracy"], after["vote_accuracy"]),
-        _figure("abstained", before["abstentions"] / before["n_test"], after["abstentions"] / after["n_test"]),
+        _figure("abstained", *(up(of["abstentions"] / of["n_test"], 3) for of in (before, after))),
     ]
     earlier = {row["radius"]: row["certified_accuracy"] for row in before["at_radii"]}
     for row in after["at_radii"]:
-        name = f"certified accuracy at R = {row['radius']:g}"
+        name = f"certified accuracy at R = {exact(row['radius'])}"
         found.append(_figure(name, earlier.get(row["radius"]), row["certified_accuracy"]))
     largest = "largest_certifiable_radius"
-    return [*found, _figure("largest radius that can be certified", before[largest], after[largest])]
+    return [*found, _figure("largest radius that can be certified, rounded down", before[largest], after[largest])]
 
 
 def _figure(name: str, before: float | None, after: float) -> Change:
     if before is None:
-        return Change(name, "not reported", f"{after:.3f}")
-    return Change(name, f"{before:.3f}", f"{after:.3f}", f"{round(after, 3) - round(before, 3):+.3f}")
+        return Change(name, "not reported", down_text(after))
+    return Change(name, down_text(before), down_text(after), f"{down(after, 3) - down(before, 3):+.3f}")
 
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:

@@ -11,8 +11,8 @@ from cleanlabel.models.certificate import (
     certified_accuracy_grid,
     images_tolerated,
     radius_beside_a_trigger,
-    rounded_down,
 )
+from cleanlabel.models.rounding import below, down, exact
 
 
 def at_radii(
@@ -28,7 +28,7 @@ def at_radii(
     return [
         {
             "radius": r,
-            "certified_accuracy": round(float(share), 4),
+            "certified_accuracy": down(share, 4),
             "images_tolerated": int(images_tolerated(r, l2_of(epsilon_255, dimension))),
             "buys": what_it_buys(r, epsilon_255, dimension),
         }
@@ -50,8 +50,8 @@ def at_images(
         {
             "images": r,
             "epsilon_255": e,
-            "joint_l2": round(math.sqrt(r) * l2_of(e, dimension), 4),
-            "certified_accuracy": round(float(grid[i, j]), 4),
+            "joint_l2": down(math.sqrt(r) * l2_of(e, dimension), 4),
+            "certified_accuracy": down(grid[i, j], 4),
         }
         for i, r in enumerate(images)
         for j, e in enumerate(epsilons_255)
@@ -73,13 +73,13 @@ def at_triggers(
     """
     if not test_sigma:
         return []
-    triggers = [round(r * test_sigma / sigma, 6) for r in radii]
+    triggers = [down(r * test_sigma / sigma, 6) for r in radii]
     rows = []
     for trigger in triggers:
         beside = radius_beside_a_trigger(radius, sigma, test_sigma, trigger)
         accuracy = certified_accuracy(label, beside, truth, radii)
         rows += [
-            {"trigger_l2": trigger, "radius": r, "certified_accuracy": round(float(share), 4)}
+            {"trigger_l2": trigger, "radius": r, "certified_accuracy": down(share, 4)}
             for r, share in zip(radii, accuracy, strict=True)
         ]
     return rows
@@ -95,7 +95,7 @@ def what_it_buys(radius: float, epsilon_255: float, dimension: int) -> str:
     if radius == 0:
         return "the answer is the smoothed classifier's own"
     images = int(images_tolerated(radius, l2_of(epsilon_255, dimension)))
-    step = f"{epsilon_255:g}/255"
+    step = f"{exact(epsilon_255)}/255"
     if images == 0:
-        return f"one image may change by {rounded_down(radius / math.sqrt(dimension) * 255):g}/255, none by {step}"
+        return f"one image may change by {exact(below(radius / math.sqrt(dimension) * 255))}/255, none by {step}"
     return f"{images} image{'s' if images > 1 else ''} may change by {step} each"

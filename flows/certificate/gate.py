@@ -16,6 +16,7 @@ from cleanlabel.flows.store.client import TAG, Store
 from cleanlabel.flows.store.registry import SMOOTHED, aliases_of, clear_alias, set_alias, tag_version
 from cleanlabel.models.certificate import certified_accuracy
 from cleanlabel.models.params import GateParams
+from cleanlabel.models.rounding import down_text, exact
 
 CANDIDATE, CERTIFIED = "candidate", "certified"
 
@@ -46,12 +47,12 @@ def judge(certified: Certified, truth: NDArray[np.int64], audited: list[Check], 
     """Compare a certificate and the checks of its audit with the thresholds."""
     certificate = certified.certificate
     accuracy = certificate["vote_accuracy"]
-    found = f"{accuracy:.4f}, at least {params.accuracy:g} required"
+    found = _found(accuracy, params.accuracy)
     checks = [Check(accuracy_name(certificate), accuracy >= params.accuracy, found)]
     for threshold in params.certified_accuracy:
         share = float(certified_accuracy(certified.label, certified.radius, truth, [threshold.radius])[0])
-        found = f"{share:.4f}, at least {threshold.at_least:g} required"
-        checks.append(Check(f"certified accuracy at R = {threshold.radius:g}", share >= threshold.at_least, found))
+        name = f"certified accuracy at R = {exact(threshold.radius)}"
+        checks.append(Check(name, share >= threshold.at_least, _found(share, threshold.at_least)))
     checks += _counted(certified, truth, params)
     source = certificate["entropy_source"]
     wanted = "os required" if params.entropy == "os" else "any source accepted"
@@ -73,7 +74,11 @@ def _counted(certified: Certified, truth: NDArray[np.int64], params: GateParams)
                 continue
             enough = certified.influenced.counts(way) >= threshold.images
             share = float(np.mean(enough & (certified.label == truth)))
-            yield Check(name, share >= threshold.at_least, f"{share:.4f}, at least {threshold.at_least:g} required")
+            yield Check(name, share >= threshold.at_least, _found(share, threshold.at_least))
+
+
+def _found(share: float, at_least: float) -> str:
+    return f"{down_text(share, 4)}, at least {exact(at_least)} required"
 
 
 def assess(

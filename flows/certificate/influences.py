@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from cleanlabel.models.certificate import ABSTAIN, certified_accuracy
 from cleanlabel.models.influenced import COSTS, Influenced
 from cleanlabel.models.params import CertifyParams
+from cleanlabel.models.rounding import down
 
 COUNTS = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)
 """Numbers of images reported in addition to `certify.images`, up to the largest with a certified answer."""
@@ -40,7 +41,7 @@ def influence_record(found: Influenced, truth: NDArray[np.int64], params: Certif
         "counts": [
             {
                 "images": a,
-                **{way: round(float(np.mean(correct & (held[way] >= a))), 4) for way in COSTS},
+                **{way: down(np.mean(correct & (held[way] >= a)), 4) for way in COSTS},
             }
             for a in _reported(params.images, max(most.values()))
         ],
@@ -77,9 +78,9 @@ def _row(
     return {
         "rewritten": a,
         "certified": len(reach),
-        "median_radius": round(float(np.median(reach)), 6) if len(reach) else None,
+        "median_radius": down(np.median(reach), 6) if len(reach) else None,
         "at_radii": [
-            {"radius": r, "certified_accuracy": round(float(share), 4)}
+            {"radius": r, "certified_accuracy": down(share, 4)}
             for r, share in zip(radii, certified_accuracy(label, radius, truth, radii), strict=True)
         ],
     }

@@ -11,6 +11,7 @@ from cleanlabel.models.blocks import RULE
 from cleanlabel.models.certificate import ABSTAIN, certified_accuracy
 from cleanlabel.models.params import CertifyParams
 from cleanlabel.models.partition import frontier
+from cleanlabel.models.rounding import down
 
 MOST_ROWS = 10
 """The most numbers of rewritten images that are reported; 0 and the largest always are."""
@@ -64,7 +65,7 @@ def partition_record(
                 "certified": int(np.sum(label[a] != ABSTAIN)),
                 "median_radius": _median(radius[a][label[a] != ABSTAIN]),
                 "at_radii": [
-                    {"radius": r, "certified_accuracy": round(float(share), 4)}
+                    {"radius": r, "certified_accuracy": down(share, 4)}
                     for r, share in zip(
                         params.radii, certified_accuracy(label[a], radius[a], truth, params.radii), strict=True
                     )
@@ -73,7 +74,7 @@ def partition_record(
             for a in rows
         ],
         "grid": [
-            {"rewritten": a, "epsilon_255": e, "certified_accuracy": round(float(share), 4)}
+            {"rewritten": a, "epsilon_255": e, "certified_accuracy": down(share, 4)}
             for a, scale in zip(rows, joint, strict=True)
             for e, share in zip(
                 epsilons,
@@ -116,4 +117,4 @@ def _steps(reach: float) -> list[float]:
 
 
 def _median(radii: NDArray[np.float64]) -> float | None:
-    return round(float(np.median(radii)), 6) if len(radii) else None
+    return down(np.median(radii), 6) if len(radii) else None

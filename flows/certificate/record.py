@@ -22,6 +22,7 @@ from cleanlabel.models.certificate import ABSTAIN
 from cleanlabel.models.influenced import Influenced
 from cleanlabel.models.params import CertifyParams
 from cleanlabel.models.plan import Plan, require_exact_noise
+from cleanlabel.models.rounding import down, down_text, exact, up, up_text
 from cleanlabel.sanitize.content import content_digest
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
@@ -141,9 +142,9 @@ def compute(
         "votes_root": root_of(votes, ensemble.draws),
         "missing_draws": missing,
         "lost_draws": lost,
-        "vote_accuracy": round(float(np.mean(found.vote == test.labels)), 4),
+        "vote_accuracy": down(np.mean(found.vote == test.labels), 4),
         "abstentions": int(np.sum(label == ABSTAIN)),
-        "largest_certifiable_radius": round(largest_radius(plan, ensemble.attempt, m), 6),
+        "largest_certifiable_radius": down(largest_radius(plan, ensemble.attempt, m), 6),
         "image_shape": list(image_shape),
         "reported": params.model_dump(mode="json"),
         "at_radii": at_radii(label, radius, test.labels, radii, params.epsilon_255, dimension),
@@ -183,7 +184,7 @@ def _rule(ensemble: Ensemble) -> str:
         return f"{where} of at most {plan.m} models; a confidence sequence, valid at every number of models"
     times = ", ".join(map(str, plan.looks))
     share = plan.shares[plan.looks.index(ensemble.m)]
-    return f"{where} of at most {plan.m} models; looks planned at {times}; this one spends {share:.1%} of alpha"
+    return f"{where} of at most {plan.m} models; looks planned at {times}; this one spends {up(share, 3):.1%} of alpha"
 
 
 def _scope(plan: Plan) -> str:
@@ -218,11 +219,11 @@ def metrics_of(certificate: dict[str, Any]) -> dict[str, float]:
     """The certificate's key figures by name."""
     figures = {
         "vote_accuracy": certificate["vote_accuracy"],
-        "abstention_rate": round(certificate["abstentions"] / certificate["n_test"], 4),
+        "abstention_rate": up(certificate["abstentions"] / certificate["n_test"], 4),
     }
     for row in certificate["at_radii"]:
         r = row["radius"]
-        words = f"{r:.2f}" if round(r, 2) == r else f"{r:g}"
+        words = down_text(r, 2) if down(r, 2) == r else exact(r)
         figures[f"certified_accuracy_r{words.replace('.', '_')}"] = row["certified_accuracy"]
     for row in certificate.get("influence", {}).get("counts", []):
         figures |= {f"certified_accuracy_{row['images']}_{way}": row[way] for way in ("rewritten", "relabelled")}
@@ -232,7 +233,7 @@ def metrics_of(certificate: dict[str, Any]) -> dict[str, float]:
 def tags_of(certificate: dict[str, Any]) -> dict[str, str]:
     """The tags of a certified version: the key figures, and the level at which they hold."""
     return {name: str(value) for name, value in metrics_of(certificate).items()} | {
-        "level": f"{certificate['level']:.6g}",
+        "level": up_text(certificate["level"], 6),
         "attempt": str(certificate["attempt"]),
         "missing_draws": str(len(certificate["missing_draws"])),
     }

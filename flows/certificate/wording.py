@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from cleanlabel.models.rounding import up_text
+
 
 def title(certificate: dict[str, Any]) -> str:
     """What was certified, in one line."""
@@ -13,7 +15,7 @@ def title(certificate: dict[str, Any]) -> str:
         models += " draws, sums of bounded influences"
     if not certificate["sigma"]:
         how = "no noise"
-    return f"σ = {certificate['sigma']:g}, {models}, α = {certificate['level']:.3g} {scope}, {how}"
+    return f"σ = {certificate['sigma']:g}, {models}, α = {up_text(certificate['level'])} {scope}, {how}"
 
 
 def accuracy_name(certificate: dict[str, Any]) -> str:

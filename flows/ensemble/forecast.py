@@ -9,6 +9,7 @@ from cleanlabel.flows.orchestration.machine import gpus, words, workers
 from cleanlabel.models.answers import largest_radius
 from cleanlabel.models.draw import Smoothed, make_batch
 from cleanlabel.models.plan import Plan, least_models
+from cleanlabel.models.rounding import down_text, up_text
 from cleanlabel.models.stacked import never_stacked
 from cleanlabel.models.tasks import Timing, balanced_batch, batch_sizes, task_sizes, timing
 from cleanlabel.models.votes import votes_to_bytes
@@ -82,11 +83,12 @@ def _table(plan: Plan, seconds: float, attempt: int) -> str:
         if m < least:
             continue
         radius = largest_radius(replace(plan, m=m, stopping="none", looks=(), shares=()), attempt, m)
-        rows.append(f"| {m:,} | {radius:.3f} | {words(seconds * (m + plan.selection))} |")
+        rows.append(f"| {m:,} | {down_text(radius)} | {words(seconds * (m + plan.selection))} |")
     if plan.bounded_influence:
-        note = f"R where one class has all the influence it can have; level {level:.3g} (attempt {attempt + 1})"
+        note = f"R where one class has all the influence it can have; level {up_text(level)} (attempt {attempt + 1})"
         return "\n".join([*rows, "", note])
-    note = f"R in [0,1] pixel units, when all m agree: method {plan.method}, level {level:.3g} (attempt {attempt + 1})"
+    how = f"method {plan.method}, level {up_text(level)} (attempt {attempt + 1})"
+    note = f"R in [0,1] pixel units, when all m agree: {how}"
     return "\n".join([*rows, "", note])
 
 

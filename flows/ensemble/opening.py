@@ -10,6 +10,7 @@ from cleanlabel.flows.ensemble.reach import require_reach
 from cleanlabel.flows.ensemble.record import Ensemble, describe, ensemble_params, ensemble_tags, read_ensemble
 from cleanlabel.flows.store.client import TAG, Store, create_run, find_runs, finish, log_files, log_inputs
 from cleanlabel.models.plan import Plan
+from cleanlabel.models.rounding import up_text
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.noise import draw_entropy
 
@@ -43,7 +44,7 @@ def _plan_ensemble(store: Store, plan: Plan, asked: float) -> Ensemble:
         again = f", attempt {attempt + 1} on this raw set," if attempt else ""
         raise InputError(
             f"param smooth.m={plan.m}: fewer than {least} models{again} certify nothing, even if all agree, at "
-            f"alpha={plan.level_at(plan.m, attempt) / plan.partitions:.3g}; raise smooth.m to at least {least}"
+            f"alpha={up_text(plan.level_at(plan.m, attempt) / plan.partitions)}; raise smooth.m to at least {least}"
         )
     require_reach(plan, attempt, asked)
     keep_entropy(entropy)

@@ -9,6 +9,7 @@ from cleanlabel.models.answers import largest_radius
 from cleanlabel.models.anytime import look_shares
 from cleanlabel.models.params import GateParams
 from cleanlabel.models.plan import Plan, chosen_looks, least_models
+from cleanlabel.models.rounding import down_text, exact, up
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.noise import LARGEST_SIGMA
 
@@ -33,20 +34,20 @@ def require_reach(plan: Plan, attempt: int, asked: float) -> None:
         return
     if not plan.sigma:
         raise InputError(
-            f"the gate requires certified accuracy at R = {asked:g}, and without noise (sanitize.sigma=0) no radius is "
-            "certified: remove the radii of gate.certified_accuracy, ask for counts (gate.rewritten, gate.relabelled), "
-            "or give a sigma above 0"
+            f"the gate requires certified accuracy at R = {exact(asked)}, and without noise (sanitize.sigma=0) no "
+            "radius is certified: remove the radii of gate.certified_accuracy, ask for counts (gate.rewritten, "
+            "gate.relabelled), or give a sigma above 0"
         )
     models = _least(lambda m: reach(with_models(plan, m), attempt) > asked, plan.m, MOST_MODELS)
-    sigma = float(np.ceil(plan.sigma * asked / largest * 1000 + 1e-6) / 1000) if largest else np.inf
+    sigma = up(plan.sigma * asked / largest + 1e-9, 3) if largest else np.inf
     ways = [f"raise smooth.m to at least {models}"] if models else []
     if sigma <= LARGEST_SIGMA and reach(replace(plan, sigma=sigma), attempt) > asked:
-        ways.append(f"raise sanitize.sigma to at least {sigma:g}")
+        ways.append(f"raise sanitize.sigma to at least {exact(sigma)}")
     ways.append("lower the radii of gate.certified_accuracy")
     again = f" in attempt {attempt + 1} on this raw set" if attempt else ""
     raise InputError(
-        f"the gate requires certified accuracy at R = {asked:g}, and smooth.m={plan.m} models at "
-        f"sanitize.sigma={plan.sigma:g} certify at most R = {largest:.3f}{again}, where all of them agree: "
+        f"the gate requires certified accuracy at R = {exact(asked)}, and smooth.m={plan.m} models at "
+        f"sanitize.sigma={plan.sigma:g} certify radii up to {down_text(largest)}{again}, where all of them agree: "
         f"{', '.join(ways[:-1])}{' or ' if len(ways) > 1 else ''}{ways[-1]}"
     )
 

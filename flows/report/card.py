@@ -11,6 +11,7 @@ from cleanlabel.flows.report import influences
 from cleanlabel.flows.report.partitions import costs_in_words, partition_in_words, sentences
 from cleanlabel.flows.report.tables import grid_table, table, trigger_table
 from cleanlabel.models.plan import parts_of
+from cleanlabel.models.rounding import down_text, exact, up_text
 from cleanlabel.sanitize.door import in_words
 from cleanlabel.sanitize.door import notices as door_notices
 
@@ -45,12 +46,12 @@ def promise(c: dict[str, Any]) -> str:
     if influence_of(c) and not c["sigma"]:
         return "Without noise there is no randomness: the counts hold with certainty. No radius is claimed."
     if influence_of(c):
-        return f"A certificate is false with probability at most {c['level']:.3g}, {c['holds']}."
+        return f"A certificate is false with probability at most {up_text(c['level'])}, {c['holds']}."
     section = partitions_of(c)
     models = f"{section['k']} blocks of {c['m']} models each" if section else f"{c['m']} models"
     return (
-        f"A certificate is false with probability at most {c['level']:.3g}, {c['holds']}. No radius above "
-        f"{c['largest_certifiable_radius']:.3f} can be certified with {models}."
+        f"A certificate is false with probability at most {up_text(c['level'])}, {c['holds']}. The largest radius that "
+        f"{models} can certify is {down_text(c['largest_certifiable_radius'])}, rounded down."
     )
 
 
@@ -80,7 +81,7 @@ def assumptions(c: dict[str, Any]) -> list[str]:
     return [
         *(fixed if influence_of(c) else []),
         "the noise is drawn in whole pixel values, so that rounding is covered; in total variation a draw of it is "
-        f"within {c.get('noise_distance', 0.0):.2g} of ideal Gaussian noise, which is subtracted from every bound",
+        f"within {up_text(c.get('noise_distance', 0.0), 2)} of ideal Gaussian noise, subtracted from every bound",
         "without the entropy, Philox streams keyed by SHA-256 cannot be distinguished from random bits",
         "alpha bounds the chance, over these draws, that a certificate is false",
         known,
@@ -120,7 +121,7 @@ def level_in_words(c: dict[str, Any]) -> str:
     if c.get("ledger") == "new":
         attempt += "; the ledger of attempts began with it, so earlier ones are unknown"
     method = "sums of bounded influences (Chernoff-Hoeffding)" if influence_of(c) else c["method"]
-    return f"{method}{chosen}, alpha = {c['alpha']:g}, level {c['level']:.3g} ({attempt})"
+    return f"{method}{chosen}, alpha = {exact(c['alpha'])}, level {up_text(c['level'])} ({attempt})"
 
 
 def recipe_in_words(c: dict[str, Any]) -> str:

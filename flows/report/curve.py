@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cleanlabel.flows.certificate.wording import accuracy_name, title
+from cleanlabel.models.rounding import down, down_text
 from cleanlabel.sanitize.files import replacing
 
 CURVE_POINTS = 61
@@ -16,12 +17,12 @@ CURVE_POINTS = 61
 
 def curve_radii(largest: float) -> NDArray[np.float64]:
     """Radii from 0 to just past the largest certified one, evenly spaced."""
-    return np.linspace(0, largest * 1.05 if largest else 1.0, CURVE_POINTS).round(6)
+    return down(np.linspace(0, largest * 1.05 if largest else 1.0, CURVE_POINTS), 6)
 
 
 def write_curve(path: Path, radii: NDArray[np.float64], accuracy: NDArray[np.float64]) -> None:
     """Write `radius,certified_accuracy`, one line per radius."""
-    _write_csv(path, ["radius", "certified_accuracy"], zip(radii.tolist(), accuracy.round(6).tolist(), strict=True))
+    _write_csv(path, ["radius", "certified_accuracy"], zip(radii.tolist(), down(accuracy, 6).tolist(), strict=True))
 
 
 def write_points(
@@ -33,7 +34,7 @@ def write_points(
     counts: NDArray[np.int64],
 ) -> None:
     """Write one line per test image: id, true class, certified class (-1: abstained), radius, votes for each class."""
-    rows = zip(ids, truth.tolist(), label.tolist(), radius.round(6).tolist(), counts.tolist(), strict=True)
+    rows = zip(ids, truth.tolist(), label.tolist(), down(radius, 6).tolist(), counts.tolist(), strict=True)
     _write_csv(
         path, ["id", "truth", "label", "radius", "votes"], ([*row, " ".join(map(str, votes))] for *row, votes in rows)
     )
@@ -56,7 +57,7 @@ def draw_curve(
     axis.text(
         radii[-1],
         clean,
-        f"{accuracy_name(certificate)} {clean:.3f} ",
+        f"{accuracy_name(certificate)} {down_text(clean)} ",
         ha="right",
         va="top",
         color="#666666",

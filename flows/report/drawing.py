@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cleanlabel.models.certificate import ABSTAIN
+from cleanlabel.models.rounding import down_text, exact
 
 THUMBNAIL = 64
 """The largest length of a thumbnail's longer side, in pixels."""
@@ -65,7 +66,7 @@ def curve(
     svg.attrib |= {f"data-{side}": f"{getattr(frame, side):g}" for side in ("left", "right", "top", "bottom")}
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         _line(svg, "grid", (frame.left, frame.y(share)), (frame.right, frame.y(share)))
-        _text(svg, f"{share:g}", frame.left - 8, float(frame.y(share)) + 4, "end")
+        _text(svg, exact(share), frame.left - 8, float(frame.y(share)) + 4, "end")
     step = _step(reach, 4 if width < 500 else 8)
     for i in range(math.floor(reach / step + 1e-9) + 1):
         x = frame.x(i * step / reach)
@@ -79,7 +80,7 @@ def curve(
     _add(svg, "path", {"class": "area", "d": f"{path} L{end} {frame.y(0)} L{frame.x(0)} {frame.y(0)} Z"})
     _add(svg, "path", {"class": "now", "d": path})
     _line(svg, "vote", (frame.left, frame.y(vote_accuracy)), (frame.right, frame.y(vote_accuracy)))
-    _text(svg, f"{name} {vote_accuracy:.3f}", frame.left + 6, float(frame.y(vote_accuracy)) - 6, "start")
+    _text(svg, f"{name} {down_text(vote_accuracy)}", frame.left + 6, float(frame.y(vote_accuracy)) - 6, "start")
     if 0 < limit[0] <= reach:
         x = frame.x(limit[0] / reach)
         _line(svg, "limit", (x, frame.top), (x, frame.bottom))
@@ -171,23 +172,23 @@ def heat_map(columns: list[float], rows: dict[float, list[float]], across: str, 
     across, down: the names of the columns' and the rows' quantities.
     """
     size = width, 24 + CELL * len(rows) + 44
-    frame = Frame(12 + 7 * max(len(f"{name:g}") for name in rows), width, 24, 24 + CELL * len(rows))
+    frame = Frame(12 + 7 * max(len(exact(name)) for name in rows), width, 24, 24 + CELL * len(rows))
     svg = _svg(size, "heat-map", f"certified accuracy by {down} and {across}")
     _text(svg, down, 0, 14, "start", "axis")
     pitch = (frame.right - frame.left) / len(columns)
     middles = [frame.left + (j + 0.5) * pitch for j in range(len(columns))]
     for i, (name, shares) in enumerate(rows.items()):
         top = frame.top + i * CELL
-        _text(svg, f"{name:g}", frame.left - 8, top + CELL / 2 + 4, "end")
+        _text(svg, exact(name), frame.left - 8, top + CELL / 2 + 4, "end")
         for column, share, middle in zip(columns, shares, middles, strict=True):
             cell = _add(svg, "g", {"class": f"h{round(share * 10)}"})
-            _add(cell, "title").text = f"{down} {name:g}, {across} {column:g}: {share:.4f}"
+            _add(cell, "title").text = f"{down} {exact(name)}, {across} {exact(column)}: {down_text(share, 4)}"
             box = {"x": middle - pitch / 2 + 1.5, "y": top + 1.5, "width": pitch - 3, "height": CELL - 3}
             _add(cell, "rect", {"rx": "5"} | {k: f"{v:.1f}" for k, v in box.items()})
-            _text(cell, f"{share:.3f}", middle, top + CELL / 2 + 4, "middle", "cell")
-    every = math.ceil(max(7.5 * len(f"{column:g}") for column in columns) / pitch)
+            _text(cell, down_text(share), middle, top + CELL / 2 + 4, "middle", "cell")
+    every = math.ceil(max(7.5 * len(exact(column)) for column in columns) / pitch)
     for column, middle in list(zip(columns, middles, strict=True))[::every]:
-        _text(svg, f"{column:g}", middle, frame.bottom + 18, "middle")
+        _text(svg, exact(column), middle, frame.bottom + 18, "middle")
     _text(svg, across, (frame.left + frame.right) / 2, size[1] - 6, "middle", "axis")
     return _html(svg)
 

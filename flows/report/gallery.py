@@ -10,6 +10,7 @@ from cleanlabel.flows.certificate.partitions import partitions_of
 from cleanlabel.flows.certificate.record import Certified
 from cleanlabel.flows.report.drawing import thumbnail, votes_bar
 from cleanlabel.models.certificate import ABSTAIN
+from cleanlabel.models.rounding import down
 from cleanlabel.sanitize.imageset import ImageSet
 
 SHOWN = 48
@@ -57,7 +58,7 @@ def _case(certified: Certified, test: ImageSet, row: np.int64) -> Case:
         thumbnail(test.images[row]),
         test.classes[int(test.labels[row])],
         None if label == ABSTAIN else test.classes[label],
-        float(certified.radius[row]),
+        down(certified.radius[row], 3),
         [(test.classes[i], int(votes[i])) for i in top],
         votes_bar([int(votes[i]) for i in top], _bar(certified.certificate)),
     )

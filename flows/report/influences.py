@@ -4,6 +4,7 @@ from typing import Any
 
 from cleanlabel.flows.certificate.influences import WAYS
 from cleanlabel.flows.report.tables import markdown, pivot
+from cleanlabel.models.rounding import down_text, exact
 
 
 def influence_in_words(section: dict[str, Any]) -> str:
@@ -48,7 +49,7 @@ def counts_table(section: dict[str, Any]) -> str:
     """One row per number of images, one column per way to change them, in Markdown."""
     return markdown(
         ["images", *WAYS.values()],
-        [[f"{row['images']}", *(f"{row[way]:.3f}" for way in WAYS)] for row in section["counts"]],
+        [[f"{row['images']}", *(down_text(row[way]) for way in WAYS)] for row in section["counts"]],
     )
 
 
@@ -56,9 +57,13 @@ def frontier_table(section: dict[str, Any]) -> str:
     """One row per number of rewritten images, one column per radius, and the median radius, in Markdown."""
     radii = [cell["radius"] for cell in section["frontier"][0]["at_radii"]]
     return markdown(
-        ["images rewritten", *(f"R = {r:g}" for r in radii), "median R"],
+        ["images rewritten", *(f"R = {exact(r)}" for r in radii), "median R"],
         [
-            [f"{row['rewritten']}", *(f"{cell['certified_accuracy']:.3f}" for cell in row["at_radii"]), median_of(row)]
+            [
+                f"{row['rewritten']}",
+                *(down_text(cell["certified_accuracy"]) for cell in row["at_radii"]),
+                median_of(row),
+            ]
             for row in section["frontier"]
         ],
     )
@@ -72,4 +77,4 @@ def frontier_grid(section: dict[str, Any]) -> tuple[list[float], dict[float, lis
 
 def median_of(row: dict[str, Any]) -> str:
     """A frontier row's median radius, or that there is none."""
-    return "none" if row["median_radius"] is None else f"{row['median_radius']:.3f}"
+    return "none" if row["median_radius"] is None else down_text(row["median_radius"])

@@ -6,6 +6,7 @@ from cleanlabel.flows.certificate.partitions import partitions_of
 from cleanlabel.flows.certificate.record import Certified
 from cleanlabel.models.certificate import ABSTAIN
 from cleanlabel.models.plan import parts_of
+from cleanlabel.models.rounding import up_text
 from cleanlabel.sanitize.door import notices as door_notices
 from cleanlabel.sanitize.imageset import ImageSet
 
@@ -19,10 +20,10 @@ def notices(certified: Certified, test: ImageSet) -> list[str]:
     found += door_notices(parts_of(c))
     if c["attempt"]:
         found.append(
-            f"Attempt {c['attempt'] + 1} on this raw set, so it must meet the smaller level {c['level']:.3g}."
+            f"Attempt {c['attempt'] + 1} on this raw set, so it must meet the smaller level {up_text(c['level'])}."
             if c["attempt"] >= c.get("ensembles", 1)
             else f"Attempt {c['attempt'] + 1} on this raw set; it shares alpha with the others that were declared "
-            f"beforehand, {c['ensembles']} in all, and must meet the level {c['level']:.3g}."
+            f"beforehand, {c['ensembles']} in all, and must meet the level {up_text(c['level'])}."
         )
     if c.get("ledger") == "new":
         found.append(

@@ -43,6 +43,7 @@ from cleanlabel.flows.report.tables import pivot
 from cleanlabel.flows.store.client import TAG, Store, find_runs
 from cleanlabel.flows.store.registry import SMOOTHED
 from cleanlabel.models.certificate import ABSTAIN, certified_accuracy
+from cleanlabel.models.rounding import down, down_text, exact
 from cleanlabel.sanitize.imageset import ImageSet
 
 WEB = Path(__file__).parent / "web"
@@ -102,6 +103,7 @@ def render(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    templates.filters |= {"down": down_text, "exact": exact}
     return templates.get_template("page.html").render(words)
 
 
@@ -228,11 +230,11 @@ def _readings(c: dict[str, Any], now: Line, before: Line | None) -> list[dict[st
         earlier = None if before is None else 0.0 if past else float(before.accuracy[np.searchsorted(before.radii, r)])
         found.append(
             {
-                "x": round(r / reach, 5),
-                "y": round(share, 5),
-                "radius": f"{r:.3f}",
-                "accuracy": f"{share:.3f}",
-                "before": "" if earlier is None else f"{earlier:.3f}",
+                "x": down(r / reach, 5),
+                "y": down(share, 5),
+                "radius": down_text(r),
+                "accuracy": down_text(share),
+                "before": "" if earlier is None else down_text(earlier),
                 "buys": what_it_buys(r, c["reported"]["epsilon_255"], dimension),
             }
         )

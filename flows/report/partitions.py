@@ -3,6 +3,7 @@
 from typing import Any
 
 from cleanlabel.flows.report.tables import markdown, pivot
+from cleanlabel.models.rounding import down_text, exact
 
 
 def partition_in_words(section: dict[str, Any]) -> str:
@@ -10,7 +11,7 @@ def partition_in_words(section: dict[str, Any]) -> str:
     sizes = section["block_sizes"]
     return (
         f"{section['k']} blocks of {sizes['smallest']} to {sizes['largest']} images "
-        f"(median {sizes['median']:g}), by {section['rule']}"
+        f"(median {exact(sizes['median'])}), by {section['rule']}"
     )
 
 
@@ -54,9 +55,13 @@ def frontier_table(section: dict[str, Any]) -> str:
     """One row per number of rewritten images, one column per radius, and the median radius, in Markdown."""
     radii = [row["radius"] for row in section["frontier"][0]["at_radii"]]
     return markdown(
-        ["images rewritten", *(f"R = {r:g}" for r in radii), "median R"],
+        ["images rewritten", *(f"R = {exact(r)}" for r in radii), "median R"],
         [
-            [f"{row['rewritten']}", *(f"{cell['certified_accuracy']:.3f}" for cell in row["at_radii"]), median_of(row)]
+            [
+                f"{row['rewritten']}",
+                *(down_text(cell["certified_accuracy"]) for cell in row["at_radii"]),
+                median_of(row),
+            ]
             for row in section["frontier"]
         ],
     )
@@ -66,11 +71,11 @@ def grid_table(section: dict[str, Any]) -> str:
     """One row per number of rewritten images, one column per epsilon for all the others, in Markdown."""
     columns, rows = pivot(section["grid"], "rewritten", "epsilon_255")
     return markdown(
-        ["images rewritten", *(f"others by {e:g}/255" for e in columns)],
-        [[f"{a:g}", *(f"{share:.3f}" for share in shares)] for a, shares in rows.items()],
+        ["images rewritten", *(f"others by {exact(e)}/255" for e in columns)],
+        [[exact(a), *map(down_text, shares)] for a, shares in rows.items()],
     )
 
 
 def median_of(row: dict[str, Any]) -> str:
     """A frontier row's median radius, or that there is none."""
-    return "none" if row["median_radius"] is None else f"{row['median_radius']:.3f}"
+    return "none" if row["median_radius"] is None else down_text(row["median_radius"])

@@ -3,6 +3,7 @@
 from typing import Any
 
 from cleanlabel.flows.certificate.wording import accuracy_name
+from cleanlabel.models.rounding import down_text, exact, up_text
 
 
 def table(certificate: dict[str, Any], seconds_a_model: float | None) -> str:
@@ -13,18 +14,19 @@ def table(certificate: dict[str, Any], seconds_a_model: float | None) -> str:
     lines = [
         f"| σ | m | α | {accuracy_name(certificate)} | abstentions | seconds per model |",
         "|---|---|---|---|---|---|",
-        f"| {certificate['sigma']:g} | {models} | {certificate['level']:.3g} "
-        f"| {certificate['vote_accuracy']:.3f} | {certificate['abstentions']} of {certificate['n_test']} | {spent} |",
+        f"| {certificate['sigma']:g} | {models} | {up_text(certificate['level'])} "
+        f"| {down_text(certificate['vote_accuracy'])} "
+        f"| {certificate['abstentions']} of {certificate['n_test']} | {spent} |",
     ]
     if certificate["at_radii"]:
         header = ["joint radius R", "certified accuracy", "what R buys"]
         rows = [
-            [f"{row['radius']:g}", f"{row['certified_accuracy']:.3f}", row["buys"]] for row in certificate["at_radii"]
+            [exact(row["radius"]), down_text(row["certified_accuracy"]), row["buys"]] for row in certificate["at_radii"]
         ]
         lines += ["", markdown(header, rows)]
     if "influence" in certificate:
         counts = certificate["influence"]["counts"]
-        rows = [[f"{row['images']}", f"{row['rewritten']:.3f}", f"{row['relabelled']:.3f}"] for row in counts]
+        rows = [[f"{row['images']}", down_text(row["rewritten"]), down_text(row["relabelled"])] for row in counts]
         header = ["images changed at will", "certified, labels kept", "certified, relabelled too"]
         lines += ["", markdown(header, rows)]
     return "\n".join(lines)
@@ -32,13 +34,13 @@ def table(certificate: dict[str, Any], seconds_a_model: float | None) -> str:
 
 def grid_table(certificate: dict[str, Any]) -> str:
     """Certified accuracy by number of changed images and change of each, in Markdown."""
-    return _pivot(certificate["at_images"], "images", "images changed", "epsilon_255", "by {:g}/255")
+    return _pivot(certificate["at_images"], "images", "images changed", "epsilon_255", "by {}/255")
 
 
 def trigger_table(certificate: dict[str, Any]) -> str:
     """Certified accuracy by change of the test input and joint radius of the training set, in Markdown."""
     rows = certificate["at_triggers"]
-    return _pivot(rows, "trigger_l2", "l2 change of the test input", "radius", "with R = {:g}")
+    return _pivot(rows, "trigger_l2", "l2 change of the test input", "radius", "with R = {}")
 
 
 def pivot(rows: list[dict[str, Any]], down: str, across: str) -> tuple[list[float], dict[float, list[float]]]:
@@ -57,7 +59,5 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 
 def _pivot(rows: list[dict[str, Any]], down: str, corner: str, across: str, heading: str) -> str:
     columns, lines_of = pivot(rows, down, across)
-    lines = ["| " + " | ".join([corner, *map(heading.format, columns)]) + " |", "|---" * (len(columns) + 1) + "|"]
-    for name, shares in lines_of.items():
-        lines.append(f"| {name:g} | " + " | ".join(f"{share:.3f}" for share in shares) + " |")
-    return "\n".join(lines)
+    header = [corner, *(heading.format(exact(column)) for column in columns)]
+    return markdown(header, [[exact(name), *map(down_text, shares)] for name, shares in lines_of.items()])

@@ -10,8 +10,9 @@ from typing import Any
 from mlflow.entities import Run
 
 from cleanlabel.flows.store.client import TAG, Store, create_run, find_runs, finish, log_files, log_inputs
+from cleanlabel.models.rounding import down
 from cleanlabel.redteam.drill.drill import Drill
-from cleanlabel.redteam.drill.report import as_csv, drill_lines, tables
+from cleanlabel.redteam.drill.report import CLAIMED, as_csv, drill_lines, tables
 from cleanlabel.redteam.drill.run import Found
 from cleanlabel.sanitize.files import replacing, write_json
 
@@ -118,7 +119,7 @@ def _metrics(row: dict[str, Any]) -> dict[str, float]:
 
 
 def _rounded(figures: dict[str, float]) -> dict[str, float]:
-    return {key: round(value, 6) for key, value in figures.items()}
+    return {key: down(value, 6) if key in CLAIMED else round(value, 6) for key, value in figures.items()}
 
 
 def _digests(drill: Drill) -> dict[str, str]:

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cleanlabel.models.rounding import down_text, exact
 from cleanlabel.redteam.comparison.rows import Row
 from cleanlabel.redteam.drill.drill import Drill
-from cleanlabel.redteam.drill.report import NAMES, name_of
+from cleanlabel.redteam.drill.report import NAMES, csv_cell, name_of
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import replacing, write_json
 
@@ -117,8 +118,8 @@ def _cells(row: dict[str, Any]) -> list[str]:
         f"{row['ratio']:.1f}",
         "–" if row["peak_megabytes"] is None else f"{row['peak_megabytes']:.0f}",
         removed,
-        "–" if row["insertions"] is None else f"{row['insertions']:g} ({row['insertions_test']:g})",
-        "–" if row["radius"] is None else f"{row['radius']:.2f} ({row['radius_test']:.2f})",
+        "–" if row["insertions"] is None else f"{exact(row['insertions'])} ({exact(row['insertions_test'])})",
+        "–" if row["radius"] is None else f"{down_text(row['radius'], 2)} ({down_text(row['radius_test'], 2)})",
     ]
 
 
@@ -166,9 +167,7 @@ def as_csv(comparisons: list[dict[str, Any]]) -> str:
     writer.writerow([*keys, *names])
     for content in comparisons:
         for row in content["rows"]:
-            values = (row[name] for name in names)
-            rounded = ("" if v is None else f"{v:.6g}" if isinstance(v, float) else v for v in values)
-            writer.writerow([*(content[key] for key in keys), *rounded])
+            writer.writerow([*(content[key] for key in keys), *(csv_cell(name, row[name]) for name in names)])
     return stream.getvalue()
 
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from cleanlabel.models.rounding import down_text, exact, percent_down, up_text
+
 HEAD = (
     "σ",
     "targets",
@@ -21,7 +23,7 @@ COVERED = (
     "certificate, by their joint ℓ2 (R), by their number (images that may be rewritten at will under their own "
     "labels), or by some of each. No poisons within it, however they are made, can change a covered answer. "
     "Success is *measured*: undefended by a logistic head on the poisoned images as they are; of this head by the mean "
-    "over the same draws. Each certificate is false with probability at most α = {alpha:g} by itself; at σ = 0 it is "
+    "over the same draws. Each certificate is false with probability at most α = {alpha} by itself; at σ = 0 it is "
     "certain."
 )
 FIXED = (
@@ -43,7 +45,7 @@ def lines(drill: dict[str, Any]) -> list[str]:
         _line(["---"] * len(HEAD)),
         *(_line(_sigma(row)) for row in drill["rows"]),
         "",
-        COVERED.format(alpha=drill["alpha"]),
+        COVERED.format(alpha=up_text(drill["alpha"])),
         *fixed,
         "",
         _line(TARGET),
@@ -63,15 +65,15 @@ def figures(coverage: Sequence[Any]) -> dict[str, float]:
 
 
 def _sigma(row: dict[str, Any]) -> list[str]:
-    radius = f"{row['radius']:.2f} (≤ {row['radius_limit']:.2f})" if row["sigma"] else "–"
+    radius = f"{down_text(row['radius'], 2)} (up to {down_text(row['radius_limit'], 2)})" if row["sigma"] else "–"
     return [
         f"{row['sigma']:g}",
         str(row["targets"]),
         _share(row["undefended"]),
         _share(row["smoothed_success"]),
-        _share(row["covered"]),
+        f"{percent_down(row['covered'], 0)} %",
         radius,
-        f"{row['rewritten']:g}",
+        exact(row["rewritten"]),
         f"{100 * row['accuracy']:.1f} %",
     ]
 
@@ -82,8 +84,8 @@ def _target(entry: dict[str, Any]) -> list[str]:
         f"{entry['sigma']:g}",
         str(entry["poisons"]),
         f"{entry['joint_l2']:.2f}",
-        f"{entry['radius']:.2f}" if entry["sigma"] else "–",
-        f"{entry['rewritten']:g}",
+        down_text(entry["radius"], 2) if entry["sigma"] else "–",
+        exact(entry["rewritten"]),
         _covered(entry),
         _answer(entry["undefended"]),
         _answer(entry["success"]),
@@ -93,7 +95,7 @@ def _target(entry: dict[str, Any]) -> list[str]:
 def _covered(entry: dict[str, Any]) -> str:
     """Yes or no for one test image, with the part of the certificate that covers it; for several images the share."""
     if entry["covered"] not in (0, 1):
-        return _share(entry["covered"])
+        return f"{percent_down(entry['covered'], 0)} %"
     if not entry["covered"]:
         return "no" if entry["right"] else "no (not certified)"
     ways = [words for key, words in (("by_radius", "R"), ("by_count", "number")) if entry[key] == 1]

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cleanlabel.models.rounding import down, down_text
 from cleanlabel.redteam.drill import covered_report
 from cleanlabel.redteam.drill.covered import Coverage
 from cleanlabel.redteam.drill.drill import Cell, Drill
@@ -16,6 +17,8 @@ from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import replacing, write_json
 
 BOUNDED = "bounded-influence"
+CLAIMED = ("radius", "radius_limit", "radius_test", "covered", "rewritten", "insertions", "insertions_test")
+"""The figures of a row that are proved, and therefore rounded down. The others are measured."""
 NAMES = {
     "frogs": "Poison Frogs",
     "convex": "Convex Polytope",
@@ -160,15 +163,15 @@ def as_csv(drills: list[dict[str, Any]]) -> str:
     writer.writerow([*keys, *names])
     for drill in drills:
         for row in drill["rows"]:
-            writer.writerow([*(drill[key] for key in keys), *(_rounded(row.get(name)) for name in names)])
+            writer.writerow([*(drill[key] for key in keys), *(csv_cell(name, row.get(name)) for name in names)])
     return stream.getvalue()
 
 
 def _certified(row: dict[str, Any]) -> str:
     if not row["sigma"]:
         return "–"
-    limit = f"≤ {row['radius_limit']:.2f} (m = {row['models']})"
-    return limit if row["radius"] is None else f"{row['radius']:.2f}, median of the targets; {limit}"
+    limit = f"up to {down_text(row['radius_limit'], 2)} (m = {row['models']})"
+    return limit if row["radius"] is None else f"{down_text(row['radius'], 2)}, median of the targets; {limit}"
 
 
 def _heading(drill: dict[str, Any]) -> list[str]:
@@ -181,8 +184,11 @@ def _line(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _rounded(value: Any) -> Any:
-    return f"{value:.6g}" if isinstance(value, float) else "" if value is None else value
+def csv_cell(name: str, value: Any) -> Any:
+    """A figure of a row as it stands in a CSV file."""
+    if isinstance(value, float):
+        return down(value, 6) if name in CLAIMED else f"{value:.6g}"
+    return "" if value is None else value
 
 
 def _write(path: Path, text: str) -> None:

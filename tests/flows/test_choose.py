@@ -14,6 +14,7 @@ from cleanlabel.flows.choose import choose, parse, table, verdict
 from cleanlabel.models.chooser import Target, forecast, unanimous_blocks_radius
 from cleanlabel.models.classifiers import Architecture
 from cleanlabel.models.pilot import LEAST_ASKED, OWN_IMAGE, Pilot, blocks_of_size
+from cleanlabel.models.rounding import down_text
 from cleanlabel.models.training import initialised
 from cleanlabel.models.weights import save_weights
 from cleanlabel.sanitize.errors import InputError
@@ -51,7 +52,7 @@ def test_the_better_of_two_is_chosen_without_a_look_at_the_raw_set(trusted):
     assert (record["looked_at"], record["trusted_digest"]) == ("trusted", trusted.digest)
     write_json(CHOOSER, record)
     assert json.loads(CHOOSER.read_text()) == record
-    assert f"| 0.25 | 1 | 150 | {best['largest']:.3f} | {best['accuracy']:.3f} |" in table(record)
+    assert f"| 0.25 | 1 | 150 | {down_text(best['largest'])} | {down_text(best['accuracy'])} |" in table(record)
     assert "sanitize.sigma: 0.25 and smooth.partitions: 1" in verdict(record)
     assert "The pilot used 200 trusted and no untrusted images" in verdict(record)
 

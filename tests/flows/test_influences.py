@@ -30,6 +30,7 @@ from cleanlabel.models.certificate import ABSTAIN
 from cleanlabel.models.extractors import load_extractor
 from cleanlabel.models.influenced import influenced
 from cleanlabel.models.plan import noise_distance_of, recipe_of
+from cleanlabel.models.rounding import down, down_text
 from cleanlabel.models.start import start_of
 from cleanlabel.models.sums import STEPS
 from cleanlabel.models.training import architecture_of, initialised, train
@@ -100,10 +101,10 @@ def test_it_is_certified_audited_and_served(sets):
     section, truth = certified.certificate["influence"], load(SETS["test"]).labels
     for row in section["counts"]:
         enough = found.counts("rewritten") >= row["images"]
-        assert row["rewritten"] == round(float(np.mean(enough & (found.label == truth))), 4)
+        assert row["rewritten"] == down(np.mean(enough & (found.label == truth)), 4)
     first = section["frontier"][0]
     assert (first["rewritten"], first["certified"]) == (0, held.sum())
-    assert certified.certificate["largest_certifiable_radius"] >= certified.radius.max().round(6)
+    assert certified.certificate["largest_certifiable_radius"] >= down(certified.radius.max(), 6)
 
     checks = {check.name: check for check in one.audit(replay=2)}
     assert all(check.passed for check in checks.values()), checks
@@ -112,7 +113,7 @@ def test_it_is_certified_audited_and_served(sets):
 
     served = mlflow.pyfunc.load_model(f"models:/{SMOOTHED}/{one.number}").predict(load(SETS["test"]).images[..., 0])
     np.testing.assert_array_equal(served["label"], certified.label)
-    np.testing.assert_array_equal(served["radius"], certified.radius)
+    np.testing.assert_array_equal(served["radius"], down(certified.radius, 6))
     for way in ("rewritten", "relabelled", "inserted"):
         np.testing.assert_array_equal(served[way], found.counts(way))
 
@@ -348,7 +349,7 @@ def test_the_chooser_suggests_noise_and_clip_from_trusted_images_alone(sets):
     assert record["best"]["accuracy"] > 0.5
     assert record["candidates"] == sorted(record["candidates"], key=lambda row: -row["accuracy"])
     assert "train.influence_clip: " in choose_influence.verdict(record)
-    assert f"| {record['best']['accuracy']:.3f} ± " in choose_influence.table(record)
+    assert f"| {down_text(record['best']['accuracy'])} ± " in choose_influence.table(record)
     bare = choose.choose(choose.parse([*words, "--sigmas", "0"]))
     assert bare["best"]["sigma"] == 0
     assert bare["best"]["accuracy"] >= record["best"]["accuracy"]

@@ -37,6 +37,7 @@ from cleanlabel.flows.store.registry import SMOOTHED
 from cleanlabel.models.certificate import ABSTAIN, certified_accuracy, certify
 from cleanlabel.models.params import CertifyParams
 from cleanlabel.models.partition import partition_radius
+from cleanlabel.models.rounding import down_text, exact
 from cleanlabel.sanitize.imageset import ImageSet, load
 from cleanlabel.sanitize.params import read_params
 from cleanlabel.sanitize.paths import SETS
@@ -121,7 +122,7 @@ def test_the_page_says_what_the_certificate_says(made):
         "A certificate is false with probability at most 0.001, for each test point on its own.",
         "images added, removed or relabelled",
         "how often an attack succeeds in practice",
-        *(f"{row['radius']:g} {row['certified_accuracy']:.3f} {row['buys']}" for row in c["at_radii"]),
+        *(f"{exact(row['radius'])} {down_text(row['certified_accuracy'])} {row['buys']}" for row in c["at_radii"]),
         "images by 1/255 by 2/255 by 4/255 by 8/255 by 16/255",
         "150 grey images of 8×8 pixels in 10 classes",
         f"Certified, and wrong {wrong}",
@@ -141,7 +142,7 @@ def test_the_curve_can_be_read_without_a_mouse_at_every_radius(made):
     radii = curve_radii(float(made.certified.radius.max()))
     shares = certified_accuracy(made.certified.label, made.certified.radius, made.test.labels, radii)
     found = [(reading["radius"], reading["accuracy"]) for reading in readings]
-    assert found == [(f"{r:.3f}", f"{share:.3f}") for r, share in zip(radii, shares, strict=True)]
+    assert found == [(down_text(r), down_text(share)) for r, share in zip(radii, shares, strict=True)]
     assert readings[0]["buys"] == "the answer is the smoothed classifier's own"
     assert readings[30]["buys"].endswith("none by 8/255")
 
@@ -268,7 +269,7 @@ def test_a_version_is_compared_with_the_newest_earlier_one_that_has_a_certificat
     assert sum(answers.values()) == int(np.sum(had | has))
     assert answers_that_changed(previous, certified, test.take(np.arange(39))) is None
     vote = figures(first.certificate, certified.certificate)[0]
-    assert vote.before == f"{first.certificate['vote_accuracy']:.3f}"
+    assert vote.before == down_text(first.certificate["vote_accuracy"])
     assert float(vote.difference) == pytest.approx(float(vote.after) - float(vote.before))
 
 
@@ -328,7 +329,7 @@ def test_page_and_card_speak_of_blocks_where_there_are_blocks(made: Parts):
         "4 blocks of 37 to 37 images",
         "What the blocks certify",
         f"of 4, each by the votes of its own {m} models",
-        "can be certified with 4 blocks of",
+        "The largest radius that 4 blocks of",
         "more than 2 images rewritten at will, added or removed",
         "images rewritten at will and by the largest change of every other image",
         f"1 of {m} draws (each has one model per block) are missing",

@@ -15,6 +15,7 @@ from cleanlabel.models.blocks import ids_are_names
 from cleanlabel.models.certificate import ABSTAIN
 from cleanlabel.models.params import CertifyParams
 from cleanlabel.models.partition import partition_radius
+from cleanlabel.models.rounding import down_text
 from cleanlabel.sanitize.params import read_params
 
 PARAMS = read_params("certify", CertifyParams, ROOT / "params.yaml")
@@ -87,7 +88,7 @@ def test_the_heat_map_shows_every_value():
     columns, rows = pivot(record()["grid"], "rewritten", "epsilon_255")
     svg = ElementTree.fromstring(heat_map(columns, rows, "moved", "rewritten", 350))
     cells = [one.text for one in svg.iter("text") if one.get("class") == "cell"]
-    assert cells == [f"{share:.3f}" for shares in rows.values() for share in shares]
+    assert cells == [down_text(share) for shares in rows.values() for share in shares]
     boxes = list(svg.iter("rect"))
     assert len(boxes) == len(cells)
     assert all(float(box.get("x")) >= 0 and float(box.get("x")) + float(box.get("width")) <= 350 for box in boxes)

@@ -57,9 +57,9 @@ def test_the_largest_radius_with_a_threshold_counts():
 
 def test_the_refusal_says_what_is_asked_what_there_is_and_every_way_out():
     assert refusal(HALF, 0.5) == (
-        "the gate requires certified accuracy at R = 0.5, and smooth.m=20 models at sanitize.sigma=0.5 certify at most "
-        "R = 0.239, where all of them agree: raise smooth.m to at least 44, raise sanitize.sigma to at least 1.046 or "
-        "lower the radii of gate.certified_accuracy"
+        "the gate requires certified accuracy at R = 0.5, and smooth.m=20 models at sanitize.sigma=0.5 certify radii "
+        "up to 0.239, where all of them agree: raise smooth.m to at least 44, raise sanitize.sigma to at least 1.046 "
+        "or lower the radii of gate.certified_accuracy"
     )
 
 
@@ -89,7 +89,7 @@ def test_the_reach_is_what_unanimous_votes_are_certified_for(name):
 def test_a_later_attempt_has_less_reach_and_says_so():
     asked = reach(HALF, 1)
     require_reach(HALF, 0, asked)
-    assert "certify at most R = 0.207 in attempt 2 on this raw set, where" in refusal(HALF, asked, 1)
+    assert "certify radii up to 0.206 in attempt 2 on this raw set, where" in refusal(HALF, asked, 1)
 
 
 def test_where_nothing_could_pass_only_the_gate_is_offered():
@@ -101,7 +101,7 @@ def test_a_plan_that_is_never_certified_is_not_measured_by_radii():
 
 
 def test_nothing_is_recorded_of_a_plan_out_of_reach_and_a_begun_one_goes_on(store):
-    with pytest.raises(InputError, match="certify at most R = 0.239"):
+    with pytest.raises(InputError, match="certify radii up to 0.239"):
         open_ensemble(store, HALF, 0.5)
     assert find_runs(store, "") == []  # so that it was no attempt
     assert attempt_of(store, HALF) == 0

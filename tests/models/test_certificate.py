@@ -1,5 +1,8 @@
 """Rules 7, 8 and 14: the bound, held to outside values, exact coverage and the theorem's own identities."""
 
+import math
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,7 +20,6 @@ from cleanlabel.models.certificate import (
     per_image_radius,
     predict,
     radius_beside_a_trigger,
-    rounded_down,
     upper_confidence_bound,
 )
 from cleanlabel.models.plan import least_models
@@ -229,15 +231,18 @@ def test_predict_is_a_two_sided_binomial_test_on_the_top_two():
     assert predict([[0, 0]], 20, 0.001)[0] == ABSTAIN
 
 
-@given(st.one_of(st.floats(1e-6, 1e6), st.integers(1, 1000).map(lambda n: n / 100)))
-def test_a_bound_in_words_is_below_the_bound_and_close_to_it(value):
-    assert 0.89 * value <= rounded_down(value) < value
-
-
 def test_images_tolerated_is_strict():
     assert images_tolerated(1.0, 0.5) == 3  # four images moved by 0.5 have joint norm 1.0: not less than R
     assert images_tolerated(1.0000001, 0.5) == 4
     assert images_tolerated([0.0, 0.1, 2.43], 1.739).tolist() == [0, 0, 1]
+
+
+@given(epsilon=st.floats(1e-3, 10), images=st.integers(1, 10**6))
+def test_images_tolerated_is_strict_in_exact_arithmetic(epsilon, images):
+    for radius in (math.sqrt(images) * epsilon, math.nextafter(math.sqrt(images) * epsilon, 0)):
+        tolerated = int(images_tolerated(radius, epsilon))
+        assert tolerated * Fraction(epsilon) ** 2 < Fraction(radius) ** 2
+        assert tolerated >= images - 1
     assert images_tolerated(0.5, 8 / 255 * 8) == 3
 
 
