@@ -88,7 +88,7 @@ TAGS = {
     "certifiable": "`false` where something voids the certificate",
     "votes_root": "the Merkle root over the votes of all draws",
     "level": "the level at which each statement holds",
-    "attempt": "which ensemble on this raw set it is, from 0",
+    "attempt": "which attempt on this raw set it is, from 1 (versions whose plan still says `attempt`: from 0)",
     "missing_draws": "how many draws have no votes",
     "gate": "`passed` or `failed`",
     "gate_reasons": "why the gate failed it",

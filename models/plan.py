@@ -242,6 +242,11 @@ def plan_from_dict(content: dict[str, Any]) -> Plan:
     return Plan(**fields | {name: tuple(fields.get(name, ())) for name in TUPLES})
 
 
+def attempts_before(record: dict[str, Any]) -> int:
+    """How many attempts on its raw set came before a recorded ensemble. Older records call this number `attempt`."""
+    return int(record["attempts_before"] if "attempts_before" in record else record["attempt"])
+
+
 def noise_distance_of(images: int, image_shape: tuple[int, ...], sigma: float, test_sigma: float = 0.0) -> float:
     """An upper bound on the total variation between the noise of one draw and ideal Gaussian noise.
 

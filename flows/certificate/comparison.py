@@ -16,13 +16,14 @@ from cleanlabel.flows.certificate.record import Certified
 from cleanlabel.flows.store.client import TAG, Store, read_file
 from cleanlabel.flows.store.registry import SMOOTHED, all_versions
 from cleanlabel.models.certificate import ABSTAIN
+from cleanlabel.models.plan import attempts_before
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
 from cleanlabel.sanitize.paths import POINTS
 
 PLANNED = (
     *("sigma", "m", "selection", "test_sigma", "alpha", "level", "method", "simultaneous", "stopping"),
-    *("attempt", "raw_digest", "test_digest", "denoiser_digest", "denoiser_state", "initial_digest", "initial_state"),
+    *("raw_digest", "test_digest", "denoiser_digest", "denoiser_state", "initial_digest", "initial_state"),
     *("denoiser_origin", "denoiser_shared", "initial_origin", "initial_shared"),
     *("entropy_source", "code_digest", "classes", "image_shape", "n_test"),
 )
@@ -108,6 +109,7 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
     """What differs in how two certificates were made: plan, recipe and digests."""
     pairs = [(name.replace("_", " "), before.get(name), after.get(name)) for name in PLANNED]
     pairs.append(("blocks", blocks_of(before), blocks_of(after)))
+    pairs.append(("attempt", attempts_before(before) + 1, attempts_before(after) + 1))
     old, new = before.get("recipe", {}), after.get("recipe", {})
     pairs += [(f"recipe: {key.replace('_', ' ')}", old.get(key), new.get(key)) for key in sorted(old | new)]
     return [Change(name, _short(name, was), _short(name, now)) for name, was, now in pairs if was != now]
