@@ -45,9 +45,9 @@ def hashes_of(plan: Plan) -> NDArray[np.uint64] | None:
 def compared(plan: Plan, own: NDArray[np.uint64] | None, store: Store | None) -> dict[str, Any]:
     """What the images of the plan's raw set, with these hashes, have in common with the raw sets of earlier ensembles.
 
-    `images`: how many the raw set has; `compared`, `not_compared`: how many earlier raw sets have kept hashes, or none;
-    `alike`: how many of them share at least SHARE, with `ensembles` in all; `most`: the one that shares most. `in_words`
-    says it.
+    `images`: how many the raw set has. `compared`, `not_compared`: how many earlier raw sets have kept hashes, or none.
+    `alike`: how many of them share at least SHARE, with `ensembles` in all; `most`: the one that shares most.
+    `in_words` says it.
     """
     attempts = _attempts(plan, store)
     kept = {name: kept_images(name) for name in attempts} if own is not None else {}
@@ -106,8 +106,7 @@ def _in_words(record: dict[str, Any], largest: int) -> str:
             sets = f"{record['alike'] - 1} other earlier raw set{'s' * (record['alike'] > 2)}"
             said += f"; {sets}, with {_attempts_in_words(others)}, share{'s' * (record['alike'] == 2)} a tenth or more"
     elif record["compared"]:
-        sets = f"{record['compared']} earlier raw set{'s' * (record['compared'] > 1)}"
-        said = f"at most {largest} of {n} images are exact copies of images of one of {sets}"
+        said = f"at most {largest} of {n} images are those of any one earlier raw set ({record['compared']} compared)"
     else:
         said = "the ledger holds no images of an earlier raw set to compare with"
     if unknown:

@@ -157,6 +157,76 @@ def test_certificates_in_git_are_asked_where_all_else_is_gone(store, empty_datab
     assert open_ensemble(new, PLAN).attempts_before == 2
 
 
+def certified_in_git(store: Store, sigma: float, *words: str) -> None:
+    """Plan an ensemble and commit its certificate."""
+    write_json(CERTIFICATE, describe(open_ensemble(store, replace(PLAN, sigma=sigma))))
+    git("add", "--force", str(CERTIFICATE))
+    git("commit", "--quiet", "--message", "certified", *words)
+
+
+def only_branches(*deleted: str) -> None:
+    """What a clone has: no reflog, and not these branches."""
+    for name in deleted:
+        git("branch", "--quiet", "-D", name)
+    git("reflog", "expire", "--expire=now", "--all")
+
+
+def merged(_store: Store) -> None:
+    """The side branch was merged, but not its certificate."""
+    git("merge", "--quiet", "--strategy", "ours", "--message", "merged", "side")
+    only_branches("side")
+
+
+def merged_anew(store: Store) -> None:
+    """A merge has a certificate that neither side has."""
+    git("merge", "--quiet", "--strategy", "ours", "--no-commit", "side")
+    certified_in_git(store, 0.8)
+    only_branches("side")
+
+
+def unmerged(_store: Store) -> None:
+    """The side branch is there, and was never merged."""
+    only_branches()
+
+
+def reset_away(store: Store) -> None:
+    """The branches are gone, and with them their certificates."""
+    git("branch", "--quiet", "-D", "side")
+    certified_in_git(store, 0.8)
+    git("reset", "--quiet", "--hard", "HEAD~")
+
+
+def stashed(store: Store) -> None:
+    """A certificate that was put aside."""
+    write_json(CERTIFICATE, describe(open_ensemble(store, replace(PLAN, sigma=0.8))))
+    git("stash", "--quiet")
+
+
+@pytest.mark.parametrize(
+    ("history", "known"), [(merged, 2), (merged_anew, 3), (unmerged, 2), (reset_away, 3), (stashed, 3)]
+)
+def test_every_certificate_that_git_still_holds_is_an_attempt(store, history, known, empty_database, monkeypatch):
+    git("init", "--quiet", "--initial-branch", "main")
+    git("config", "user.name", "ada")
+    git("config", "user.email", "ada@example.org")
+    certified_in_git(store, 1.0)
+    git("switch", "--quiet", "--create", "side")
+    certified_in_git(store, 0.9)
+    git("switch", "--quiet", "main")
+    git("commit", "--quiet", "--allow-empty", "--message", "something else")
+    history(store)
+    shutil.rmtree(".state")
+    assert before(another_store(empty_database, monkeypatch), PLAN) == known
+
+
+def test_a_deleted_ensemble_is_an_attempt_where_only_the_store_knows_it(store):
+    for sigma in (1.0, 0.9):
+        store.client.delete_run(open_ensemble(store, replace(PLAN, sigma=sigma)).run_id)
+    shutil.rmtree(".state")
+    assert before(store, PLAN) == 2
+    assert open_ensemble(store, replace(PLAN, sigma=0.8)).attempts_before == 2
+
+
 def test_a_certificate_that_is_not_committed_yet_is_asked_too(store, empty_database, monkeypatch):
     write_json(CERTIFICATE, describe(open_ensemble(store, PLAN)))
     shutil.rmtree(".state")
