@@ -30,7 +30,7 @@ Past = Literal["kept", "new", "copied"]
 MOST_COMMITS = 2000
 """The largest number of commits to the certificate that are read, newest first."""
 HISTORY = ("--all", "--reflog", "--full-history", "-m")
-"""Git's words for all that it holds: what was merged, and each side of a merge, included."""
+"""Git's words for all that it holds, what was merged included. In newer versions -m already means --full-history."""
 RAW = ("--format=", "--raw", "--no-abbrev", "--no-renames")
 IMAGES, PLACE = ".images", "place"
 
