@@ -19,6 +19,7 @@ import cleanlabel
 from cleanlabel import commands
 from cleanlabel.__main__ import COMMANDS, usage
 from cleanlabel.flows.certificate import gate
+from cleanlabel.flows.ensemble.ledger import LEDGER
 from cleanlabel.flows.orchestration import events
 from cleanlabel.flows.store import registry
 from cleanlabel.flows.store.client import TAG
@@ -341,6 +342,7 @@ def files_page() -> str:
                 value = getattr(module, constant)
                 paths = value.values() if isinstance(value, dict) else [value]
                 rows.append([", ".join(f"`{path}`" for path in paths), FILES[constant]])
+    rows.append([f"`.state/{LEDGER}`", "The ledger of attempts, with the hashes of each raw set's images; back it up."])
     about = "Files that the pipeline writes, relative to the project's root; those under `ensemble/` are in MLflow."
     return "\n\n".join(["# Files", NOTE, about, table(["path", "what it holds"], rows)])
 

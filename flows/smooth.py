@@ -151,7 +151,8 @@ def main() -> None:
 
         stands = standing_now(plan)
         print(forecast(plan, params.keep_weights, stands.attempts_before))
-        print(*worth_telling(stands.earlier_raw_sets), sep="\n")
+        for sentence in worth_telling(stands.earlier_raw_sets):
+            print(sentence)
         require_reach(plan, stands.attempts_before, radius_asked(read_params("gate", GateParams)))
         return
     with ensemble_lock(plan), translate_store_errors():

@@ -32,7 +32,7 @@ MOST_COMMITS = 2000
 HISTORY = ("--all", "--reflog", "--full-history", "-m")
 """Git's words for all that it holds, what was merged included. In newer versions -m already means --full-history."""
 RAW = ("--format=", "--raw", "--no-abbrev", "--no-renames")
-IMAGES, PLACE = ".images", "place"
+LEDGER, IMAGES, PLACE = "attempts", ".images", "place"
 
 
 @dataclass(frozen=True)
@@ -184,4 +184,4 @@ def _inode() -> str:
 
 
 def _folder() -> Path:
-    return state() / "attempts"
+    return state() / LEDGER
