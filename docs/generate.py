@@ -19,6 +19,7 @@ import cleanlabel
 from cleanlabel import commands
 from cleanlabel.__main__ import COMMANDS, usage
 from cleanlabel.flows.certificate import gate
+from cleanlabel.flows.ensemble.ledger import LEDGER
 from cleanlabel.flows.orchestration import events
 from cleanlabel.flows.store import registry
 from cleanlabel.flows.store.client import TAG
@@ -88,7 +89,7 @@ TAGS = {
     "certifiable": "`false` where something voids the certificate",
     "votes_root": "the Merkle root over the votes of all draws",
     "level": "the level at which each statement holds",
-    "attempt": "which ensemble on this raw set it is, from 0",
+    "attempt": "which attempt on this raw set it is, from 1 (versions whose plan still says `attempt`: from 0)",
     "missing_draws": "how many draws have no votes",
     "gate": "`passed` or `failed`",
     "gate_reasons": "why the gate failed it",
@@ -341,6 +342,7 @@ def files_page() -> str:
                 value = getattr(module, constant)
                 paths = value.values() if isinstance(value, dict) else [value]
                 rows.append([", ".join(f"`{path}`" for path in paths), FILES[constant]])
+    rows.append([f"`.state/{LEDGER}`", "The ledger of attempts, with the hashes of each raw set's images; back it up."])
     about = "Files that the pipeline writes, relative to the project's root; those under `ensemble/` are in MLflow."
     return "\n\n".join(["# Files", NOTE, about, table(["path", "what it holds"], rows)])
 

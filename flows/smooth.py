@@ -21,7 +21,8 @@ from prefect.futures import PrefectFuture, as_completed
 from prefect.states import Failed, State
 from tqdm import tqdm
 
-from cleanlabel.flows.ensemble.attempts import attempt_of
+from cleanlabel.flows.ensemble.attempts import Standing, standing_so_far
+from cleanlabel.flows.ensemble.earlier_sets import worth_telling
 from cleanlabel.flows.ensemble.lock import ensemble_lock
 from cleanlabel.flows.ensemble.making import make_version
 from cleanlabel.flows.ensemble.opening import open_ensemble
@@ -122,13 +123,13 @@ def at_work(store: Store, ensemble: Ensemble) -> Iterator[None]:
         yield
 
 
-def attempt_so_far(plan: Plan) -> int:
-    """The attempt number the plan would have. Does not create a store if there is none."""
+def standing_now(plan: Plan) -> Standing:
+    """The standing the plan's ensemble has, or would have. Does not create a store if there is none."""
     home = project_home()
     if os.environ["MLFLOW_TRACKING_URI"] == own_store(home) and not (home / ".mlflow" / "mlflow.db").is_file():
-        return attempt_of(None, plan)
+        return standing_so_far(None, plan)
     with translate_store_errors():
-        return attempt_of(connect(), plan)
+        return standing_so_far(connect(), plan)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -148,15 +149,25 @@ def main() -> None:
     if args.plan:
         from cleanlabel.flows.ensemble.forecast import forecast  # imported late: it trains
 
-        attempt = attempt_so_far(plan)
-        print(forecast(plan, params.keep_weights, attempt))
-        require_reach(plan, attempt, radius_asked(read_params("gate", GateParams)))
+        stands = standing_now(plan)
+        print(forecast(plan, params.keep_weights, stands.attempts_before))
+        for sentence in worth_telling(stands.earlier_raw_sets):
+            print(sentence)
+        require_reach(plan, stands.attempts_before, radius_asked(read_params("gate", GateParams)))
         return
     with ensemble_lock(plan), translate_store_errors():
         store = connect()
         # dvc.yaml does not list the gate as a param of this stage: a new threshold must not remake a finished ensemble.
         ensemble = open_ensemble(store, plan, radius_asked(read_params("gate", GateParams)))
-        note("ensemble opened", ensemble=plan.digest[:12], run=ensemble.run_id, m=plan.m, attempt=ensemble.attempt)
+        note(
+            "ensemble opened",
+            ensemble=plan.digest[:12],
+            run=ensemble.run_id,
+            m=plan.m,
+            attempt=ensemble.attempts_before + 1,
+        )
+        for sentence in worth_telling(ensemble.earlier_raw_sets):
+            print(sentence)
         for reason in plan.voids:
             print(f"not certifiable: {reason}; its models are defended, but get no radius")
         with_prefect = partial(run_with_prefect, params.keep_weights, engine)

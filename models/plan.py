@@ -189,7 +189,8 @@ class Plan:
         """The error probability of one test point's certificate: alpha, or a share of it if there are several claims.
 
         alpha is shared over all test points if `simultaneous`, and over the attempts at the family: with d declared
-        ensembles, attempt a = 0..d-1 has alpha/d, and a later one alpha 2^-(a-d+1). All attempts together fail with
+        ensembles, one with a = 0..d-1 attempts before it has alpha/d, a later one alpha 2^-(a-d+1). Here and in all
+        arithmetic `attempt` is that a; what people read counts from 1. All attempts together fail with
         probability at most 2 alpha. Each attempt has its own entropy, so it fails with at most its level, whatever was
         seen before. The first d levels sum to alpha. The others, alpha/2 + alpha/4 + ..., sum to less than alpha,
         however many there are. All attempts need the same d, which `flows.ensemble.attempts` enforces. Planned looks
@@ -284,6 +285,11 @@ def plan_from_dict(content: dict[str, Any]) -> Plan:
     """The plan that `as_dict` wrote. KeyError or TypeError if fields are missing."""
     fields = {name: content[name] for name in Plan.__dataclass_fields__ if name in content or name not in LATER}
     return Plan(**fields | {name: tuple(fields.get(name, ())) for name in TUPLES})
+
+
+def attempts_before(record: dict[str, Any]) -> int:
+    """How many attempts on its raw set came before a recorded ensemble. Older records call this number `attempt`."""
+    return int(record["attempts_before"] if "attempts_before" in record else record["attempt"])
 
 
 def noise_distance_of(images: int, image_shape: tuple[int, ...], sigma: float, test_sigma: float = 0.0) -> float:

@@ -15,7 +15,7 @@ from cleanlabel.models.extractors import Extractor, accelerated, features, load_
 from cleanlabel.models.influenced import COSTS
 from cleanlabel.models.instrument import Features, Instrument, load_features, load_instrument
 from cleanlabel.models.pixels import as_pixels
-from cleanlabel.models.plan import plan_from_dict, require_exact_noise
+from cleanlabel.models.plan import attempts_before, plan_from_dict, require_exact_noise
 from cleanlabel.models.rounding import down
 from cleanlabel.models.training import as_tensor, predict_inputs
 from cleanlabel.models.weights import load_weights
@@ -46,7 +46,7 @@ class SmoothedClassifier:
         self.plan = plan_from_dict(description["plan"])
         require_exact_noise(self.plan)
         self.m: int = description["m"]
-        self.attempt: int = description["attempt"]
+        self.attempts_before = attempts_before(description)
         self.classes: list[str] = description["classes"]
         self.image_shape: tuple[int, ...] = tuple(description["image_shape"])
         self.networks: dict[int, nn.Module] = {}
@@ -117,7 +117,7 @@ class SmoothedClassifier:
 
     def answers(self, images: NDArray[np.uint8]) -> Answers:
         """The full answers for these images, as the certificate has them for the test images."""
-        return answers(self.plan, self.attempt, self.m, self.votes(images), len(images))
+        return answers(self.plan, self.attempts_before, self.m, self.votes(images), len(images))
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> "pd.DataFrame":
         """MLflow's method: one row per image with `label` (-1: abstained), `class`, `radius` and `votes` by class.

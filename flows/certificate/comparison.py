@@ -16,7 +16,7 @@ from cleanlabel.flows.certificate.record import Certified
 from cleanlabel.flows.store.client import TAG, Store, read_file
 from cleanlabel.flows.store.registry import SMOOTHED, all_versions
 from cleanlabel.models.certificate import ABSTAIN
-from cleanlabel.models.plan import parts_of
+from cleanlabel.models.plan import attempts_before, parts_of
 from cleanlabel.models.rounding import down, down_text, exact, up
 from cleanlabel.sanitize.door import in_words
 from cleanlabel.sanitize.errors import InputError
@@ -25,7 +25,7 @@ from cleanlabel.sanitize.paths import POINTS
 
 PLANNED = (
     *("sigma", "m", "selection", "test_sigma", "alpha", "level", "method", "simultaneous", "stopping"),
-    *("attempt", "raw_digest", "test_digest", "denoiser_digest", "denoiser_state", "initial_digest", "initial_state"),
+    *("raw_digest", "test_digest", "denoiser_digest", "denoiser_state", "initial_digest", "initial_state"),
     *("entropy_source", "code_digest", "classes", "image_shape", "resized_to", "n_test"),
 )
 """The fields of a certificate that say how it was made. The recipe is compared as well, key by key."""
@@ -112,6 +112,7 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
     pairs.append(("blocks", blocks_of(before), blocks_of(after)))
     earlier, later = ({part["name"]: in_words(part) for part in parts_of(c)} for c in (before, after))
     pairs += [(f"what is known of the {key}", earlier.get(key), later.get(key)) for key in sorted(earlier | later)]
+    pairs.append(("attempt", attempts_before(before) + 1, attempts_before(after) + 1))
     old, new = before.get("recipe", {}), after.get("recipe", {})
     pairs += [(f"recipe: {key.replace('_', ' ')}", old.get(key), new.get(key)) for key in sorted(old | new)]
     return [Change(name, _short(name, was), _short(name, now)) for name, was, now in pairs if was != now]

@@ -12,9 +12,9 @@ from cleanlabel.flows.certificate.figures import at_images, at_radii, at_trigger
 from cleanlabel.flows.certificate.influences import influence_record, reported_radii
 from cleanlabel.flows.certificate.partitions import partition_record
 from cleanlabel.flows.ensemble.assembly import Assembly, assemble, check_registration, check_seals
-from cleanlabel.flows.ensemble.attempts import UNKNOWN
+from cleanlabel.flows.ensemble.attempts import COPIES, UNKNOWN
 from cleanlabel.flows.ensemble.entropy import reveal_entropy
-from cleanlabel.flows.ensemble.record import Ensemble, Votes, describe, read_ensemble, root_of
+from cleanlabel.flows.ensemble.record import Ensemble, Votes, attempt_in_labels, describe, read_ensemble, root_of
 from cleanlabel.flows.store.client import Store
 from cleanlabel.flows.store.registry import SMOOTHED
 from cleanlabel.models.answers import answers, largest_radius
@@ -123,7 +123,7 @@ def compute(
             f"{unchosen} of the {plan.selection} draws that choose the class are missing; "
             "run `dvc repro --force smooth`"
         )
-    found = answers(plan, ensemble.attempt, m, votes, len(test))
+    found = answers(plan, ensemble.attempts_before, m, votes, len(test))
     label, radius, counts = found.label, found.radius, found.counts
     dimension = math.prod(image_shape)
     radii, images = params.radii, params.images
@@ -135,8 +135,8 @@ def compute(
         **describe(ensemble),
         "m": m,
         "planned_m": plan.m,
-        "level": plan.level_at(m, ensemble.attempt),
-        "unknown_attempts": UNKNOWN[ensemble.ledger or "kept"],
+        "level": plan.level_at(m, ensemble.attempts_before),
+        "unknown_attempts": UNKNOWN[ensemble.ledger or "kept"] + (COPIES if ensemble.earlier_raw_sets else ""),
         "rule": _rule(ensemble),
         "entropy": entropy.hex,
         "votes_root": root_of(votes, ensemble.draws),
@@ -144,7 +144,7 @@ def compute(
         "lost_draws": lost,
         "vote_accuracy": down(np.mean(found.vote == test.labels), 4),
         "abstentions": int(np.sum(label == ABSTAIN)),
-        "largest_certifiable_radius": down(largest_radius(plan, ensemble.attempt, m), 6),
+        "largest_certifiable_radius": down(largest_radius(plan, ensemble.attempts_before, m), 6),
         "image_shape": list(image_shape),
         "reported": params.model_dump(mode="json"),
         "at_radii": at_radii(label, radius, test.labels, radii, params.epsilon_255, dimension),
@@ -234,6 +234,6 @@ def tags_of(certificate: dict[str, Any]) -> dict[str, str]:
     """The tags of a certified version: the key figures, and the level at which they hold."""
     return {name: str(value) for name, value in metrics_of(certificate).items()} | {
         "level": up_text(certificate["level"], 6),
-        "attempt": str(certificate["attempt"]),
+        "attempt": str(attempt_in_labels(certificate)),
         "missing_draws": str(len(certificate["missing_draws"])),
     }

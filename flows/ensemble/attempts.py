@@ -7,17 +7,23 @@ ensemble counts once: the project's ledger, the MLflow store (with its deleted r
 
 Only equal content is the same raw set. A set with an added image or a changed pixel is other data: its certificates
 are statements about another training set, made with their own noise. A rule based on the share of common images would
-only move the border. The count prevents accidents; it does not stop a user who changes a pixel to get a new alpha.
+only move the border. What it shares with earlier raw sets is disclosed (`flows.ensemble.earlier_sets`). The count
+prevents accidents; it does not stop a user who changes a pixel of every image to get a new alpha.
 """
 
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
+import numpy as np
 from mlflow.entities import Run
+from numpy.typing import NDArray
 
+from cleanlabel.flows.artifacts import PLAN_ARTIFACT
+from cleanlabel.flows.ensemble.earlier_sets import compared, hashes_of
 from cleanlabel.flows.ensemble.ledger import Line, Past, Planned, certificates, past, read_lines
-from cleanlabel.flows.store.client import TAG, Store, find_runs
-from cleanlabel.models.plan import Plan
+from cleanlabel.flows.store.client import TAG, Store, find_runs, read_json
+from cleanlabel.models.plan import Plan, attempts_before
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.noise import Entropy
 
@@ -26,26 +32,33 @@ UNKNOWN = {
     "machine, or in another store",
     "new": "attempts on this raw set before this ensemble that neither the store nor git knew, on this machine or "
     "another: the project's ledger of attempts began with it",
+    "copied": "attempts on this raw set where this project's ledger, store and git history do not look: in another "
+    "store, or in the folder that this one was copied or restored from (or moved from, on another disk)",
 }
-"""What a certificate cannot know. The key says whether there was a ledger before its ensemble."""
+"""What a certificate cannot know. The key says what the project's ledger was before its ensemble."""
+COPIES = "; attempts in a clone or a copy of this project's folder are unknown too"
+"""What certificates add since they say what is shared with earlier raw sets."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Which attempt an ensemble is, 0 the first, and whether the project's ledger was there before it."""
+    """How many attempts came before an ensemble, what the project's ledger was, and what earlier raw sets share."""
 
-    attempt: int
-    ledger: Past
+    attempts_before: int
+    ledger: Past | None
+    earlier_raw_sets: dict[str, Any] | None
 
 
-def standing(store: Store | None, plan: Plan, entropy: Entropy | None = None) -> Standing:
+def standing(
+    store: Store | None, plan: Plan, own_images: NDArray[np.uint64] | None, entropy: Entropy | None = None
+) -> Standing:
     """The standing of an ensemble of this plan and entropy if it were planned now. store: None if there is none yet.
 
-    The same plan with the same (fixed) entropy makes the same votes, so it keeps its attempt number. InputError if
-    the earlier ensembles declared another way to share alpha.
+    own_images: the hashes of its raw set. The same plan with the same (fixed) entropy makes the same votes, so it keeps
+    its standing. InputError if the earlier ensembles declared another way to share alpha.
     """
     own = (plan.digest, entropy.commitment) if entropy else None
-    lines = read_lines(plan)
+    lines = read_lines(plan.family)
     others = [one for one in _known(store, plan, lines) if one.key != own]
     for other in others:
         if other.ensembles not in (None, plan.ensembles):
@@ -54,23 +67,44 @@ def standing(store: Store | None, plan: Plan, entropy: Entropy | None = None) ->
                 f"{other.ensembles}, and all of them must share alpha equally; set it to {other.ensembles}"
             )
     recorded = _own_line(lines, own)
-    return Standing(recorded.attempt, recorded.ledger) if recorded else Standing(len(others), past())
+    if recorded:
+        return Standing(recorded.attempts_before, recorded.ledger, recorded.earlier_raw_sets)
+    return Standing(len(others), past(), compared(plan, own_images, store))
 
 
-def attempt_of(store: Store | None, plan: Plan) -> int:
-    """Which attempt the plan's ensemble is, or would be if it were planned now; 0 is the first."""
+def standing_so_far(store: Store | None, plan: Plan) -> Standing:
+    """The standing of the plan's ensemble, or the one that it would have if it were planned now."""
     begun = store and find_runs(
         store, f"tags.`{TAG}plan` = '{plan.digest}' and tags.`{TAG}kind` = 'ensemble' and tags.`{TAG}planned` = 'true'"
     )
-    return int(begun[0].data.params["attempt"]) if begun else standing(store, plan).attempt
+    if store is None or not begun:
+        return standing(store, plan, hashes_of(plan))
+    content = read_json(store, begun[0].info.run_id, PLAN_ARTIFACT)
+    return Standing(attempts_before(content), content.get("ledger"), content.get("earlier_raw_sets"))
 
 
-def least_attempt(store: Store, plan: Plan, commitment: str) -> int:
-    """The lowest attempt number that a planned ensemble can have, given the order of the store and the ledger."""
+def check_standing(store: Store, plan: Plan, commitment: str, stands: Standing, run_id: str) -> None:
+    """InputError if a planned ensemble claims another standing than ledger and store know."""
+    earlier = _least_before(store, plan, commitment)
+    if stands.attempts_before < earlier:
+        raise InputError(
+            f"ensemble run {run_id} claims to be attempt {stands.attempts_before + 1} on its raw set, but {earlier} "
+            "were planned before it; it cannot be certified at the level it claims"
+        )
+    line = _own_line(read_lines(plan.family), (plan.digest, commitment))
+    if line and (line.ledger, line.earlier_raw_sets) != (stands.ledger, stands.earlier_raw_sets):
+        raise InputError(
+            f"ensemble run {run_id} says another thing about earlier attempts and raw sets than the project's ledger "
+            "recorded when it was planned; it was edited, so it cannot be certified"
+        )
+
+
+def _least_before(store: Store, plan: Plan, commitment: str) -> int:
+    """How many attempts at least came before a planned ensemble, given the order of the store and the ledger."""
     keys = list(dict.fromkeys(one.key for one in _in_store(store, plan)))
     own = (plan.digest, commitment)
-    recorded = _own_line(read_lines(plan), own)
-    return max(keys.index(own) if own in keys else 0, recorded.attempt if recorded else 0)
+    recorded = _own_line(read_lines(plan.family), own)
+    return max(keys.index(own) if own in keys else 0, recorded.attempts_before if recorded else 0)
 
 
 def _own_line(lines: list[Line], own: tuple[str, str] | None) -> Line | None:

@@ -86,7 +86,7 @@ def decided(store: Store, ensemble: Ensemble, t: int) -> bool:
     votes = {draw: row for draw, row in assemble(store, ensemble).votes.items() if draw < t}
     counts = count_votes(votes, t, plan.n_test, plan.classes)
     asked = [(threshold.radius, threshold.at_least) for threshold in gate.certified_accuracy]
-    decision = decide(plan.rule(ensemble.attempt), counts, t, test.labels, gate.accuracy, asked)
+    decision = decide(plan.rule(ensemble.attempts_before), counts, t, test.labels, gate.accuracy, asked)
     print(f"look at {t} models: the gate is {'not decided yet' if decision.verdict == 'open' else decision.verdict}")
     note("look", ensemble=plan.digest[:12], models=t, verdict=decision.verdict)
     return decision.verdict != "open"

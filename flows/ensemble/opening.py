@@ -4,8 +4,9 @@ from dataclasses import replace
 
 from cleanlabel.flows.artifacts import PLAN_ARTIFACT
 from cleanlabel.flows.ensemble.attempts import standing
+from cleanlabel.flows.ensemble.earlier_sets import hashes_of
 from cleanlabel.flows.ensemble.entropy import keep_entropy
-from cleanlabel.flows.ensemble.ledger import Line, only_planner, write_line
+from cleanlabel.flows.ensemble.ledger import Line, keep_images, only_planner, write_line
 from cleanlabel.flows.ensemble.reach import require_reach
 from cleanlabel.flows.ensemble.record import Ensemble, describe, ensemble_params, ensemble_tags, read_ensemble
 from cleanlabel.flows.store.client import TAG, Store, create_run, find_runs, finish, log_files, log_inputs
@@ -27,7 +28,7 @@ def open_ensemble(store: Store, plan: Plan, asked: float = -1.0) -> Ensemble:
         if f"{TAG}planned" in run.data.tags:
             return read_ensemble(store, run)
         finish(store, run.info.run_id, "KILLED")  # its process died before the plan was recorded
-    with only_planner(plan):  # held until the store has the ensemble: ledger and store keep one order
+    with only_planner():  # held until the store has the ensemble: ledger and store keep one order
         return _plan_ensemble(store, plan, asked)
 
 
@@ -37,19 +38,23 @@ def _plan_ensemble(store: Store, plan: Plan, asked: float) -> Ensemble:
     InputError if it could never certify anything; such an ensemble is not an attempt.
     """
     entropy = draw_entropy(plan.entropy_spec)  # the plan already fixes the raw set's digest
-    stands = standing(store, plan, entropy)
-    attempt = stands.attempt
-    least = plan.least_m(attempt)
+    images = hashes_of(plan)
+    stands = standing(store, plan, images, entropy)
+    before = stands.attempts_before
+    least = plan.least_m(before)
     if plan.certifiable and plan.m < least:
-        again = f", attempt {attempt + 1} on this raw set," if attempt else ""
+        again = f", attempt {before + 1} on this raw set," if before else ""
         raise InputError(
             f"param smooth.m={plan.m}: fewer than {least} models{again} certify nothing, even if all agree, at "
-            f"alpha={up_text(plan.level_at(plan.m, attempt) / plan.partitions)}; raise smooth.m to at least {least}"
+            f"alpha={up_text(plan.level_at(plan.m, before) / plan.partitions)}; raise smooth.m to at least {least}"
         )
-    require_reach(plan, attempt, asked)
+    require_reach(plan, before, asked)
     keep_entropy(entropy)
-    ensemble = Ensemble("", plan, attempt, entropy.commitment, entropy.source, stands.ledger)
-    write_line(plan, Line(plan.digest, entropy.commitment, plan.ensembles, attempt, stands.ledger))
+    known = (stands.ledger, stands.earlier_raw_sets)
+    ensemble = Ensemble("", plan, before, entropy.commitment, entropy.source, *known)
+    if images is not None:
+        keep_images(plan, images)
+    write_line(plan, Line(plan.digest, entropy.commitment, plan.ensembles, before, *known))
     most = "at most " if plan.stopping != "none" else ""
     run_id = create_run(
         store,

@@ -67,7 +67,7 @@ def package(store: Store, ensemble: Ensemble, assembly: Assembly, raw: ImageSet)
             data / DESCRIPTION,
             {
                 "plan": ensemble.plan.as_dict(),
-                "attempt": ensemble.attempt,
+                "attempts_before": ensemble.attempts_before,
                 "m": ensemble.m,
                 "classes": list(raw.classes),
                 "image_shape": list(raw.image_shape),

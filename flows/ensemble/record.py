@@ -1,5 +1,6 @@
 """The record of an ensemble in its MLflow run: written once, read back exactly."""
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,31 +10,34 @@ from mlflow.entities import Run
 from numpy.typing import NDArray
 
 from cleanlabel.flows.artifacts import PLAN_ARTIFACT
-from cleanlabel.flows.ensemble.attempts import least_attempt
+from cleanlabel.flows.ensemble.attempts import Standing, check_standing
 from cleanlabel.flows.ensemble.ledger import Past
 from cleanlabel.flows.store.client import TAG, Store, log_files, read_json
-from cleanlabel.models.plan import Plan, plan_from_dict
+from cleanlabel.models.plan import Plan, attempts_before, plan_from_dict
 from cleanlabel.models.votes import NOBODY, merkle_root, votes_hash
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import replacing, write_json
 
 Votes = dict[int, NDArray[np.int64]]
 """The votes of each finished draw, `votes_shape` each."""
-LATER_PARAMS = ("raw_content", "ensembles", "ledger", "instrument_digest", "twin_digest")
+LATER_PARAMS = ("raw_content", "ensembles", "ledger", "earlier_raw_sets", "instrument_digest", "twin_digest")
 """Params that an ensemble's run has only if its plan sets them."""
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """A planned ensemble: its parent run, its plan, which attempt it is, and the entropy's commitment."""
+    """A planned ensemble: its parent run, its plan, the number of attempts before it, and the entropy's commitment."""
 
     run_id: str
     plan: Plan
-    attempt: int
+    attempts_before: int
     commitment: str
     entropy_source: str
     ledger: Past | None = None
-    """Whether the project's ledger of attempts existed before it. None: it was planned before ledgers were kept."""
+    """What the project's ledger of attempts was before it. None: it was planned before ledgers were kept."""
+    earlier_raw_sets: dict[str, Any] | None = None
+    """What earlier raw sets share with its own (`flows.ensemble.earlier_sets`). None: it was planned before that was
+    recorded, and its record counts attempts from 0."""
     stopped: int | None = None
     """The planned look at which it stopped. None: it is unfinished, or has all its models."""
 
@@ -49,10 +53,11 @@ class Ensemble:
 
 
 def describe(ensemble: Ensemble) -> dict[str, Any]:
-    """The recorded form of the plan, with the attempt and the entropy's commitment."""
+    """The recorded form of the plan, with what was known of earlier attempts and the entropy's commitment."""
+    before, earlier = ensemble.attempts_before, ensemble.earlier_raw_sets
     return {
         **ensemble.plan.as_dict(),
-        "attempt": ensemble.attempt,
+        **({"attempt": before} if earlier is None else {"attempts_before": before, "earlier_raw_sets": earlier}),
         "entropy_commitment": ensemble.commitment,
         "entropy_source": ensemble.entropy_source,
         **({"ledger": ensemble.ledger} if ensemble.ledger else {}),
@@ -65,20 +70,16 @@ def read_ensemble(store: Store, run: Run) -> Ensemble:
     content = read_json(store, run_id, PLAN_ARTIFACT)
     try:
         plan = plan_from_dict(content)
-        said = (content[key] for key in ("attempt", "entropy_commitment", "entropy_source"))
-        ensemble = Ensemble(run_id, plan, *said, content.get("ledger"))
+        said = (content[key] for key in ("entropy_commitment", "entropy_source"))
+        stands = Standing(attempts_before(content), content.get("ledger"), content.get("earlier_raw_sets"))
+        ensemble = Ensemble(run_id, plan, stands.attempts_before, *said, stands.ledger, stands.earlier_raw_sets)
     except (KeyError, TypeError) as error:
         raise InputError(f"the plan of ensemble run {run_id} is incomplete ({error}); it cannot be used") from error
     if plan.digest != run.data.tags.get(f"{TAG}plan") or plan.digest != content.get("plan_digest"):
         raise InputError(f"the plan of ensemble run {run_id} was changed after it was recorded; it cannot be used")
     check_labels(run, ensemble_tags(ensemble), ensemble_params(ensemble))
     ensemble = replace(ensemble, stopped=_stopped_at(run, plan))
-    earlier = least_attempt(store, plan, ensemble.commitment)
-    if ensemble.attempt < earlier:
-        raise InputError(
-            f"ensemble run {run_id} claims to be attempt {ensemble.attempt + 1} on its raw set, but {earlier} were "
-            "planned before it; it cannot be certified at the level it claims"
-        )
+    check_standing(store, plan, ensemble.commitment, stands, run_id)
     return ensemble
 
 
@@ -114,6 +115,9 @@ def ensemble_tags(ensemble: Ensemble) -> dict[str, str]:
 def ensemble_params(ensemble: Ensemble) -> dict[str, Any]:
     """The params of the parent run: the plan's fields and the recipe."""
     description = describe(ensemble)
+    description["attempt"] = attempt_in_labels(description)
+    if ensemble.earlier_raw_sets:
+        description["earlier_raw_sets"] = json.dumps(ensemble.earlier_raw_sets, sort_keys=True)
     named: tuple[str, ...] = (
         *("m", "selection", "sigma", "test_sigma", "alpha", "method", "simultaneous", "stopping", "attempt"),
         *("entropy_commitment", "entropy_source", "raw_digest", "test_digest", "denoiser_digest", "denoiser_state"),
@@ -124,6 +128,11 @@ def ensemble_params(ensemble: Ensemble) -> dict[str, Any]:
     named += tuple(key for key in LATER_PARAMS if key in description)
     recipe = {f"recipe.{key}": value for key, value in ensemble.plan.recipe.items()}
     return {key: description[key] for key in named} | recipe
+
+
+def attempt_in_labels(record: dict[str, Any]) -> int:
+    """An ensemble's attempt in tags and params: 1 is the first. Runs whose record counts from 0 have that number."""
+    return attempts_before(record) + ("attempts_before" in record)
 
 
 def version_tags(ensemble: Ensemble, votes_root: str) -> dict[str, str]:

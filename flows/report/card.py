@@ -6,7 +6,7 @@ from typing import Any
 from cleanlabel.flows.certificate.gate import Verdict
 from cleanlabel.flows.certificate.influences import influence_of
 from cleanlabel.flows.certificate.partitions import partitions_of
-from cleanlabel.flows.certificate.wording import title
+from cleanlabel.flows.certificate.wording import attempt_in_words, attempt_notices, title
 from cleanlabel.flows.report import influences
 from cleanlabel.flows.report.partitions import costs_in_words, partition_in_words, sentences
 from cleanlabel.flows.report.tables import grid_table, table, trigger_table
@@ -69,7 +69,8 @@ def assumptions(c: dict[str, Any]) -> list[str]:
     """What the proof of the certificate assumes."""
     known = (
         "every other ensemble on this raw set is known to this project's ledger, store or git history; attempts made "
-        "elsewhere (another machine, another store) are unknown and spend alpha too"
+        "elsewhere (another machine, another store, a clone or a copy of this project's folder) are unknown and spend "
+        "alpha too; a raw set of which an image was added, removed or changed is another one"
     )
     fixed = [
         "the extractor and the trusted images were fixed before the raw set and do not depend on it",
@@ -115,11 +116,13 @@ def models_in_words(c: dict[str, Any]) -> str:
 def level_in_words(c: dict[str, Any]) -> str:
     """How the class is chosen, and the level of its bound."""
     chosen = f", class chosen by {c['selection']} further models" if c["selection"] else ""
-    attempt = f"attempt {c['attempt'] + 1} on this raw set" if c["attempt"] else "first attempt"
+    attempt = attempt_in_words(c)
     if c.get("ensembles", 1) > 1:
         attempt += f", one of {c['ensembles']} planned to share alpha"
     if c.get("ledger") == "new":
         attempt += "; the ledger of attempts began with it, so earlier ones are unknown"
+    if c.get("ledger") == "copied":
+        attempt += "; the ledger of attempts is a copy, so those in the other folder are unknown"
     method = "sums of bounded influences (Chernoff-Hoeffding)" if influence_of(c) else c["method"]
     return f"{method}{chosen}, alpha = {exact(c['alpha'])}, level {up_text(c['level'])} ({attempt})"
 
@@ -133,7 +136,7 @@ def recipe_in_words(c: dict[str, Any]) -> str:
 def card(certificate: dict[str, Any], verdict: Verdict, version: int, seconds: float | None) -> str:
     """The registered version's description, in Markdown."""
     c = certificate
-    warned = door_notices(parts_of(c))
+    warned = door_notices(parts_of(c)) + attempt_notices(c)
     parts = [
         f"# {title(c)}",
         f"**Gate: {'passed' if verdict.passed else 'not passed'}.**",
@@ -181,6 +184,8 @@ def _provenance(c: dict[str, Any]) -> list[str]:
         f"entropy: {source}; commitment `{c['entropy_commitment'][:16]}`",
         f"plan `{c['plan_digest'][:16]}`, votes root `{c['votes_root'][:16]}`, code `{c['code_digest'][:16]}`",
     ]
+    if earlier := c.get("earlier_raw_sets"):
+        lines.append(f"earlier raw sets: {earlier['in_words']}")
     if section := partitions_of(c):
         lines.insert(1, f"{partition_in_words(section)}. {costs_in_words(section)}")
     if c["test_sigma"]:

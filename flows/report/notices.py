@@ -4,9 +4,9 @@ import numpy as np
 
 from cleanlabel.flows.certificate.partitions import partitions_of
 from cleanlabel.flows.certificate.record import Certified
+from cleanlabel.flows.certificate.wording import attempt_notices
 from cleanlabel.models.certificate import ABSTAIN
 from cleanlabel.models.plan import parts_of
-from cleanlabel.models.rounding import up_text
 from cleanlabel.sanitize.door import notices as door_notices
 from cleanlabel.sanitize.imageset import ImageSet
 
@@ -18,18 +18,7 @@ def notices(certified: Certified, test: ImageSet) -> list[str]:
     if c["entropy_source"] != "os":
         found.append("The noise was known beforehand: an attacker could have prepared for it. For tests only.")
     found += door_notices(parts_of(c))
-    if c["attempt"]:
-        found.append(
-            f"Attempt {c['attempt'] + 1} on this raw set, so it must meet the smaller level {up_text(c['level'])}."
-            if c["attempt"] >= c.get("ensembles", 1)
-            else f"Attempt {c['attempt'] + 1} on this raw set; it shares alpha with the others that were declared "
-            f"beforehand, {c['ensembles']} in all, and must meet the level {up_text(c['level'])}."
-        )
-    if c.get("ledger") == "new":
-        found.append(
-            "The project's ledger of attempts began with this ensemble: attempts on this raw set that neither the "
-            "store nor git recorded by then (made on another machine, or in a lost store) are unknown."
-        )
+    found += attempt_notices(c)
     if c["missing_draws"]:
         models = "draws (each has one model per block)" if partitions_of(c) else "models"
         found.append(f"{len(c['missing_draws'])} of {c['m']} {models} are missing. They count against every answer.")

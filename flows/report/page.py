@@ -259,6 +259,7 @@ def _provenance(c: dict[str, Any], raw: ImageSet) -> list[tuple[str, str, str]]:
     trigger = f"; sigma_x = {c['test_sigma']:g} on test inputs too, one sample per model and input"
     return [
         ("raw set", f"{len(raw)} images{resized_in_words(c)}", c["raw_digest"]),
+        *([("earlier raw sets", c["earlier_raw_sets"]["in_words"], "")] if c.get("earlier_raw_sets") else []),
         *([("blocks", partition_in_words(section), "")] if section else []),
         ("test set", f"{c['n_test']} images", c["test_digest"]),
         *parts_in_words(c),

@@ -60,18 +60,18 @@ def test_the_same_plan_is_the_same_ensemble_with_the_same_entropy(store):
 
 
 def test_another_ensemble_on_the_same_raw_set_is_a_further_attempt(store):
-    assert open_ensemble(store, PLAN).attempt == 0
+    assert open_ensemble(store, PLAN).attempts_before == 0
     more = open_ensemble(store, replace(PLAN, m=30))
-    assert more.attempt == 1
+    assert more.attempts_before == 1
     assert recall_entropy(more) != recall_entropy(open_ensemble(store, PLAN))
-    assert open_ensemble(store, replace(PLAN, m=40)).attempt == 2
-    assert open_ensemble(store, replace(PLAN, sigma=1.0)).attempt == 3
-    assert open_ensemble(store, replace(PLAN, raw_digest="new", raw_content="new")).attempt == 0
+    assert open_ensemble(store, replace(PLAN, m=40)).attempts_before == 2
+    assert open_ensemble(store, replace(PLAN, sigma=1.0)).attempts_before == 3
+    assert open_ensemble(store, replace(PLAN, raw_digest="new", raw_content="new")).attempts_before == 0
 
 
 def test_deleting_an_ensemble_does_not_undo_the_attempt(store):
     store.client.delete_run(open_ensemble(store, PLAN).run_id)
-    assert open_ensemble(store, PLAN).attempt == 1
+    assert open_ensemble(store, PLAN).attempts_before == 1
 
 
 def test_a_worker_refuses_data_that_are_not_the_planned_ones(store, small_set, monkeypatch):
@@ -104,7 +104,7 @@ def test_a_plan_that_died_before_it_was_recorded_is_planned_anew(store):
     dead = create_run(store, "ensemble", tags, {})
     ensemble = open_ensemble(store, PLAN)
     assert ensemble.run_id != dead
-    assert ensemble.attempt == 0
+    assert ensemble.attempts_before == 0
     assert store.client.get_run(dead).info.status == "KILLED"
 
 
@@ -176,12 +176,12 @@ def test_an_edited_param_or_tag_of_the_ensemble_is_an_error(store):
 def test_a_further_attempt_cannot_call_itself_the_first(store):
     open_ensemble(store, PLAN)
     more = open_ensemble(store, replace(PLAN, m=30))
-    store.client.log_dict(more.run_id, describe(replace(more, attempt=0)), "ensemble/plan.json")
-    with pytest.raises(InputError, match=f"run {more.run_id} has the param attempt='1' where its plan says '0'"):
+    store.client.log_dict(more.run_id, describe(replace(more, attempts_before=0)), "ensemble/plan.json")
+    with pytest.raises(InputError, match=f"run {more.run_id} has the param attempt='2' where its plan says '1'"):
         open_ensemble(store, replace(PLAN, m=30))
     database = os.environ["MLFLOW_TRACKING_URI"].removeprefix("sqlite:///")
     with sqlite3.connect(database) as rows:
-        rows.execute("update params set value = '0' where run_uuid = ? and key = 'attempt'", (more.run_id,))
+        rows.execute("update params set value = '1' where run_uuid = ? and key = 'attempt'", (more.run_id,))
     with pytest.raises(InputError, match="claims to be attempt 1 .* but 1 were planned before it"):
         open_ensemble(store, replace(PLAN, m=30))
 

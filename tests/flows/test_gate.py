@@ -270,7 +270,7 @@ def test_the_model_card_says_what_holds_and_what_does_not(version):
         "256 bits from the operating system",
         certificate["raw_digest"][:16],
         "first attempt; the ledger of attempts began with it, so earlier ones are unknown",
-        "attempts made elsewhere (another machine, another store) are unknown",
+        "attempts made elsewhere (another machine, another store, a clone or a copy of this project's folder) are ",
         "`python -m flows.audit --version 1 --replay 3`",
         "per point",
     ):

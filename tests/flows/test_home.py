@@ -126,7 +126,7 @@ def test_a_worktree_without_a_main_checkout_is_refused_until_a_folder_is_named(t
 
 def test_an_ensemble_planned_in_a_worktree_is_a_further_attempt(store, tmp_path, monkeypatch):
     make_sets()
-    assert open_ensemble(store, make_plan()).attempt == 0
+    assert open_ensemble(store, make_plan()).attempts_before == 0
     (tmp_path / ".gitignore").write_text(".mlflow\n.state\n")
     run(tmp_path, "git", "init", "--quiet")
     commit(tmp_path)
@@ -134,8 +134,8 @@ def test_an_ensemble_planned_in_a_worktree_is_a_further_attempt(store, tmp_path,
     run(tmp_path, "git", "worktree", "add", "--quiet", str(other))
     monkeypatch.chdir(other)
     again = connect_here()
-    assert open_ensemble(again, make_plan(m=M + 1)).attempt == 1
-    assert open_ensemble(again, make_plan()).attempt == 0  # the one that was begun
+    assert open_ensemble(again, make_plan(m=M + 1)).attempts_before == 1
+    assert open_ensemble(again, make_plan()).attempts_before == 0  # the one that was begun
     assert not (other / ".mlflow").exists()
     assert not (other / ".state").exists()
 

@@ -38,7 +38,7 @@ def everything_works(store: Store) -> None:
     images = load(SETS["test"]).images[:3, ..., 0]
     assert np.asarray(model.predict(images)["label"]).shape == (3,)
     made = make_ensemble(store, m=M + 2)
-    assert (made.number, made.ensemble.attempt) == (3, 2)
+    assert (made.number, made.ensemble.attempts_before) == (3, 2)
     assert Path(f".mlflow/artifacts/{made.version.run_id}/artifacts/ensemble/MLmodel").is_file()
 
 

@@ -218,12 +218,13 @@ def test_what_might_be_overlooked_stands_on_the_page(made):
     (began,) = notices(replace(made.certified, label=label), test)
     assert began.startswith("The project's ledger of attempts began with this ensemble: attempts on this raw set that")
     assert notices(replace(made.with_certificate(ledger="kept"), label=label), test) == []
-    changed = {"entropy_source": "fixed", "denoiser_state": "fixed-before", "attempt": 1, "missing_draws": [3, 7]}
+    changed = {"entropy_source": "fixed", "denoiser_state": "fixed-before", "attempts_before": 1}
+    changed |= {"missing_draws": [3, 7]}
     odd = replace(made.with_certificate(**changed), label=label)
     found = notices(odd, test)
     assert len(found) == 5
     assert "Attempt 2 on this raw set, so it must meet the smaller level 0.001." in found
-    shared = notices(made.with_certificate(attempt=1, ensembles=3), test)
+    shared = notices(made.with_certificate(attempts_before=1, ensembles=3), test)
     assert any("shares alpha with the others that were declared beforehand, 3 in all" in one for one in shared)
     assert f"2 of {M} models are missing. They count against every answer." in found
     said = text_of(made.page(certified=odd))

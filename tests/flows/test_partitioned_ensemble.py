@@ -62,7 +62,7 @@ def test_a_lost_batch_is_made_again_and_the_votes_are_those_of_an_undisturbed_ru
     assert disturbed.keys() == again.keys() == set(range(M))
     assert all(np.array_equal(disturbed[draw], again[draw]) for draw in range(M))
     assert registered(store, ensemble).tags()[f"{TAG}partitions"] == str(K)
-    assert undisturbed.ensemble.attempt == 1  # on the same raw set: its level is half the first one's
+    assert undisturbed.ensemble.attempts_before == 1  # on the same raw set: its level is half the first one's
 
 
 def test_votes_of_a_draw_that_are_not_the_blocks_own_are_refused(store):

@@ -318,7 +318,7 @@ def test_a_new_sigma_killed_half_way_then_the_next_repro_trains_the_missing_draw
     assert sorted(finished) == list(range(12))
     assert {draw: finished[draw] for draw in survivors} == survivors
     content = json.loads((project.root / "data" / "ensemble" / "ensemble.json").read_text())
-    assert (content["sigma"], content["attempt"], content["missing_draws"]) == (0.5, 1, [])
+    assert (content["sigma"], content["attempts_before"], content["missing_draws"]) == (0.5, 1, [])
     versions = project.query("select name, count(*) from model_versions group by name")
     assert sorted(versions) == [("sanitized-classifier", 2), ("smoothed-classifier", 2)]
     assert "up to date" in project.run("dvc", "status", *STAGES).stdout

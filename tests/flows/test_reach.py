@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from models_recipes import PLAN
 
-from cleanlabel.flows.ensemble.attempts import attempt_of
+from cleanlabel.flows.ensemble.attempts import standing_so_far
 from cleanlabel.flows.ensemble.opening import open_ensemble
 from cleanlabel.flows.ensemble.reach import radius_asked, reach, require_reach, with_models
 from cleanlabel.flows.store.client import find_runs
@@ -104,7 +104,7 @@ def test_nothing_is_recorded_of_a_plan_out_of_reach_and_a_begun_one_goes_on(stor
     with pytest.raises(InputError, match="certify radii up to 0.239"):
         open_ensemble(store, HALF, 0.5)
     assert find_runs(store, "") == []  # so that it was no attempt
-    assert attempt_of(store, HALF) == 0
+    assert standing_so_far(store, HALF).attempts_before == 0
     begun = open_ensemble(store, HALF, 0.2)
     assert open_ensemble(store, HALF, 0.5).run_id == begun.run_id  # whatever the gate asks for by now
-    assert (attempt_of(store, HALF), attempt_of(store, replace(HALF, m=30))) == (0, 1)
+    assert [standing_so_far(store, one).attempts_before for one in (HALF, replace(HALF, m=30))] == [0, 1]
