@@ -57,7 +57,7 @@ def test_a_network_that_was_exchanged_is_refused(version):
     assert len(list(networks.iterdir())) == M + 1  # and their description
     shutil.copy(networks / "draw-00001.safetensors", networks / "draw-00002.safetensors")
     with pytest.raises(InputError, match="draw-00002.safetensors is not the network that draw 2 recorded"):
-        mlflow.pyfunc.load_model(f"models:/{SMOOTHED}/1")
+        SmoothedClassifier(networks)
 
 
 def test_split_chooses_by_draws_of_its_own(version, no_pickle):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from imports import ROOT, imported
 from installed import link_environment, run_in
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from registered import M, Registered, make_ensemble, make_sets, registered
 from services import Service, answers_http, free_port
@@ -21,7 +22,6 @@ from services import Service, answers_http, free_port
 from cleanlabel.flows.ensemble.opening import open_ensemble
 from cleanlabel.flows.store.client import connect
 from cleanlabel.flows.store.registry import SMOOTHED, set_alias
-from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import load
 from cleanlabel.sanitize.paths import SETS
 
@@ -68,8 +68,11 @@ def test_a_version_brings_the_code_that_loads_it_as_real_files(version):
         *(p for room in ("models", "sanitize") for p in (ROOT / room).glob("*.py")),
     ]
     expected = {str(Path("cleanlabel", *path.relative_to(ROOT).parts).as_posix()) for path in rooms}
+    (loader,) = (name for name in names if name.startswith("cleanlabel_loader_"))
+    assert (code / loader).read_bytes() == (ROOT / "cleanlabel" / "loading.py").read_bytes()
     assert names == {name.replace("cleanlabel/cleanlabel/", "cleanlabel/") for name in expected} | {
-        "cleanlabel/py.typed"
+        "cleanlabel/py.typed",
+        loader,
     }
     assert not [path for path in code.rglob("*") if path.is_symlink()]
     assert (code / "cleanlabel" / "models" / "plan.py").read_bytes() == (ROOT / "models" / "plan.py").read_bytes()
@@ -127,7 +130,7 @@ def test_the_logged_model_finds_its_networks_at_the_run_and_answers_as_the_versi
     assert answers.equals(mlflow.pyfunc.load_model(f"models:/{SMOOTHED}/1").predict(images))
     description = files_of(version) / "data" / "networks" / "smoothed.json"
     description.write_text(description.read_text().replace("{", "{ ", 1))
-    with pytest.raises(InputError, match="holds other networks than this model's"):
+    with pytest.raises(MlflowException, match=r"data/networks/smoothed.json was changed"):
         mlflow.pyfunc.load_model(f"models:/{logged.model_id}")
 
 
