@@ -238,12 +238,12 @@ class _Sealed(importlib.abc.MetaPathFinder, importlib.abc.SourceLoader):
     def get_filename(self, fullname: str) -> str:
         return self.paths[fullname]
 
-    def get_data(self, path: str | bytes) -> bytes:  # type: ignore[override]
+    def get_data(self, path: str | bytes) -> bytes:
         if str(path) not in self.sources:
             raise OSError(f"{str(path)!r} is not on the seal")
         return self.sources[str(path)]
 
-    def source_to_code(self, data: Any, path: Any, *_: Any, **__: Any) -> CodeType:
+    def source_to_code(self, data: Any, path: Any = "<string>", *_: Any, **__: Any) -> CodeType:
         tree = ast.parse(data, path)
         if self.name != PACKAGE:
             for node in ast.walk(tree):
@@ -269,9 +269,9 @@ def package_digests(files: Mapping[str, str]) -> dict[str, str]:
 
 def _same(module: ModuleType, digests: Mapping[str, str]) -> bool:
     """Whether an imported package has all these files, byte for byte."""
-    known = getattr(module.__spec__, "loader", None)
-    if hasattr(known, "digests"):
-        return bool(known.digests == digests)
+    known = getattr(getattr(module.__spec__, "loader", None), "digests", None)
+    if known is not None:
+        return bool(known == digests)
     try:
         here = Path(str(module.__file__)).parent
         return all(hashlib.sha256((here / name).read_bytes()).hexdigest() == is_ for name, is_ in digests.items())
@@ -306,7 +306,8 @@ def _load_pyfunc(path: str) -> Any:
     Nothing of the model runs unless all its files are the sealed ones. MlflowException, which is also a ValueError,
     with one sentence if they are not.
     """
-    from mlflow.exceptions import INVALID_PARAMETER_VALUE, MlflowException
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
     class Refused(MlflowException, ValueError):
         """The model is not as it was sealed."""
