@@ -243,7 +243,7 @@ class _Sealed(importlib.abc.MetaPathFinder, importlib.abc.SourceLoader):
             raise OSError(f"{str(path)!r} is not on the seal")
         return self.sources[str(path)]
 
-    def source_to_code(self, data: Any, path: Any = "<string>", *_: Any, **__: Any) -> CodeType:
+    def source_to_code(self, data: Any, path: Any, **_: Any) -> CodeType:  # type: ignore[override]
         tree = ast.parse(data, path)
         if self.name != PACKAGE:
             for node in ast.walk(tree):

@@ -149,15 +149,18 @@ def test_packaging_that_was_cut_off_goes_on_with_the_same_logged_model(version):
     assert {str(m.status) for m in found if m.model_id == mine.model_id} == {"READY"}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[tuple[Service, Path]]:
-    """MLflow's server, as it is started where clients reach the artifacts themselves, with a certified version."""
+@pytest.fixture(scope="module", params=["--no-serve-artifacts", "--serve-artifacts"])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, empty_database: Path
+) -> Iterator[tuple[Service, Path]]:
+    """MLflow's server, where clients reach the artifacts themselves or through it, with a certified version."""
     folder = tmp_path_factory.mktemp("served")
     shutil.copy(empty_database, folder / "mlflow.db")
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "server", "--workers=1", "--host=127.0.0.1", f"--port={port}"]
-    command += ["--no-serve-artifacts", f"--default-artifact-root={folder}/artifacts"]
+    place = "default-artifact-root" if request.param == "--no-serve-artifacts" else "artifacts-destination"
+    command += [request.param, f"--{place}={folder}/artifacts"]
     command += [f"--backend-store-uri=sqlite:///{folder}/mlflow.db"]
     env = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     service = Service(url, {"MLFLOW_TRACKING_URI": url}, command, env, folder / "log", answers_http(f"{url}/health"))
@@ -176,6 +179,17 @@ def server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> It
         yield service, folder / "work"
     finally:
         service.kill()
+
+
+@pytest.mark.slow
+def test_every_address_of_it_loads_from_a_server(server, monkeypatch):
+    service, work = server
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", service.env["MLFLOW_TRACKING_URI"])
+    store = connect()
+    (found,) = store.client.search_logged_models([store.experiment_id])
+    for uri in (f"models:/{SMOOTHED}/1", f"runs:/{found.source_run_id}/ensemble", f"models:/{found.model_id}"):
+        answers = mlflow.pyfunc.load_model(uri).predict(np.load(work / "images.npy"))
+        assert answers.to_json(orient="records") == (work / "expected.json").read_text()
 
 
 @pytest.mark.slow
