@@ -127,6 +127,8 @@ def download(uri: str, target: Path) -> Path:
             raise
         except FileNotFoundError as error:
             raise InputError(missing) from error
+    if not any((found / name).is_file() for name in ("MLmodel", SEAL)):
+        raise InputError(missing)
     if (found / DATA / ELSEWHERE).is_file() and not (found / SEAL).is_file():
         raise InputError(f"{uri} is a logged model, whose networks are at its run; verify its registered version")
     return found
