@@ -21,6 +21,7 @@ COMMANDS = {
     ),
     "plan": ("cleanlabel.commands", "plan", "how many models a radius takes, and what a radius buys"),
     "certify-votes": ("cleanlabel.commands", "certify", "certificates from the votes of models of your own"),
+    "verify": ("cleanlabel.flows.verify", "main", "a registered model's files against its certificate, before it runs"),
 }
 """Each command's module and description, by name. A module is imported when called: torch takes seconds."""
 
@@ -46,7 +47,13 @@ def main(words: Sequence[str] | None = None, prog: str = "cleanlabel") -> None:
     if given[0] not in COMMANDS:
         raise InputError(f"{given[0]!r} is not a command of {prog}; choose one of {', '.join(COMMANDS)}")
     module, function, _ = COMMANDS[given[0]]
-    getattr(import_module(module), function)(given[1:], prog=f"{prog} {given[0]}")
+    try:
+        command = getattr(import_module(module), function)
+    except ModuleNotFoundError as error:
+        if (error.name or "cleanlabel").partition(".")[0] == "cleanlabel":
+            raise
+        raise InputError(f"{prog} {given[0]} needs {error.name}; run pip install 'cleanlabel[pipeline]'") from error
+    command(given[1:], prog=f"{prog} {given[0]}")
 
 
 def script() -> None:

@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow.exceptions import INVALID_PARAMETER_VALUE, MlflowException
 
+from cleanlabel.loading import ELSEWHERE, check_if_sealed
 from cleanlabel.models.pixels import as_pixels
 from cleanlabel.models.smoothed import DESCRIPTION, SmoothedClassifier
 from cleanlabel.sanitize.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-ELSEWHERE = "networks.json"
-"""File in a logged model's data that says where its networks are, {"networks": URI}. A registered version contains
-its networks."""
 
 
 class Refused(MlflowException, InputError):
@@ -47,11 +44,16 @@ class ServedClassifier(SmoothedClassifier):
 
 
 def _load_pyfunc(path: str) -> ServedClassifier:
-    """The model in the data directory of a registered version or of a logged model. MLflow calls this.
+    """The model in the data directory of a version or a logged model that is older than the seal. MLflow calls this
+    if `MLmodel` names this module; newer ones name a copy of `cleanlabel.loading`.
 
-    InputError if the networks are not the recorded ones.
+    InputError if the networks are not the recorded ones, or if there is a seal that the files differ from.
     """
     directory = Path(path)
+    try:
+        check_if_sealed(directory)
+    except ValueError as error:
+        raise Refused(str(error)) from None
     if not (directory / ELSEWHERE).is_file():
         return ServedClassifier(directory)
     from mlflow.artifacts import download_artifacts

@@ -41,6 +41,7 @@ VARIABLES = {
     "CLEANLABEL_RAY_ADDRESS": "The Ray cluster; default: one on this machine for as long as the flow runs.",
     "CLEANLABEL_ROOT": "The checkout in which deployed flows work; `make serve` and `make deploy` set it to theirs.",
     "CLEANLABEL_SCRATCH": "A folder on a disk with room, which holds the sanitized copies of draws instead of memory.",
+    "CLEANLABEL_SIGNING_KEY": "The private ssh key that signs each certificate; default: certificates are not signed.",
     "CLEANLABEL_THREADS": "Threads that PyTorch uses in each process of an ensemble, the pilot and the estimate; "
     "default: 1.",
     "CLEANLABEL_WORKERS": "The number of processes that make batches at once; default: one per core.",
@@ -116,6 +117,7 @@ def parsers() -> Iterator[tuple[str, Flags]]:
         "preview": import_module("cleanlabel.sanitize.preview").parser,
         "plan": commands.plan_parser,
         "certify-votes": commands.certify_parser,
+        "verify": import_module("cleanlabel.flows.verify").parser,
     }
     for name in COMMANDS:
         yield f"cleanlabel {name}", own[name](f"cleanlabel {name}")

@@ -36,6 +36,7 @@ from cleanlabel.flows.certificate.comparison import previous_version
 from cleanlabel.flows.certificate.gate import Verdict, run_gate, tell_verdict
 from cleanlabel.flows.certificate.record import Certified, certify_version, metrics_of, tags_of
 from cleanlabel.flows.certificate.wording import title
+from cleanlabel.flows.ensemble.seal import write_files_seal
 from cleanlabel.flows.orchestration.log import note
 from cleanlabel.flows.orchestration.server import prefect_server
 from cleanlabel.flows.report.card import card
@@ -81,6 +82,7 @@ def publish(store: Store, version: ModelVersion, certificate: dict[str, Any]) ->
     files = (CERTIFICATE, CURVE, CURVE_PICTURE, EXAMPLES, POINTS)
     directory = CERTIFICATE_ARTIFACT.rpartition("/")[0]
     log_files(store, version.run_id, {f"{directory}/{path.name}": path.read_bytes() for path in files})
+    write_files_seal(store, version.run_id)
     tag_version(store, version, tags_of(certificate))
 
 
@@ -127,6 +129,7 @@ def write_page(
     with replacing(PAGE) as scratch:
         scratch.write_bytes(page)
     log_files(store, version.run_id, {f"{CERTIFICATE_ARTIFACT.rpartition('/')[0]}/{PAGE.name}": page})
+    write_files_seal(store, version.run_id)
 
 
 def seconds_a_model(store: Store, run_id: str) -> float | None:

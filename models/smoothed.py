@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cleanlabel.loading import check_if_sealed
 from cleanlabel.models.answers import Answers, answers
 from cleanlabel.models.certificate import ABSTAIN
 from cleanlabel.models.extractors import Extractor, accelerated, features, load_extractor
@@ -37,38 +38,74 @@ INSTRUMENT = "instrument.safetensors"
 class SmoothedClassifier:
     """An ensemble read back from its directory: `smoothed.json`, a safetensors file per draw, and other files it needs.
 
-    InputError if a network's file is not the recorded one, or the noise is of an older kind, whose radii do not hold.
-    Nothing is unpickled.
+    InputError if the description contradicts itself or its plan's digest, if a file is not the recorded one, or if the
+    noise is of an older kind, whose radii do not hold. Nothing is unpickled.
+
+    A draw without a network counts as a vote for no class, with a warning: it stays among the m, as in the certificate.
+    What no digest in the description covers (the attempt, which network is which draw's, the order of the labels) is
+    covered by the seal that `cleanlabel.loading` checks.
     """
 
     def __init__(self, directory: Path) -> None:
-        description = json.loads((directory / DESCRIPTION).read_text())
-        self.plan = plan_from_dict(description["plan"])
+        path = directory / DESCRIPTION
+        try:
+            description = json.loads(path.read_text())
+            self.plan = plan_from_dict(description["plan"])
+            named = description["plan"]["plan_digest"]
+            self.m: int = description["m"]
+            self.attempts_before: int = attempts_before(description)
+            self.classes: list[str] = description["classes"]
+            self.image_shape: tuple[int, ...] = tuple(description["image_shape"])
+            self.labels = np.array(description.get("labels", []), dtype=np.int64)
+            recorded = {int(draw): str(digest) for draw, digest in description["weights"].items()}
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise InputError(f"{path} cannot be read ({error!r}); download the model again") from error
+        wrong = self._contradictions(named, recorded, len(description["weights"]))
+        if wrong:
+            raise InputError(f"{path} was changed: {wrong}; download the model again")
         require_exact_noise(self.plan)
-        self.m: int = description["m"]
-        self.attempts_before = attempts_before(description)
-        self.classes: list[str] = description["classes"]
-        self.image_shape: tuple[int, ...] = tuple(description["image_shape"])
         self.networks: dict[int, nn.Module] = {}
-        for draw, digest in description["weights"].items():
-            path = directory / f"draw-{int(draw):05d}.safetensors"
-            if not path.is_file() or file_digest(path) != digest:
-                raise InputError(f"{path} is not the network that draw {draw} recorded; download the model again")
-            self.networks[int(draw)] = load_features(path) if self.plan.bounded_influence else load_weights(path)
+        for draw, digest in recorded.items():
+            file = directory / f"draw-{draw:05d}.safetensors"
+            if not file.is_file() or file_digest(file) != digest:
+                raise InputError(f"{file} is not the network that draw {draw} recorded; download the model again")
+            self.networks[draw] = load_features(file) if self.plan.bounded_influence else load_weights(file)
+        missing = self.m + self.plan.selection - len(recorded)
+        if missing:
+            warnings.warn(f"{missing} of the {self.m} draws have no network; they vote for no class", stacklevel=2)
         self.extractor: Extractor | None = None
         if self.plan.recipe["mode"] == "transfer":
             self.extractor = accelerated(load_extractor(directory / EXTRACTOR))
             if self.extractor.digest != self.plan.initial_digest:
                 raise InputError(f"{directory / EXTRACTOR} is not the planned one; download the model again")
         self.instrument: Instrument | None = None
-        self.labels = np.array(description.get("labels", []), dtype=np.int64)
         if self.plan.instrument_digest:
             self.instrument = load_instrument(directory / INSTRUMENT, self.plan.instrument_digest)
         self.denoiser: Denoiser | None = None
-        if (directory / "denoiser").is_dir():
+        if self.plan.test_sigma and self.plan.denoiser_digest:
             self.denoiser = load_denoiser(directory / "denoiser")
             if self.denoiser.digest != self.plan.denoiser_digest:
                 raise InputError(f"{directory}/denoiser is not the planned one; download the model again")
+
+    def _contradictions(self, named: object, recorded: dict[int, str], listed: int) -> str:
+        """What in the description cannot have been written with it; empty if nothing."""
+        plan, m = self.plan, self.m
+        if plan.digest != named:
+            return f"its plan's digest is {plan.digest[:12]}, and it says {str(named)[:12]}"
+        if type(m) is not int or m not in (plan.m, *plan.looks):
+            return f"it has m = {m!r}, and its plan {plan.m}"
+        if self.attempts_before < 0:
+            return f"it says that {self.attempts_before} attempts came before it"
+        if listed != len(recorded) or not recorded.keys() <= {*range(m), *range(plan.m, plan.draws)}:
+            return f"it lists other draws than the {m + plan.selection} of its plan"
+        if plan.selection and not recorded.keys() >= {*range(plan.m, plan.draws)}:
+            return "a draw that chooses the class is missing"
+        if len(self.classes) != plan.classes:
+            return f"it has {len(self.classes)} classes, and its plan {plan.classes}"
+        counted = tuple(int(np.sum(self.labels == c)) for c in range(plan.classes))
+        if plan.bounded_influence and (counted != plan.class_sizes or sum(counted) != len(self.labels)):
+            return "it has other labels than its plan counts by class"
+        return ""
 
     def votes(self, images: NDArray[np.uint8]) -> dict[int, NDArray[np.int64]]:
         """The votes of each draw's network or of its k blocks' networks: images uint8 (n, h, w[, c]) -> (n,) or (k, n).
@@ -147,10 +184,14 @@ def _answers_of(network: nn.Module, inputs: Tensor) -> NDArray[np.int64]:
 
 
 def _load_pyfunc(path: str) -> SmoothedClassifier:
-    """MLflow calls this for versions whose `MLmodel` names this module; newer ones name `cleanlabel.served`."""
+    """MLflow calls this for versions whose `MLmodel` names this module; newer ones name others."""
     warnings.warn(
         "MLflow's server truncates numbers to integers before this version sees them; "
         "send only whole numbers 0..255, or serve a newer version, which refuses other numbers",
         stacklevel=2,
     )
+    try:
+        check_if_sealed(Path(path))
+    except ValueError as error:
+        raise InputError(str(error)) from None
     return SmoothedClassifier(Path(path))

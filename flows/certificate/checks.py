@@ -152,6 +152,7 @@ def _recomputed(
     params = CertifyParams.model_validate(attached["reported"])
     test = load(SETS["test"])
     again = compute(ensemble, assembly.votes, lost, entropy, test, tuple(attached["image_shape"]), params).certificate
+    again["seal"] = attached.get("seal")
     differs = sorted(key for key in again.keys() | attached.keys() if again.get(key) != attached.get(key))
     found = f"differs in {', '.join(differs)}" if differs else "computed again from the votes, equal in every field"
     return Check("certificate", not differs, found)

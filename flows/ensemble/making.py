@@ -10,6 +10,7 @@ from typing import Any
 from cleanlabel.flows.ensemble.assembly import assemble, find_draws
 from cleanlabel.flows.ensemble.package import package
 from cleanlabel.flows.ensemble.record import Ensemble, save_ensemble, stop_at, version_tags
+from cleanlabel.flows.ensemble.seal import write_files_seal
 from cleanlabel.flows.orchestration.log import note
 from cleanlabel.flows.store.client import Store, finish
 from cleanlabel.flows.store.registry import SMOOTHED, register
@@ -98,6 +99,7 @@ def register_ensemble(store: Store, ensemble: Ensemble) -> int:
     assembly = assemble(store, ensemble)
     content = save_ensemble(store, ensemble, assembly.votes, ENSEMBLE)
     package(store, ensemble, assembly, load(SETS["raw"]))
+    write_files_seal(store, ensemble.run_id)
     finish(store, ensemble.run_id)
     state = f"**Not certifiable**: {'; '.join(plan.voids)}." if plan.voids else "Not certified yet."
     description = f"{ensemble.m} smoothed models at sigma {plan.sigma:g}. {state}"

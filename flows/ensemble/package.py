@@ -11,6 +11,7 @@ from mlflow.entities import LoggedModel, LoggedModelOutput
 from numpy.typing import NDArray
 
 import cleanlabel
+from cleanlabel import loading
 from cleanlabel.flows.artifacts import NETWORKS
 from cleanlabel.flows.ensemble.assembly import Assembly
 from cleanlabel.flows.ensemble.record import Ensemble, network_file
@@ -49,7 +50,6 @@ def package(store: Store, ensemble: Ensemble, assembly: Assembly, raw: ImageSet)
     from mlflow.pyfunc import save_model
 
     from cleanlabel.models.smoothed import DESCRIPTION, EXTRACTOR
-    from cleanlabel.served import ELSEWHERE
 
     (state() / "packages").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=state() / "packages") as scratch:
@@ -82,12 +82,13 @@ def package(store: Store, ensemble: Ensemble, assembly: Assembly, raw: ImageSet)
         shutil.copytree(
             Path(cleanlabel.__file__).parent, Path(scratch) / "cleanlabel", ignore=shutil.ignore_patterns(*LEFT_OUT)
         )
+        loader = _loader(Path(scratch))
         logged = _logged_model(store, ensemble.run_id)
         save_model(
             Path(scratch) / "ensemble",
-            loader_module="cleanlabel.served",
+            loader_module=loader.stem,
             data_path=str(data),
-            code_paths=[str(Path(scratch) / "cleanlabel")],
+            code_paths=[str(Path(scratch) / "cleanlabel"), str(loader)],
             mlflow_model=Model(run_id=ensemble.run_id, model_id=logged.model_id),
             # without a build's local version suffix (+cpu), which an index may not have
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in LIBRARIES],
@@ -96,11 +97,18 @@ def package(store: Store, ensemble: Ensemble, assembly: Assembly, raw: ImageSet)
         )
         log_directory(store, ensemble.run_id, Path(scratch) / "ensemble", "ensemble")
         write_json(
-            Path(scratch) / "ensemble" / "data" / data.name / ELSEWHERE,
+            Path(scratch) / "ensemble" / "data" / data.name / loading.ELSEWHERE,
             {"networks": f"runs:/{ensemble.run_id}/{NETWORKS}"},
         )
         store.client.log_model_artifacts(logged.model_id, str(Path(scratch) / "ensemble"))
     store.client.finalize_logged_model(logged.model_id, "READY")
+
+
+def _loader(scratch: Path) -> Path:
+    """A copy of `cleanlabel.loading` beside the package's. Its name is of its own content and of the package's, so that
+    a process that has imported it for another version does not take it for this one's."""
+    code = loading.digests_of(scratch / "cleanlabel") | {"loader": file_digest(Path(loading.__file__))}
+    return shutil.copy(loading.__file__, scratch / f"cleanlabel_loader_{loading.root_of(code)[:12]}.py")
 
 
 def _logged_model(store: Store, run_id: str) -> LoggedModel:

@@ -1,7 +1,9 @@
 """The registered model: the whole ensemble as MLflow loads it, and what it answers."""
 
 import importlib
+import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow.pyfunc
@@ -58,7 +60,59 @@ def test_a_network_that_was_exchanged_is_refused(version):
     assert len(list(networks.iterdir())) == M + 1  # and their description
     shutil.copy(networks / "draw-00001.safetensors", networks / "draw-00002.safetensors")
     with pytest.raises(InputError, match="draw-00002.safetensors is not the network that draw 2 recorded"):
-        mlflow.pyfunc.load_model(f"models:/{SMOOTHED}/1")
+        SmoothedClassifier(networks)
+
+
+def with_plan(**changes: object) -> Callable[[dict], object]:
+    return lambda content: content["plan"].update(changes)
+
+
+EDITS = {
+    "its plan's digest is": [
+        with_plan(alpha=0.5),
+        with_plan(sigma=4.0),
+        with_plan(method="margin"),
+        with_plan(noise_distance=0),
+        with_plan(plan_digest="0" * 64),
+        with_plan(stopping="looks", looks=[M], shares=[1.0]),
+    ],
+    "it has m = ": [lambda c: c.update(m=M - 1), lambda c: c.update(m=float(M)), lambda c: c.update(m=True)],
+    "it has the attempt": [lambda c: c.update(attempt=-1), lambda c: c.update(attempt=0.5)],
+    "it lists other draws than the 14 of its plan": [
+        lambda c: c["weights"].update({"14": c["weights"]["0"]}),
+        lambda c: c["weights"].update({"-1": c["weights"]["0"]}),
+        lambda c: c["weights"].update({"01": c["weights"]["1"]}),
+    ],
+    "it has 9 classes, and its plan 10": [lambda c: c["classes"].pop()],
+    "cannot be read": [
+        lambda c: c.pop("attempt"),
+        lambda c: c["plan"].pop("plan_digest"),
+        lambda c: c.update(weights=[]),
+        lambda c: c["plan"].update(sigma=None, plan_digest=3) or c.update(labels=[10**30]),
+    ],
+}
+
+
+@pytest.mark.parametrize(("said", "edit"), [(said, edit) for said, edits in EDITS.items() for edit in edits])
+def test_a_description_that_contradicts_itself_is_refused(version, said, edit):
+    path = networks_of(version) / "smoothed.json"
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=said):
+        SmoothedClassifier(path.parent)
+
+
+def test_a_draw_without_a_network_stays_among_the_m_and_is_told(version):
+    path, images = networks_of(version) / "smoothed.json", load(SETS["test"]).images
+    whole = SmoothedClassifier(path.parent).certify(images)
+    content = json.loads(path.read_text())
+    content["weights"] = {draw: content["weights"][draw] for draw in list(content["weights"])[:13]}
+    path.write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match="1 of the 14 draws have no network; they vote for no class"):
+        _, radius, counts = SmoothedClassifier(path.parent).certify(images)
+    assert (counts.sum(axis=1) == 13).all()
+    assert (radius <= whole[1]).all()
 
 
 def test_split_chooses_by_draws_of_its_own(version, no_pickle):
@@ -70,6 +124,12 @@ def test_split_chooses_by_draws_of_its_own(version, no_pickle):
     assert split.failures() == []
     model = mlflow.pyfunc.load_model(f"models:/{SMOOTHED}/{split.number}")
     assert model.predict(load(SETS["test"]).images[..., 0])["label"].tolist() == certified.label.tolist()
+    description = networks_of(split) / "smoothed.json"
+    content = json.loads(description.read_text())
+    del content["weights"][str(M + 2)]
+    description.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="a draw that chooses the class is missing"):
+        SmoothedClassifier(description.parent)
     split.store.client.delete_run(split.run_of(M + 2))
     with pytest.raises(InputError, match="1 of the 5 draws that choose the class are missing"):
         split.certify(method="split")
@@ -98,6 +158,9 @@ def test_noise_on_the_test_inputs_certifies_triggers(version, denoiser_dir, no_p
     shutil.rmtree(DENOISER)
     answers = mlflow.pyfunc.load_model(f"models:/{SMOOTHED}/{noised.number}").predict(load(SETS["test"]).images[..., 0])
     assert all(sum(votes) == M for votes in answers["votes"])
+    shutil.rmtree(networks_of(noised) / "denoiser")
+    with pytest.raises(InputError, match="denoiser"):
+        SmoothedClassifier(networks_of(noised))
 
 
 def test_a_model_that_is_not_certifiable_answers_without_a_radius(version, no_pickle):

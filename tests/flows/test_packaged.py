@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from imports import ROOT, imported
 from installed import link_environment, run_in
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from registered import M, Registered, make_ensemble, make_sets, registered
 from services import Service, answers_http, free_port
@@ -21,7 +22,6 @@ from services import Service, answers_http, free_port
 from cleanlabel.flows.ensemble.opening import open_ensemble
 from cleanlabel.flows.store.client import connect
 from cleanlabel.flows.store.registry import SMOOTHED, set_alias
-from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import load
 from cleanlabel.sanitize.paths import SETS
 
@@ -68,8 +68,11 @@ def test_a_version_brings_the_code_that_loads_it_as_real_files(version):
         *(p for room in ("models", "sanitize") for p in (ROOT / room).glob("*.py")),
     ]
     expected = {str(Path("cleanlabel", *path.relative_to(ROOT).parts).as_posix()) for path in rooms}
+    (loader,) = (name for name in names if name.startswith("cleanlabel_loader_"))
+    assert (code / loader).read_bytes() == (ROOT / "cleanlabel" / "loading.py").read_bytes()
     assert names == {name.replace("cleanlabel/cleanlabel/", "cleanlabel/") for name in expected} | {
-        "cleanlabel/py.typed"
+        "cleanlabel/py.typed",
+        loader,
     }
     assert not [path for path in code.rglob("*") if path.is_symlink()]
     assert (code / "cleanlabel" / "models" / "plan.py").read_bytes() == (ROOT / "models" / "plan.py").read_bytes()
@@ -127,7 +130,7 @@ def test_the_logged_model_finds_its_networks_at_the_run_and_answers_as_the_versi
     assert answers.equals(mlflow.pyfunc.load_model(f"models:/{SMOOTHED}/1").predict(images))
     description = files_of(version) / "data" / "networks" / "smoothed.json"
     description.write_text(description.read_text().replace("{", "{ ", 1))
-    with pytest.raises(InputError, match="holds other networks than this model's"):
+    with pytest.raises(MlflowException, match=r"data/networks/smoothed.json was changed"):
         mlflow.pyfunc.load_model(f"models:/{logged.model_id}")
 
 
@@ -146,15 +149,18 @@ def test_packaging_that_was_cut_off_goes_on_with_the_same_logged_model(version):
     assert {str(m.status) for m in found if m.model_id == mine.model_id} == {"READY"}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[tuple[Service, Path]]:
-    """MLflow's server, as it is started where clients reach the artifacts themselves, with a certified version."""
+@pytest.fixture(scope="module", params=["--no-serve-artifacts", "--serve-artifacts"])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, empty_database: Path
+) -> Iterator[tuple[Service, Path]]:
+    """MLflow's server, where clients reach the artifacts themselves or through it, with a certified version."""
     folder = tmp_path_factory.mktemp("served")
     shutil.copy(empty_database, folder / "mlflow.db")
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "mlflow", "server", "--workers=1", "--host=127.0.0.1", f"--port={port}"]
-    command += ["--no-serve-artifacts", f"--default-artifact-root={folder}/artifacts"]
+    place = "default-artifact-root" if request.param == "--no-serve-artifacts" else "artifacts-destination"
+    command += [request.param, f"--{place}={folder}/artifacts"]
     command += [f"--backend-store-uri=sqlite:///{folder}/mlflow.db"]
     env = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     service = Service(url, {"MLFLOW_TRACKING_URI": url}, command, env, folder / "log", answers_http(f"{url}/health"))
@@ -173,6 +179,17 @@ def server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> It
         yield service, folder / "work"
     finally:
         service.kill()
+
+
+@pytest.mark.slow
+def test_every_address_of_it_loads_from_a_server(server, monkeypatch):
+    service, work = server
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", service.env["MLFLOW_TRACKING_URI"])
+    store = connect()
+    (found,) = store.client.search_logged_models([store.experiment_id])
+    for uri in (f"models:/{SMOOTHED}/1", f"runs:/{found.source_run_id}/ensemble", f"models:/{found.model_id}"):
+        answers = mlflow.pyfunc.load_model(uri).predict(np.load(work / "images.npy"))
+        assert answers.to_json(orient="records") == (work / "expected.json").read_text()
 
 
 @pytest.mark.slow
