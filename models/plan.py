@@ -288,8 +288,14 @@ def plan_from_dict(content: dict[str, Any]) -> Plan:
 
 
 def attempts_before(record: dict[str, Any]) -> int:
-    """How many attempts on its raw set came before a recorded ensemble. Older records call this number `attempt`."""
-    return int(record["attempts_before"] if "attempts_before" in record else record["attempt"])
+    """How many attempts on its raw set came before a recorded ensemble. Older records call this number `attempt`.
+
+    KeyError or TypeError if it is missing, or no whole number from 0 on.
+    """
+    before = record["attempts_before"] if "attempts_before" in record else record["attempt"]
+    if type(before) is not int or before < 0:
+        raise TypeError(f"attempts_before={before!r} is no number of attempts")
+    return before
 
 
 def noise_distance_of(images: int, image_shape: tuple[int, ...], sigma: float, test_sigma: float = 0.0) -> float:

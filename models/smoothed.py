@@ -94,8 +94,6 @@ class SmoothedClassifier:
             return f"its plan's digest is {plan.digest[:12]}, and it says {str(named)[:12]}"
         if type(m) is not int or m not in (plan.m, *plan.looks):
             return f"it has m = {m!r}, and its plan {plan.m}"
-        if self.attempts_before < 0:
-            return f"it says that {self.attempts_before} attempts came before it"
         if listed != len(recorded) or not recorded.keys() <= {*range(m), *range(plan.m, plan.draws)}:
             return f"it lists other draws than the {m + plan.selection} of its plan"
         if plan.selection and not recorded.keys() >= {*range(plan.m, plan.draws)}:

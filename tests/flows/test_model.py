@@ -77,7 +77,6 @@ EDITS = {
         with_plan(stopping="looks", looks=[M], shares=[1.0]),
     ],
     "it has m = ": [lambda c: c.update(m=M - 1), lambda c: c.update(m=float(M)), lambda c: c.update(m=True)],
-    "it has the attempt": [lambda c: c.update(attempt=-1), lambda c: c.update(attempt=0.5)],
     "it lists other draws than the 14 of its plan": [
         lambda c: c["weights"].update({"14": c["weights"]["0"]}),
         lambda c: c["weights"].update({"-1": c["weights"]["0"]}),
@@ -85,7 +84,9 @@ EDITS = {
     ],
     "it has 9 classes, and its plan 10": [lambda c: c["classes"].pop()],
     "cannot be read": [
-        lambda c: c.pop("attempt"),
+        lambda c: c.pop("attempts_before"),
+        lambda c: c.update(attempts_before=-1),
+        lambda c: c.update(attempts_before=0.5),
         lambda c: c["plan"].pop("plan_digest"),
         lambda c: c.update(weights=[]),
         lambda c: c["plan"].update(sigma=None, plan_digest=3) or c.update(labels=[10**30]),

@@ -99,11 +99,11 @@ def test_radii_edited_in_the_description_are_named_even_under_the_same_plan_dige
     path = files_of(version) / "data/networks/smoothed.json"
     content = json.loads(path.read_text())
     content["plan"]["alpha"] = 0.5
-    content["attempt"] = 3
+    content["attempts_before"] = 3
     path.write_text(json.dumps(content))
     found = verified(capsys, URI)
     assert failed(found) == {"files", "plan"}
-    assert "differs in alpha, attempt" in found["plan"]
+    assert "differs in alpha, attempts_before" in found["plan"]
 
 
 def test_the_certificate_of_another_version_is_named_as_such(version, capsys):
