@@ -284,7 +284,7 @@ def test_declared_ensembles_share_alpha_and_further_ones_get_what_is_left(store)
     assert levels == pytest.approx([0.001 / 3] * 3 + [0.0005, 0.00025])
     assert sum(three.level(a) for a in range(60)) < 2 * three.alpha
     words = level_in_words({**describe(made[1]), "level": levels[1]})
-    assert words.endswith("level 0.000333 (attempt 2 on this raw set, one of 3 planned to share alpha)")
+    assert words.endswith("level 0.000334 (attempt 2 on this raw set, one of 3 planned to share alpha)")
 
 
 @pytest.mark.parametrize("left", ["ledger", "store", "git"])
