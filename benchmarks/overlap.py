@@ -148,13 +148,14 @@ def record_from(images: Pixels) -> Record:
     return record_of(np.ascontiguousarray(images), [str(row) for row in range(len(images))])
 
 
-def found_by_change(originals: Pixels, count: int) -> dict[str, float]:
+def found_by_change(originals: Pixels, count: int) -> list[dict[str, Any]]:
     """The share of the first `count` images that are found among all, with the right partner, after each change."""
-    theirs, shares = record_from(originals), {}
+    theirs, shares = record_from(originals), []
     for name, change in CHANGES.items():
         found = shared(record_from(change(originals[:count])), theirs)
-        shares[name] = round(float((found.ours == found.theirs).sum()) / count, 4)
-        print(f"  {name}: {shares[name]}", flush=True)
+        share = round(float((found.ours == found.theirs).sum()) / count, 4)
+        shares.append({"change": name, "share": share})
+        print(f"  {name}: {share}", flush=True)
     return shares
 
 
@@ -175,9 +176,10 @@ def main() -> None:
     args = parser.parse_args()
     changed, among, raw, trusted = (50, 100, 100, 200) if args.quick else (1000, 10_000, 10_000, 20_000)
     split = digits(600, 800, SEED)
-    rates = {"digits": {"changed": len(split["raw"]), "among": len(split["raw"])}}
+    whole = len(split["raw"])
     print("digits", flush=True)
-    rates["digits"]["found"] = found_by_change(split["raw"].images, len(split["raw"]))
+    found = found_by_change(split["raw"].images, whole)
+    rates: dict[str, Any] = {"digits": {"changed": whole, "among": whole, "found": found}}
     rows = [apart(f"digits: {a} images and {b} ones", split[a], split[b])
             for a, b in (("raw", "trusted"), ("test", "raw"), ("test", "trusted"))]  # fmt: skip
     for name, title in (("fashion-mnist", "Fashion-MNIST"), ("cifar10", "CIFAR-10")):

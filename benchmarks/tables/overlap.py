@@ -9,10 +9,8 @@ def copies() -> str:
     """The share of changed images that are found, in %, by change and set. Rounded down: 100 means all."""
     record = read("overlap")
     sets = record["changes"]
-    lines = [
-        [change, *(f"{int(100 * sets[name]['found'][change] + 1e-9)}" for name in TITLES)]
-        for change in sets["digits"]["found"]
-    ]
+    rows = zip(*(sets[name]["found"] for name in TITLES), strict=True)
+    lines = [[row[0]["change"], *(f"{int(100 * of['share'] + 1e-9)}" for of in row)] for row in rows]
     sizes = "; ".join(f"{title}: {sets[n]['changed']:,} among {sets[n]['among']:,}" for n, title in TITLES.items())
     note = f"Found in %, rounded down, each with its own original as partner. Changed images, among originals: {sizes}."
     return with_source(
