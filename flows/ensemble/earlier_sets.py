@@ -76,7 +76,7 @@ def worth_telling(record: dict[str, Any] | None) -> list[str]:
     if not record or not (record["alike"] or record["not_compared"]):
         return []
     said = f"{record['in_words'][0].upper()}{record['in_words'][1:]}."
-    return [f"{said} Those attempts do not lower this one's level." if record["alike"] else said]
+    return [f"{said} The level stays: only equal content is the same raw set." if record["alike"] else said]
 
 
 def _attempts(plan: Plan, store: Store | None) -> dict[str, int]:
@@ -87,7 +87,8 @@ def _attempts(plan: Plan, store: Store | None) -> dict[str, int]:
     for run in find_runs(store, f"tags.`{TAG}planned` = 'true'", deleted=True) if store else ():
         known[_name(run.data.params)].add((run.data.tags[f"{TAG}plan"], run.data.params["entropy_commitment"]))
     for content in every_certificate():
-        known[_name(content)].add((content["plan_digest"], content["entropy_commitment"]))
+        if content.get("noise_stream") == plan.noise_stream:  # otherwise it is withdrawn
+            known[_name(content)].add((content["plan_digest"], content["entropy_commitment"]))
     return {name: len(keys) for name, keys in known.items() if name not in (plan.family, plan.raw_digest)}
 
 

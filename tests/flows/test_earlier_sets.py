@@ -109,7 +109,7 @@ def test_a_raw_set_with_the_images_of_an_earlier_one_says_how_many(store, change
     assert (made.attempts_before, made.ledger) == (0, "kept")  # only equal content is the same raw set
     assert made.plan.raw_content != first[0].plan.raw_content
     told = worth_telling(made.earlier_raw_sets)
-    asked = [] if change is strangers else [f"{words}. Those attempts do not lower this one's level."]
+    asked = [] if change is strangers else [f"{words}. The level stays: only equal content is the same raw set."]
     assert told == asked
     assert describe(made)["earlier_raw_sets"] == made.earlier_raw_sets
     assert words in store.client.get_run(made.run_id).data.params["earlier_raw_sets"]
@@ -184,7 +184,7 @@ def test_what_is_shared_stands_in_certificate_card_page_and_notices_and_the_audi
     words = "149 of 150 images are those of an earlier raw set with 2 attempts"
     assert c["earlier_raw_sets"]["in_words"] == words
     assert c["unknown_attempts"].endswith("; attempts in a clone or a copy of this project's folder are unknown too")
-    assert f"{words}. Those attempts do not lower this one's level." in notices(certified, test)
+    assert f"{words}. The level stays: only equal content is the same raw set." in notices(certified, test)
     assert card(c, PASSED, 3, None).count(words) == 2
     assert render(certified, PASSED, 3, raw, test, b"").count(words) == 2
     assert made.failures() == []
