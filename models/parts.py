@@ -52,7 +52,7 @@ def part_of_twin(path: Path, state: Provenance | None = None, origin: str | None
     return Part("twin", file_digest(path), here, state, origin, asks, seen.digest, seen.record, str(path))
 
 
-def part_of_trusted(trusted: ImageSet) -> Part:
+def part_of_trusted(trusted: ImageSet, state: Provenance | None = None, asks: tuple[str, str] | None = None) -> Part:
     """The trusted images that a bounded-influence head is fitted to."""
-    record = record_of(trusted.images, trusted.ids)
-    return Part("trusted images", trusted.digest, made_here=True, trained_on=trusted.digest, record=record)
+    own = {"trained_on": trusted.digest, "record": record_of(trusted.images, trusted.ids)}
+    return Part("trusted images", trusted.digest, made_here=True, state=state, asks=asks, **own)

@@ -16,7 +16,7 @@ from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet, read_all, require_trainable, save_npz
 from cleanlabel.sanitize.overlap import record_of, shared
-from cleanlabel.sanitize.params import IngestParams, read_params
+from cleanlabel.sanitize.params import IngestParams, Provenance, read_params
 from cleanlabel.sanitize.paths import INCOMING, SETS
 from cleanlabel.sanitize.sources import Source, open_published, open_source
 
@@ -60,10 +60,11 @@ def published(name: str, root: Path, trusted: int, raw: int, seed: int, test: in
     }
 
 
-def incoming(root: Path, side: int | None = None) -> dict[str, ImageSet]:
+def incoming(root: Path, side: int | None = None, trusted_provenance: Provenance | None = None) -> dict[str, ImageSet]:
     """The user's sets under `root`: `raw`, `test` and, if there is one, `trusted` (a folder or `.npz` each).
 
     With `side`, images of any size are resized to side x side (bicubic, antialiased) here, before everything else.
+    InputError if raw images are among the trusted ones, unless trusted_provenance says how that came.
     """
     found = {}
     for name in SETS:
@@ -85,10 +86,11 @@ def incoming(root: Path, side: int | None = None) -> dict[str, ImageSet]:
     if "trusted" in found:
         ours, theirs = (record_of(images.images, images.ids) for images in (raw, found["trusted"]))
         both = shared(ours, theirs)
-        if len(both):
+        if len(both) and trusted_provenance in (None, "disjoint"):
             raise InputError(
                 f"the trusted set shares {len(both)} image(s) with the raw set ({both.in_words(ours, theirs)}); a "
-                "denoiser trained on raw images voids the certificate, so remove them from one side"
+                "denoiser trained on raw images voids the certificate, so remove them from one side, or state "
+                "ingest.trusted_provenance: fixed-before if they are a trusted earlier copy that no attack could reach"
             )
     found.setdefault("trusted", raw.take(np.arange(0)))  # an empty set of the same form
     return found
@@ -109,7 +111,7 @@ def brought_to(source: Source, side: int) -> Source:
 def make_sets(params: IngestParams) -> dict[str, ImageSet]:
     """The sets according to the params."""
     if params.source == "incoming":
-        return incoming(INCOMING, params.side)
+        return incoming(INCOMING, params.side, params.trusted_provenance)
     if params.side is not None:
         raise InputError(f"param ingest.side={params.side} is for ingest.source: incoming; set it to null")
     if params.source == "digits":

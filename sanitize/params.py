@@ -54,6 +54,9 @@ class IngestParams(Section):
     """The number of their images that play the untrusted training set."""
     test: Annotated[int, Field(ge=0, le=MOST)]
     """The number of test images; 0: all remaining ones (digits), or the whole test split."""
+    trusted_provenance: Provenance | None = None
+    """What the trusted images are, if the raw set has copies of some: a trusted earlier copy (`fixed-before`; published
+    sets have near copies within themselves), or the raw set as supplied (`on-raw`). null: they must be apart."""
     side: Annotated[int, Field(ge=1, le=MOST)] | None
     """For `incoming`: first resize images of any size to side x side. null: they have one size."""
 

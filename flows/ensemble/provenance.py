@@ -35,7 +35,8 @@ def parts_of_plan(
         parts += parts_of_denoiser(DENOISER, state, origin, STATED_BY, denoiser)
     parts += parts_of_recipe(recipe)
     if recipe.bounded_influence and recipe.influence_form == "instrumental":
-        parts.append(part_of_trusted(load(SETS["trusted"])))
+        asks = ("ingest.trusted_provenance", "")
+        parts.append(part_of_trusted(load(SETS["trusted"]), ingest.trusted_provenance, asks))
     return [*parts, part_of_settings(smooth, ingest)]
 
 

@@ -236,8 +236,13 @@ def test_trusted_images_among_the_raw_ones_are_refused(sets):
     set_params(
         sanitize={"sigma": 0.5, "denoise": False}, train={"mode": "transfer", "head": "bounded-influence", **STATED}
     )
-    with pytest.raises(InputError, match="30 of 400 raw images are among those that the head is fitted to .* one side"):
+    with pytest.raises(
+        InputError, match=r"30 of 400 raw images are among those that the head is fitted to .* or state in"
+    ):
         planning.make_plan()
+    set_params(ingest={"trusted_provenance": "fixed-before"})
+    said = next(one for one in planning.make_plan().admitted if one["name"] == "trusted images")
+    assert (said["state"], said["shared"]) == ("fixed-before", 30)
 
 
 def test_the_plan_is_made_from_params_and_made_once(sets):
