@@ -166,7 +166,7 @@ def apart(words: str, ours: ImageSet, theirs: ImageSet) -> dict[str, Any]:
     found: Shared = shared(a, b)
     row = {"words": words, "ours": len(ours), "theirs": len(theirs), "exact": int(found.exact.sum())}
     row |= {"found": len(found), "core_seconds": round(time.process_time() - started, 1)}
-    print(row, flush=True)
+    print(f"{words}: {len(found)} of {len(ours)} are taken for copies of {len(theirs)}", flush=True)
     return row
 
 
