@@ -212,7 +212,7 @@ NO_FLAGS = {
     "--version": "a registered version",
     "--certificate": "what is checked",
     "--signers": "what is checked",
-    "model_uri": "what is checked",
+    "uri": "what is checked",
 }
 ARGUMENTS = {"denoiser": "denoiser of SanitizedCopies"}
 NO_ARGUMENTS = {
