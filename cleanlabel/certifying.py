@@ -237,9 +237,7 @@ def _check_method(method: str, classes: int | None) -> None:
 
 def _check_alpha(alpha: float) -> None:
     if not 0 < alpha < 1:
-        raise InputError(
-            f"alpha={alpha:g} is not a probability of error; give a number between 0 and 1, such as .001"
-        )
+        raise InputError(f"alpha={alpha:g} is not a probability of error; give a number between 0 and 1, such as .001")
 
 
 def _level_and_distance(sigma: float, training_set: Sequence[int], alpha: float, ensembles: int) -> tuple[float, float]:

@@ -24,7 +24,9 @@ digits = st.integers(0, 9)
 def test_it_is_never_above_the_value_and_less_than_a_step_below(value, d):
     found = down(value, d)
     assert found <= value
-    assert Fraction(value) - Fraction(found) < Fraction(1, 10**d) + Fraction(math.ulp(value)) + Fraction(math.ulp(found))
+    assert Fraction(value) - Fraction(found) < Fraction(1, 10**d) + Fraction(math.ulp(value)) + Fraction(
+        math.ulp(found)
+    )
 
 
 @given(numbers, digits)
