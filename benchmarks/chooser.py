@@ -22,7 +22,7 @@ from cleanlabel.models.materials import Materials
 from cleanlabel.models.params import TrainParams
 from cleanlabel.models.partition import block_certificates, partition_radius
 from cleanlabel.models.pilot import block_models, make_pilots
-from cleanlabel.models.rounding import down
+from cleanlabel.models.rounding import down, exact
 from cleanlabel.models.training import predict_inputs
 from cleanlabel.models.votes import NOBODY
 from cleanlabel.sanitize import errors
@@ -127,7 +127,7 @@ def show(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         span = f"{row['low']:.3f}-{row['high']:.3f}"
         print(
-            f"{row['radius']:>5g} {row['rewritten']:>2} {row['sigma']:>6g} {row['k']:>3} {row['accuracy']:>9.3f} "
+            f"{exact(row['radius']):>5} {row['rewritten']:>2} {row['sigma']:>6g} {row['k']:>3} {row['accuracy']:>9.3f} "
             f"{span:>14} {row['measured']:>9.3f}{'  chosen' if row['chosen'] else ''}"
         )
 

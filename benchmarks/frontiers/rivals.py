@@ -10,6 +10,7 @@ from benchmarks.frontiers.curves import FREES
 from benchmarks.frontiers.sets import Task
 from benchmarks.frontiers.votes import block_logits, trained_logits, votes_of
 from cleanlabel.models.blocks import block_of
+from cleanlabel.models.rounding import down
 from cleanlabel.models.votes import count_votes
 from cleanlabel.redteam.defences.elections import aggregated, run_off
 
@@ -60,6 +61,6 @@ def levels(
     rows = []
     for defence, (label, tolerated) in (("DPA", aggregated(counts)), ("ROE", run_off(logits))):
         right = label == task.test.labels
-        at = {str(a): round(float((right & (tolerated >= a)).mean()), 4) for a in frees}
+        at = {str(a): down((right & (tolerated >= a)).mean(), 4) for a in frees}
         rows.append({"defence": defence, "model": model, "k": k, "cost": cost, "certified": at})
     return rows

@@ -5,6 +5,7 @@ from typing import Any
 
 from benchmarks.common.record import RESULTS
 from benchmarks.paper.ours import read
+from cleanlabel.models.rounding import exact
 
 RADII = ("0", "0.1", "0.25", "0.5", "1", "2")
 WAYS = ("denoised", "noise only")
@@ -66,7 +67,7 @@ def _transfer() -> list[Curve]:
 
 
 def _of_radii(setup: str, source: str, sigma: str, content: dict[str, Any], rows: dict[str, Any]) -> Curve:
-    radii = [f"{radius:g}" for radius in content["radii"]]
+    radii = [exact(radius) for radius in content["radii"]]
     certified = {way: dict(zip(radii, row["certified"], strict=True)) for way, row in rows.items()}
     votes = {way: row["vote"] for way, row in rows.items()}
     return Curve(setup, source, f"{float(sigma):g}", content["m"], certified, votes)

@@ -1,6 +1,7 @@
 """Sanitizing beside other defences (`benchmarks.compare`, `benchmarks.surviving`)."""
 
 from benchmarks.tables.records import Record, grid, limit, read, success, with_source
+from cleanlabel.models.rounding import exact
 
 TITLES = {
     "noise-only": "noise only",
@@ -52,7 +53,7 @@ def _cells(row: Record) -> list[str]:
 
 def _counts(found: list[Record | None]) -> str:
     known = [row for row in found if row and row["insertions"] is not None]
-    return "; ".join(f"{row['insertions']:g} ({row['insertions_test']:g})" for row in known) or "-"
+    return "; ".join(f"{exact(row['insertions'])} ({exact(row['insertions_test'])})" for row in known) or "-"
 
 
 def surviving() -> str:

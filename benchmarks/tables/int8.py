@@ -4,6 +4,7 @@ from statistics import mean
 
 from benchmarks.tables.records import grid, read, share, with_source
 from benchmarks.tables.speed import NETWORKS
+from cleanlabel.models.rounding import exact
 
 COMMAND = "int8 --root DIR --denoiser DIR"
 
@@ -73,7 +74,7 @@ def certified() -> str:
     lines = []
     for i, radius in enumerate(of["radii"]):
         usual, int8 = (mean(row[i] for row in of[way]) for way in ("usual", "int8"))
-        lines.append([f"{radius:g}", share(usual), share(int8), f"{of['points'][i]:+.2f}"])
+        lines.append([exact(radius), share(usual), share(int8), f"{of['points'][i]:+.2f}"])
     head = ["joint radius R", "without int8", "with int8", "difference, percentage points"]
     note = f"Digits, σ = {of['sigma']:g}, m = {of['m']}, means of {len(of['int8'])} pairs with the same noise."
     return with_source(grid(head, lines), f"{COMMAND} --only certified", of, note=note)
