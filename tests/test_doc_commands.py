@@ -111,6 +111,9 @@ def light_command(monkeypatch, tmp_path, denoiser_dir, words: list[str], *, whol
         assert words[0] in COMMANDS
         accepted(monkeypatch, lambda: main([word for word in words if word != "…"]), whole=False)
         return
+    if words[0] == "verify":  # it needs a store with that version: tests/flows/test_verify.py
+        accepted(monkeypatch, lambda: main(words), whole=True)
+        return
     Path("photos/cat").mkdir(parents=True)
     Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save("photos/cat/1.png")
     shutil.copytree("photos", "photos-trusted")

@@ -31,6 +31,7 @@ from cleanlabel.models.extractors import load_extractor
 from cleanlabel.models.influenced import influenced
 from cleanlabel.models.plan import noise_distance_of, recipe_of
 from cleanlabel.models.rounding import down, down_text
+from cleanlabel.models.smoothed import SmoothedClassifier
 from cleanlabel.models.start import start_of
 from cleanlabel.models.sums import STEPS
 from cleanlabel.models.training import architecture_of, initialised, train
@@ -314,8 +315,14 @@ def test_a_version_s_features_are_held_to_their_digests(sets):
     assert description["labels"] == load(SETS["raw"]).labels.tolist()
     path = next(root.rglob("draw-00002.safetensors"))
     path.write_bytes(next(root.rglob("draw-00001.safetensors")).read_bytes())
-    with pytest.raises(InputError, match="is not the network that draw 2 recorded"):
+    with pytest.raises(ValueError, match="draw-00002.safetensors was changed"):
         mlflow.pyfunc.load_model(str(root))
+    with pytest.raises(InputError, match="is not the network that draw 2 recorded"):
+        SmoothedClassifier(path.parent)
+    description["labels"][0] = (description["labels"][0] + 1) % 10
+    (path.parent / "smoothed.json").write_text(json.dumps(description))
+    with pytest.raises(InputError, match="it has other labels than its plan counts by class"):
+        SmoothedClassifier(path.parent)
 
 
 def test_registering_twice_gives_one_plan_one_ensemble(sets):
