@@ -11,8 +11,9 @@ from models_recipes import PLAN, QUICK
 from ruamel.yaml import YAML
 
 from cleanlabel.flows.certificate.checks import Check, audit
-from cleanlabel.flows.certificate.gate import Verdict, run_gate
+from cleanlabel.flows.certificate.gate import Verdict, promote, run_gate
 from cleanlabel.flows.certificate.record import Certified, certify_version
+from cleanlabel.flows.certificate.sealed import seal_certificate
 from cleanlabel.flows.certify import publish, write_reports
 from cleanlabel.flows.ensemble import worker
 from cleanlabel.flows.ensemble.assembly import assemble
@@ -52,21 +53,24 @@ class Registered:
         return assemble(self.store, self.ensemble).runs[draw].info.run_id
 
     def certify(self, **changes: object) -> Certified:
-        """What `flows.certify` does, but for Prefect and the gate; the reports in the working directory are written."""
+        """What `flows.certify` does, but for Prefect, the gate and the page; the reports in the working directory are written."""
         params = read_params("certify", CertifyParams).model_copy(update=changes)
         version = get_version(self.store, SMOOTHED, self.number)
         raw, test = load(SETS["raw"]), load(SETS["test"])
         certified, entropy = certify_version(self.store, version, raw, test, params)
         write_reports.fn(certified, raw, test, entropy)
         publish.fn(self.store, version, certified.certificate)
-        return certified
+        return replace(certified, certificate=seal_certificate(self.store, version, certified.certificate))
 
     def gate(self, certified: Certified | None = None, **changes: object) -> Verdict:
-        """What the gate says with these thresholds; by default everything passes."""
+        """What the gate says with these thresholds, sealed and promoted; by default everything passes."""
         lenient = {"accuracy": 0.0, "certified_accuracy": [], "entropy": "os", "replay": 0, "approval": "review"}
         params = GateParams.model_validate(lenient | changes)
         version = get_version(self.store, SMOOTHED, self.number)
-        return run_gate(self.store, version, certified or self.certify(), load(SETS["test"]).labels, params)
+        certified = certified or self.certify()
+        verdict = run_gate(self.store, version, certified, load(SETS["test"]).labels, params)
+        sealed = seal_certificate(self.store, version, certified.certificate)
+        return promote(self.store, version, verdict, params, sealed)
 
     def tags(self) -> dict[str, str]:
         return get_version(self.store, SMOOTHED, self.number).tags

@@ -105,7 +105,7 @@ def _is_about(content: dict[str, Any], plan: Plan) -> bool:
 
 def _certificates() -> Iterator[dict[str, Any]]:
     texts = [CERTIFICATE.read_bytes()] if CERTIFICATE.is_file() else []
-    for text in [*_committed(), *texts]:
+    for text in [*committed(CERTIFICATE, "-m", "--full-history"), *texts]:
         try:
             content = json.loads(text)
         except ValueError:
@@ -114,10 +114,10 @@ def _certificates() -> Iterator[dict[str, Any]]:
             yield content
 
 
-def _committed() -> list[bytes]:
-    """Every version of the certificate in the history of HEAD, oldest first."""
-    wanted = ("log", "-m", "--full-history", f"-n{MOST_COMMITS}", "--format=", "--raw", "--no-abbrev", "--no-renames")
-    listed = ask_git(Path.cwd(), *wanted, "--", str(CERTIFICATE))
+def committed(path: Path, *history: str) -> list[bytes]:
+    """Every version of a file in the history of HEAD, oldest first. history: what `git log` is to follow."""
+    wanted = ("log", *history, f"-n{MOST_COMMITS}", "--format=", "--raw", "--no-abbrev", "--no-renames")
+    listed = ask_git(Path.cwd(), *wanted, "--", str(path))
     lines = (listed or b"").decode(errors="replace").splitlines()
     blobs = dict.fromkeys(line.split()[3] for line in lines if line.startswith(":"))
     names = [blob for blob in blobs if set(blob) != {"0"}][::-1]  # zeros: the commit deleted it

@@ -1,12 +1,11 @@
 """The model card of a registered version: how it was trained, what is certified, and what is not."""
 
-import re
 from typing import Any
 
 from cleanlabel.flows.certificate.gate import Verdict
 from cleanlabel.flows.certificate.influences import influence_of
 from cleanlabel.flows.certificate.partitions import partitions_of
-from cleanlabel.flows.certificate.wording import title
+from cleanlabel.flows.certificate.wording import escaped, title
 from cleanlabel.flows.report import influences
 from cleanlabel.flows.report.partitions import costs_in_words, partition_in_words, sentences
 from cleanlabel.flows.report.tables import grid_table, table, trigger_table
@@ -157,7 +156,7 @@ def card(certificate: dict[str, Any], verdict: Verdict, version: int, seconds: f
         f"# {title(c)}",
         f"**Gate: {'passed' if verdict.passed else 'not passed'}.**",
         _bullets([f"{'✓' if check.passed else '✗'} {check.name}: {check.found}" for check in verdict.checks]),
-        *([_bullets([_escaped(line) for line in warned])] if warned else []),
+        *([_bullets([escaped(line) for line in warned])] if warned else []),
         "## What is certified",
         table(c, seconds),
         promise(c),
@@ -192,7 +191,7 @@ def _provenance(c: dict[str, Any]) -> list[str]:
         f"method {level_in_words(c)}",
         f"recipe: {recipe_in_words(c)}",
         f"raw set `{c['raw_digest'][:16]}`, test set of {c['n_test']} images `{c['test_digest'][:16]}`",
-        f"denoiser `{(c['denoiser_digest'] or 'none')[:16]}`, {_escaped(seen_in_words(c, 'denoiser'))}",
+        f"denoiser `{(c['denoiser_digest'] or 'none')[:16]}`, {escaped(seen_in_words(c, 'denoiser'))}",
         f"entropy: {source}; commitment `{c['entropy_commitment'][:16]}`",
         f"plan `{c['plan_digest'][:16]}`, votes root `{c['votes_root'][:16]}`, code `{c['code_digest'][:16]}`",
     ]
@@ -201,15 +200,10 @@ def _provenance(c: dict[str, Any]) -> list[str]:
     if c["test_sigma"]:
         lines.append(f"noise sigma_x = {c['test_sigma']:g} on test inputs too, one sample per model and input")
     if c["initial_digest"]:
-        lines.append(f"initial weights `{c['initial_digest'][:16]}`, {_escaped(seen_in_words(c, 'initial'))}")
+        lines.append(f"initial weights `{c['initial_digest'][:16]}`, {escaped(seen_in_words(c, 'initial'))}")
     if c.get("int8"):
-        lines.append(f"denoised in int8 `{c['int8']['digest'][:16]}`, {_escaped(int8_in_words(c['int8']))}")
+        lines.append(f"denoised in int8 `{c['int8']['digest'][:16]}`, {escaped(int8_in_words(c['int8']))}")
     return lines
-
-
-def _escaped(text: str) -> str:
-    """The text with all Markdown and HTML escaped."""
-    return re.sub(r"([\\`*_{}\[\]<>()#!|~&])", r"\\\1", text)
 
 
 def _bullets(lines: list[str]) -> str:
