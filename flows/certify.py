@@ -106,13 +106,28 @@ def hold_against_gate(
 ) -> Verdict:
     """Audit and judge the version; write the verdict and the model card."""
     verdict = run_gate(store, version, certified, test.labels, params)
-    words = card(certified.certificate, verdict, int(version.version), seconds_a_model(store, version.run_id))
-    describe_version(store, version, described(words, about(history(), certified.certificate)))
-    write_json(GATE, verdict.as_dict())
-    log_files(store, version.run_id, {f"{ATTACHED_TO}/{GATE.name}": GATE.read_bytes()})
+    words = write_card(store, version, certified.certificate, verdict)
     create_markdown_artifact(words, key="certificate", description=f"{SMOOTHED} version {version.version}")
     show_on_prefects_page(certified.certificate, version)
     return verdict
+
+
+def write_card(store: Store, version: ModelVersion, certificate: dict[str, Any], verdict: Verdict) -> str:
+    """Describe the version by its card and its reviews, and write and attach the verdict. Returns the card."""
+    words = card(certificate, verdict, int(version.version), seconds_a_model(store, version.run_id))
+    describe_version(store, version, described(words, about(history(), certificate)))
+    write_json(GATE, verdict.as_dict())
+    log_files(store, version.run_id, {f"{ATTACHED_TO}/{GATE.name}": GATE.read_bytes()})
+    return words
+
+
+def seal_if_never(store: Store, version: ModelVersion) -> ModelVersion:
+    """The version, sealed as it is now if it was registered by a release that sealed none."""
+    if is_sealed(store, version):
+        return version
+    write_seal(store, version)
+    print(f"note: {SMOOTHED} version {version.version} was registered before versions were sealed; sealed as it is now")
+    return get_version(store, SMOOTHED, int(version.version))
 
 
 def show_on_prefects_page(certificate: dict[str, Any], version: ModelVersion) -> None:
@@ -170,12 +185,7 @@ def certify(version: int | None = None) -> dict[str, Any]:
         store = connect()
         found = pipelines_version(store) if version is None else get_version(store, SMOOTHED, version)
         raw, test = load(SETS["raw"]), load(SETS["test"])
-        if not is_sealed(store, found):
-            write_seal(store, found)
-            found = get_version(store, SMOOTHED, int(found.version))
-            print(
-                f"note: {SMOOTHED} version {found.version} was registered before versions were sealed; sealed as it is"
-            )
+        found = seal_if_never(store, found)
         certified, entropy = compute_certificate(store, found, raw, test, params)
         write_reports(certified, raw, test, entropy)
         certificate = certified.certificate

@@ -14,7 +14,14 @@ from cleanlabel.flows.certificate.checks import Check, audit
 from cleanlabel.flows.certificate.gate import Verdict, promote, run_gate
 from cleanlabel.flows.certificate.record import Certified, certify_version
 from cleanlabel.flows.certificate.sealed import seal_certificate
-from cleanlabel.flows.certify import publish, write_reports
+from cleanlabel.flows.certify import (
+    publish,
+    seal_and_promote,
+    seal_if_never,
+    write_card,
+    write_page,
+    write_reports,
+)
 from cleanlabel.flows.ensemble import worker
 from cleanlabel.flows.ensemble.assembly import assemble
 from cleanlabel.flows.ensemble.making import make_draws, make_version, register_ensemble
@@ -53,7 +60,7 @@ class Registered:
         return assemble(self.store, self.ensemble).runs[draw].info.run_id
 
     def certify(self, **changes: object) -> Certified:
-        """What `flows.certify` does, but for Prefect, the gate and the page; the reports in the working directory are written."""
+        """What `flows.certify` does before the gate is asked; the reports in the working directory are written."""
         params = read_params("certify", CertifyParams).model_copy(update=changes)
         version = get_version(self.store, SMOOTHED, self.number)
         raw, test = load(SETS["raw"]), load(SETS["test"])
@@ -71,6 +78,19 @@ class Registered:
         verdict = run_gate(self.store, version, certified, load(SETS["test"]).labels, params)
         sealed = seal_certificate(self.store, version, certified.certificate)
         return promote(self.store, version, verdict, params, sealed)
+
+    def certify_whole(self) -> Verdict:
+        """What `flows.certify` does, but for Prefect, by the gate of params.yaml."""
+        params = read_params("gate", GateParams)
+        version = seal_if_never(self.store, get_version(self.store, SMOOTHED, self.number))
+        raw, test = load(SETS["raw"]), load(SETS["test"])
+        certified, entropy = certify_version(self.store, version, raw, test, read_params("certify", CertifyParams))
+        write_reports.fn(certified, raw, test, entropy)
+        publish.fn(self.store, version, certified.certificate)
+        verdict = run_gate(self.store, version, certified, test.labels, params)
+        write_card(self.store, version, certified.certificate, verdict)
+        write_page.fn(self.store, version, certified, verdict, raw, test)
+        return seal_and_promote.fn(self.store, version, certified.certificate, verdict, params)[1]
 
     def tags(self) -> dict[str, str]:
         return get_version(self.store, SMOOTHED, self.number).tags

@@ -73,8 +73,11 @@ def check_seal(store: Store, version: ModelVersion, *, whole: bool) -> Check:
         attached: dict[str, Any] = {}
         if whole:
             said += [clause for clause in differences(entries, found) if clause not in said]
-            attached = read_json(store, str(version.run_id), CERTIFICATE_ARTIFACT)
-            said += _not_named(attached, roots)
+            try:
+                attached = read_json(store, str(version.run_id), CERTIFICATE_ARTIFACT)
+                said += _not_named(attached, roots)
+            except InputError as error:
+                said.append(str(error))
         said += _other_in_git(version, roots if whole else [None, roots[1]], attached)
     except InputError as error:
         return Check("seal", passed=False, found=str(error))

@@ -53,25 +53,31 @@ def contents(store: Store, version: ModelVersion) -> dict[str, str]:
 
     InputError if an address does not name the run's own artifacts, or a file there is a link.
     """
-    run = store.client.get_run(version.run_id)
+    return words_of(store, version) | files_of(store, version)
+
+
+def words_of(store: Store, version: ModelVersion) -> dict[str, str]:
+    """What the store says of a version, its run, its draws and its logged model, but for their files."""
+    run_id = str(version.run_id)
+    run = store.client.get_run(run_id)
     _require_own_artifacts(store, version, run)
     said = {"version": _version_words(version), "run": _run_words(store, run, history=True)}
-    found = _run_files(store, run, version)
-    runs = _children(store, version.run_id)
-    for name, child in runs.items():
-        said[name] = _run_words(store, child)
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        for name, files in zip(
-            runs, pool.map(lambda child: _files(store, child.info.artifact_uri), runs.values()), strict=True
-        ):
-            found |= {f"{name}:file {path}": digest for path, digest in files.items()}
-    for model in _logged_models(store, version.run_id):
-        name = f"logged model {model.model_id}"
-        said[name] = _model_words(model)
-        files = _files(store, model.artifact_location)
-        found |= {f"{name}:file {path}": digest for path, digest in files.items()}
+    said |= {name: _run_words(store, child) for name, child in _children(store, run_id).items()}
+    said |= {f"logged model {model.model_id}": _model_words(model) for model in _logged_models(store, run_id)}
     words = {f"{where}:{key}": sorted(values) for where, lines in said.items() for key, values in lines.items()}
-    return found | {key: hashlib.sha256(json.dumps(values).encode()).hexdigest() for key, values in words.items()}
+    return {key: hashlib.sha256(json.dumps(values).encode()).hexdigest() for key, values in words.items()}
+
+
+def files_of(store: Store, version: ModelVersion) -> dict[str, str]:
+    """The files of a version: of its model (`file:PATH`), its run, its draws and its logged model."""
+    run_id = str(version.run_id)
+    found = _run_files(store, store.client.get_run(run_id), version)
+    places = {name: str(child.info.artifact_uri) for name, child in _children(store, run_id).items()}
+    places |= {f"logged model {model.model_id}": model.artifact_location for model in _logged_models(store, run_id)}
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for name, files in zip(places, pool.map(lambda uri: _files(store, uri), places.values()), strict=True):
+            found |= {f"{name}:file {path}": digest for path, digest in files.items()}
+    return found
 
 
 def registered(entries: Mapping[str, str]) -> dict[str, str]:
