@@ -34,13 +34,20 @@ NEAR = 0.01
 
 
 def audit(
-    store: Store, number: int, replay: int, assembly: Assembly | None = None, *, sealed: bool = True
+    store: Store,
+    number: int,
+    replay: int,
+    assembly: Assembly | None = None,
+    *,
+    sealed: bool = True,
+    decided: bool = True,
 ) -> Iterator[Check]:
     """The checks of a registered version, one after the other. Stops when nothing further can be read.
 
     assembly: its votes, if this process has just read and checked them; otherwise they are read from the store.
     sealed: False while it is being certified: its reports and its reviews are not compared, and the seal covers only
-    what was registered.
+    what was registered. decided: False before a decision, which will itself set tags, aliases and words about reviews;
+    then only the history is checked.
     """
     version = get_version(store, SMOOTHED, number)
     yield check_seal(store, version, whole=sealed)
@@ -87,7 +94,7 @@ def audit(
             name = "reports"
             yield check_reports(store, version)
             name = "reviews"
-            yield check_reviews(store, version, attached)
+            yield check_reviews(store, version, attached, decided=decided)
     except InputError as error:
         yield Check(name, passed=False, found=str(error))
         return

@@ -110,8 +110,12 @@ def assess(
     *,
     sealed: bool = True,
 ) -> Verdict:
-    """Audit a certified version and judge it. Nothing in the registry changes. sealed: as for `checks.audit`."""
-    audited = list(audit(store, int(version.version), params.replay, certified.assembly, sealed=sealed))
+    """Audit a certified version and judge it, before a decision. Nothing in the registry changes.
+
+    sealed: as for `checks.audit`.
+    """
+    number = int(version.version)
+    audited = list(audit(store, number, params.replay, certified.assembly, sealed=sealed, decided=False))
     return judge(certified, truth, audited, params)
 
 
@@ -128,11 +132,16 @@ def promote(
     store: Store, version: ModelVersion, verdict: Verdict, params: GateParams, certificate: dict[str, Any]
 ) -> Verdict:
     """Give or take the aliases that a certified and sealed version earns. Returns the verdict with what moved."""
-    number = int(version.version)
+    number, given = int(version.version), holders(history())
     reviews = [action.outcome for action in about(history(), certificate) if action.outcome != "gate"]
-    review = reviews[-1] if reviews else version.tags.get(f"{TAG}review")
+    review = reviews[-1] if reviews else "rejected" if version.tags.get(f"{TAG}review") == "rejected" else None
+    held = {  # an alias that somebody set by hand is none that this version can keep
+        alias: holder
+        for alias, holder in aliases_of(store, version.name).items()
+        if holder != number or (alias in given and one_ensemble(asdict(given[alias]), certificate))
+    }
     automatic = params.approval == "automatic"
-    alias = earned(aliases_of(store, version.name), number, passed=verdict.passed, review=review, automatic=automatic)
+    alias = earned(held, number, passed=verdict.passed, review=review, automatic=automatic)
     moves = decide(
         store, version, alias, "gate", verdict="passed" if verdict.passed else "failed", seal=certificate["seal"]
     )

@@ -24,6 +24,7 @@ from cleanlabel.sanitize.errors import InputError
 
 TIMES = "MLflow keeps it itself, and it changes with every write"
 ELSEWHERE = "an address: a project that moves changes it, and whether it is the run's own is checked"
+CHART = "the last value of a draw's metric is sealed, not the points of its chart"
 NOT_SEALED = {
     ("runs", "start_time"): TIMES,
     ("runs", "end_time"): TIMES,
@@ -40,9 +41,7 @@ NOT_SEALED = {
     ("logged_models", "artifact_location"): ELSEWHERE,
     ("model_versions", "creation_time"): TIMES,
     ("model_versions", "last_updated_time"): TIMES,
-    ("metrics", "value"): "the last value of a draw's metric is sealed, not the points of its chart",
-    ("metrics", "step"): "the last value of a draw's metric is sealed, not the points of its chart",
-    ("metrics", "is_nan"): "the last value of a draw's metric is sealed, not the points of its chart",
+    **dict.fromkeys((("metrics", name) for name in ("key", "value", "step", "is_nan")), CHART),
     ("inputs", "step"): "of a data set, MLflow shows no step",
 }
 """Columns that may change without a word, each with the reason why."""
@@ -130,8 +129,8 @@ def rows_of(version: Registered) -> dict[str, list[tuple[int, dict]]]:
 
 
 def sample(rows: list[tuple[int, dict]], version: Registered) -> list[tuple[int, dict]]:
-    """The rows of the parent, the version, the logged model and the draws 3 and 7: the other draws are like these."""
-    others = {version.run_of(draw) for draw in range(version.ensemble.m) if draw not in (3, 7)}
+    """The rows of the parent, the version, the logged model and draw 3: the other draws are like it."""
+    others = {version.run_of(draw) for draw in range(version.ensemble.m) if draw != 3}
     return [(rowid, row) for rowid, row in rows if not others & {v for v in row.values() if isinstance(v, str)}]
 
 
@@ -161,11 +160,12 @@ def test_every_cell_of_the_database_is_sealed(sealed):
                         continue
                     change = f'update "{table}" set "{column}" = ? where rowid = ?'
                     connection.execute(change, (altered(table, column, value), rowid))
-                    if not words_differ(sealed, before):
+                    said = words_differ(sealed, before)
+                    if not said and not sealed.failures():  # the seal's tag and the aliases: by other checks
                         unnamed.append(f"{table}.{column}: {row}")
-                    elif table not in tables:  # and the audit itself says so, in the same words
+                    if said and table not in tables:  # and the audit itself says so, in the same words
                         tables.add(table)
-                        assert set(words_differ(sealed, before)) & set(found(sealed).split("; ")), (table, column)
+                        assert set(said) & set(found(sealed).split("; ")), (table, column)
                     connection.execute(change, (value, rowid))
     assert unnamed == []
     assert tables >= {"runs", "tags", "params", "latest_metrics", "datasets", "inputs", "input_tags", "model_versions"}
@@ -184,7 +184,7 @@ def test_a_row_that_is_gone_or_added_is_named(sealed):
                 columns, marks = ", ".join(f'"{name}"' for name in row), ", ".join("?" * len(row))
                 back = f'insert into "{table}" (rowid, {columns}) values (?, {marks})'
                 connection.execute(f'delete from "{table}" where rowid = ?', (rowid,))
-                if not words_differ(sealed, before):
+                if not words_differ(sealed, before) and not sealed.failures():
                     unnamed.append(f"without {row} in {table}")
                 connection.execute(back, (rowid, *row.values()))
                 name = next((column for column in ("key", "param_key", "tag_key") if column in row), None)
@@ -315,7 +315,8 @@ def test_the_audit_names_what_the_issue_saw_pass(sealed):
 
 
 def test_figures_edited_in_the_checkouts_own_reports_are_named(sealed):
-    for path, was, now in ((PAGE, "0.925", "0.999"), (CURVE, "0.0,0.", "0.0,1."), (GATE, "true", "false")):
+    vote = f"{json.loads(CERTIFICATE.read_text())['vote_accuracy']:.3f}"
+    for path, was, now in ((PAGE, vote, "0.999"), (CURVE, "0.0,0.", "0.0,1."), (GATE, "true", "false")):
         honest = path.read_bytes()
         assert was in path.read_text()
         path.write_text(path.read_text().replace(was, now))
