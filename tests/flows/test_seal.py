@@ -42,6 +42,7 @@ NOT_SEALED = {
     ("model_versions", "creation_time"): TIMES,
     ("model_versions", "last_updated_time"): TIMES,
     **dict.fromkeys((("metrics", name) for name in ("key", "value", "step", "is_nan")), CHART),
+    ("inputs", "source_type"): "MLflow joins a data set to its run without reading it",
     ("inputs", "step"): "of a data set, MLflow shows no step",
 }
 """Columns that may change without a word, each with the reason why."""
