@@ -18,7 +18,7 @@ from annotated_types import BaseMetadata
 import cleanlabel
 from cleanlabel import commands
 from cleanlabel.__main__ import COMMANDS, usage
-from cleanlabel.flows.certificate import gate
+from cleanlabel.flows.certificate import reviews
 from cleanlabel.flows.ensemble.ledger import LEDGER
 from cleanlabel.flows.orchestration import events
 from cleanlabel.flows.store import registry
@@ -72,6 +72,7 @@ FILES = {
     "METRICS": "The key figures, for `dvc metrics`.",
     "GATE": "The gate's verdict, check by check.",
     "PAGE": "The review page: all of a version on one page.",
+    "REVIEWS": "The history of what was decided about versions: one line each, only ever added to.",
     "TRAIN_METRICS": "Accuracy of the ordinary classifier.",
     "CHOOSER": "The forecast of `flows.choose`.",
     "PLAN_ARTIFACT": "In MLflow, at the ensemble's run: the plan.",
@@ -94,6 +95,7 @@ TAGS = {
     "missing_draws": "how many draws have no votes",
     "gate": "`passed` or `failed`",
     "gate_reasons": "why the gate failed it",
+    "seal": "the root of the digests of everything that was registered; the certificate names the root of the whole",
     "review": "`approved` or `rejected`",
     "reviewed_by": "who decided",
     "review_reason": "why",
@@ -355,8 +357,8 @@ def registry_page() -> str:
         registry.SANITIZED: "the ordinary classifier on one sanitized copy: defended, without a radius",
     }
     aliases = {
-        gate.CANDIDATE: "passed the gate and waits for a person's approval",
-        gate.CERTIFIED: "passed the gate and was approved, or `gate.approval` is `automatic`",
+        reviews.CANDIDATE: "passed the gate and waits for a person's approval",
+        reviews.CERTIFIED: "passed the gate and was approved, or `gate.approval` is `automatic`",
     }
     statuses = {
         "0": "done",

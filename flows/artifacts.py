@@ -9,6 +9,7 @@ EXAMPLES = REPORTS / "sanitized_examples.png"
 METRICS = REPORTS / "metrics.json"
 GATE = REPORTS / "gate.json"
 PAGE = REPORTS / "index.html"
+REVIEWS = REPORTS / "reviews.jsonl"
 TRAIN_METRICS = REPORTS / "train.json"
 CHOOSER = REPORTS / "chooser.json"
 

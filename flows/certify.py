@@ -3,7 +3,8 @@
     python -m flows.certify [--version N]
 
 It reads the ensemble from the MLflow registry and its votes from its runs, writes reports/, attaches them to the
-registered version, and judges that version by the gate. The review page is written last and shows the verdict.
+registered version, and judges that version by the gate. Last, everything that the version has is sealed, and the
+certificate names the seal.
 """
 
 import argparse
@@ -33,10 +34,12 @@ from cleanlabel.flows.artifacts import (
     PAGE,
 )
 from cleanlabel.flows.certificate.comparison import previous_version
-from cleanlabel.flows.certificate.gate import Verdict, run_gate, tell_verdict
+from cleanlabel.flows.certificate.gate import Verdict, promote, run_gate, tell_verdict
 from cleanlabel.flows.certificate.record import Certified, certify_version, metrics_of, tags_of
+from cleanlabel.flows.certificate.reviews import about, described, history, with_reviews
+from cleanlabel.flows.certificate.sealed import seal_certificate
 from cleanlabel.flows.certificate.wording import title
-from cleanlabel.flows.ensemble.seal import write_files_seal
+from cleanlabel.flows.ensemble.seal import is_sealed, stale_tags, write_seal
 from cleanlabel.flows.orchestration.log import note
 from cleanlabel.flows.orchestration.server import prefect_server
 from cleanlabel.flows.report.card import card
@@ -45,7 +48,16 @@ from cleanlabel.flows.report.page import environments_of, render
 from cleanlabel.flows.report.tables import table
 from cleanlabel.flows.store.client import Store, connect, find_runs, log_files
 from cleanlabel.flows.store.errors import translate_store_errors
-from cleanlabel.flows.store.registry import SMOOTHED, aliases_of, get_version, page_of, tag_version, version_of_plan
+from cleanlabel.flows.store.registry import (
+    SMOOTHED,
+    aliases_of,
+    clear_tags,
+    describe_version,
+    get_version,
+    page_of,
+    tag_version,
+    version_of_plan,
+)
 from cleanlabel.models.certificate import certified_accuracy
 from cleanlabel.models.params import CertifyParams, GateParams
 from cleanlabel.sanitize import errors
@@ -57,6 +69,8 @@ from cleanlabel.sanitize.noise import Entropy
 from cleanlabel.sanitize.params import read_params
 from cleanlabel.sanitize.paths import DENOISER, ENSEMBLE, POINTS, SETS
 from cleanlabel.sanitize.preview import contact_sheet
+
+ATTACHED_TO = CERTIFICATE_ARTIFACT.rpartition("/")[0]
 
 compute_certificate = task(certify_version, name="compute", cache_policy=NO_CACHE, persist_result=False)
 
@@ -79,11 +93,11 @@ def write_reports(certified: Certified, raw: ImageSet, test: ImageSet, entropy: 
 @task(name="publish", cache_policy=NO_CACHE, persist_result=False)
 def publish(store: Store, version: ModelVersion, certificate: dict[str, Any]) -> None:
     """Attach the certificate, its pictures and its key figures to the registered version."""
-    files = (CERTIFICATE, CURVE, CURVE_PICTURE, EXAMPLES, POINTS)
-    directory = CERTIFICATE_ARTIFACT.rpartition("/")[0]
-    log_files(store, version.run_id, {f"{directory}/{path.name}": path.read_bytes() for path in files})
-    write_files_seal(store, version.run_id)
-    tag_version(store, version, tags_of(certificate))
+    files = (CERTIFICATE, CURVE, CURVE_PICTURE, EXAMPLES, METRICS, POINTS)
+    log_files(store, version.run_id, {f"{ATTACHED_TO}/{path.name}": path.read_bytes() for path in files})
+    tags = tags_of(certificate)
+    clear_tags(store, version, [key for key in stale_tags(version) if key not in tags])
+    tag_version(store, version, tags)
 
 
 @task(name="gate", cache_policy=NO_CACHE, persist_result=False)
@@ -92,12 +106,28 @@ def hold_against_gate(
 ) -> Verdict:
     """Audit and judge the version; write the verdict and the model card."""
     verdict = run_gate(store, version, certified, test.labels, params)
-    words = card(certified.certificate, verdict, int(version.version), seconds_a_model(store, version.run_id))
-    store.client.update_model_version(SMOOTHED, str(version.version), words)
-    write_json(GATE, verdict.as_dict())
+    words = write_card(store, version, certified.certificate, verdict)
     create_markdown_artifact(words, key="certificate", description=f"{SMOOTHED} version {version.version}")
     show_on_prefects_page(certified.certificate, version)
     return verdict
+
+
+def write_card(store: Store, version: ModelVersion, certificate: dict[str, Any], verdict: Verdict) -> str:
+    """Describe the version by its card and its reviews, and write and attach the verdict. Returns the card."""
+    words = card(certificate, verdict, int(version.version), seconds_a_model(store, version.run_id))
+    describe_version(store, version, described(words, about(history(), certificate)))
+    write_json(GATE, verdict.as_dict())
+    log_files(store, version.run_id, {f"{ATTACHED_TO}/{GATE.name}": GATE.read_bytes()})
+    return words
+
+
+def seal_if_never(store: Store, version: ModelVersion) -> ModelVersion:
+    """The version, sealed as it is now if it was registered by a release that sealed none."""
+    if is_sealed(store, version):
+        return version
+    write_seal(store, version)
+    print(f"note: {SMOOTHED} version {version.version} was registered before versions were sealed; sealed as it is now")
+    return get_version(store, SMOOTHED, int(version.version))
 
 
 def show_on_prefects_page(certificate: dict[str, Any], version: ModelVersion) -> None:
@@ -115,7 +145,7 @@ def show_on_prefects_page(certificate: dict[str, Any], version: ModelVersion) ->
 def write_page(
     store: Store, version: ModelVersion, certified: Certified, verdict: Verdict | None, raw: ImageSet, test: ImageSet
 ) -> None:
-    """Write the review page in reports/ and beside the certificate that is attached to the version."""
+    """Attach the review page to the version, beside its certificate; the one in reports/ also shows the reviews."""
     page = render(
         certified,
         verdict,
@@ -125,11 +155,19 @@ def write_page(
         EXAMPLES.read_bytes(),
         previous_version(store, version),
         environments_of(store, version.run_id),
-    ).encode()
+    )
+    log_files(store, version.run_id, {f"{ATTACHED_TO}/{PAGE.name}": page.encode()})
     with replacing(PAGE) as scratch:
-        scratch.write_bytes(page)
-    log_files(store, version.run_id, {f"{CERTIFICATE_ARTIFACT.rpartition('/')[0]}/{PAGE.name}": page})
-    write_files_seal(store, version.run_id)
+        scratch.write_text(with_reviews(page, about(history(), certified.certificate)), encoding="utf-8")
+
+
+@task(name="seal", cache_policy=NO_CACHE, persist_result=False)
+def seal_and_promote(
+    store: Store, version: ModelVersion, certificate: dict[str, Any], verdict: Verdict, params: GateParams
+) -> tuple[dict[str, Any], Verdict]:
+    """Seal all that the version has now, and then move its aliases. Returns the certificate with its seal."""
+    sealed = seal_certificate(store, version, certificate)
+    return sealed, promote(store, version, verdict, params, sealed)
 
 
 def seconds_a_model(store: Store, run_id: str) -> float | None:
@@ -147,12 +185,14 @@ def certify(version: int | None = None) -> dict[str, Any]:
         store = connect()
         found = pipelines_version(store) if version is None else get_version(store, SMOOTHED, version)
         raw, test = load(SETS["raw"]), load(SETS["test"])
+        found = seal_if_never(store, found)
         certified, entropy = compute_certificate(store, found, raw, test, params)
         write_reports(certified, raw, test, entropy)
         certificate = certified.certificate
         publish(store, found, certificate)
         verdict = hold_against_gate(store, found, certified, test, thresholds)
         write_page(store, found, certified, verdict, raw, test)
+        certificate, verdict = seal_and_promote(store, found, certificate, verdict, thresholds)
         held = [alias for alias, number in aliases_of(store, SMOOTHED).items() if number == int(found.version)]
         tell_verdict(int(found.version), verdict, held)
         print(f"{SMOOTHED} version {found.version}: {title(certificate)}\n")

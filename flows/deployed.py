@@ -12,7 +12,7 @@ from prefect.blocks.core import Block
 from pydantic import Field
 
 from cleanlabel.flows.certificate.checks import audit
-from cleanlabel.flows.certificate.gate import CANDIDATE, CERTIFIED
+from cleanlabel.flows.certificate.reviews import CANDIDATE, CERTIFIED
 from cleanlabel.flows.environment import Engine
 from cleanlabel.flows.orchestration.commands import end_with_worker, run
 from cleanlabel.flows.orchestration.events import AUDIT_FAILED, tell

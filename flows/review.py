@@ -16,11 +16,13 @@ from dataclasses import replace
 
 from mlflow.entities.model_registry import ModelVersion
 
-from cleanlabel.flows.certificate.gate import CERTIFIED, Verdict, assess, give_alias, record_verdict
+from cleanlabel.flows.artifacts import CERTIFICATE_ARTIFACT, REVIEWS
+from cleanlabel.flows.certificate.gate import Verdict, assess, decide
 from cleanlabel.flows.certificate.record import certify_version
-from cleanlabel.flows.store.client import TAG, Store, connect
+from cleanlabel.flows.certificate.reviews import CERTIFIED, about, history, identity_of
+from cleanlabel.flows.store.client import TAG, Store, connect, read_json
 from cleanlabel.flows.store.errors import translate_store_errors
-from cleanlabel.flows.store.registry import SMOOTHED, aliases_of, all_versions, get_version, tag_version
+from cleanlabel.flows.store.registry import SMOOTHED, aliases_of, all_versions, get_version
 from cleanlabel.models.params import CertifyParams, GateParams
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.errors import InputError
@@ -57,7 +59,7 @@ def side_by_side(store: Store) -> str:
         held = ", ".join(sorted(alias for alias, named in aliases.items() if named == number))
         figures = [version.tags.get(f"{TAG}{key}", "-") for key in COLUMNS]
         rows.append([str(number), held or "-", *figures, *(version.tags.get(key, "-") for key in radii)])
-        notes += _notes(version)
+        notes += _notes(store, version)
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
     lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows]
     lines[1] = "|" + "|".join("-" * (w + 2) for w in widths) + "|"
@@ -68,29 +70,34 @@ def _radius_name(key: str) -> str:
     return "R > " + key.removeprefix(f"{TAG}certified_accuracy_r").replace("_", ".")
 
 
-def _notes(version: ModelVersion) -> list[str]:
+def _notes(store: Store, version: ModelVersion) -> list[str]:
     said = []
     if version.tags.get(f"{TAG}certifiable") == "false":
         said.append(f"version {version.version} is not certifiable, so no radius is attached to it")
     if version.tags.get(f"{TAG}gate_reasons"):
         said.append(f"version {version.version} did not pass the gate: {version.tags[f'{TAG}gate_reasons']}")
-    if f"{TAG}review" in version.tags:
-        who, why = version.tags.get(f"{TAG}reviewed_by", "?"), version.tags.get(f"{TAG}review_reason", "")
-        said.append(f"version {version.version} was {version.tags[f'{TAG}review']} by {who}: {why}")
+    actions = about(history(), identity_of(store, version))
+    said += [f"version {version.version}, {action.words}" for action in actions]
+    if f"{TAG}review" in version.tags and not any(action.outcome != "gate" for action in actions):
+        who, outcome = version.tags.get(f"{TAG}reviewed_by", "?"), version.tags[f"{TAG}review"]
+        said.append(f"version {version.version} says {outcome} by {who}, of which {REVIEWS} has no line")
     return said
 
 
 def approve(store: Store, number: int, reason: str, by: str) -> Verdict:
-    """Make a version `certified`. If it does not pass the gate now: InputError, and the registry is unchanged."""
+    """Make a version `certified`. If it does not pass the gate now: InputError, and nothing is changed.
+
+    The version's verdict stays the one that its certification found; the line in the history has the one of now.
+    """
     version = get_version(store, SMOOTHED, number)
     raw, test = load(SETS["raw"]), load(SETS["test"])
     certified, _ = certify_version(store, version, raw, test, read_params("certify", CertifyParams))
     verdict = assess(store, version, certified, test.labels, read_params("gate", GateParams))
     if not verdict.passed:
         raise InputError(f"{SMOOTHED} version {number} does not pass the gate and was not approved: {verdict.reasons}")
-    record_verdict(store, version, verdict)
-    _record(store, version, "approved", reason, by)
-    return replace(verdict, moves=give_alias(store, version, CERTIFIED))
+    seal = read_json(store, str(version.run_id), CERTIFICATE_ARTIFACT)["seal"]
+    moves = decide(store, version, CERTIFIED, "approved", verdict="passed", seal=seal, by=by, reason=reason)
+    return replace(verdict, moves=moves)
 
 
 def reject(store: Store, number: int, reason: str, by: str) -> tuple[str, ...]:
@@ -99,8 +106,12 @@ def reject(store: Store, number: int, reason: str, by: str) -> tuple[str, ...]:
     Returns what it lost, one clause each.
     """
     version = get_version(store, SMOOTHED, number)
-    _record(store, version, "rejected", reason, by)
-    return give_alias(store, version, None)
+    try:
+        seal = read_json(store, str(version.run_id), CERTIFICATE_ARTIFACT).get("seal")
+    except InputError:  # never certified, or damaged: all the more reason to reject it
+        seal = None
+    verdict = version.tags.get(f"{TAG}gate", "not asked")
+    return decide(store, version, None, "rejected", verdict=verdict, seal=seal, by=by, reason=reason)
 
 
 def reviewer(given: str | None) -> str:
@@ -127,10 +138,6 @@ def _git_user() -> str:
     return asked.stdout.strip()
 
 
-def _record(store: Store, version: ModelVersion, outcome: str, reason: str, by: str) -> None:
-    tag_version(store, version, {"review": outcome, "review_reason": reason, "reviewed_by": by})
-
-
 def parser() -> argparse.ArgumentParser:
     """The command's flags."""
     flags = argparse.ArgumentParser(prog="python -m flows.review", description=__doc__.splitlines()[0])
@@ -138,7 +145,7 @@ def parser() -> argparse.ArgumentParser:
     for name in ("approve", "reject"):
         action = actions.add_parser(name, help=f"{name} a version")
         action.add_argument("version", type=int, help=f"the version of {SMOOTHED}")
-        action.add_argument("--reason", required=True, help="why; the registry records it")
+        action.add_argument("--reason", required=True, help="why; the registry and reports/reviews.jsonl record it")
         action.add_argument("--by", metavar="NAME", help="the reviewer (default: this account's or git's user)")
     return flags
 
@@ -162,6 +169,7 @@ def main() -> None:
         else:
             changed = "; ".join(reject(store, args.version, args.reason, by)) or "it had no alias"
             print(f"{SMOOTHED} version {args.version} is rejected by {by}: {changed}")
+        print(f"{REVIEWS} has one more line; commit it, with reports/")
 
 
 if __name__ == "__main__":

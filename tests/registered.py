@@ -10,16 +10,26 @@ from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from models_recipes import PLAN, QUICK
 from ruamel.yaml import YAML
 
+from cleanlabel.flows.artifacts import CERTIFICATE_ARTIFACT
 from cleanlabel.flows.certificate.checks import Check, audit
-from cleanlabel.flows.certificate.gate import Verdict, run_gate
+from cleanlabel.flows.certificate.gate import Verdict, promote, run_gate
 from cleanlabel.flows.certificate.record import Certified, certify_version
-from cleanlabel.flows.certify import publish, write_reports
+from cleanlabel.flows.certificate.sealed import seal_certificate
+from cleanlabel.flows.certify import (
+    publish,
+    seal_and_promote,
+    seal_if_never,
+    write_card,
+    write_page,
+    write_reports,
+)
 from cleanlabel.flows.ensemble import worker
 from cleanlabel.flows.ensemble.assembly import assemble
 from cleanlabel.flows.ensemble.making import make_draws, make_version, register_ensemble
 from cleanlabel.flows.ensemble.opening import open_ensemble
 from cleanlabel.flows.ensemble.record import Ensemble, read_ensemble
-from cleanlabel.flows.store.client import Store, connect
+from cleanlabel.flows.ensemble.seal import write_seal
+from cleanlabel.flows.store.client import Store, connect, read_json
 from cleanlabel.flows.store.registry import SMOOTHED, get_version
 from cleanlabel.models.draw_sources import code_digest
 from cleanlabel.models.params import CertifyParams, GateParams
@@ -52,21 +62,37 @@ class Registered:
         return assemble(self.store, self.ensemble).runs[draw].info.run_id
 
     def certify(self, **changes: object) -> Certified:
-        """What `flows.certify` does, but for Prefect and the gate; the reports in the working directory are written."""
+        """What `flows.certify` does before the gate is asked; the reports in the working directory are written."""
         params = read_params("certify", CertifyParams).model_copy(update=changes)
         version = get_version(self.store, SMOOTHED, self.number)
         raw, test = load(SETS["raw"]), load(SETS["test"])
         certified, entropy = certify_version(self.store, version, raw, test, params)
         write_reports.fn(certified, raw, test, entropy)
         publish.fn(self.store, version, certified.certificate)
-        return certified
+        return replace(certified, certificate=seal_certificate(self.store, version, certified.certificate))
 
     def gate(self, certified: Certified | None = None, **changes: object) -> Verdict:
-        """What the gate says with these thresholds; by default everything passes."""
+        """What the gate says with these thresholds, sealed and promoted; by default everything passes."""
         lenient = {"accuracy": 0.0, "certified_accuracy": [], "entropy": "os", "replay": 0, "approval": "review"}
         params = GateParams.model_validate(lenient | changes)
         version = get_version(self.store, SMOOTHED, self.number)
-        return run_gate(self.store, version, certified or self.certify(), load(SETS["test"]).labels, params)
+        certified = certified or self.certify()
+        verdict = run_gate(self.store, version, certified, load(SETS["test"]).labels, params)
+        sealed = seal_certificate(self.store, version, certified.certificate)
+        return promote(self.store, version, verdict, params, sealed)
+
+    def certify_whole(self) -> Verdict:
+        """What `flows.certify` does, but for Prefect, by the gate of params.yaml."""
+        params = read_params("gate", GateParams)
+        version = seal_if_never(self.store, get_version(self.store, SMOOTHED, self.number))
+        raw, test = load(SETS["raw"]), load(SETS["test"])
+        certified, entropy = certify_version(self.store, version, raw, test, read_params("certify", CertifyParams))
+        write_reports.fn(certified, raw, test, entropy)
+        publish.fn(self.store, version, certified.certificate)
+        verdict = run_gate(self.store, version, certified, test.labels, params)
+        write_card(self.store, version, certified.certificate, verdict)
+        write_page.fn(self.store, version, certified, verdict, raw, test)
+        return seal_and_promote.fn(self.store, version, certified.certificate, verdict, params)[1]
 
     def tags(self) -> dict[str, str]:
         return get_version(self.store, SMOOTHED, self.number).tags
@@ -76,6 +102,17 @@ class Registered:
 
     def failures(self) -> list[str]:
         return [f"{check.name}: {check.found}" for check in self.audit() if not check.passed]
+
+
+def seal_again(store: Store, number: int) -> None:
+    """What somebody can do who may write to the store: a seal, and a certificate that names it, for what is there now."""
+    version = get_version(store, SMOOTHED, number)
+    try:
+        attached = read_json(store, version.run_id, CERTIFICATE_ARTIFACT)
+    except InputError:
+        write_seal(store, version)
+    else:
+        seal_certificate(store, version, attached)
 
 
 def make_sets() -> None:

@@ -2,10 +2,7 @@
 
 import json
 import secrets
-import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +10,13 @@ from mlflow.entities.model_registry import ModelVersion
 from numpy.typing import NDArray
 
 from cleanlabel.flows.artifacts import CERTIFICATE, CERTIFICATE_ARTIFACT
+from cleanlabel.flows.certificate.check import Check, committed, held_by_git
 from cleanlabel.flows.certificate.record import compute, require_certifiable, tags_of
+from cleanlabel.flows.certificate.reviews import check_reviews
+from cleanlabel.flows.certificate.sealed import check_reports, check_seal
 from cleanlabel.flows.ensemble.assembly import Assembly, assemble, check_registration, check_seals
 from cleanlabel.flows.ensemble.record import Ensemble, read_ensemble, root_of, version_tags
+from cleanlabel.flows.ensemble.seal import ROOTS
 from cleanlabel.flows.store.client import TAG, Store, read_json
 from cleanlabel.flows.store.registry import SMOOTHED, get_version
 from cleanlabel.models.params import CertifyParams
@@ -32,21 +33,24 @@ NEAR = 0.01
 """A sum recomputed on another machine may differ by this share of its class's largest sum, as features are rounded."""
 
 
-@dataclass(frozen=True)
-class Check:
-    """One comparison: what was compared, whether it agreed, and what was found."""
-
-    name: str
-    passed: bool
-    found: str
-
-
-def audit(store: Store, number: int, replay: int, assembly: Assembly | None = None) -> Iterator[Check]:
+def audit(
+    store: Store,
+    number: int,
+    replay: int,
+    assembly: Assembly | None = None,
+    *,
+    sealed: bool = True,
+    decided: bool = True,
+) -> Iterator[Check]:
     """The checks of a registered version, one after the other. Stops when nothing further can be read.
 
     assembly: its votes, if this process has just read and checked them; otherwise they are read from the store.
+    sealed: False while it is being certified: its reports and its reviews are not compared, and the seal covers only
+    what was registered. decided: False before a decision, which will itself set tags, aliases and words about reviews;
+    then only the history is checked.
     """
     version = get_version(store, SMOOTHED, number)
+    yield check_seal(store, version, whole=sealed)
     name = "plan"
     try:
         ensemble = read_ensemble(store, store.client.get_run(version.run_id))
@@ -86,6 +90,11 @@ def audit(store: Store, number: int, replay: int, assembly: Assembly | None = No
         name = "version tags"
         _expect(version, tags_of(attached))
         yield Check(name, passed=True, found="say what the certificate says")
+        if sealed:
+            name = "reports"
+            yield check_reports(store, version)
+            name = "reviews"
+            yield check_reviews(store, version, attached, decided=decided)
     except InputError as error:
         yield Check(name, passed=False, found=str(error))
         return
@@ -123,37 +132,14 @@ def _git_tracked(root: str, attached: dict[str, Any]) -> Check:
     return Check(name, passed=same, found=f"{CERTIFICATE} with root {tracked['votes_root'][:12]}: {verdict}")
 
 
-def held_by_git(path: Path) -> dict[str, Any]:
-    """The JSON object in a file as the last commit has it; empty if there is none."""
-    command = ["git", "show", f"HEAD:./{path}"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=False)
-    try:
-        content = json.loads(shown.stdout) if shown.returncode == 0 else {}
-    except ValueError:
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def committed(path: Path) -> str:
-    """Whether git holds exactly this file, in words."""
-
-    def git(*command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["git", *command, "--", str(path)], capture_output=True, text=True, check=False)
-
-    commit = git("log", "-1", "--format=%h").stdout.strip()
-    return (
-        f"committed in {commit}" if commit and git("diff", "--quiet", "HEAD").returncode == 0 else "not committed yet"
-    )
-
-
 def _recomputed(
     ensemble: Ensemble, assembly: Assembly, lost: list[int], entropy: Entropy, attached: dict[str, Any]
 ) -> Check:
     params = CertifyParams.model_validate(attached["reported"])
     test = load(SETS["test"])
     again = compute(ensemble, assembly.votes, lost, entropy, test, tuple(attached["image_shape"]), params).certificate
-    again["seal"] = attached.get("seal")
-    differs = sorted(key for key in again.keys() | attached.keys() if again.get(key) != attached.get(key))
+    keys = (again.keys() | attached.keys()) - {*ROOTS}
+    differs = sorted(key for key in keys if again.get(key) != attached.get(key))
     found = f"differs in {', '.join(differs)}" if differs else "computed again from the votes, equal in every field"
     return Check("certificate", not differs, found)
 

@@ -2,23 +2,47 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 from mlflow.entities.model_registry import ModelVersion
 from numpy.typing import NDArray
 
-from cleanlabel.flows.certificate.checks import Check, audit
+from cleanlabel.flows.certificate.check import Check
+from cleanlabel.flows.certificate.checks import audit
 from cleanlabel.flows.certificate.record import Certified
+from cleanlabel.flows.certificate.reviews import (
+    ALIASES,
+    CANDIDATE,
+    CERTIFIED,
+    Action,
+    Outcome,
+    about,
+    described,
+    history,
+    holders,
+    identity_of,
+    one_ensemble,
+    review_tags,
+    show_on_page,
+    write_action,
+)
 from cleanlabel.flows.certificate.wording import accuracy_name
 from cleanlabel.flows.orchestration import events
 from cleanlabel.flows.store.client import TAG, Store
-from cleanlabel.flows.store.registry import SMOOTHED, aliases_of, clear_alias, set_alias, tag_version
+from cleanlabel.flows.store.registry import (
+    SMOOTHED,
+    aliases_of,
+    clear_alias,
+    describe_version,
+    get_version,
+    set_alias,
+    tag_version,
+)
 from cleanlabel.models.certificate import certified_accuracy
 from cleanlabel.models.params import GateParams
 from cleanlabel.models.rounding import down_text, exact
-
-CANDIDATE, CERTIFIED = "candidate", "certified"
 
 
 @dataclass(frozen=True)
@@ -58,6 +82,7 @@ def judge(certified: Certified, truth: NDArray[np.int64], audited: list[Check], 
     wanted = "os required" if params.entropy == "os" else "any source accepted"
     checks.append(Check("entropy", params.entropy in ("any", source), f"{source}, {wanted}"))
     failed = [check.name for check in audited if not check.passed]
+    failed = list(dict.fromkeys("replay" if name.startswith("replay of") else name for name in failed))
     replayed = f"{params.replay} draw{'s' if params.replay != 1 else ''} replayed"
     words = f"failed: {', '.join(failed)}; see flows.audit" if failed else f"every check passed, {replayed}"
     checks.append(Check("audit", not failed, words))
@@ -82,31 +107,98 @@ def _found(share: float, at_least: float) -> str:
 
 
 def assess(
-    store: Store, version: ModelVersion, certified: Certified, truth: NDArray[np.int64], params: GateParams
+    store: Store,
+    version: ModelVersion,
+    certified: Certified,
+    truth: NDArray[np.int64],
+    params: GateParams,
+    *,
+    sealed: bool = True,
 ) -> Verdict:
-    """Audit a certified version and judge it. Nothing in the registry changes."""
-    audited = list(audit(store, int(version.version), params.replay, certified.assembly))
+    """Audit a certified version and judge it, before a decision. Nothing in the registry changes.
+
+    sealed: as for `checks.audit`.
+    """
+    number = int(version.version)
+    audited = list(audit(store, number, params.replay, certified.assembly, sealed=sealed, decided=False))
     return judge(certified, truth, audited, params)
 
 
 def run_gate(
     store: Store, version: ModelVersion, certified: Certified, truth: NDArray[np.int64], params: GateParams
 ) -> Verdict:
-    """Audit and judge a certified version. Writes the verdict, the reasons and the new alias to the registry."""
-    verdict = assess(store, version, certified, truth, params)
-    record_verdict(store, version, verdict)
-    number, review = int(version.version), version.tags.get(f"{TAG}review")
+    """Audit and judge a version that is being certified. Writes the verdict and the reasons to the registry."""
+    verdict = assess(store, version, certified, truth, params, sealed=False)
+    tag_version(store, version, {"gate": "passed" if verdict.passed else "failed", "gate_reasons": verdict.reasons})
+    return verdict
+
+
+def promote(
+    store: Store, version: ModelVersion, verdict: Verdict, params: GateParams, certificate: dict[str, Any]
+) -> Verdict:
+    """Give or take the aliases that a certified and sealed version earns. Returns the verdict with what moved."""
+    number, given = int(version.version), holders(history())
+    reviews = [action.outcome for action in about(history(), certificate) if action.outcome != "gate"]
+    review = reviews[-1] if reviews else "rejected" if version.tags.get(f"{TAG}review") == "rejected" else None
+    held = {  # an alias that somebody set by hand is none that this version can keep
+        alias: holder
+        for alias, holder in aliases_of(store, version.name).items()
+        if holder != number or (alias in given and one_ensemble(asdict(given[alias]), certificate))
+    }
     automatic = params.approval == "automatic"
-    alias = earned(aliases_of(store, version.name), number, passed=verdict.passed, review=review, automatic=automatic)
-    moves = give_alias(store, version, alias)
+    alias = earned(held, number, passed=verdict.passed, review=review, automatic=automatic)
+    moves = decide(
+        store, version, alias, "gate", verdict="passed" if verdict.passed else "failed", seal=certificate["seal"]
+    )
     if verdict.passed and review != "rejected" and alias is None:
         moves += (f"version {number} has no alias: another one is certified or a newer one awaits its review",)
     return replace(verdict, moves=moves)
 
 
-def record_verdict(store: Store, version: ModelVersion, verdict: Verdict) -> None:
-    """Write the verdict into the version's tags."""
-    tag_version(store, version, {"gate": "passed" if verdict.passed else "failed", "gate_reasons": verdict.reasons})
+def decide(
+    store: Store,
+    version: ModelVersion,
+    alias: str | None,
+    outcome: Outcome,
+    *,
+    verdict: str,
+    seal: str | None,
+    by: str = "",
+    reason: str = "",
+) -> tuple[str, ...]:
+    """Move aliases, tag the version with a person's decision, and write it into the history and wherever that shows.
+
+    outcome: "gate" if no person decided; it adds a line only where an alias moved. Returns what moved, in words. The
+    registry comes first: what it refuses leaves no line.
+    """
+    actions, ensemble, number = history(), identity_of(store, version), int(version.version)
+    held, given = aliases_of(store, version.name), holders(actions)
+    if outcome != "gate":
+        tag_version(store, version, review_tags(outcome, reason, by))
+    moves = give_alias(store, version, alias)
+    by_store = {name for name in ALIASES if held.get(name) == number}
+    by_history = {name for name in given if one_ensemble(asdict(given[name]), ensemble)}
+    action = {
+        **ensemble,
+        "version": number,
+        "seal": seal,
+        "outcome": outcome,
+        "by": by,
+        "reason": reason,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "gate": verdict,
+        "given": [alias] if alias and alias not in by_store & by_history else [],
+        "taken": sorted((by_store | by_history) - {alias}),
+    }
+    new = outcome != "gate" or action["given"] or action["taken"]
+    mine = about([*actions, *([Action(**action, before="")] if new else [])], ensemble)
+    now = get_version(store, version.name, number)
+    if (now.description or "") != described(now.description or "", mine):
+        describe_version(store, now, described(now.description or "", mine))
+    if new:
+        write_action(action)
+    show_on_page(ensemble)
+    return moves
 
 
 def earned(held: dict[str, int], number: int, *, passed: bool, review: str | None, automatic: bool) -> str | None:

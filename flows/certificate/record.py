@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cleanlabel.flows.certificate.figures import at_images, at_radii, at_triggers
 from cleanlabel.flows.certificate.influences import influence_record, reported_radii
 from cleanlabel.flows.certificate.partitions import partition_record
+from cleanlabel.flows.certificate.sealed import require_as_registered
 from cleanlabel.flows.ensemble.assembly import Assembly, assemble, check_registration, check_seals
 from cleanlabel.flows.ensemble.attempts import COPIES, UNKNOWN
 from cleanlabel.flows.ensemble.entropy import reveal_entropy
@@ -85,6 +86,7 @@ def certify_version(
         )
     assembly = assemble(store, ensemble)
     lost = check_registration(store, ensemble, version, assembly.votes)
+    require_as_registered(store, version)
     entropy = reveal_entropy(store, ensemble)
     check_seals(assembly, entropy)
     certified = compute(ensemble, assembly.votes, lost, entropy, test, raw.image_shape, params)

@@ -1,5 +1,6 @@
 """A certificate in words."""
 
+import re
 from typing import Any
 
 from cleanlabel.flows.ensemble.earlier_sets import worth_telling
@@ -53,3 +54,8 @@ LEDGERS = {
 def accuracy_name(certificate: dict[str, Any]) -> str:
     """The name of the accuracy of all answers, certified or not."""
     return "accuracy of the sums" if "influence" in certificate else "accuracy of the vote"
+
+
+def escaped(text: str) -> str:
+    """The text with all Markdown and HTML escaped."""
+    return re.sub(r"([\\`*_{}\[\]<>()#!|~&])", r"\\\1", text)

@@ -139,7 +139,7 @@ def _is_about(content: dict[str, Any], plan: Plan) -> bool:
 def every_certificate() -> Iterator[dict[str, Any]]:
     """Every reports/certificate.json that lies here or that git holds: in any branch, tag, stash or reflog."""
     texts = [CERTIFICATE.read_bytes()] if CERTIFICATE.is_file() else []
-    for text in [*_committed(), *texts]:
+    for text in [*committed(CERTIFICATE, *HISTORY), *texts]:
         try:
             content = json.loads(text)
         except ValueError:
@@ -148,9 +148,9 @@ def every_certificate() -> Iterator[dict[str, Any]]:
             yield content
 
 
-def _committed() -> list[bytes]:
-    """Every version of the certificate that git holds, oldest first: also from merges and from what was merged."""
-    listed = ask_git(Path.cwd(), "log", *HISTORY, f"-n{MOST_COMMITS}", *RAW, "--", str(CERTIFICATE))
+def committed(path: Path, *history: str) -> list[bytes]:
+    """Every version of a file that git holds, oldest first. history: what `git log` is to follow."""
+    listed = ask_git(Path.cwd(), "log", *history, f"-n{MOST_COMMITS}", *RAW, "--", str(path))
     lines = (listed or b"").decode(errors="replace").splitlines()
     blobs = dict.fromkeys(line.split()[3] for line in lines if line.startswith(":"))
     names = [blob for blob in blobs if set(blob) != {"0"}][::-1]  # zeros: the commit deleted it

@@ -10,10 +10,10 @@ from typing import Any
 from cleanlabel.flows.ensemble.assembly import assemble, find_draws
 from cleanlabel.flows.ensemble.package import package
 from cleanlabel.flows.ensemble.record import Ensemble, save_ensemble, stop_at, version_tags
-from cleanlabel.flows.ensemble.seal import write_files_seal
+from cleanlabel.flows.ensemble.seal import DIRECTORY, changed_since_registration, in_words, is_sealed, write_seal
 from cleanlabel.flows.orchestration.log import note
 from cleanlabel.flows.store.client import Store, finish
-from cleanlabel.flows.store.registry import SMOOTHED, register
+from cleanlabel.flows.store.registry import SMOOTHED, get_version, register, version_of_run
 from cleanlabel.models.decision import decide
 from cleanlabel.models.params import GateParams
 from cleanlabel.models.votes import count_votes
@@ -94,17 +94,28 @@ def decided(store: Store, ensemble: Ensemble, t: int) -> bool:
 
 
 def register_ensemble(store: Store, ensemble: Ensemble) -> int:
-    """Write data/ensemble, package the model and register both as a version. Returns its number."""
+    """Write data/ensemble, package the model, register both as a version and seal it. Returns its number.
+
+    A version that is as it was registered stays so. One that is not is packaged and sealed again, with a note.
+    """
     plan = ensemble.plan
     assembly = assemble(store, ensemble)
+    present = version_of_run(store, SMOOTHED, ensemble.run_id)
+    sealed = present is not None and is_sealed(store, present)
+    changed = changed_since_registration(store, present) if sealed else []
     content = save_ensemble(store, ensemble, assembly.votes, ENSEMBLE)
+    if sealed and not changed:
+        print(f"{ENSEMBLE}: {SMOOTHED} version {present.version}, as it was registered")
+        return int(present.version)
+    if changed:
+        print(f"note: {SMOOTHED} version {present.version} is sealed again, for {in_words(changed)}; certify it again")
     package(store, ensemble, assembly, load(SETS["raw"]))
-    write_files_seal(store, ensemble.run_id)
     finish(store, ensemble.run_id)
     state = f"**Not certifiable**: {'; '.join(plan.voids)}." if plan.voids else "Not certified yet."
     description = f"{ensemble.m} smoothed models at sigma {plan.sigma:g}. {state}"
     tags = version_tags(ensemble, content["votes_root"])
-    version = register(store, SMOOTHED, ensemble.run_id, "ensemble", tags, description)
+    version = register(store, SMOOTHED, ensemble.run_id, DIRECTORY, tags, description)
+    write_seal(store, get_version(store, SMOOTHED, version))
     note("registered", ensemble=plan.digest[:12], run=ensemble.run_id, version=version, draws=len(assembly.votes))
     print(f"{ENSEMBLE}: {len(assembly.votes)} of {ensemble.draws} draws voted; {SMOOTHED} version {version}")
     return version

@@ -1,12 +1,11 @@
 """The model card of a registered version: how it was trained, what is certified, and what is not."""
 
-import re
 from typing import Any
 
 from cleanlabel.flows.certificate.gate import Verdict
 from cleanlabel.flows.certificate.influences import influence_of
 from cleanlabel.flows.certificate.partitions import partitions_of
-from cleanlabel.flows.certificate.wording import attempt_in_words, attempt_notices, title
+from cleanlabel.flows.certificate.wording import attempt_in_words, attempt_notices, escaped, title
 from cleanlabel.flows.report import influences
 from cleanlabel.flows.report.partitions import costs_in_words, partition_in_words, sentences
 from cleanlabel.flows.report.tables import grid_table, table, trigger_table
@@ -141,7 +140,7 @@ def card(certificate: dict[str, Any], verdict: Verdict, version: int, seconds: f
         f"# {title(c)}",
         f"**Gate: {'passed' if verdict.passed else 'not passed'}.**",
         _bullets([f"{'✓' if check.passed else '✗'} {check.name}: {check.found}" for check in verdict.checks]),
-        *([_bullets([_escaped(line) for line in warned])] if warned else []),
+        *([_bullets([escaped(line) for line in warned])] if warned else []),
         "## What is certified",
         table(c, seconds),
         promise(c),
@@ -178,7 +177,7 @@ def _provenance(c: dict[str, Any]) -> list[str]:
         f"raw set `{c['raw_digest'][:16]}`{resized_in_words(c)}",
         f"test set of {c['n_test']} images `{c['test_digest'][:16]}`",
         *(
-            f"{name}{f' `{digest[:16]}`' if digest else ''}: {_escaped(words)}"
+            f"{name}{f' `{digest[:16]}`' if digest else ''}: {escaped(words)}"
             for name, words, digest in parts_in_words(c)
         ),
         f"entropy: {source}; commitment `{c['entropy_commitment'][:16]}`",
@@ -191,13 +190,8 @@ def _provenance(c: dict[str, Any]) -> list[str]:
     if c["test_sigma"]:
         lines.append(f"noise sigma_x = {c['test_sigma']:g} on test inputs too, one sample per model and input")
     if c.get("int8"):
-        lines.append(f"denoised in int8 `{c['int8']['digest'][:16]}`, {_escaped(int8_in_words(c['int8']))}")
+        lines.append(f"denoised in int8 `{c['int8']['digest'][:16]}`, {escaped(int8_in_words(c['int8']))}")
     return lines
-
-
-def _escaped(text: str) -> str:
-    """The text with all Markdown and HTML escaped."""
-    return re.sub(r"([\\`*_{}\[\]<>()#!|~&])", r"\\\1", text)
 
 
 def _bullets(lines: list[str]) -> str:

@@ -17,6 +17,7 @@ from cleanlabel.flows.certificate.gate import Verdict
 from cleanlabel.flows.certificate.influences import WAYS, influence_of
 from cleanlabel.flows.certificate.partitions import partitions_of
 from cleanlabel.flows.certificate.record import Certified
+from cleanlabel.flows.certificate.reviews import END, LATER, START
 from cleanlabel.flows.certificate.wording import accuracy_name, title
 from cleanlabel.flows.ensemble.provenance import shared_with_test
 from cleanlabel.flows.report import influences
@@ -92,6 +93,7 @@ def render(
         "provenance": _provenance(c, raw),
         "environments": sorted((environments or {}).items()),
         "audit_command": audit_command(version),
+        "reviews": f"{START}\n{LATER}\n{END}",
     }
     words |= _curves(c, now, before) | _votes(certified, test) | _ways(c)
     words |= _compared(certified, previous, test) | _looks()

@@ -26,9 +26,9 @@ def register(store: Store, name: str, run_id: str, directory: str, tags: dict[st
             client.create_registered_model(name)
         except MlflowException:  # another process has just made it
             client.get_registered_model(name)
-    present = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    present = version_of_run(store, name, run_id)
     if present:
-        return int(present[0].version)
+        return int(present.version)
     source = f"{client.get_run(run_id).info.artifact_uri}/{directory}"
     made = client.create_model_version(
         name, source, run_id, tags={f"{TAG}{k}": v for k, v in tags.items()}, description=description
@@ -37,6 +37,12 @@ def register(store: Store, name: str, run_id: str, directory: str, tags: dict[st
         link = json.dumps([{"name": name, "version": str(made.version)}])
         client.set_logged_model_tags(model.model_id, {MLFLOW_MODEL_VERSIONS: link})
     return int(made.version)
+
+
+def version_of_run(store: Store, name: str, run_id: str) -> ModelVersion | None:
+    """The version of `name` that a run was registered as."""
+    found = store.client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    return found[0] if found else None
 
 
 def get_version(store: Store, name: str, version: int) -> ModelVersion:
@@ -53,6 +59,17 @@ def tag_version(store: Store, version: ModelVersion, tags: dict[str, str]) -> No
     """Set tags of a registered version, with the project's prefix."""
     for name, value in tags.items():
         store.client.set_model_version_tag(version.name, str(version.version), f"{TAG}{name}", value)
+
+
+def clear_tags(store: Store, version: ModelVersion, names: list[str]) -> None:
+    """Remove tags of a registered version, named without the project's prefix."""
+    for name in names:
+        store.client.delete_model_version_tag(version.name, str(version.version), f"{TAG}{name}")
+
+
+def describe_version(store: Store, version: ModelVersion, text: str) -> None:
+    """Set the description of a registered version."""
+    store.client.update_model_version(version.name, str(version.version), text)
 
 
 def set_alias(store: Store, version: ModelVersion, alias: str) -> None:

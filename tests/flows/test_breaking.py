@@ -18,6 +18,7 @@ from cleanlabel.flows.ensemble import worker
 from cleanlabel.flows.ensemble.entropy import recall_entropy
 from cleanlabel.flows.ensemble.opening import open_ensemble
 from cleanlabel.flows.ensemble.record import draw_params, draw_tags
+from cleanlabel.flows.ensemble.seal import write_seal
 from cleanlabel.flows.store.client import TAG, Store, create_run, finish, log_files
 from cleanlabel.flows.store.registry import SMOOTHED, get_version
 from cleanlabel.models.draw import make_again, make_batch
@@ -55,6 +56,7 @@ def test_an_untouched_version_passes_every_check_and_replays(version):
     checks = version.audit(replay=3)
     assert [check.found for check in checks if not check.passed] == []
     assert [check.name for check in checks if not check.name.startswith("replay of draw")] == [
+        "seal",
         "plan",
         "votes",
         "registered votes",
@@ -63,8 +65,10 @@ def test_an_untouched_version_passes_every_check_and_replays(version):
         "entropy",
         "certificate",
         "version tags",
+        "reports",
+        "reviews",
     ]
-    replays = [check.found.partition(";")[0] for check in checks[8:]]
+    replays = [check.found.partition(";")[0] for check in checks[11:]]
     assert replays == ["100.0% of the votes repeated (all must, on the same machine and libraries)"] * 3
 
 
@@ -136,13 +140,15 @@ def test_sigma_edited_in_a_tag_of_a_draw_of_the_ensemble_or_of_the_version_is_na
         version.certify()
     set_tag(version.version.run_id, "sigma", "0.5")
     version.store.client.set_model_version_tag(SMOOTHED, "1", f"{TAG}sigma", "2")
-    (failure,) = version.failures()
+    seal, failure = version.failures()
+    assert seal == f"seal: version tag {TAG}sigma was changed"
     assert failure.startswith("plan: smoothed-classifier version 1 has the tag cleanlabel.sigma='2' where its ensemble")
 
 
 def test_a_figure_edited_in_a_tag_of_the_version_is_named(version):
     version.store.client.set_model_version_tag(SMOOTHED, "1", f"{TAG}certified_accuracy_r0_50", "0.99")
-    (failure,) = version.failures()
+    seal, failure = version.failures()
+    assert seal == f"seal: version tag {TAG}certified_accuracy_r0_50 was changed"
     assert "tag cleanlabel.certified_accuracy_r0_50='0.99' where its ensemble says" in failure
 
 
@@ -204,7 +210,8 @@ def test_a_failed_run_marked_finished_has_no_votes(version):
         version.store, "draw 5", draw_tags(plan, 5), draw_params(plan, 5), parent_id=version.version.run_id
     )
     finish(version.store, failed, "FAILED")
-    assert version.certify().certificate["missing_draws"] == [5]  # as long as it says that it failed
+    with pytest.raises(InputError, match=f"not what was registered: child run {failed} id was added"):
+        version.certify()  # as long as it says that it failed, it is no draw
     sql("update runs set status = 'FINISHED' where run_uuid = ?", failed)
     with pytest.raises(InputError, match=f"run {failed} has no readable artifact votes.npy"):
         version.certify()
@@ -247,7 +254,7 @@ def test_votes_and_their_hash_edited_together_do_not_match_what_was_registered(v
 
 
 def edit_everything_in_the_store(version: Registered) -> None:
-    """A vote, its hash, the registered list and the registered root, so that the store agrees with itself."""
+    """A vote, its hash, the registered list, its root and the seal, so that the store agrees with itself."""
     run_id = version.run_of(3)
     new = edit_votes(run_id)
     set_tag(run_id, "votes_sha256", new)
@@ -257,6 +264,7 @@ def edit_everything_in_the_store(version: Registered) -> None:
     path.write_text(json.dumps(content))
     root = merkle_root(dict(enumerate(content["votes_sha256"])), M)
     version.store.client.set_model_version_tag(SMOOTHED, "1", f"{TAG}votes_root", root)
+    write_seal(version.store, get_version(version.store, SMOOTHED, 1))
 
 
 def test_votes_tags_and_certificate_edited_together_fail_at_the_root_that_git_holds(version):
@@ -278,7 +286,8 @@ def test_a_certificate_written_anew_from_an_edited_store_fails_at_the_one_that_i
     assert any("committed in" in check.found for check in version.audit())
     edit_everything_in_the_store(version)
     version.certify()  # as the schedule would, over the file in the working tree
-    (failure,) = version.failures()
+    seal, failure = version.failures()
+    assert seal.startswith("seal: git holds another seal for this ensemble")
     assert failure.startswith("git-tracked certificate: git holds another root for this ensemble")
 
 
@@ -306,7 +315,8 @@ def test_another_versions_certificate_is_not_this_ones(version):
     other = get_version(version.store, SMOOTHED, 2)
     foreign = artifact(other.run_id, CERTIFICATE_ARTIFACT).read_bytes()
     artifact(version.version.run_id, CERTIFICATE_ARTIFACT).write_bytes(foreign)
-    (failure,) = version.failures()
+    seal, failure = version.failures()
+    assert seal.startswith("seal: the certificate's field seal is")
     assert failure.startswith("attached certificate: the one attached to smoothed-classifier version 1 is of another")
 
 
@@ -329,7 +339,8 @@ def test_a_damaged_certificate_in_git_is_a_failed_check_and_no_traceback(version
 @pytest.mark.parametrize("damage", [b"", b"{}", b"[1]", b'{"plan_digest": 3}'])
 def test_a_damaged_certificate_is_a_failed_check_and_no_traceback(version, damage):
     artifact(version.version.run_id, CERTIFICATE_ARTIFACT).write_bytes(damage)
-    (failure,) = version.failures()
+    seal, failure = version.failures()
+    assert seal.startswith("seal: ")
     assert failure.startswith("attached certificate: ")
 
 
@@ -369,4 +380,4 @@ def test_known_entropy_that_is_called_new_in_the_whole_store_contradicts_the_pla
     sql("update model_version_tags set value = 'os' where key = ? and version = ?", name, number)
     with pytest.raises(InputError, match="calls its entropy 'os', and its plan says fixed"):
         known.certify()
-    assert "calls its entropy 'os'" in known.failures()[0]
+    assert "calls its entropy 'os'" in known.failures()[1]

@@ -13,7 +13,7 @@ from prefect.exceptions import ParameterTypeError
 from ruamel.yaml import YAML
 
 from cleanlabel.flows import deployed, refresh
-from cleanlabel.flows.certificate.gate import CANDIDATE, CERTIFIED
+from cleanlabel.flows.certificate.reviews import CANDIDATE, CERTIFIED
 from cleanlabel.flows.deployed import red_team_drill, relied_on, sanitize_images
 from cleanlabel.flows.orchestration.events import AUDIT_FAILED, AWAITING_REVIEW, GATE_FAILED
 from cleanlabel.flows.orchestration.lost import SILENT, TAGS

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 
 import pytest
@@ -238,8 +239,9 @@ def test_the_versions_stand_side_by_side(version):
     assert (one[:4], two[:4]) == (["1", "-", "0.5", str(M)], ["2", "candidate", "0.5", str(M + 1)])
     assert (one[head.index("gate")], two[head.index("gate")]) == ("failed", "passed")
     assert len({len(line) for line in lines[:4]}) == 1
-    assert lines[-1] == "version 1 was rejected by ada: too small"
-    assert lines[-2].startswith("version 1 did not pass the gate: accuracy of the vote: 0.")
+    assert lines[-3].startswith("version 1 did not pass the gate: accuracy of the vote: 0.")
+    assert re.match(r"version 1, \d{4}-.* UTC: rejected by ada: too small \(gate failed; seal \w{12}\)$", lines[-2])
+    assert re.match(r"version 2, \d{4}-.* UTC: gate passed \(given candidate; seal \w{12}\)$", lines[-1])
 
 
 def test_the_review_command_says_what_is_wrong(version, monkeypatch, capsys):
@@ -254,7 +256,10 @@ def test_the_review_command_says_what_is_wrong(version, monkeypatch, capsys):
     assert "R > 0.50" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", ["review", "reject", "1", "--reason", "withdrawn", "--by", "ada"])
     review.main()
-    assert capsys.readouterr().out == "smoothed-classifier version 1 is rejected by ada: it had no alias\n"
+    assert capsys.readouterr().out == (
+        "smoothed-classifier version 1 is rejected by ada: it had no alias\n"
+        "reports/reviews.jsonl has one more line; commit it, with reports/\n"
+    )
 
 
 def test_the_model_card_says_what_holds_and_what_does_not(version):

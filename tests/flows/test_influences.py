@@ -185,9 +185,9 @@ def test_edited_sums_are_found(sets):
     sums = assemble(sets, one.ensemble).votes[3]
     sums[0] = sums[0][::-1].copy()
     log_files(sets, run, {"votes.npy": votes_to_bytes(sums)})
-    assert f"the votes of run {run} (draw 3) do not match the hash it recorded" in one.failures()[0]
+    assert f"the votes of run {run} (draw 3) do not match the hash it recorded" in one.failures()[1]
     sets.client.set_tag(run, f"{TAG}votes_sha256", votes_hash(sums))
-    assert "the votes of draw 3 are not the ones registered" in one.failures()[0]
+    assert "the votes of draw 3 are not the ones registered" in one.failures()[1]
 
 
 def test_another_machine_takes_the_instrument_from_the_store(sets):

@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 from imports import ROOT
 from mlflow.exceptions import MlflowException
-from registered import Registered
+from registered import Registered, seal_again
 
 from cleanlabel import loading
-from cleanlabel.flows.ensemble.seal import write_files_seal
 from cleanlabel.flows.store.registry import SMOOTHED, set_alias
 from cleanlabel.sanitize.imageset import load
 from cleanlabel.sanitize.paths import SETS
@@ -278,7 +277,7 @@ def test_two_versions_with_different_code_answer_in_one_process_each_with_its_ow
     )
     new = old.rename(old.with_name("cleanlabel_loader_0123456789ab.py"))  # as `package` names other code
     (directory / "MLmodel").write_text((directory / "MLmodel").read_text().replace(old.stem, new.stem))
-    write_files_seal(store, run)
+    seal_again(store, 2)
     done = in_new_process(
         f"""
 images = np.load("images.npy")

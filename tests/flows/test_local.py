@@ -14,7 +14,7 @@ from cleanlabel.flows.certificate.checks import audit
 from cleanlabel.flows.environment import own_store
 from cleanlabel.flows.store import local
 from cleanlabel.flows.store.client import Store, connect
-from cleanlabel.flows.store.registry import SMOOTHED, set_alias
+from cleanlabel.flows.store.registry import SMOOTHED
 from cleanlabel.sanitize.errors import InputError, ServiceUnavailable
 from cleanlabel.sanitize.imageset import load
 from cleanlabel.sanitize.paths import SETS
@@ -44,7 +44,7 @@ def everything_works(store: Store) -> None:
 
 @pytest.mark.parametrize("name", ["moved", "für Ada: 100 % (2)"])
 def test_a_folder_that_was_moved_keeps_its_versions(version: Registered, tmp_path, name, monkeypatch, capsys):
-    set_alias(version.store, version.version, "certified")
+    version.gate(approval="automatic")
     (tmp_path / "folder").mkdir()
     new = tmp_path / "folder" / name
     old = tmp_path.with_name(f"{tmp_path.name}-before")
@@ -62,7 +62,7 @@ def test_a_folder_that_was_moved_keeps_its_versions(version: Registered, tmp_pat
 
 
 def test_a_copy_uses_its_own_artifacts_and_leaves_the_first_folder_alone(version, tmp_path, monkeypatch, capsys):
-    set_alias(version.store, version.version, "certified")
+    version.gate(approval="automatic")
     new = tmp_path.with_name(f"{tmp_path.name}-copy")
     shutil.copytree(tmp_path, new)
     before = files_of(tmp_path)
@@ -172,6 +172,7 @@ def test_a_store_that_cannot_be_written_is_one_sentence(empty_database, tmp_path
 
 def test_artifacts_that_were_deleted_fail_the_audit_in_one_sentence(version):
     shutil.rmtree(f".mlflow/artifacts/{version.version.run_id}")
-    (failed,) = audit(version.store, 1, 0)
+    seal, failed = audit(version.store, 1, 0)
+    assert seal.found == f"run {version.version.run_id} has no readable artifact ensemble/seal.json"
     assert (failed.name, failed.passed) == ("plan", False)
     assert failed.found == f"run {version.version.run_id} has no readable artifact ensemble/plan.json"

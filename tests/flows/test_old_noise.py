@@ -33,7 +33,8 @@ def test_a_version_made_with_the_earlier_noise_is_refused_wherever_it_is_read(st
     version = make_ensemble(store, noise_stream=OLD_STREAM, noise_distance=0.0)
     with pytest.raises(InputError, match=SENTENCE):
         version.certify()
-    (check,) = [check for check in version.audit(replay=1) if not check.passed]
+    seal, check = [check for check in version.audit(replay=1) if not check.passed]
+    assert seal.found.endswith("has no readable artifact ensemble/certificate/certificate.json")
     assert check.name == "certifiable"
     assert "make a new ensemble" in check.found
     found = store.client.download_artifacts(version.ensemble.run_id, NETWORKS, str(tmp_path))

@@ -17,13 +17,14 @@ from imports import ROOT
 from registered import M, Registered, copy_of, make_ensemble, the_version
 from ruamel.yaml import YAML
 
-from cleanlabel.flows.artifacts import CERTIFICATE_ARTIFACT, EXAMPLES, PAGE
+from cleanlabel.flows.artifacts import CERTIFICATE_ARTIFACT, EXAMPLES, PAGE, REVIEWS
 from cleanlabel.flows.certificate.checks import Check
 from cleanlabel.flows.certificate.comparison import Change, answers_that_changed, changes, figures, previous_version
 from cleanlabel.flows.certificate.figures import at_images, at_radii, l2_of, what_it_buys
 from cleanlabel.flows.certificate.gate import Verdict
 from cleanlabel.flows.certificate.partitions import partition_record, partitions_of
 from cleanlabel.flows.certificate.record import Certified
+from cleanlabel.flows.certificate.reviews import without_reviews
 from cleanlabel.flows.certify import write_page
 from cleanlabel.flows.report.card import card, not_covered, promise
 from cleanlabel.flows.report.curve import curve_radii
@@ -287,7 +288,10 @@ def test_the_page_lies_beside_the_certificate_in_the_versions_run(version):
     raw, test = load(SETS["raw"]), load(SETS["test"])
     write_page.fn(version.store, version.version, certified, version.gate(certified), raw, test)
     directory = CERTIFICATE_ARTIFACT.rpartition("/")[0]
-    assert read_file(version.store, version.version.run_id, f"{directory}/index.html") == PAGE.read_bytes()
+    attached = read_file(version.store, version.version.run_id, f"{directory}/index.html").decode()
+    assert attached == without_reviews(PAGE.read_text())  # the attached one is sealed before anybody reviews it
+    assert "Reviews come after this page is sealed" in text_of(attached)
+    assert "given candidate" in text_of(PAGE.read_text())
     said = text_of(PAGE.read_text())
     made_with = environments_of(version.store, version.version.run_id)
     runs = version.store.client.search_runs(
@@ -301,7 +305,8 @@ def test_dvc_knows_the_files_the_page_is_made_of():
     stage = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text())["stages"]["certify"]
     web = WEB.resolve().relative_to(ROOT)
     assert any(web.is_relative_to(dep) for dep in stage["deps"])
-    assert PAGE.as_posix() in [next(iter(out)) for out in stage["outs"] if isinstance(out, dict)]
+    outs = {next(iter(out)) for out in stage["outs"]}
+    assert not {PAGE.as_posix(), REVIEWS.as_posix()} & outs  # a review changes them, and must not remake the stage
 
 
 def test_ten_thousand_test_images_make_a_page_below_two_megabytes(made):

@@ -63,7 +63,9 @@ def test_a_fresh_clone_becomes_a_certified_version_in_the_registry(project, made
         "certificate.json",
         "certified_accuracy.csv",
         "certified_accuracy.png",
+        "gate.json",
         "index.html",
+        "metrics.json",
         "points.csv",
         "sanitized_examples.png",
     ]

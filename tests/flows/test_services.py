@@ -101,7 +101,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
 def test_a_reader_reads_and_audits_a_version(team):
     reader = team.become("bob")
     assert aliases_of(reader.store, SMOOTHED) == {"candidate": 1}
-    assert [check.name for check in reader.audit() if check.passed][-2:] == ["certificate", "version tags"]
+    assert [check.name for check in reader.audit() if check.passed][-3:] == ["version tags", "reports", "reviews"]
     assert reader.failures() == []
 
 
@@ -215,9 +215,11 @@ def test_what_is_altered_past_the_server_fails_the_audit(team):
         return the_version(version.store, 1)
 
     tag = "cleanlabel.certified_accuracy_r0_00"
-    (failure,) = altered("model_version_tags", "version", tag, "0.99")
+    seal, failure = altered("model_version_tags", "version", tag, "0.99")
+    assert seal == f"seal: version tag {tag} was changed"
     assert failure.startswith(f"version tags: {SMOOTHED} version 1 has the tag {tag}='0.99'")
-    (failure,) = altered("tags", "run_uuid", "cleanlabel.votes_sha256", "0" * 64)
+    seal, failure = altered("tags", "run_uuid", "cleanlabel.votes_sha256", "0" * 64)
+    assert seal == "seal: draw 3 tag cleanlabel.votes_sha256 was changed"
     assert failure.startswith(f"votes: the votes of run {draw} (draw 3) do not match")
 
     certificate = team.file(run_id, "ensemble/certificate/certificate.json")
@@ -231,7 +233,8 @@ def test_what_is_altered_past_the_server_fails_the_audit(team):
     forged = np.load(votes, allow_pickle=False)
     forged[0] = (forged[0] + 1) % 10
     np.save(votes, forged, allow_pickle=False)
-    (failure,) = version_now().failures()
+    seal, failure = version_now().failures()
+    assert seal == "seal: draw 3 file votes.npy was changed"
     assert failure.startswith(f"votes: the votes of run {draw} (draw 3) do not match")
     votes.write_bytes(honest)
     assert version_now().failures() == []

@@ -6,11 +6,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from registered import Registered
+from registered import Registered, seal_again
 
 from cleanlabel import loading, signing
 from cleanlabel.__main__ import main
-from cleanlabel.flows.ensemble.seal import write_files_seal
 from cleanlabel.flows.store.client import log_files
 from cleanlabel.flows.store.registry import SMOOTHED
 from cleanlabel.sanitize.errors import InputError
@@ -89,7 +88,7 @@ def test_no_change_in_the_store_passes_with_a_seal_written_for_it(version, capsy
     certificate = shutil.copy("reports/certificate.json", "kept.json")
     CHANGES[change](files_of(version))
     if sealed_again:  # whoever may write the store may write the seal and the attached certificate, too
-        write_files_seal(version.store, version.version.run_id)
+        seal_again(version.store, version.number)
     found = verified(capsys, URI, "--certificate", str(certificate))
     assert failed(found) == ({"seal", "attached certificate"} if sealed_again else {"files"})
     assert not Path("ran").exists()
