@@ -129,9 +129,9 @@ def test_a_plans_distance_reaches_every_certificate_made_by_it(changes):
 
 def test_the_distance_counts_every_pixel_of_a_draw_and_the_test_image_that_is_noised():
     per_pixel = 1158 / 2**64  # thresholds at sigma = .25
-    assert noise_distance_of(50_000, (32, 32, 3), 0.25) == pytest.approx(50_000 * 3072 * per_pixel)
+    assert noise_distance_of(50_000, (32, 32, 3), 0.25) == pytest.approx(50_000 * 3072 * per_pixel, rel=1e-9, abs=0)
     assert noise_distance_of(50_000, (32, 32, 3), 0.25) < 2**-26
-    assert noise_distance_of(0, (8, 8, 1), 0.25, test_sigma=0.25) == pytest.approx(64 * per_pixel)
+    assert noise_distance_of(0, (8, 8, 1), 0.25, test_sigma=0.25) == pytest.approx(64 * per_pixel, rel=1e-9, abs=0)
 
 
 @pytest.mark.parametrize("distance", [-1e-9, 0.5, math.nan])
