@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from mutate import ROOT, Mutation, mutations
 
-BUILT = range(16)
+BUILT = range(17)
 """The design's rules (section 5) that the code keeps today."""
 LEAST = {"sanitize": 14, "models": 14, "flows": 14, "redteam": 14, "cleanlabel": 10}
 """Mutations of each room, and of the Python API."""

@@ -149,13 +149,22 @@ def test_page_and_card(made):
     assert "0.119" in promise(c)
 
 
-def test_the_gates_sentence_and_its_threshold(made):
-    """A vote that is right on .64996 does not pass a gate that asks for .65, nor is it shown as .6500."""
-    c = made.certified.certificate | {"vote_accuracy": 0.8999}
-    params = {"accuracy": 0.9, "certified_accuracy": [], "entropy": "os", "replay": 0, "approval": "review"}
-    verdict = judge(replace(made.certified, certificate=c), made.test.labels, [], GateParams.model_validate(params))
-    assert verdict.checks[0].found == "0.8999, at least 0.9 required"
+def test_an_accuracy_just_below_the_gates_does_not_pass(made):
+    """A share that four digits to nearest would carry over the threshold, in the certificate and in the sentence."""
+    params = CertifyParams.model_validate(made.certified.certificate["reported"])
+    ensemble, shape = made.one.ensemble, made.raw.image_shape
+    correct = made.certified.counts.argmax(axis=1) == made.test.labels
+    rows = [*np.flatnonzero(correct)[:20].tolist(), int(np.flatnonzero(~correct)[0])]
+    test = made.test.take(np.array(rows))
+    votes = {draw: row[rows] for draw, row in made.votes.items()}
+    plan = replace(ensemble.plan, n_test=len(rows), test_digest=test.digest)
+    few = compute(replace(ensemble, plan=plan), votes, [], made.entropy, test, shape, params)
+    assert few.certificate["vote_accuracy"] == 0.9523
+    asked = {"accuracy": 0.95239, "certified_accuracy": [], "entropy": "os", "replay": 0, "approval": "review"}
+    verdict = judge(few, test.labels, [], GateParams.model_validate(asked))
+    assert 20 / 21 < 0.95239 < round(20 / 21, 4)
     assert not verdict.checks[0].passed
+    assert verdict.checks[0].found == "0.9523, at least 0.95239 required"
 
 
 def test_a_comparison_of_versions(made):
