@@ -105,7 +105,7 @@ class Registered:
 
 
 def seal_again(store: Store, number: int) -> None:
-    """What somebody can do who may write to the store: a seal and a certificate that names it, for what is there now."""
+    """What somebody can do who may write to the store: a seal, and a certificate that names it, for what is there."""
     version = get_version(store, SMOOTHED, number)
     try:
         attached = read_json(store, version.run_id, CERTIFICATE_ARTIFACT)
