@@ -23,7 +23,7 @@ from cleanlabel.flows.environment import own_store
 from cleanlabel.flows.report.card import card
 from cleanlabel.flows.report.notices import notices
 from cleanlabel.flows.report.page import render
-from cleanlabel.flows.store.client import connect, find_runs, read_json
+from cleanlabel.flows.store.client import TAG, connect, find_runs, read_json
 from cleanlabel.flows.store.registry import SMOOTHED
 from cleanlabel.models.plan import attempts_before
 from cleanlabel.sanitize.errors import InputError
@@ -265,6 +265,8 @@ def test_a_version_of_before_counts_from_zero_in_its_record_and_passes_its_audit
     served = Path(f".mlflow/artifacts/{run_id}/artifacts/ensemble/data/networks/smoothed.json")
     description = json.loads(served.read_text())
     served.write_text(json.dumps(description | {"attempt": description.pop("attempts_before")}))
+    (served.parents[2] / "seal.json").unlink()  # versions of before were not sealed
+    version.store.client.delete_model_version_tag(SMOOTHED, "2", f"{TAG}seal")
     book = LEDGER / f"{plan.family}.jsonl"
     lines = [json.loads(line) for line in book.read_text().splitlines()]
     for line in lines:

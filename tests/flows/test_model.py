@@ -126,11 +126,13 @@ def test_split_chooses_by_draws_of_its_own(version, no_pickle):
     model = mlflow.pyfunc.load_model(f"models:/{SMOOTHED}/{split.number}")
     assert model.predict(load(SETS["test"]).images[..., 0])["label"].tolist() == certified.label.tolist()
     description = networks_of(split) / "smoothed.json"
-    content = json.loads(description.read_text())
+    sealed = description.read_text()
+    content = json.loads(sealed)
     del content["weights"][str(M + 2)]
     description.write_text(json.dumps(content))
     with pytest.raises(InputError, match="a draw that chooses the class is missing"):
         SmoothedClassifier(description.parent)
+    description.write_text(sealed)
     split.store.client.delete_run(split.run_of(M + 2))
     with pytest.raises(InputError, match="1 of the 5 draws that choose the class are missing"):
         split.certify(method="split")

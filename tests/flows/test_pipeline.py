@@ -139,7 +139,7 @@ def test_nothing_is_written_outside_the_projects_folder(project, made):
 def test_an_audit_passes_until_one_vote_is_edited_in_the_artifact_store(project, made):
     passed = project.run("python", "-m", "flows.audit", "--version", "1", "--replay", "2")
     lines = passed.stdout.strip().splitlines()
-    assert len(lines) == 10
+    assert len(lines) == 13
     assert all(line.startswith("ok  ") for line in lines)
     assert sum("100.0% of the votes repeated (all must, on the same machine" in line for line in lines) == 2
 
@@ -213,7 +213,7 @@ def test_a_reviewer_lists_approves_and_rejects(project, made):
     assert "version 1 is approved by ada: version 1 has the alias certified" in done.stdout
     assert project.query("select alias, version from registered_model_aliases") == [("certified", 1)]
     listed = project.run("python", "-m", "flows.review").stdout
-    assert "version 1 was approved by ada: fine for the pilot" in listed
+    assert "approved by ada: fine for the pilot (gate passed; given certified; lost candidate;" in listed
     failed = project.run("python", "-m", "flows.review", "reject", "9", "--reason", "x", "--by", "ada", check=False)
     assert failed.returncode == 1
     assert failed.stderr.strip() == "error: smoothed-classifier has no version 9 in the registry"

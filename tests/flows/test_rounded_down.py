@@ -54,7 +54,7 @@ class Version:
         self.raw, self.test = load(SETS["raw"]), load(SETS["test"])
         radius = np.where(real.label == ABSTAIN, 0.0, np.resize(AWKWARD, len(real.label)))
         store, ensemble = self.one.store, self.one.ensemble
-        self.largest = largest_radius(ensemble.plan, ensemble.attempt, ensemble.m)
+        self.largest = largest_radius(ensemble.plan, ensemble.attempts_before, ensemble.m)
         self.entropy = reveal_entropy(store, ensemble)
         self.votes = assemble(store, ensemble).votes
         self.certified = replace(real, radius=radius)

@@ -109,7 +109,7 @@ def test_an_array_comes_back_as_an_array_and_a_second_run_draws_other_noise(run,
         ({"--denoiser": "data/no-denoiser"}, "the denoiser directory data/no-denoiser does not exist"),
         ({"--input": "nowhere"}, "nowhere does not exist"),
         ({"--entropy": "guess"}, "entropy='guess' is neither 'os' nor"),
-        ({"--draw": -3}, "--draw -3 is negative"),
+        ({"--draw": -3}, "--draw -3 is not the number of a draw"),
         ({"--output": "x.npz"}, "--output x.npz must be a folder"),
     ],
 )
