@@ -5,6 +5,7 @@ from typing import Any
 from cleanlabel.flows.certificate.gate import Verdict
 from cleanlabel.flows.certificate.influences import influence_of
 from cleanlabel.flows.certificate.partitions import partitions_of
+from cleanlabel.flows.certificate.reviews import MOST
 from cleanlabel.flows.certificate.wording import attempt_in_words, attempt_notices, escaped, title
 from cleanlabel.flows.report import influences
 from cleanlabel.flows.report.partitions import costs_in_words, partition_in_words, sentences
@@ -18,6 +19,10 @@ SOURCES = {
     "os": "256 bits from the operating system, drawn after the raw set was fixed",
     "fixed": "fixed, known beforehand: for tests only",
 }
+FOR_REVIEWS = 500
+"""Characters of a description that stay free for the history of its reviews."""
+LEFT_OUT = ("table of changed images", "assumptions", "recipe", "notes on origins", "other tables")
+"""What a card leaves out where it would not fit, in this order."""
 NOT_DENOISED = "none: the noise is not removed"
 
 
@@ -133,9 +138,23 @@ def recipe_in_words(c: dict[str, Any]) -> str:
 
 
 def card(certificate: dict[str, Any], verdict: Verdict, version: int, seconds: float | None) -> str:
-    """The registered version's description, in Markdown."""
-    c = certificate
-    warned = door_notices(parts_of(c)) + attempt_notices(c)
+    """The registered version's description, in Markdown, with room for the history of its reviews.
+
+    A database keeps no more than `MOST` characters. What does not fit is left out, and the card says that the review
+    page has it.
+    """
+    for count in range(len(LEFT_OUT) + 1):
+        text = _card(certificate, verdict, version, seconds, LEFT_OUT[:count])
+        if len(text) <= MOST - FOR_REVIEWS:
+            break
+    return text
+
+
+def _card(
+    certificate: dict[str, Any], verdict: Verdict, version: int, seconds: float | None, left_out: tuple[str, ...]
+) -> str:
+    c, few = certificate, 3 if "other tables" in left_out else None
+    warned = ([] if "notes on origins" in left_out else door_notices(parts_of(c))) + attempt_notices(c)
     parts = [
         f"# {title(c)}",
         f"**Gate: {'passed' if verdict.passed else 'not passed'}.**",
@@ -145,21 +164,22 @@ def card(certificate: dict[str, Any], verdict: Verdict, version: int, seconds: f
         table(c, seconds),
         promise(c),
     ]
-    if c["at_images"]:
+    if c["at_images"] and "table of changed images" not in left_out:
         words = "Certified accuracy by the number of changed training images and the change of each in every pixel:"
         parts += [words, grid_table(c)]
     if section := partitions_of(c):
-        parts += ["## Images rewritten at will", *sentences(section)]
+        parts += ["## Images rewritten at will", *sentences(section)[:few]]
     if influence := influence_of(c):
-        parts += ["## Images changed at will", *influences.sentences(influence)]
-    if c["at_triggers"]:
+        parts += ["## Images changed at will", *influences.sentences(influence)[:few]]
+    if c["at_triggers"] and not few:
         parts += ["Certified accuracy if the test input changes too (a trigger):", trigger_table(c)]
     parts += [
         f"Covers {c['covers']}.",
         f"**Not covered**: {'; '.join(not_covered(c))}.",
-        f"**The proof assumes**: {'; '.join(assumptions(c))}.",
+        *([] if "assumptions" in left_out else [f"**The proof assumes**: {'; '.join(assumptions(c))}."]),
+        *([f"Only the review page has room for this version's {', '.join(left_out)}."] if left_out else []),
         "## How it was made",
-        _bullets(_provenance(c)),
+        _bullets([line for line in _provenance(c) if not ("recipe" in left_out and line.startswith("recipe: "))]),
         "## How to check it",
         f"`{audit_command(version)}` computes all of this again from the runs, and retrains three models.",
         "The review page, with pictures: `index.html` among this version's artifacts, beside its certificate.",

@@ -24,9 +24,9 @@ from cleanlabel.flows.certificate.figures import at_images, at_radii, l2_of, wha
 from cleanlabel.flows.certificate.gate import Verdict
 from cleanlabel.flows.certificate.partitions import partition_record, partitions_of
 from cleanlabel.flows.certificate.record import Certified
-from cleanlabel.flows.certificate.reviews import without_reviews
+from cleanlabel.flows.certificate.reviews import MOST, without_reviews
 from cleanlabel.flows.certify import write_page
-from cleanlabel.flows.report.card import card, not_covered, promise
+from cleanlabel.flows.report.card import FOR_REVIEWS, card, not_covered, promise
 from cleanlabel.flows.report.curve import curve_radii
 from cleanlabel.flows.report.drawing import bins_of, thumbnail
 from cleanlabel.flows.report.gallery import SHOWN
@@ -344,6 +344,7 @@ def test_page_and_card_speak_of_blocks_where_there_are_blocks(made: Parts):
     assert "all 4 blocks agree" in made.page(certified=certified)
     assert all(row["rewritten"] <= 2 for row in section["grid"])
     described = card(certificate, Verdict([]), 1, None)
+    assert "Only the review page has room for this version's table of changed images" in described
     assert all(part in described for part in sentences(section))
     assert Change("blocks", "1", "4") in changes(made.certified.certificate, certificate)
 
@@ -435,3 +436,20 @@ def test_chromium_runs_no_script_but_the_pages_own_and_asks_no_network(made, tmp
     more = "<img src='https://example.invalid/x.png'><script>document.title = 'reached'</script></main>"
     _, console = look_at(made.page().replace("</main>", more), tmp_path)
     assert sum("Content Security Policy" in line for line in console) >= 2 * len(WIDTHS)
+
+
+def test_a_card_fits_what_a_registry_keeps_and_says_what_it_leaves_out(made):
+    full = card(made.certified.certificate, PASSED, 1, None)
+    assert "The proof assumes" in full
+    assert "Only the review page has room" not in full
+    part = {"name": "twin", "digest": "0" * 64, "state": "disjoint", "origin": "w" * 200, "shared": None, "voids": None}
+    several = [part | {"name": name} for name in ("denoiser", "initial weights", "twin", "settings")]
+    for count, left_out in (
+        (2, "table of changed images."),
+        (4, "table of changed images, assumptions, recipe, notes on origins."),
+    ):
+        crowded = card(made.certified.certificate | {"admitted": several[:count]}, PASSED, 1, None)
+        assert len(crowded) <= MOST - FOR_REVIEWS
+        assert f"Only the review page has room for this version's {left_out}" in crowded
+        assert "w" * 200 in crowded
+        assert "**Not covered**" in crowded
