@@ -18,7 +18,7 @@ from cleanlabel.flows.artifacts import (
     PAGE,
 )
 from cleanlabel.flows.certificate.check import Check, held_by_git
-from cleanlabel.flows.certificate.reviews import one_ensemble, without_reviews
+from cleanlabel.flows.certificate.reviews import identity_of, one_ensemble, without_reviews
 from cleanlabel.flows.ensemble.seal import (
     ROOTS,
     changed_since_registration,
@@ -76,7 +76,6 @@ def check_seal(store: Store, version: ModelVersion, *, whole: bool) -> Check:
         entries, found = read_seal(store, version), contents(store, version)
         said = registration_differences(version, entries, found)
         roots = [loading.root_of(entries), loading.root_of(registered(entries))]
-        attached: dict[str, Any] = {}
         if whole:
             said += [clause for clause in differences(entries, found) if clause not in said]
             try:
@@ -84,7 +83,7 @@ def check_seal(store: Store, version: ModelVersion, *, whole: bool) -> Check:
                 said += _not_named(attached, roots)
             except InputError as error:
                 said.append(str(error))
-        said += _other_in_git(version, roots if whole else [None, roots[1]], attached)
+        said += _other_in_git(identity_of(store, version), roots if whole else [None, roots[1]])
     except InputError as error:
         return Check("seal", passed=False, found=str(error))
     if said:
@@ -103,12 +102,13 @@ def _not_named(attached: dict[str, Any], roots: list[str]) -> list[str]:
     ]
 
 
-def _other_in_git(version: ModelVersion, roots: list[str | None], attached: dict[str, Any]) -> list[str]:
-    """What git's certificate of the same ensemble says of the seal, where that is something else."""
+def _other_in_git(ensemble: dict[str, str], roots: list[str | None]) -> list[str]:
+    """What git's certificate of the same ensemble says of the seal, where that is something else.
+
+    The same plan with other entropy is another ensemble: a clone's own, for example.
+    """
     held = held_by_git(CERTIFICATE)
-    mine = {**attached, "plan_digest": version.tags.get("cleanlabel.plan")}
-    commitment = attached.get("entropy_commitment", held.get("entropy_commitment"))
-    if not one_ensemble(held, mine | {"entropy_commitment": commitment}):
+    if not one_ensemble(held, ensemble):
         return []
     return [
         f"git holds another {name.replace('_', ' ')} for this ensemble ({held[name][:12]}, not {root[:12]}); if you "

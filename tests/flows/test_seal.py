@@ -388,6 +388,22 @@ def test_a_store_resealed_as_a_whole_fails_at_git(version):
     assert verdict.reasons == "audit: failed: seal; see flows.audit"
 
 
+def test_a_certificate_in_git_of_the_same_plan_with_other_entropy_is_another_ensembles(version):
+    of_a_clones_origin = json.loads(CERTIFICATE.read_text()) | {
+        "entropy_commitment": "0" * 64,
+        "seal": "1" * 64,
+        "registered_seal": "2" * 64,
+    }
+    kept = CERTIFICATE.read_bytes()
+    CERTIFICATE.write_text(json.dumps(of_a_clones_origin))
+    identity = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+    for command in (("init", "-q"), ("add", str(CERTIFICATE)), (*identity, "commit", "-qm", "certified elsewhere")):
+        subprocess.run(["git", *command], check=True)
+    CERTIFICATE.write_bytes(kept)
+    assert version.gate().passed
+    assert version.failures() == []
+
+
 def test_a_version_registered_twice_stays_as_it_was_and_one_that_changed_is_sealed_again(version, capsys):
     before = contents(version.store, version.version)
     assert registered(version.store, version.ensemble).number == 1
