@@ -33,7 +33,6 @@ from cleanlabel.sanitize.timestep import require_reachable
 if TYPE_CHECKING:  # only this import needs pydantic
     from cleanlabel.sanitize.params import Provenance
 
-
 Data = str | Path | tuple[Any, Any] | Dataset | ImageSet
 """A folder `root/<class>/<image>` or a `.npz`; (images, labels); a data set without a transform; an ImageSet."""
 
@@ -111,8 +110,9 @@ class SanitizedCopies:
     earlier copies again. fit: `exact` refuses images whose size is not the denoiser's; `tiles` cuts larger ones into
     overlapping tiles. provenance: what the denoiser was trained on: `disjoint` (other data than these), `fixed-before`
     (a trusted earlier copy of them) or `on-raw` (these data as supplied); origin: its author and training data, in
-    words. Certificates repeat both, or that nobody stated them. InputError if the data, the denoiser or a number is
-    refused; so is a denoiser whose own record of training images holds some of these. Warns if the denoiser does harm.
+    words. Certificates repeat both, or say that they were not stated. InputError if the data, the denoiser or a number
+    is refused; so is a denoiser whose own record of training images holds some of these. Warns if the denoiser does
+    harm.
 
     raw_digest identifies the data. You can publish `commitment`, the sha256 of `entropy` (hexadecimal), before the
     first model is trained. Keep `entropy` secret until all votes exist, then store it with them.
@@ -252,7 +252,7 @@ class SanitizedCopies:
 
 
 def _kept(images: ImageSet) -> ImageSet:
-    """A copy of a set that nobody else can change, so that its digest stays that of its images."""
+    """A read-only copy of a set: its digest stays that of its images."""
     kept = replace(
         images,
         images=images.images.copy(),
@@ -280,7 +280,6 @@ def sanitize_images(
     A model trained on it is defended but not certified: a certificate needs the votes of many models. The command
     `cleanlabel sanitize` writes such a copy to disk, also for sets that do not fit in memory.
     """
-    stated: dict[str, Any] = {"provenance": provenance, "origin": origin}
-    return SanitizedCopies(data, denoiser, sigma, whole(draw, "draw", 0) + 1, entropy=entropy, fit=fit, **stated).copy(
-        draw
-    )
+    m = whole(draw, "draw", 0) + 1
+    copies = SanitizedCopies(data, denoiser, sigma, m, entropy=entropy, fit=fit, provenance=provenance, origin=origin)
+    return copies.copy(draw)

@@ -47,6 +47,14 @@ def root_of(entries: Mapping[str, str]) -> str:
 def digests_of(directory: Path) -> dict[str, str]:
     """`file:PATH` -> sha256 of every file below a model's directory, except those of `UNLISTED`.
 
+    ValueError as `plain_files`.
+    """
+    return {f"file:{path}": digest for path, digest in plain_files(directory).items() if path not in UNLISTED}
+
+
+def plain_files(directory: Path) -> dict[str, str]:
+    """The sha256 of every file below a directory, by its path there.
+
     ValueError if there is a link or another thing that is no plain file: what stands behind it could change unseen.
     """
     found = {}
@@ -58,9 +66,9 @@ def digests_of(directory: Path) -> dict[str, str]:
                 kind = path.lstat().st_mode
                 if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
                     raise ValueError(f"{relative} is not a plain file; a model's directory holds plain files only")
-                if stat.S_ISREG(kind) and relative not in UNLISTED:
+                if stat.S_ISREG(kind):
                     with path.open("rb") as stream:
-                        found[f"file:{relative}"] = hashlib.file_digest(stream, "sha256").hexdigest()
+                        found[relative] = hashlib.file_digest(stream, "sha256").hexdigest()
             except FileNotFoundError:
                 continue  # removed just now: it is gone
     return found

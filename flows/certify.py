@@ -25,7 +25,6 @@ from prefect.cache_policies import NO_CACHE
 
 from cleanlabel.flows.artifacts import (
     CERTIFICATE,
-    CERTIFICATE_ARTIFACT,
     CURVE,
     CURVE_PICTURE,
     EXAMPLES,
@@ -37,7 +36,7 @@ from cleanlabel.flows.certificate.comparison import previous_version
 from cleanlabel.flows.certificate.gate import Verdict, promote, run_gate, tell_verdict
 from cleanlabel.flows.certificate.record import Certified, certify_version, metrics_of, tags_of
 from cleanlabel.flows.certificate.reviews import about, described, history, with_reviews
-from cleanlabel.flows.certificate.sealed import seal_certificate
+from cleanlabel.flows.certificate.sealed import FIGURES, PICTURES, attached_as, seal_certificate
 from cleanlabel.flows.certificate.wording import title
 from cleanlabel.flows.ensemble.seal import is_sealed, stale_tags, write_seal
 from cleanlabel.flows.orchestration.log import note
@@ -70,8 +69,6 @@ from cleanlabel.sanitize.params import read_params
 from cleanlabel.sanitize.paths import DENOISER, ENSEMBLE, POINTS, SETS
 from cleanlabel.sanitize.preview import contact_sheet
 
-ATTACHED_TO = CERTIFICATE_ARTIFACT.rpartition("/")[0]
-
 compute_certificate = task(certify_version, name="compute", cache_policy=NO_CACHE, persist_result=False)
 
 
@@ -93,8 +90,8 @@ def write_reports(certified: Certified, raw: ImageSet, test: ImageSet, entropy: 
 @task(name="publish", cache_policy=NO_CACHE, persist_result=False)
 def publish(store: Store, version: ModelVersion, certificate: dict[str, Any]) -> None:
     """Attach the certificate, its pictures and its key figures to the registered version."""
-    files = (CERTIFICATE, CURVE, CURVE_PICTURE, EXAMPLES, METRICS, POINTS)
-    log_files(store, version.run_id, {f"{ATTACHED_TO}/{path.name}": path.read_bytes() for path in files})
+    files = (CERTIFICATE, *PICTURES, *FIGURES)
+    log_files(store, version.run_id, {attached_as(path): path.read_bytes() for path in files})
     tags = tags_of(certificate)
     clear_tags(store, version, [key for key in stale_tags(version) if key not in tags])
     tag_version(store, version, tags)
@@ -117,7 +114,7 @@ def write_card(store: Store, version: ModelVersion, certificate: dict[str, Any],
     words = card(certificate, verdict, int(version.version), seconds_a_model(store, version.run_id))
     describe_version(store, version, described(words, about(history(), certificate)))
     write_json(GATE, verdict.as_dict())
-    log_files(store, version.run_id, {f"{ATTACHED_TO}/{GATE.name}": GATE.read_bytes()})
+    log_files(store, version.run_id, {attached_as(GATE): GATE.read_bytes()})
     return words
 
 
@@ -156,7 +153,7 @@ def write_page(
         previous_version(store, version),
         environments_of(store, version.run_id),
     )
-    log_files(store, version.run_id, {f"{ATTACHED_TO}/{PAGE.name}": page.encode()})
+    log_files(store, version.run_id, {attached_as(PAGE): page.encode()})
     with replacing(PAGE) as scratch:
         scratch.write_text(with_reviews(page, about(history(), certified.certificate)), encoding="utf-8")
 

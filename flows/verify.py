@@ -22,7 +22,7 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from cleanlabel.flows.artifacts import CERTIFICATE as OURS
-from cleanlabel.flows.certificate.checks import Check, committed
+from cleanlabel.flows.certificate.check import Check, committed
 from cleanlabel.flows.store.errors import absent, translate_store_errors, without_password
 from cleanlabel.loading import (
     CERTIFICATE,

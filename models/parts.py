@@ -40,8 +40,16 @@ def part_of_weights(
     if not path.is_file():
         raise InputError(f"the weights {path} do not exist; put their safetensors file there, or name another")
     seen, digest = read_trained_on(path), file_digest(path)
-    own = {"trained_on": seen.digest, "record": seen.record, "where": str(path)}
-    return Part("initial weights", digest, state=state, origin=origin, asks=asks, **own)
+    return Part(
+        "initial weights",
+        digest,
+        state=state,
+        origin=origin,
+        asks=asks,
+        trained_on=seen.digest,
+        record=seen.record,
+        where=str(path),
+    )
 
 
 def part_of_twin(path: Path, state: Provenance | None = None, origin: str | None = None) -> Part:
@@ -54,5 +62,13 @@ def part_of_twin(path: Path, state: Provenance | None = None, origin: str | None
 
 def part_of_trusted(trusted: ImageSet, state: Provenance | None = None, asks: tuple[str, str] | None = None) -> Part:
     """The trusted images that a bounded-influence head is fitted to."""
-    own = {"trained_on": trusted.digest, "record": record_of(trusted.images, trusted.ids)}
-    return Part("trusted images", trusted.digest, made_here=True, state=state, asks=asks, **own)
+    record = record_of(trusted.images, trusted.ids)
+    return Part(
+        "trusted images",
+        trusted.digest,
+        made_here=True,
+        state=state,
+        asks=asks,
+        trained_on=trusted.digest,
+        record=record,
+    )

@@ -99,8 +99,8 @@ def make_copy(
 
     Returns None if other shards are still missing. After a kill, a new call continues where the last one stopped. The
     bytes depend on the source, sigma, the denoiser, entropy and draw, but not on shards, restarts or blocks. admitted:
-    what the door said of the denoiser (`sanitize.door.admit`), for the manifest. InputError
-    if the denoiser does not fit, or another copy was begun at this output. Calls `warn` if the denoiser does harm.
+    what the door said of the denoiser (`sanitize.door.admit`), for the manifest. InputError if the denoiser does not
+    fit, or another copy was begun at this output. Calls `warn` if the denoiser does harm.
     """
     check_sigma(sigma)
     _check_classes(source)

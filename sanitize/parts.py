@@ -39,8 +39,8 @@ def parts_of_denoiser(
     """The denoiser in a directory and, if it has one, its int8 network (unless `int8` is False: it is not used).
 
     known: the content of its provenance.json, if the caller has read it. stated: take the statement that its stage
-    recorded there, which is about this project's raw set. InputError if the record of its training
-    images is missing, changed or damaged.
+    recorded there, which is about this project's raw set. InputError if the record of its training images is missing,
+    changed or damaged.
     """
     if not directory.is_dir():
         raise InputError(

@@ -1,6 +1,7 @@
 """Which copies the comparison of two sets finds (`benchmarks.overlap`)."""
 
 from benchmarks.tables.records import grid, read, with_source
+from cleanlabel.models.rounding import percent_down
 
 TITLES = {"digits": "digits, 8×8", "fashion-mnist": "Fashion-MNIST, 28×28", "cifar10": "CIFAR-10, 32×32"}
 
@@ -10,7 +11,7 @@ def copies() -> str:
     record = read("overlap")
     sets = record["changes"]
     rows = zip(*(sets[name]["found"] for name in TITLES), strict=True)
-    lines = [[row[0]["change"], *(f"{int(100 * of['share'] + 1e-9)}" for of in row)] for row in rows]
+    lines = [[row[0]["change"], *(percent_down(of["share"], 0) for of in row)] for row in rows]
     sizes = "; ".join(f"{title}: {sets[n]['changed']:,} among {sets[n]['among']:,}" for n, title in TITLES.items())
     note = f"Found in %, rounded down, each with its own original as partner. Changed images, among originals: {sizes}."
     return with_source(

@@ -55,14 +55,14 @@ def paragraph(text: str) -> str:
 
 
 def share(value: float | None) -> str:
-    """A share with three digits, rounded down, such as .729; 0 where it is nothing; a dash where there is none."""
+    """A share with three digits, rounded down, such as .729. Zero is 0, and None is a dash."""
     if value is None:
         return "-"
     return down_text(value).removeprefix("0") if value else "0"
 
 
 def limit(value: float) -> str:
-    """A share that nothing exceeds, with three digits, rounded up: an error, or what is left of an attack."""
+    """An upper bound on a share, with three digits, rounded up: of an error, or of what is left of an attack."""
     return f"{up(value, 3):.3f}".removeprefix("0") if value else "0"
 
 

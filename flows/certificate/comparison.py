@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from cleanlabel.flows.artifacts import CERTIFICATE_ARTIFACT, CURVE
 from cleanlabel.flows.certificate.partitions import blocks_of
 from cleanlabel.flows.certificate.record import Certified
+from cleanlabel.flows.certificate.sealed import attached_as
 from cleanlabel.flows.store.client import TAG, Store, read_file
 from cleanlabel.flows.store.registry import SMOOTHED, all_versions
 from cleanlabel.models.certificate import ABSTAIN
@@ -67,13 +69,12 @@ def previous_version(store: Store, version: ModelVersion) -> Previous | None:
 
 
 def _read(store: Store, version: ModelVersion) -> Previous:
-    directory = CERTIFICATE_ARTIFACT.rpartition("/")[0]
     run = store.client.get_run(version.run_id)
 
-    def rows(name: str) -> list[dict[str, str]]:
-        return list(csv.DictReader(io.StringIO(read_file(store, run, f"{directory}/{name}").decode())))
+    def rows(path: Path) -> list[dict[str, str]]:
+        return list(csv.DictReader(io.StringIO(read_file(store, run, attached_as(path)).decode())))
 
-    certificate, curve = json.loads(read_file(store, run, CERTIFICATE_ARTIFACT)), rows(CURVE.name)
+    certificate, curve = json.loads(read_file(store, run, CERTIFICATE_ARTIFACT)), rows(CURVE)
     if certificate["plan_digest"] != version.tags[f"{TAG}plan"]:
         raise InputError(f"the certificate attached to {SMOOTHED} version {version.version} is of another plan")
     figures(certificate, certificate)  # a KeyError here rather than on the page
@@ -82,7 +83,7 @@ def _read(store: Store, version: ModelVersion) -> Previous:
         certificate,
         np.array([float(row["radius"]) for row in curve]),
         np.array([float(row["certified_accuracy"]) for row in curve]),
-        {row["id"]: int(row["label"]) for row in rows(POINTS.name)},
+        {row["id"]: int(row["label"]) for row in rows(POINTS)},
     )
 
 

@@ -17,7 +17,7 @@ from mlflow.entities.model_registry import ModelVersion
 from cleanlabel.flows.artifacts import CERTIFICATE, PAGE, REVIEWS
 from cleanlabel.flows.certificate.check import Check
 from cleanlabel.flows.certificate.wording import escaped
-from cleanlabel.flows.ensemble.ledger import committed
+from cleanlabel.flows.ensemble.ledger import versions_in_git
 from cleanlabel.flows.ensemble.seal import REVIEW_TAGS, sealed_part
 from cleanlabel.flows.ensemble.seal import REVIEWS as HEADING
 from cleanlabel.flows.store.client import TAG, Store
@@ -224,7 +224,7 @@ def check_reviews(
 
 def _not_grown(lines: list[bytes]) -> str:
     """What is wrong if git once held a history that this one does not begin with."""
-    for text in committed(REVIEWS, "-m", "--first-parent"):
+    for text in versions_in_git(REVIEWS, "-m", "--first-parent"):
         before = text.removesuffix(b"\n").split(b"\n")
         if lines[: len(before)] != before:
             gone = next(n for n, line in enumerate(before, 1) if lines[n - 1 : n] != [line])

@@ -1,25 +1,18 @@
 """The seal of a certified version: made when its certificate stands, and checked by the audit."""
 
 import hashlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion
 
 from cleanlabel import loading
-from cleanlabel.flows.artifacts import (
-    CERTIFICATE,
-    CERTIFICATE_ARTIFACT,
-    CURVE,
-    CURVE_PICTURE,
-    EXAMPLES,
-    GATE,
-    METRICS,
-    PAGE,
-)
+from cleanlabel.flows import artifacts
+from cleanlabel.flows.artifacts import CERTIFICATE, CERTIFICATE_ARTIFACT, PAGE
 from cleanlabel.flows.certificate.check import Check, held_by_git
 from cleanlabel.flows.certificate.reviews import identity_of, one_ensemble, without_reviews
 from cleanlabel.flows.ensemble.seal import (
+    DIRECTORY,
     ROOTS,
     changed_since_registration,
     contents,
@@ -38,9 +31,15 @@ from cleanlabel.sanitize.files import file_digest, write_json
 from cleanlabel.sanitize.paths import POINTS
 from cleanlabel.signing import sign, signing_key
 
-ATTACHED = (CURVE, CURVE_PICTURE, EXAMPLES, METRICS, GATE, POINTS, PAGE)
+PICTURES = (artifacts.CURVE_PICTURE, artifacts.EXAMPLES)
+FIGURES = (artifacts.CURVE, artifacts.METRICS, POINTS)
+ATTACHED = (*PICTURES, *FIGURES, artifacts.GATE, PAGE)
 """The files of a certified version that are attached to it, besides the certificate."""
-FOLDER = Path(CERTIFICATE_ARTIFACT).parent.name
+
+
+def attached_as(path: Path) -> str:
+    """The artifact that a file of a certified version becomes, beside the certificate."""
+    return str(PurePosixPath(CERTIFICATE_ARTIFACT).with_name(path.name))
 
 
 def require_as_registered(store: Store, version: ModelVersion) -> None:
@@ -65,8 +64,7 @@ def seal_certificate(store: Store, version: ModelVersion, certificate: dict[str,
     sealed = certificate | dict(zip(ROOTS, roots, strict=True))
     write_json(CERTIFICATE, sealed)
     files = [CERTIFICATE, *([sign(CERTIFICATE, key)] if (key := signing_key()) else [])]
-    attached = {f"{Path(CERTIFICATE_ARTIFACT).parent}/{path.name}": path.read_bytes() for path in files}
-    log_files(store, str(version.run_id), attached)
+    log_files(store, str(version.run_id), {attached_as(path): path.read_bytes() for path in files})
     return sealed
 
 
@@ -128,7 +126,7 @@ def check_reports(store: Store, version: ModelVersion) -> Check:
         digest = file_digest(path)
         if path == PAGE:
             digest = hashlib.sha256(without_reviews(path.read_text(encoding="utf-8")).encode()).hexdigest()
-        key = f"file:{FOLDER}/{path.name}"
+        key = f"file:{attached_as(path).removeprefix(f'{DIRECTORY}/')}"
         if key not in entries:
             wrong.append(f"{path} is not attached to the version")
         elif entries[key] != digest:

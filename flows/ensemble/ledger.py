@@ -139,7 +139,7 @@ def _is_about(content: dict[str, Any], plan: Plan) -> bool:
 def every_certificate() -> Iterator[dict[str, Any]]:
     """Every reports/certificate.json that lies here or that git holds: in any branch, tag, stash or reflog."""
     texts = [CERTIFICATE.read_bytes()] if CERTIFICATE.is_file() else []
-    for text in [*committed(CERTIFICATE, *HISTORY), *texts]:
+    for text in [*versions_in_git(CERTIFICATE, *HISTORY), *texts]:
         try:
             content = json.loads(text)
         except ValueError:
@@ -148,7 +148,7 @@ def every_certificate() -> Iterator[dict[str, Any]]:
             yield content
 
 
-def committed(path: Path, *history: str) -> list[bytes]:
+def versions_in_git(path: Path, *history: str) -> list[bytes]:
     """Every version of a file that git holds, oldest first. history: what `git log` is to follow."""
     listed = ask_git(Path.cwd(), "log", *history, f"-n{MOST_COMMITS}", *RAW, "--", str(path))
     lines = (listed or b"").decode(errors="replace").splitlines()

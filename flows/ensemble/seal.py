@@ -8,7 +8,6 @@ the addresses of artifacts, which a project that moves changes. That an address 
 
 import hashlib
 import json
-import os
 import re
 import tempfile
 from collections import defaultdict
@@ -26,7 +25,6 @@ from cleanlabel.flows.environment import state
 from cleanlabel.flows.store.client import TAG, Store, find_runs, log_files, read_file
 from cleanlabel.flows.store.registry import tag_version
 from cleanlabel.sanitize.errors import InputError
-from cleanlabel.sanitize.files import file_digest
 
 DIRECTORY = "ensemble"
 """The directory of the registered model among its run's artifacts."""
@@ -273,14 +271,7 @@ def _files(store: Store, uri: str) -> dict[str, str]:
 
 
 def _digests(directory: Path) -> dict[str, str]:
-    found = {}
-    for folder, folders, files in os.walk(directory):
-        for name in (*folders, *files):
-            path = Path(folder, name)
-            if path.is_symlink() or not (path.is_dir() or path.is_file()):
-                raise InputError(
-                    f"the artifact {path} is no plain file; what is behind it can change unseen, remove it"
-                )
-            if name in files:
-                found[path.relative_to(directory).as_posix()] = file_digest(path)
-    return found
+    try:
+        return loading.plain_files(directory)
+    except ValueError as error:
+        raise InputError(f"among the artifacts in {directory}, {error}; remove it") from error
