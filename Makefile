@@ -1,7 +1,7 @@
 # The commands for people. Each target installs what it needs, inside this folder only.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup services demo serve deploy redteam test test-fast mutations lint docs lock bench clean
+.PHONY: help setup services demo serve deploy redteam test test-fast mutations mutations-all lint docs lock bench clean
 
 ROOT := $(CURDIR)
 VENV := $(ROOT)/.venv
@@ -72,7 +72,11 @@ test: setup ## run the tests, two files at a time (they wait for servers more th
 test-fast: setup ## run the tests that take seconds
 	python -m pytest -m "not slow"
 
-mutations: setup ## apply each fault of tests/mutations/ to a copy and check that its tests fail (about 20 minutes)
+mutations: setup ## try the slips of the functions that changed since tests/mutations/record.json (minutes)
+	python tests/mutants.py
+
+mutations-all: setup ## try every slip, by machine and by hand (hours; goes on where it was stopped)
+	python tests/mutants.py --all
 	python tests/mutate.py
 
 lint: setup ## run ruff (lint and format) and mypy
