@@ -130,7 +130,8 @@ def make_copy(
         **({"network_rows": rows} if rows != NETWORK_BATCH else {}),
         **({"admitted": list(admitted)} if admitted else {}),
     }
-    copy = Copy(source, output, facts, rows, key_of(Program(code_digest("cleanlabel.sanitize.copies"), versions(facts))))
+    program = Program(code_digest("cleanlabel.sanitize.copies"), versions(facts))
+    copy = Copy(source, output, facts, rows, key_of(program))
     drawn = copy.begin(entropy)
     say(f"{len(source)} images, digest {source.digest[:12]}{f'; network in {fast.mode}' if fast else ''}")
     if denoiser:

@@ -151,7 +151,9 @@ class Training:
         facts = {"done": self.done, "groups": state["param_groups"], "schedule": self.schedule.state_dict()}
         tensors = {name: value.detach().clone().contiguous() for name, value in tensors.items()}
         with replacing(path) as scratch:
-            safetensors.torch.save_file(tensors, scratch, metadata={"key": key_of(self.inputs), "facts": json.dumps(facts)})
+            safetensors.torch.save_file(
+                tensors, scratch, metadata={"key": key_of(self.inputs), "facts": json.dumps(facts)}
+            )
 
     def resume(self, path: Path) -> bool:
         """Go on from a file of `keep`. False, and nothing changed, if it is missing, damaged or of another training."""

@@ -8,6 +8,7 @@ training of hours. Where a certificate needs the exact bits, the thing itself ha
 import ast
 import hashlib
 import json
+import math
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -54,7 +55,7 @@ def _exact(value: Any, where: str) -> Any:
         return value
     if isinstance(value, int):  # True == 1: equal values have one key
         return ["number", str(int(value))]
-    if isinstance(value, float) and value == value:  # noqa: PLR0124 (nan is not equal to itself)
+    if isinstance(value, float) and not math.isnan(value):
         return ["number", str(int(value)) if value.is_integer() else float(value).hex()]
     if type(value) is bytes:
         return ["bytes", value.hex()]
@@ -63,8 +64,8 @@ def _exact(value: Any, where: str) -> Any:
     if type(value) is dict and all(type(name) is str for name in value):
         return ["dict", [[name, _exact(value[name], f"{where}[{name!r}]")] for name in sorted(value)]]
     raise ValueError(
-        f"{where}={value!r} ({type(value).__name__}) cannot be part of a key: give finite numbers, text, bytes, tuples, "
-        "lists or dicts of them, and the digest of a file"
+        f"{where}={value!r} ({type(value).__name__}) cannot be part of a key: give numbers, text, bytes, tuples, lists "
+        "or dicts of them, and the digest of a file"
     )
 
 
