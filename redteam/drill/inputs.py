@@ -121,7 +121,8 @@ def extractor_for(
     elsewhere = Victim("scratch", recipe, len(trusted.classes), trusted.image_shape, None, device)
     made = elsewhere.trained(trusted.images, trusted.labels, seed=params.seed)
     code = code_digest("cleanlabel.redteam.threat.victims")
-    inputs = ExtractorInputs(in_order(trusted), recipe.model_dump(), params.seed, code)
+    own = {name for name in type(recipe).model_fields if not name.startswith("influence_")}  # those train no network
+    inputs = ExtractorInputs(in_order(trusted), recipe.model_dump(include=own), params.seed, code)
     return Extractor(made.network, made.head, made.image_shape, key_of(inputs))
 
 
