@@ -1,6 +1,8 @@
 """Make a bounded-influence head's public part from trusted images under public noise, according to its recipe."""
 
 import hashlib
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,10 +13,41 @@ from cleanlabel.models.instrument import Instrument, make_instrument
 from cleanlabel.models.params import TrainParams
 from cleanlabel.sanitize.denoiser import Denoiser
 from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.keys import Inputs, in_order
 from cleanlabel.sanitize.sanitizer import BATCH, Denoise, sanitize
 
 PUBLIC_ENTROPY = hashlib.sha256(b"cleanlabel/instrument/1").digest()
 """The entropy of the noise on trusted images. It is public: no certificate needs it to be secret."""
+
+
+@dataclass(frozen=True)
+class InstrumentInputs(Inputs):
+    """What an instrument depends on: trusted images in their order, sigma, the networks' files, its recipe, its code.
+
+    The raw set is not among them: what of it is among the trusted images, the door finds again each time.
+    """
+
+    trusted: str
+    sigma: float
+    denoiser: str | None
+    extractor: str
+    twin: str | None
+    recipe: dict[str, Any]
+    code: str
+
+
+def instrument_inputs(
+    recipe: TrainParams,
+    trusted: ImageSet,
+    sigma: float,
+    denoiser: str | None,
+    extractor: str,
+    code: str,
+    twin: str | None = None,
+) -> InstrumentInputs:
+    """The record of the recipe's instrument. denoiser, extractor, twin: their digests."""
+    own = recipe.model_dump(include={name for name in TrainParams.model_fields if "influence_" in name})
+    return InstrumentInputs(in_order(trusted), sigma, denoiser if sigma else None, extractor, twin, own, code)
 
 
 def trusted_features(

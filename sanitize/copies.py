@@ -4,6 +4,7 @@ import json
 import math
 import platform
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from cleanlabel.sanitize.door import Admitted
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.fast import accelerate
 from cleanlabel.sanitize.fitting import Fit, fitting_for
+from cleanlabel.sanitize.keys import Inputs, code_digest, key_of
 from cleanlabel.sanitize.noise import Entropy, check_sigma
 from cleanlabel.sanitize.quality import LOOKED_AT, worse_than_noise
 from cleanlabel.sanitize.rows import NETWORK_BATCH, network_rows
@@ -23,6 +25,14 @@ from cleanlabel.sanitize.sanitizer import as_pixels, begin_batch
 from cleanlabel.sanitize.sources import Source
 from cleanlabel.sanitize.stream import Copy, Made, Shard, block_images, is_work_folder, work_folder
 from cleanlabel.sanitize.timestep import require_reachable
+
+
+@dataclass(frozen=True)
+class Program(Inputs):
+    """The code and the versions of libraries that make a copy. Its manifest names those versions."""
+
+    code: str
+    versions: dict[str, str]
 
 
 def manifest_path(output: Path) -> Path:
@@ -120,7 +130,8 @@ def make_copy(
         **({"network_rows": rows} if rows != NETWORK_BATCH else {}),
         **({"admitted": list(admitted)} if admitted else {}),
     }
-    copy = Copy(source, output, facts, rows)
+    program = Program(code_digest("cleanlabel.sanitize.copies"), versions(facts))
+    copy = Copy(source, output, facts, rows, key_of(program))
     drawn = copy.begin(entropy)
     say(f"{len(source)} images, digest {source.digest[:12]}{f'; network in {fast.mode}' if fast else ''}")
     if denoiser:
@@ -157,9 +168,11 @@ def manifest(
         "entropy": entropy.hex,
         "entropy_source": entropy.source,
         "psnr_db": round(-10 * math.log10(mse), 3) if mse else None,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("diffusers", "numpy", "pillow", "scipy", "torch")},
-            **({"openvino": version("openvino")} if "int8" in facts else {}),
-        },
+        "versions": versions(facts),
     }
+
+
+def versions(facts: dict[str, Any]) -> dict[str, str]:
+    """Of Python and the libraries that a copy with these facts is made with."""
+    names = ("diffusers", "numpy", "pillow", "scipy", "torch", *(("openvino",) if "int8" in facts else ()))
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}

@@ -1,8 +1,8 @@
 """The training of a new denoiser, step by step; it can be saved and resumed at any step."""
 
-import hashlib
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from cleanlabel.sanitize.device import has_fast_bfloat16
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import replacing
 from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.keys import Inputs, code_digest, in_order, key_of
 from cleanlabel.sanitize.params import DenoiserParams
 from cleanlabel.sanitize.timestep import timestep_for
 
@@ -34,6 +35,16 @@ SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
 """Our names and diffusers' names."""
 SHOWN_SIGMAS = (0.1, 0.25, 0.5, 1.0)
 """Noise levels at which the PSNR of held-out images is measured."""
+
+
+@dataclass(frozen=True)
+class TrainingInputs(Inputs):
+    """What a training depends on: its trusted images in their order, its steps, its params, its code."""
+
+    trusted: str
+    steps: int
+    params: dict[str, Any]
+    code: str
 
 
 class Training:
@@ -81,8 +92,12 @@ class Training:
         self.average = AveragedModel(self.unet, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
         self.generator = torch.Generator().manual_seed(params.seed)
         self.done = 0
-        content = {"trusted": trusted.digest, "steps": steps, **params.model_dump(mode="json", exclude={"int8"})}
-        self.key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        self.inputs = TrainingInputs(
+            in_order(trusted),
+            steps,
+            params.model_dump(exclude={"int8"}),  # the finished network is quantised
+            code_digest("cleanlabel.sanitize.denoiser_training"),
+        )
 
     def step(self) -> float:
         """Make one step. Returns its loss."""
@@ -136,13 +151,15 @@ class Training:
         facts = {"done": self.done, "groups": state["param_groups"], "schedule": self.schedule.state_dict()}
         tensors = {name: value.detach().clone().contiguous() for name, value in tensors.items()}
         with replacing(path) as scratch:
-            safetensors.torch.save_file(tensors, scratch, metadata={"key": self.key, "facts": json.dumps(facts)})
+            safetensors.torch.save_file(
+                tensors, scratch, metadata={"key": key_of(self.inputs), "facts": json.dumps(facts)}
+            )
 
     def resume(self, path: Path) -> bool:
         """Go on from a file of `keep`. False, and nothing changed, if it is missing, damaged or of another training."""
         try:
             with safetensors.safe_open(path, framework="pt") as archive:
-                if (archive.metadata() or {}).get("key") != self.key:
+                if (archive.metadata() or {}).get("key") != key_of(self.inputs):
                     return False
                 facts = json.loads(archive.metadata()["facts"])
                 tensors: dict[str, Tensor] = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118

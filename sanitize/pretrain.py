@@ -49,6 +49,8 @@ def train_denoiser(
     training = Training(trusted, params, steps)
     if unfinished and training.resume(unfinished):
         print(f"the training goes on from step {training.done:,} of {steps:,}")
+    elif unfinished and unfinished.is_file():
+        print(f"the training begins anew: {unfinished} is of other images, params or code, or damaged")
     kept, found = time.monotonic(), None
     with tqdm(total=steps, initial=training.done, desc="denoiser", unit="step", mininterval=1) as bar:
         while training.done < steps:

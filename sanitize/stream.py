@@ -26,6 +26,7 @@ from cleanlabel.sanitize.arrays import ArrayWriter
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import replacing, write_json
 from cleanlabel.sanitize.folders import Reading
+from cleanlabel.sanitize.keys import in_order
 from cleanlabel.sanitize.noise import Entropy, draw_entropy
 from cleanlabel.sanitize.pictures import write_picture
 from cleanlabel.sanitize.sources import Source, open_source
@@ -34,6 +35,11 @@ BLOCK_BYTES = 1 << 22
 """Raw pixels of a block. A killed run loses at most this much work; memory holds a few times as much."""
 PIECE = 256
 """Images of a piece, or one call's rows if those are more: it is written while the next piece is made."""
+OTHERWISE = {
+    "program": "begun by another version of this program or its libraries",
+    "order": "of the same images in another order",
+}
+"""How an unfinished copy differs, where the values themselves say nothing."""
 
 
 def block_images(source: Source) -> int:
@@ -88,10 +94,15 @@ def parse_shard(text: str) -> Shard:
 
 
 class Copy:
-    """An unfinished copy of `source` at `output`. `facts` identify what it is made with; a network takes `rows`."""
+    """An unfinished copy of `source` at `output`. `facts` identify what it is made with; a network takes `rows`.
 
-    def __init__(self, source: Source, output: Path, facts: dict[str, Any], rows: int = 1) -> None:
-        self.source, self.output = source, output
+    program: identifies the code and libraries that make it; a copy is made by one program from its first block on.
+    """
+
+    def __init__(
+        self, source: Source, output: Path, facts: dict[str, Any], rows: int = 1, program: str | None = None
+    ) -> None:
+        self.source, self.output, self.program = source, output, program
         self.facts: dict[str, Any] = json.loads(json.dumps(facts))  # as they will be read back
         self.partial = work_folder(output)
         self.piece, self.block = max(PIECE, rows), block_images(source)
@@ -106,6 +117,7 @@ class Copy:
         """
         job = self.facts | {"raw_digest": self.source.digest, "block": self.block}
         path = self.partial / "job.json"
+        job |= {"program": self.program, "order": in_order(self.source)}
         with self._locked("begin", wait=True):
             if not path.is_file():
                 # leftovers of a finished copy: a run was killed while cleaning up
@@ -119,9 +131,9 @@ class Copy:
         wanted = job if entropy == "os" else job | {"entropy": draw_entropy(entropy).hex}
         for key, value in wanted.items():
             if begun.get(key) != value:
+                how = OTHERWISE.get(key, f"with {key}={begun.get(key)}, not {value}")
                 raise InputError(
-                    f"{self.partial} holds an unfinished copy with {key}={begun.get(key)}, not {value}; "
-                    "finish it as it was begun, or remove that folder"
+                    f"{self.partial} holds an unfinished copy {how}; finish it as it was begun, or remove that folder"
                 )
         return Entropy(bytes.fromhex(begun["entropy"]), begun["entropy_source"])
 

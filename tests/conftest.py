@@ -72,6 +72,18 @@ def denoiser(denoiser_dir: Path) -> Denoiser:
 
 
 @pytest.fixture
+def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the rooms' code, which keys are made from in place of the project's."""
+    from cleanlabel.sanitize import keys
+
+    root = tmp_path / "code"
+    for room in keys.ROOMS:
+        shutil.copytree(keys.ROOT / room, root / room, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(keys, "ROOT", root)
+    return root
+
+
+@pytest.fixture
 def small_set() -> ImageSet:
     """24 random 8x8 grey images of 3 classes."""
     generator = np.random.default_rng(0)

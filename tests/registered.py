@@ -168,7 +168,6 @@ class InThisProcess:
     given: list[tuple[range, list[int]]] = field(default_factory=list)
 
     def __call__(self, ensemble: Ensemble, batches: list[tuple[range, list[int]]], _planned: int) -> None:
-        worker._inputs.cache_clear()
         lost, self.lose = min(self.lose, len(batches)), max(0, self.lose - len(batches))
         self.given += batches
         for batch, wanted in batches[lost:]:

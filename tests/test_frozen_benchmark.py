@@ -62,11 +62,11 @@ def test_features_of_the_poisons_alone_equal_those_of_the_whole_poisoned_set(set
 
 def test_poisons_keep_their_budget_and_are_found_again(sets):
     work = Work(sets)
-    raw, poisons, rows, facts = work._poisons(CELL, sets.setups[0], 0)
+    raw, poisons, rows, facts = work._poisons(CELL, sets.setups[0])
     change = np.abs(poisons.images.astype(int) - raw.images[rows])
     assert 0 < change.max() <= 16
     assert facts["joint_l2"] == pytest.approx(np.sqrt((change**2).sum()) / 255, abs=1e-3)
-    again = work._poisons(CELL, sets.setups[0], 0)
+    again = work._poisons(CELL, sets.setups[0])
     assert (again[1].images == poisons.images).all()
 
 

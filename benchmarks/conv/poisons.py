@@ -1,6 +1,5 @@
 """Crafted poisons, from the cell and the target alone; kept in a scratch folder, and crafted again if they are gone."""
 
-import json
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +10,23 @@ from numpy.typing import NDArray
 from benchmarks.common.runs import kept
 from benchmarks.conv.measures import coherence, high_share
 from benchmarks.conv.measures import kept as kept_parts
-from benchmarks.conv.sets import Aim, Sets, short
+from benchmarks.conv.sets import Aim, Sets
 from benchmarks.conv.setting import EPSILON, Cell
 from cleanlabel.redteam.attacks.witches_brew import WitchesBrew
 from cleanlabel.redteam.threat.attacker import Budget, Knowledge, Target
+from cleanlabel.sanitize.keys import Inputs, in_order, key_of
+
+
+@dataclass(frozen=True)
+class PoisonsInputs(Inputs):
+    """What a target's poisons depend on, but for the code. target: its pixels."""
+
+    clean: str
+    cell: dict[str, Any]
+    epsilon: float
+    target: bytes
+    label: int
+    intended: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +92,7 @@ def left_of(found: Crafted, sets: Sets, after: NDArray[np.uint8], sigma: float, 
 
 
 def digest(sets: Sets, cell: Cell, aim: Aim) -> str:
-    """What the poisons follow from, in 12 hex digits."""
+    """The key of the poisons."""
     row, intended = aim
-    known = [sets.clean.digest, cell.facts(), EPSILON, sets.test.images[row].tobytes().hex(), intended]
-    return short(json.dumps(known, sort_keys=True))
+    target, label = sets.test.images[row].tobytes(), int(sets.test.labels[row])
+    return key_of(PoisonsInputs(in_order(sets.clean), cell.facts(), EPSILON, target, label, intended))

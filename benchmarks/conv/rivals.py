@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from benchmarks.common.runs import kept
 from benchmarks.conv.networks import Recipe, logits, trained
-from benchmarks.conv.sets import Sets, short
+from benchmarks.conv.sets import NetworkInputs, Sets
 from cleanlabel.models.extractors import features
 from cleanlabel.redteam.defences.deep_knn import strangers
 from cleanlabel.redteam.defences.friends import Friends
 from cleanlabel.redteam.defences.partitions import partitioned
 from cleanlabel.redteam.defences.spectral_signatures import outstanding
 from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.keys import in_order, key_of
 
 Images = NDArray[np.uint8]
 Scores = Callable[[Images], NDArray[np.floating]]
@@ -63,7 +64,8 @@ def filtered(
         found = features(network, raw.images, "cpu").float().numpy()
         return {"features": found, "seconds": np.array(time.process_time() - started)}
 
-    known = kept(sets.scratch / f"features-{short(f'{raw.digest} {recipe} {SEED}')}.npz", first)
+    named = key_of(NetworkInputs(in_order(raw), repr(recipe), SEED))
+    known = kept(sets.scratch / f"features-{named}.npz", first)
     started = time.process_time()
     removed = judged(known["features"])
     rest = np.setdiff1d(np.arange(len(raw)), removed)

@@ -1,6 +1,5 @@
 """The images, the attacker's networks, targets, and sanitized copies of which each is made once."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from cleanlabel.sanitize.denoiser import Denoiser
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.fast import accelerate
 from cleanlabel.sanitize.imageset import ImageSet, read_all
+from cleanlabel.sanitize.keys import Inputs, in_order, key_of
 from cleanlabel.sanitize.noise import draw_entropy
 from cleanlabel.sanitize.sanitizer import sanitize
 from cleanlabel.sanitize.sources import open_published
@@ -25,6 +25,26 @@ from cleanlabel.sanitize.sources import open_published
 BATCH = 64
 Aim = tuple[int, int]
 """A target: its row among the test images, and the intended class."""
+
+
+@dataclass(frozen=True)
+class CopyInputs(Inputs):
+    """What a sanitized copy depends on, but for the code."""
+
+    clean: str
+    denoiser: str
+    entropy: str
+    sigma: float
+    draw: int
+
+
+@dataclass(frozen=True)
+class NetworkInputs(Inputs):
+    """What a trained network depends on, but for the code."""
+
+    images: str
+    recipe: str
+    seed: int
 
 
 @dataclass(eq=False)
@@ -52,7 +72,7 @@ class Sets:
         """The clean set as a victim gets it, made once."""
         if not sigma:
             return self.clean.images
-        known = short(f"{self.clean.digest} {self.denoiser.digest} {ENTROPY} {sigma} {draw}")
+        known = key_of(CopyInputs(in_order(self.clean), self.denoiser.digest, ENTROPY, sigma, draw))
         made = kept(self.scratch / f"copy-{known}.npz", lambda: {"images": self.sanitized(self.clean, sigma, draw)})
         return made["images"]
 
@@ -74,7 +94,8 @@ def kept_network(scratch: Path, images: ImageSet, recipe: Recipe, seed: int) -> 
         made = trained(images.images, images.labels, len(images.classes), recipe, seed)
         return {name: value.numpy() for name, value in joined(made).state_dict().items()}
 
-    stored = kept(scratch / f"network-{short(f'{images.digest} {recipe} {seed}')}.npz", weights)
+    known = key_of(NetworkInputs(in_order(images), repr(recipe), seed))
+    stored = kept(scratch / f"network-{known}.npz", weights)
     return restored({name: torch.from_numpy(value) for name, value in stored.items()}, recipe, len(images.classes))
 
 
@@ -87,11 +108,6 @@ def sanitized(images: ImageSet, sigma: float, draw: int, denoiser: Denoiser, who
         return images.images
     fast = accelerate(denoiser, sigma, BATCH, whole)
     return sanitize(images, sigma, denoiser, draw_entropy(ENTROPY).value, draw, denoise=fast, batch=BATCH)
-
-
-def short(text: str) -> str:
-    """12 hex digits that stand for a text, in a file's name."""
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def read_sets(root: Path, denoiser: Denoiser, size: Size, scratch: Path) -> Sets:

@@ -1,6 +1,7 @@
 """The denoiser, the smoothed models, and what an ensemble of them certifies."""
 
 import hashlib
+import json
 import math
 import time
 from collections.abc import Callable
@@ -77,7 +78,7 @@ def the_denoiser(
 
     InputError unless it saw exactly the trusted images.
     """
-    directory = directory or scratch / "denoiser"
+    here, directory = directory is None, directory or scratch / "denoiser"
     if not directory.exists():
         with replacing(directory) as made:
             made.mkdir()
@@ -89,6 +90,8 @@ def the_denoiser(
             f"{directory} does not say that it was trained on this split's trusted images "
             f"({PROVENANCE}: trained_on {trusted.digest[:12]}…); leave --denoiser out to have one trained"
         )
+    if here and known.get("params") != json.loads(json.dumps(params.model_dump())):
+        raise InputError(f"{directory} was trained with other params; remove it, or name it with --denoiser")
     return load_denoiser(directory), known
 
 

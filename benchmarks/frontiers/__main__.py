@@ -109,7 +109,8 @@ def main() -> None:
         "test_digest": task.test.digest, "test_images": len(task.test), **task.facts,
     }  # fmt: skip
     scratch = args.scratch / f"{args.data}{'-quick' if args.quick else ''}"
-    entropy = resumed(scratch, settings)
+    recipes = {name: recipe.model_dump() for name, recipe in task.recipes.items()}
+    entropy = resumed(scratch, settings | {"recipes": recipes})
     with tqdm(total=len(args.sigma) * args.m, desc="draws", unit="draw", mininterval=5) as bar:
         found = ensemble_votes(task, sorted(args.sigma), args.k, args.m, entropy, scratch, bar)
     curves = [

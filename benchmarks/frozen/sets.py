@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.common.recipes import RECIPE
 from benchmarks.common.runs import kept
 from benchmarks.conv.networks import Recipe
-from benchmarks.conv.sets import BATCH, kept_network, sanitized, short
+from benchmarks.conv.sets import BATCH, kept_network, sanitized
 from benchmarks.conv.setting import ENTROPY
 from benchmarks.frozen.setting import ALIKE, SMALL, SURROGATE_ENTROPY, Cell, Size
 from cleanlabel.models.extractors import Extractor, features
@@ -25,9 +25,22 @@ from cleanlabel.redteam.threat.setups import Published, read_setups
 from cleanlabel.sanitize.denoiser import Denoiser
 from cleanlabel.sanitize.fast import accelerate
 from cleanlabel.sanitize.imageset import ImageSet, read_all
+from cleanlabel.sanitize.keys import Inputs, in_order, key_of
 from cleanlabel.sanitize.noise import draw_entropy
 from cleanlabel.sanitize.sanitizer import as_pixels, sanitize
 from cleanlabel.sanitize.sources import open_published
+
+
+@dataclass(frozen=True)
+class FeaturesInputs(Inputs):
+    """What the victim's features of a sanitized copy depend on, but for the code. seed: of the copy; None: public."""
+
+    images: str
+    victim: str
+    denoiser: str
+    entropy: str
+    sigma: float
+    seed: int | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,9 +91,9 @@ class Sets:
 
     def pool_features(self, sigma: float, seed: int) -> Tensor:
         """Those of the pool, made once."""
-        copy = f"{self._known(self.pool.digest, sigma)}{f'-{seed}' if seed else ''}"
         made = kept(
-            self.scratch / f"pool-{copy}.npz", lambda: {"features": self.features(self.pool, sigma, seed).numpy()}
+            self.scratch / f"pool-{self._known(self.pool, sigma, seed)}.npz",
+            lambda: {"features": self.features(self.pool, sigma, seed).numpy()},
         )
         return torch.from_numpy(made["features"])
 
@@ -112,7 +125,7 @@ class Sets:
             psi, phi = trusted_features(self.victim, trusted, sigma, denoiser, denoise=fast, batch=BATCH)
             return {"psi": psi, "phi": phi}
 
-        found = kept(self.scratch / f"trusted-{self._known(trusted.digest, sigma)}.npz", made)
+        found = kept(self.scratch / f"trusted-{self._known(trusted, sigma, None)}.npz", made)
         return fitted(RECIPE, found["psi"], found["phi"])
 
     @cached_property
@@ -135,8 +148,9 @@ class Sets:
         recipe = Recipe(network=network, epochs=epochs, batch=min(128, len(images) // 2))
         return kept_network(self.scratch, images, recipe, seed)
 
-    def _known(self, digest: str, sigma: float) -> str:
-        return short(f"{digest} {self.victim.digest} {self.denoiser.digest} {ENTROPY} {sigma}")
+    def _known(self, images: ImageSet, sigma: float, seed: int | None) -> str:
+        victim, denoiser = self.victim.digest, self.denoiser.digest
+        return key_of(FeaturesInputs(in_order(images), victim, denoiser, ENTROPY, sigma, seed))
 
 
 def read_sets(

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.common.runs import kept
-from benchmarks.conv.sets import short
 from benchmarks.conv.units import Row, Unit
 from benchmarks.frozen.sets import Sets
 from benchmarks.frozen.setting import CRAFTING_SEED, FILTERED, HEADS, NEIGHBOURS, SUMS, Cell
@@ -24,6 +23,24 @@ from cleanlabel.redteam.threat.setups import Published
 from cleanlabel.redteam.threat.victims import SumsHead
 from cleanlabel.redteam.threat.views import MovedAtRandom
 from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.keys import Inputs, in_order, key_of
+
+
+@dataclass(frozen=True)
+class PoisonsInputs(Inputs):
+    """What a setup's poisons depend on, but for the code. raw: with the bases; target: its pixels.
+
+    train, size: what the attacker's own networks are trained on.
+    """
+
+    raw: str
+    train: str
+    target: bytes
+    intended: int
+    cell: str
+    victim: str
+    deeper: str
+    size: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,13 +81,13 @@ class Work:
 
     def _victim(self, cell: Cell, number: int, sigma: float, seed: int) -> Row:
         setup = self.sets.setups[number]
-        raw, changed, rows, facts = self._poisons(cell, setup, number)
+        raw, changed, rows, facts = self._poisons(cell, setup)
         row = self._judged(setup, self.sets.raw_features(raw, changed, rows, sigma, seed), raw.labels, sigma)
         return row if sigma else row | {"poisons": facts}
 
     def _filtered(self, cell: Cell, number: int, sigma: float) -> Row:
         setup = self.sets.setups[number]
-        raw, changed, rows, _ = self._poisons(cell, setup, number)
+        raw, changed, rows, _ = self._poisons(cell, setup)
         found = self.sets.raw_features(raw, changed, rows, sigma, 0)
         removed = strangers(found, raw.labels, max(1, round(NEIGHBOURS * len(raw))))
         rest = np.setdiff1d(np.arange(len(raw)), removed)
@@ -99,13 +116,12 @@ class Work:
         sums = SumsHead(self.sets.instrument(sigma), found, labels, classes)(asked).numpy()
         return heads | {SUMS: sums / np.abs(sums).max(axis=1, keepdims=True).clip(min=1)}
 
-    def _poisons(
-        self, cell: Cell, setup: Published, number: int
-    ) -> tuple[ImageSet, ImageSet, NDArray[np.int64], dict[str, Any]]:
+    def _poisons(self, cell: Cell, setup: Published) -> tuple[ImageSet, ImageSet, NDArray[np.int64], dict[str, Any]]:
         """(raw set before, poisons, their rows, facts): from the scratch folder, or made and put there."""
         raw, rows = self.sets.raw(setup, cell)
         sets = self.sets
-        known = short(f"{sets.pool.digest} {cell} {number} {sets.victim.digest} {sets.deeper.digest} {sets.size}")
+        of = (in_order(raw), in_order(sets.train), sets.target(setup).image.tobytes(), setup.base_class)
+        known = key_of(PoisonsInputs(*of, repr(cell), sets.victim.digest, sets.deeper.digest, repr(sets.size)))
         found = kept(sets.scratch / f"poisons-{known}.npz", lambda: self._crafted(cell, setup, raw, rows))
         changed = raw.take(rows).with_images(found.pop("images"))
         return raw, changed, rows, {name: value.item() for name, value in found.items()}

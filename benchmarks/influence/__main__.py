@@ -33,6 +33,7 @@ from benchmarks.influence.shown import COUNTS, RADII, draw_picture, table
 from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
 from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.keys import in_order
 
 PUBLIC_COPIES = 3
 UNSEEN = {None: "", "known": "-unseen", "raw": "-unseen-moments"}
@@ -55,7 +56,8 @@ def measured(
         total = sum(len(FORMS) * (m if s else 1) + cast.get(s, 0) for s, m in ms.items())
         with tqdm(total=total, desc=f"draws, {way}", unit="draw", mininterval=5) as bar:
             for sigma, m in ms.items():
-                folder = scratch / f"{way.replace(' ', '-')}-{sigma:g}"
+                named = f"denoised-{removing.digest}" if removing else "noise-only"
+                folder = scratch / f"{named}-{sigma:g}"
                 folder.mkdir(parents=True, exist_ok=True)
                 copies = Copies(sets, sigma, removing, args.set == "cifar10", folder)
                 found = influence_rows(sets, copies, entropy, m, copied, bar)
@@ -122,7 +124,8 @@ def main() -> None:
     name = f"influence-{args.set}{UNSEEN[args.unseen]}"
     scratch = args.scratch / f"{name}{'-quick' if args.quick else ''}"
     settings = settings_of(args, sets, size)
-    entropy = resumed(scratch, settings)
+    public = [in_order(of) for of in (sets.learned, sets.moments, sets.tuned_raw, sets.tuned_test)]
+    entropy = resumed(scratch, settings | {"public": public})
     own = share(sets.extractor.head(sets.asked).argmax(dim=1).numpy() == sets.test.labels) if not args.unseen else None
     rows = measured(args, sets, denoiser, entropy, scratch)
     rivals = partition_rows(sets, COUNTS) + neighbour_rows(sets, COUNTS)

@@ -36,6 +36,7 @@ from cleanlabel.sanitize import errors
 from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser
 from cleanlabel.sanitize.fast import accelerate
 from cleanlabel.sanitize.imageset import ImageSet, read_all
+from cleanlabel.sanitize.keys import in_order
 from cleanlabel.sanitize.sources import open_published
 
 
@@ -126,7 +127,7 @@ def main() -> None:
     args = parsed()
     inputs = read(args)
     settings = settings_of(args.size, inputs)
-    entropy = resumed(args.scratch, settings)
+    entropy = resumed(args.scratch, settings | {"trusted": in_order(inputs.trusted)})
     rows: dict[float, dict[str, Any]] = {}
     seconds: dict[str, Any] = {}
     with tqdm(total=len(args.sigma) * args.size.m, desc="draws", unit="draw") as bar:

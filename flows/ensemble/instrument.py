@@ -12,17 +12,17 @@ import torch
 
 from cleanlabel.flows.environment import state
 from cleanlabel.flows.store.client import Store, read_file
-from cleanlabel.models.draw_sources import code_digest
 from cleanlabel.models.instrument import Instrument, cosine, load_instrument, save_instrument
 from cleanlabel.models.materials import Materials
 from cleanlabel.models.params import TrainParams
-from cleanlabel.models.public_part import fitted, trusted_features
+from cleanlabel.models.public_part import fitted, instrument_inputs, trusted_features
 from cleanlabel.models.start import start_of
 from cleanlabel.sanitize.denoiser import load_denoiser
 from cleanlabel.sanitize.device import default_device
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import file_digest, replacing
 from cleanlabel.sanitize.imageset import ImageSet, load
+from cleanlabel.sanitize.keys import code_digest, key_of
 from cleanlabel.sanitize.paths import DENOISER, SETS
 
 ARTIFACT = "ensemble/data/networks/instrument.safetensors"
@@ -47,10 +47,15 @@ def planned_instrument(recipe: TrainParams, raw: ImageSet, sigma: float, denoise
             f"the trusted images have the shape {trusted.image_shape}, the raw ones {raw.image_shape}; a bounded-"
             "influence head is fitted to trusted images of the raw set's size"
         )
-    pointer = _folder() / f"{_key(recipe, trusted, sigma, denoiser_digest)}.json"
+    extractor, twin = (file_digest(Path(name)) if name else None for name in (recipe.initial_weights, recipe.twin))
+    if extractor is None:
+        raise ValueError("a bounded-influence head has a frozen extractor")
+    code = code_digest("cleanlabel.flows.ensemble.instrument")
+    inputs = instrument_inputs(recipe, trusted, sigma, denoiser_digest, extractor, code, twin)
+    pointer = _folder() / f"{key_of(inputs)}.json"
     if pointer.is_file():
         digest = str(json.loads(pointer.read_text())["digest"])
-        if _path(digest).is_file():
+        if _path(digest).is_file() and file_digest(_path(digest)) == digest:
             return digest
     digest = _kept(_made(recipe, trusted, sigma, denoise=denoiser_digest is not None and sigma > 0))
     with replacing(pointer) as scratch:
@@ -113,17 +118,3 @@ def _folder() -> Path:
 
 def _path(digest: str) -> Path:
     return _folder() / f"{digest}.safetensors"
-
-
-def _key(recipe: TrainParams, trusted: ImageSet, sigma: float, denoiser_digest: str | None) -> str:
-    own = {name for name in TrainParams.model_fields if "influence_" in name}
-    content = {
-        "twin": file_digest(Path(recipe.twin)) if recipe.twin else None,
-        "trusted": trusted.digest,
-        "sigma": sigma,
-        "denoiser": denoiser_digest,
-        "extractor": file_digest(Path(str(recipe.initial_weights))),
-        "recipe": recipe.model_dump(mode="json", include=own),
-        "code": code_digest(),
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -4,7 +4,7 @@ import os
 import platform
 import tempfile
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -85,19 +85,14 @@ def prepare(plan: Plan, instrument: Instrument | None = None) -> Materials:
     InputError unless the data, the denoiser, the initial weights and the code are those that the plan names.
     """
     torch.set_num_threads(int(os.environ.get("CLEANLABEL_THREADS", "1")))
-    raw, test, denoiser = _inputs(denoise=plan.denoiser_digest is not None)
+    raw, test, denoiser = _inputs(plan.raw_digest, plan.test_digest, plan.denoiser_digest)
     weights, twin = plan.recipe["initial_weights"], plan.recipe.get("twin")
-    for name, found, planned in (
-        ("raw set", raw.digest, plan.raw_digest),
-        ("test set", test.digest, plan.test_digest),
-        ("denoiser", denoiser.digest if denoiser else None, plan.denoiser_digest),
+    _require_planned(
         ("denoiser's int8 network", denoiser.int8.as_dict() if denoiser and denoiser.int8 else None, plan.int8),
         ("file of initial weights", file_digest(Path(weights)) if weights else None, plan.initial_digest),
         ("twin of the extractor", file_digest(Path(twin)) if twin else None, plan.twin_digest),
         ("code", code_digest(), plan.code_digest),
-    ):
-        if found != planned:
-            raise InputError(f"the {name} changed after the ensemble was planned; restore it, or plan a new ensemble")
+    )
     recipe = TrainParams.model_validate(plan.recipe)
     if plan.instrument_digest and not instrument:
         instrument = recall_instrument(plan.instrument_digest)
@@ -137,9 +132,26 @@ def device() -> torch.device:
     return default_device(own_gpu())
 
 
-@cache
-def _inputs(*, denoise: bool) -> tuple[ImageSet, ImageSet, Denoiser | None]:
-    return load(SETS["raw"]), load(SETS["test"]), load_denoiser(DENOISER, device()) if denoise else None
+@lru_cache(maxsize=1)
+def _inputs(
+    raw_digest: str, test_digest: str, denoiser_digest: str | None
+) -> tuple[ImageSet, ImageSet, Denoiser | None]:
+    """The raw set, the test set and the denoiser with these digests, read once in a process. InputError for others."""
+    raw, test = load(SETS["raw"]), load(SETS["test"])
+    denoiser = load_denoiser(DENOISER, device()) if denoiser_digest is not None else None
+    _require_planned(
+        ("raw set", raw.digest, raw_digest),
+        ("test set", test.digest, test_digest),
+        ("denoiser", denoiser.digest if denoiser else None, denoiser_digest),
+    )
+    return raw, test, denoiser
+
+
+def _require_planned(*compared: tuple[str, object, object]) -> None:
+    """InputError unless found equals planned, for all of these (name, found, planned)."""
+    for name, found, planned in compared:
+        if found != planned:
+            raise InputError(f"the {name} changed after the ensemble was planned; restore it, or plan a new ensemble")
 
 
 def environment(materials: Materials) -> str:

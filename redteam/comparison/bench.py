@@ -1,6 +1,5 @@
 """Defences trained on the same poisoned sets, target by target; each result is kept as soon as it is there."""
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -17,17 +16,30 @@ from cleanlabel.models.extractors import features
 from cleanlabel.redteam.defences.interface import Certified, Context, Defence, Defended, Images, required_extractor
 from cleanlabel.redteam.defences.plain import Nothing
 from cleanlabel.redteam.drill.drill import Drill
-from cleanlabel.redteam.drill.sources import code_digest
+from cleanlabel.redteam.drill.networks import Noise
 from cleanlabel.redteam.threat.attacker import Poisons
 from cleanlabel.redteam.threat.setups import Setup
+from cleanlabel.sanitize.denoiser import Denoiser
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import write_json
+from cleanlabel.sanitize.keys import Inputs, code_digest, key_of
 from cleanlabel.sanitize.noise import training_seed
 
 
 @cache
 def _code(defence: str) -> str:
     return code_digest(defence, "cleanlabel.redteam.comparison.bench")
+
+
+@dataclass(frozen=True)
+class OutcomeInputs(Inputs):
+    """What an outcome depends on in the folder of its drill and target."""
+
+    name: str
+    settings: str
+    noise: Noise | None
+    alpha: float
+    code: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,10 +57,14 @@ class Entry:
 
     def key(self, drill: Drill) -> str:
         """A file name that differs for every setting, sigma, denoiser and code."""
+        denoiser = self.denoiser_of(drill)
+        noise = None if self.sigma is None else Noise(self.sigma, denoiser.digest if denoiser else None)
         code = _code(type(self.defence).__module__)
-        noise = f"{self.sigma} {drill.denoiser.digest if self.name == 'sanitize' and drill.denoiser else ''}"
-        content = f"{self.defence!r} {noise} {drill.params.alpha} {code}"
-        return f"{self.name}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
+        return f"{self.name}-{key_of(OutcomeInputs(self.name, repr(self.defence), noise, drill.params.alpha, code))}"
+
+    def denoiser_of(self, drill: Drill) -> Denoiser | None:
+        """The drill's denoiser, if this defence has it: no other one gets it, whose key does not name it."""
+        return drill.denoiser if self.name == "sanitize" else None
 
 
 @dataclass(frozen=True)
@@ -121,7 +137,7 @@ def context_of(drill: Drill, entry: Entry, number: int) -> Context:
         return features(required_extractor(drill.victim), images, drill.victim.device)
 
     sigma = entry.sigma if entry.sigma is not None else Context().sigma
-    return Context(sigma, drill.denoiser, drill.entropy.value, number, drill.params.alpha, kept)
+    return Context(sigma, entry.denoiser_of(drill), drill.entropy.value, number, drill.params.alpha, kept)
 
 
 def _fitted(drill: Drill, entry: Entry, number: int, setup: Setup, poisons: Poisons) -> tuple[Defended, float | None]:

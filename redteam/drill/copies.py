@@ -6,7 +6,6 @@ sets of all targets share the images that they have in common, and so do drills 
 
 import hashlib
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +15,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cleanlabel.models.extractors import Extractor, features
-from cleanlabel.redteam.drill.sources import code_digest
 from cleanlabel.sanitize.denoiser import Denoiser
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.fast import accelerate
 from cleanlabel.sanitize.files import replacing
 from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.keys import Inputs, code_digest, key_of
 from cleanlabel.sanitize.sanitizer import sanitize
 
 BATCH = 64
 Kept = dict[bytes, NDArray[np.float16]]
+
+
+@dataclass(frozen=True)
+class CopiesInputs(Inputs):
+    """What an image's features depend on besides its pixels, its id and the draw. denoiser: None without noise."""
+
+    sigma: float
+    denoiser: str | None
+    entropy: bytes
+    extractor: str
+    code: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,16 +80,11 @@ class Copies:
             names = np.frombuffer(b"".join(kept), dtype=np.uint8).reshape(len(kept), -1)
             np.savez(stream, names=names, rows=np.stack([*kept.values()]))
 
-    @cached_property
-    def _folder(self) -> Path:
-        denoiser = self.denoiser.digest if self.denoiser else ""
-        made_by = " ".join(
-            (self.entropy.hex(), self.extractor.digest, denoiser, code_digest("cleanlabel.redteam.drill.copies"))
-        )
-        return self.root / f"copies-{hashlib.sha256(made_by.encode()).hexdigest()[:12]}"
-
     def _path(self, sigma: float, draw: int) -> Path:
-        return self._folder / f"sigma-{sigma:g}" / f"draw-{draw:07d}.npz"
+        denoiser = self.denoiser.digest if self.denoiser and sigma else None
+        code = code_digest("cleanlabel.redteam.drill.copies")
+        key = key_of(CopiesInputs(sigma, denoiser, self.entropy, self.extractor.digest, code))
+        return self.root / f"copies-{key}" / f"sigma-{sigma:g}" / f"draw-{draw:07d}.npz"
 
 
 def _name(image: NDArray[np.uint8], image_id: str) -> bytes:

@@ -6,7 +6,6 @@ rewritten images, and the others have a joint norm below the radius that is left
 only the number of images. No poisons that are covered can change the answer.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,13 +20,24 @@ from cleanlabel.models.influenced import Influenced, extreme_radius, influenced
 from cleanlabel.models.plan import noise_distance_of
 from cleanlabel.models.sums import Sides, Sums
 from cleanlabel.redteam.drill.drill import Drill
-from cleanlabel.redteam.drill.sources import code_digest
+from cleanlabel.redteam.drill.networks import Noise
 from cleanlabel.redteam.threat.setups import Setup
 from cleanlabel.redteam.threat.victims import SumsHead, answers_to_features, required_extractor
 from cleanlabel.sanitize.files import write_json
 from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.keys import Inputs, code_digest, key_of
 
 Tick = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class CoverageInputs(Inputs):
+    """What a target's coverage depends on in the folder of its drill."""
+
+    noise: Noise
+    draws: int
+    alpha: float
+    code: str
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,8 @@ def draws_at(drill: Drill, sigma: float) -> int:
 def coverage(drill: Drill, number: int, setup: Setup, sigma: float, tick: Tick = lambda: None) -> Coverage:
     """The certificate and the attack for this target at this sigma; kept. `tick` is called after every draw."""
     m, alpha = draws_at(drill, sigma), drill.params.alpha
-    path = drill.state / setup.name / f"covered-{_named(drill, sigma)}.json"
+    inputs = CoverageInputs(drill.noise(sigma), m, alpha, code_digest("cleanlabel.redteam.drill.covered"))
+    path = drill.state / setup.name / f"covered-{sigma:g}-{key_of(inputs)}.json"
     if path.is_file():
         return Coverage(**json.loads(path.read_text()))
     poisons, _ = drill.poisons(number, setup, sigma)
@@ -170,10 +181,3 @@ def _joint(norms: NDArray[np.float64]) -> float:
 
 def _sides(drill: Drill) -> Sides:
     return drill.victim.recipe.influence_sides
-
-
-def _named(drill: Drill, sigma: float) -> str:
-    """Sigma, and a digest of everything else that the certificate depends on."""
-    denoiser = drill.denoiser.digest if drill.denoiser and sigma else ""
-    rest = f"{draws_at(drill, sigma)} {drill.params.alpha} {denoiser} {code_digest('cleanlabel.redteam.drill.covered')}"
-    return f"{sigma:g}-{hashlib.sha256(rest.encode()).hexdigest()[:8]}"

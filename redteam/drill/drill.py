@@ -10,15 +10,31 @@ from numpy.typing import NDArray
 
 from cleanlabel.models.extractors import Extractor
 from cleanlabel.redteam.drill.kept import read_poisons, write_poisons
-from cleanlabel.redteam.drill.networks import Networks
+from cleanlabel.redteam.drill.networks import Networks, Noise
 from cleanlabel.redteam.threat.attacker import Backdoor, Goal, Knowledge, Poisons, View, as_it_is
 from cleanlabel.redteam.threat.setups import Setup
 from cleanlabel.redteam.threat.views import ThroughSanitizer
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import write_json
+from cleanlabel.sanitize.keys import Inputs, key_of
 from cleanlabel.sanitize.noise import training_seed
 
 Tick = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class CellInputs(Inputs):
+    """What a cell depends on in the folder of its drill and target. draws: for sums, how many an ensemble has."""
+
+    noise: Noise
+    draws: int | None
+
+
+@dataclass(frozen=True)
+class PoisonsInputs(Inputs):
+    """What poisons depend on in the folder of their drill and target: the noise that they are crafted through."""
+
+    through: Noise
 
 
 @dataclass(frozen=True)
@@ -84,8 +100,8 @@ class Drill(Networks):
     def run(self, number: int, setup: Setup, tick: Tick = lambda *_: None) -> Iterator[Cell]:
         """The cells of one target, in the order of the sigmas; those on disk are read."""
         for sigma in self.params.sigma:
-            draws = f"-of-{self.params.draws}" if self.victim.summed else ""
-            path = self.state / setup.name / f"sigma-{self.noise_name(sigma)}{draws}.json"
+            inputs = CellInputs(self.noise(sigma), self.params.draws if self.victim.summed else None)
+            path = self.state / setup.name / f"sigma-{sigma:g}-{key_of(inputs)}.json"
             if path.is_file():
                 yield Cell(**json.loads(path.read_text()))
                 continue
@@ -97,9 +113,8 @@ class Drill(Networks):
     def poisons(self, number: int, setup: Setup, sigma: float, tick: Tick = lambda *_: None) -> tuple[Poisons, float]:
         """The poisons for one target and the seconds they took; an adaptive attacker makes others for every sigma."""
         through = sigma if self.params.adaptive else 0.0
-        path = (
-            self.state / setup.name / (f"poisons-through-{self.noise_name(through)}.npz" if through else "poisons.npz")
-        )
+        named = f"-through-{through:g}-{key_of(PoisonsInputs(self.noise(through)))}" if through else ""
+        path = self.state / setup.name / f"poisons{named}.npz"
         if path.is_file():
             return read_poisons(path)
         started = time.perf_counter()

@@ -1,6 +1,8 @@
 """What a drill reads: its image sets, its denoiser and its extractors, checked against each other."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,9 +23,20 @@ from cleanlabel.sanitize.door import STATED_BY, Admitted, admit
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet, load
 from cleanlabel.sanitize.ingest import published
+from cleanlabel.sanitize.keys import Inputs, code_digest, in_order, key_of
 from cleanlabel.sanitize.parts import parts_of_loaded
 from cleanlabel.sanitize.paths import DENOISER, SETS
 from cleanlabel.sanitize.timestep import require_reachable
+
+
+@dataclass(frozen=True)
+class ExtractorInputs(Inputs):
+    """What an extractor that a drill trains depends on: its trusted images in their order, recipe, seed and code."""
+
+    trusted: str
+    recipe: dict[str, Any]
+    seed: int
+    code: str
 
 
 def admitted_to(
@@ -107,7 +120,10 @@ def extractor_for(
         raise InputError("this scenario needs an extractor trained elsewhere; give its weights with --extractor")
     elsewhere = Victim("scratch", recipe, len(trusted.classes), trusted.image_shape, None, device)
     made = elsewhere.trained(trusted.images, trusted.labels, seed=params.seed)
-    return Extractor(made.network, made.head, made.image_shape, f"{trusted.digest}-{params.seed}")
+    code = code_digest("cleanlabel.redteam.threat.victims")
+    own = {name for name in type(recipe).model_fields if not name.startswith("influence_")}  # those train no network
+    inputs = ExtractorInputs(in_order(trusted), recipe.model_dump(include=own), params.seed, code)
+    return Extractor(made.network, made.head, made.image_shape, key_of(inputs))
 
 
 def loaded(path: Path, image_shape: tuple[int, int, int], device: torch.device) -> Extractor:

@@ -1,18 +1,16 @@
 """The public part of a bounded-influence head in a drill, made from trusted images and kept on disk."""
 
-import hashlib
-import json
 from pathlib import Path
 
 from cleanlabel.models.instrument import Instrument, cosine, load_instrument, save_instrument
-from cleanlabel.models.public_part import fitted, trusted_features
+from cleanlabel.models.public_part import fitted, instrument_inputs, trusted_features
 from cleanlabel.redteam.drill.copies import BATCH
-from cleanlabel.redteam.drill.sources import code_digest
 from cleanlabel.redteam.threat.victims import Victim, required_extractor
 from cleanlabel.sanitize.denoiser import Denoiser
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.fast import accelerate
 from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.keys import code_digest, key_of
 
 
 def require_trusted(victim: Victim, trusted: ImageSet | None) -> None:
@@ -33,15 +31,9 @@ def kept_instrument(
     require_trusted(victim, trusted)
     if recipe.influence_form == "cosine" or trusted is None:
         return cosine(recipe.influence_sides)
-    content = {
-        "trusted": trusted.digest,
-        "extractor": extractor.digest,
-        "denoiser": denoiser.digest if sigma and denoiser else None,
-        "sigma": sigma,
-        "recipe": recipe.model_dump(mode="json", include={f for f in type(recipe).model_fields if "influence_" in f}),
-        "code": code_digest("cleanlabel.redteam.drill.instruments"),
-    }
-    folder = root / hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+    code = code_digest("cleanlabel.redteam.drill.instruments")
+    inputs = instrument_inputs(recipe, trusted, sigma, denoiser.digest if denoiser else None, extractor.digest, code)
+    folder = root / key_of(inputs)
     for path in folder.glob("*.safetensors"):
         return load_instrument(path, path.stem)
     fast = accelerate(denoiser, sigma, BATCH, len(trusted) * recipe.influence_copies) if sigma and denoiser else None

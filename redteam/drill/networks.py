@@ -24,11 +24,29 @@ from cleanlabel.sanitize.denoiser import Denoiser
 from cleanlabel.sanitize.fast import accelerate
 from cleanlabel.sanitize.files import replacing
 from cleanlabel.sanitize.imageset import ImageSet
+from cleanlabel.sanitize.keys import Inputs, in_order, key_of
 from cleanlabel.sanitize.noise import Entropy, training_seed
 from cleanlabel.sanitize.sanitizer import sanitize
 
 CONTROL_DRAW, ENSEMBLE_DRAW, ATTACKERS_DRAW = 1_000_000, 2_000_000, 3_000_000
 """First draw of the noise for controls, for the ensemble, for the attacker's networks; lower ones are the targets'."""
+
+
+@dataclass(frozen=True)
+class Noise(Inputs):
+    """What is done to images before training: noise of sigma, and the denoiser that removes it, if any."""
+
+    sigma: float
+    denoiser: str | None
+
+
+@dataclass(frozen=True)
+class VoteInputs(Inputs):
+    """What an ensemble's vote depends on, in a drill's folder and but for the draw: the images are those asked."""
+
+    clean: str
+    images: str
+    noise: Noise
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +109,9 @@ class Networks:
 
     def vote(self, clean: ImageSet, images: NDArray[np.uint8], sigma: float, draw: int) -> NDArray[np.int64]:
         """One vote on these images of an ensemble on the clean set; kept, one file per draw."""
-        asked = hashlib.sha256(clean.digest.encode() + images.tobytes()).hexdigest()[:8]
-        path = self.state / f"ensemble-{self.noise_name(sigma)}-{asked}" / f"draw-{draw:04d}.npy"
+        asked = hashlib.sha256(f"{images.shape}\n".encode() + images.tobytes()).hexdigest()
+        key = key_of(VoteInputs(in_order(clean), asked, self.noise(sigma)))
+        path = self.state / f"ensemble-{sigma:g}-{key}" / f"draw-{draw:04d}.npy"
         if not path.is_file():
             copy = self.sanitized(clean, sigma, ENSEMBLE_DRAW + draw)
             network = self.victim.trained(copy, clean.labels, training_seed(self.entropy.value, ENSEMBLE_DRAW + draw))
@@ -100,9 +119,9 @@ class Networks:
                 np.save(stream, self.answers(network, images), allow_pickle=False)
         return np.load(path, allow_pickle=False)
 
-    def noise_name(self, sigma: float) -> str:
-        """Sigma and, where a denoiser removes the noise, its digest: results of two denoisers never mix."""
-        return f"{sigma:g}-{self.denoiser.digest[:8]}" if sigma and self.denoiser else f"{sigma:g}"
+    def noise(self, sigma: float) -> Noise:
+        """The noise of this sigma; results of two sigmas or denoisers never mix. Sigma 0 leaves images as they are."""
+        return Noise(sigma, self.denoiser.digest if sigma and self.denoiser else None)
 
     def control(self, setup: Setup, sigma: float, poisoned: tuple[int, Poisons, NDArray[Any]] | None) -> Extractor:
         """A victim trained on the clean set.

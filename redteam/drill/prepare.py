@@ -1,9 +1,8 @@
 """A drill from its params: sets, victim, attacker and targets, all checked before the slow work begins."""
 
-import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from cleanlabel.redteam.drill.drill import Drill
 from cleanlabel.redteam.drill.inputs import admitted_to, denoiser_for, extractor_for, loaded, sets_of
 from cleanlabel.redteam.drill.instruments import require_trusted
 from cleanlabel.redteam.drill.params import DrillParams, recipe_for
-from cleanlabel.redteam.drill.sources import code_digest
 from cleanlabel.redteam.threat.attacker import Attack, Budget, Knowledge
 from cleanlabel.redteam.threat.setups import (
     Setup,
@@ -32,6 +30,7 @@ from cleanlabel.redteam.threat.victims import Scenario, Victim, required_extract
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.files import file_digest, write_json
 from cleanlabel.sanitize.imageset import ImageSet, require_trainable
+from cleanlabel.sanitize.keys import Inputs, code_digest, in_order, key_of
 from cleanlabel.sanitize.noise import Entropy, draw_entropy
 
 STATE = Path("data/redteam")
@@ -40,6 +39,22 @@ COLLIDE = ("frogs", "convex", "bullseye", "hidden-trigger")
 RESUMABLE = ("targets", "sigma", "ensemble", "draws", "alpha", "known", "extractor", "denoiser", "root", "setups")
 """Params that do not change the result for one target at one sigma, or whose content is digested instead (the
 denoiser's digest is part of the names of files that depend on it)."""
+
+
+@dataclass(frozen=True)
+class DrillInputs(Inputs):
+    """Everything that the results for one target at one sigma depend on; its key names the drill's folder.
+
+    params: without those of `RESUMABLE`. digests: of sets, networks and code; orders: those of sets with their order.
+    """
+
+    params: dict[str, Any]
+    scenario: str
+    recipe: dict[str, Any]
+    attack: str
+    trigger: str | None
+    digests: dict[str, Any]
+    orders: dict[str, str | None]
 
 
 def prepared(params: DrillParams, device: torch.device | str = "cpu", state: Path = STATE) -> Drill:
@@ -60,10 +75,9 @@ def prepared(params: DrillParams, device: torch.device | str = "cpu", state: Pat
     candidates = _candidates(params, clean, test, train, budget)
     own_trusted = trusted if victim.summed else None
     admitted_to(clean, params, recipe, denoiser, own_trusted)
-    content = _content(params, attack, victim, clean, test, own_trusted, known)
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
-    folder = state / f"{params.attack}-{scenario}-{digest}"
-    entropy = _entropy(folder, content, params.entropy)
+    inputs = _inputs(params, attack, victim, {"raw": clean, "test": test, "trusted": own_trusted}, known)
+    folder = state / f"{params.attack}-{scenario}-{key_of(inputs)[:12]}"
+    entropy = _entropy(folder, inputs, params.entropy)
     return Drill(
         params, attack, victim, attackers, known, candidates, test, denoiser, budget, entropy, folder, own_trusted
     )
@@ -104,33 +118,30 @@ def _attackers(params: DrillParams, victim: Victim) -> tuple[tuple[Extractor, ..
     return (), tuple(replace(victim, recipe=own) for own in recipes) or (victim,)
 
 
-def _content(
+def _inputs(
     params: DrillParams,
     attack: Attack,
     victim: Victim,
-    clean: ImageSet,
-    test: ImageSet,
-    trusted: ImageSet | None,
+    sets: dict[str, ImageSet | None],
     known: tuple[Extractor, ...],
-) -> dict[str, Any]:
-    """Everything that the results for one target at one sigma depend on; its digest names the drill's folder."""
+) -> DrillInputs:
     # A fixed entropy is part of what was asked for: with another value it is another drill.
     resumable = {*RESUMABLE, "entropy"} if params.entropy == "os" else {*RESUMABLE}
-    return params.model_dump(exclude=resumable) | {
-        "scenario": victim.scenario,
-        "recipe": victim.recipe.model_dump(mode="json") if victim.summed else recipe_of(victim.recipe),
-        "attack": repr(attack),
-        "trigger": repr(trigger_for(params)) if params.attack in TRIGGERS else None,
-        "digests": {
-            "raw": clean.digest,
-            "test": test.digest,
+    return DrillInputs(
+        params=params.model_dump(exclude=resumable),
+        scenario=victim.scenario,
+        recipe=victim.recipe.model_dump(mode="json") if victim.summed else recipe_of(victim.recipe),
+        attack=repr(attack),
+        trigger=repr(trigger_for(params)) if params.attack in TRIGGERS else None,
+        digests={
+            **{name: images.digest if images is not None else None for name, images in sets.items()},
             "extractor": victim.extractor.digest if victim.extractor else None,
-            "trusted": trusted.digest if trusted is not None else None,
             "known": [net.digest for net in known] if known else params.known,
             "setups": file_digest(Path(params.setups)) if params.setups else None,
             "code": code_digest(type(attack).__module__, "cleanlabel.redteam.drill.drill"),
         },
-    }
+        orders={name: in_order(images) if images is not None else None for name, images in sets.items()},
+    )
 
 
 def _candidates(
@@ -148,12 +159,12 @@ def _candidates(
     return iter(drawn_targets(clean, test, params.seed))
 
 
-def _entropy(folder: Path, content: dict[str, Any], spec: str) -> Entropy:
+def _entropy(folder: Path, inputs: DrillInputs, spec: str) -> Entropy:
     """The victim's entropy: that of the earlier run of this drill, or a new one."""
     path = folder / "drill.json"
     if path.is_file():
         kept = json.loads(path.read_text())["entropy"]
         return Entropy(bytes.fromhex(kept["value"]), kept["source"])
     entropy = draw_entropy(spec)
-    write_json(path, content | {"entropy": {"value": entropy.hex, "source": entropy.source}})
+    write_json(path, asdict(inputs) | {"entropy": {"value": entropy.hex, "source": entropy.source}})
     return entropy

@@ -183,7 +183,6 @@ def test_a_changed_test_set_is_named(version):
 def test_a_draw_of_another_recipe_is_no_member(version):
     # Trained as draw 3 of the ensemble, but by a recipe of its own.
     version.store.client.delete_run(version.run_of(3))
-    worker._inputs.cache_clear()
     other = make_plan(recipe=RECIPE | {"epochs": 1})
     stranger = replace(version.ensemble, plan=other)
     materials = worker.prepare(other)

@@ -77,7 +77,6 @@ def test_workers_and_gpus_are_the_machines_unless_named(monkeypatch):
 def planned(store: Store) -> Ensemble:
     """An ensemble of fourteen draws in batches of five, none of them made."""
     make_sets()
-    worker._inputs.cache_clear()
     return open_ensemble(store, make_plan(entropy_spec=ENTROPY))
 
 

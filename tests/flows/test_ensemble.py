@@ -19,6 +19,8 @@ from cleanlabel.flows.store.registry import SMOOTHED, register
 from cleanlabel.models.plan import Plan, plan_from_dict
 from cleanlabel.models.votes import count_votes, votes_hash, votes_to_bytes
 from cleanlabel.sanitize.errors import InputError
+from cleanlabel.sanitize.imageset import save_npz
+from cleanlabel.sanitize.paths import SETS
 
 PLAN = replace(BASE, m=20, n_test=5, sigma=0.5)
 
@@ -74,18 +76,26 @@ def test_deleting_an_ensemble_does_not_undo_the_attempt(store):
     assert open_ensemble(store, PLAN).attempts_before == 1
 
 
-def test_a_worker_refuses_data_that_are_not_the_planned_ones(store, small_set, monkeypatch):
+def test_a_worker_refuses_data_that_are_not_the_planned_ones(store, small_set):
     from cleanlabel.flows.ensemble import worker
     from cleanlabel.models.draw_sources import code_digest
 
-    monkeypatch.setattr(worker, "_inputs", lambda *, denoise: (small_set, small_set, None))
+    other = small_set.with_images(255 - small_set.images)
+    for name in ("raw", "test"):
+        save_npz(small_set, SETS[name])
     planned = replace(
         PLAN, raw_digest=small_set.digest, test_digest=small_set.digest, denoiser_digest=None, code_digest=code_digest()
     )
-    assert worker.prepare(planned).raw is small_set
+    first = worker.prepare(planned).raw
+    assert first.digest == small_set.digest
+    assert worker.prepare(replace(planned, m=7)).raw is first
     for field, name in (("raw_digest", "raw set"), ("test_digest", "test set"), ("code_digest", "code")):
         with pytest.raises(InputError, match=f"the {name} changed after the ensemble was planned"):
             worker.prepare(replace(planned, **{field: "other"}))
+    with pytest.raises(InputError, match="the raw set changed after the ensemble was planned"):
+        worker.prepare(replace(planned, raw_digest=other.digest))
+    save_npz(other, SETS["raw"])  # the same process goes on with another ensemble, on another raw set
+    assert worker.prepare(replace(planned, raw_digest=other.digest)).raw.digest == other.digest
 
 
 def test_too_few_models_to_certify_anything_are_refused_before_anything_is_recorded(store):

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -27,16 +26,14 @@ SIGMA = 1.0
 
 
 @pytest.fixture
-def project(denoiser_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def project(denoiser_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory as the stages before `smooth` leave it."""
     monkeypatch.chdir(tmp_path)
     make_sets()
     shutil.copytree(denoiser_dir, DENOISER)
     save_int8_facts(DENOISER, SIGMA, load(SETS["test"]))
     record_denoiser()
-    worker._inputs.cache_clear()
-    yield tmp_path
-    worker._inputs.cache_clear()
+    return tmp_path
 
 
 def record_denoiser() -> None:

@@ -139,10 +139,7 @@ def test_split_chooses_by_draws_of_its_own(version, no_pickle):
 
 
 def test_noise_on_the_test_inputs_certifies_triggers(version, denoiser_dir, no_pickle):
-    from cleanlabel.flows.ensemble import worker
-
     shutil.copytree(denoiser_dir, DENOISER)
-    worker._inputs.cache_clear()
     noised = make_ensemble(
         version.store, test_sigma=0.25, denoiser_digest=digest_of(DENOISER), denoiser_state="disjoint"
     )

@@ -21,7 +21,6 @@ MOVED = recipe_of(QUICK.model_copy(update={"epochs": 1, "shift": 1}))
 
 def test_workers_take_it_from_the_environment_and_record_the_same_votes(store, tmp_path, monkeypatch):
     make_sets()
-    worker._inputs.cache_clear()
     ensemble = open_ensemble(store, make_plan(entropy_spec=f"fixed:{FIXED.hex()}", recipe=MOVED))
     in_memory = list(make_batch(worker.prepare(ensemble.plan), FIXED, range(3)))
     monkeypatch.setenv("CLEANLABEL_SCRATCH", str(tmp_path))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from models_recipes import PLAN
 
-from cleanlabel.models.plan import Plan, plan_from_dict
+from cleanlabel.models.plan import plan_from_dict
 
 
 def recipe(**changes: object) -> dict:
@@ -48,22 +48,6 @@ def test_what_an_attacker_cannot_reach_is_sound(changes):
 def test_a_plan_cannot_be_declared_certifiable_in_its_file():
     void = replace(PLAN, denoiser_state="on-raw")
     assert not plan_from_dict(void.as_dict() | {"certifiable": True, "voids": []}).certifiable
-
-
-def test_every_field_changes_the_digest():
-    other = {
-        int: 7,
-        float: 0.75,
-        str: "margin",
-        dict: recipe(epochs=9),
-        tuple: (3, 4),
-        type(None): "something",
-    }
-    for name in Plan.__dataclass_fields__:
-        value = getattr(PLAN, name)
-        changed = replace(PLAN, **{name: not value if isinstance(value, bool) else other[type(value)]})
-        assert changed.digest != PLAN.digest, name
-    assert plan_from_dict(PLAN.as_dict()) == PLAN
 
 
 def test_alpha_is_shared_among_attempts_and_among_points():

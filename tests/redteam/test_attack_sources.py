@@ -1,6 +1,5 @@
 """What a drill and a comparison keep is named by all the code it was made with, as the imports say."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -8,11 +7,10 @@ from imports import ROOT, needed
 
 from cleanlabel.redteam.attacks import ATTACKS
 from cleanlabel.redteam.defences import DEFENCES
-from cleanlabel.redteam.drill import sources
 from cleanlabel.redteam.drill.params import checked
 from cleanlabel.redteam.drill.prepare import prepared
 from cleanlabel.redteam.drill.run import run_drill
-from cleanlabel.redteam.drill.sources import ROOMS, code_digest, sources_of
+from cleanlabel.sanitize.keys import code_digest, sources_of
 
 TINY = {
     "attack": "witches-brew",
@@ -23,16 +21,6 @@ TINY = {
     "epsilon_255": 32.0,
     "recipe": {"epochs": 8, "width": 64},
 }
-
-
-@pytest.fixture
-def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the rooms' code, which is read in place of the project's."""
-    root = tmp_path / "code"
-    for room in ROOMS:
-        shutil.copytree(ROOT / room, root / room, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(sources, "ROOT", root)
-    return root
 
 
 def changed(path: Path) -> None:

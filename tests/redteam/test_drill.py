@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 import sys
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 from redteam_sets import digit_sets
 from scipy.stats import binomtest
+from tiny import save_tiny_denoiser
 
 from cleanlabel.redteam import __main__ as command
 from cleanlabel.redteam.drill.drill import Drill
@@ -203,3 +205,76 @@ def test_the_interval_is_clopper_and_pearsons():
         assert interval([1.0] * k + [0.0] * (n - k)) == pytest.approx((exact.low, exact.high))
     low, high = interval([0.5, 0.25, 0.75])
     assert 0 < low < 0.5 < high < 1
+
+
+def files() -> dict[Path, int]:
+    """What drills keep, and when it was written."""
+    return {path: path.stat().st_mtime_ns for path in Path("data/redteam").rglob("*") if path.is_file()}
+
+
+SUMS = {"recipe": {"head": "bounded-influence", "epochs": 8, "width": 32}, "draws": 2, "targets": 1, "sigma": [0.25]}
+
+
+def test_features_and_instruments_of_another_extractor_noise_or_denoiser_are_not_taken(project):
+    def kept(sigma: float = 0.25, **changes: object) -> tuple[int, int]:
+        """How many instruments and files of features there are after these were asked for, and asked for again."""
+        one = drill(**(SUMS | changes))
+        found = one.summed(one.test, sigma, 0).head(one.test_features)
+        before = files()
+        again = drill(**(SUMS | changes))
+        assert (again.summed(again.test, sigma, 0).head(again.test_features) == found).all()
+        assert files() == before
+        names = [path.as_posix() for path in before]
+        return sum("/instruments/" in name for name in names), sum("/copies-" in name for name in names)
+
+    assert kept() == (1, 1)
+    assert kept(recipe=SUMS["recipe"] | {"influence_clip": 0.9}) == (2, 1)
+    assert kept(recipe=SUMS["recipe"] | {"epochs": 9}) == (3, 2)
+    assert kept(recipe=SUMS["recipe"] | {"width": 48}) == (4, 3)  # with more features
+    assert kept(seed=1) == (5, 4)
+    assert kept(math.nextafter(0.25, 1)) == (6, 5)
+    assert kept(0.0) == (7, 6)
+    assert kept(entropy="fixed:8") == (7, 7)  # instruments are fitted under public noise
+    save_tiny_denoiser(Path("data/denoiser"), beta_schedule="squaredcos_cap_v2")
+    assert kept() == (8, 8)
+    assert kept(0.0) == (8, 8)  # nothing is denoised
+    trusted = digit_sets()["trusted"]
+    save_npz(trusted.take(np.arange(len(trusted))[::-1]), Path("data/trusted.npz"))
+    assert kept() == (9, 9)
+
+
+def test_cells_votes_and_poisons_of_another_noise_are_not_taken(project):
+    one = drill(targets=1, sigma=[0.5], adaptive=True, chances=1, settings={"steps": "2"})
+    run_drill(one, Path("out"))
+    [setup] = list(one.state.glob("*/"))
+    assert len([*setup.glob("sigma-*")]) == len([*setup.glob("poisons-*")]) == 1
+    near = drill(targets=1, sigma=[math.nextafter(0.5, 1)], adaptive=True, chances=1, settings={"steps": "2"})
+    assert near.state == one.state
+    run_drill(near, Path("out"))
+    assert len([*setup.glob("sigma-*")]) == len([*setup.glob("poisons-*")]) == 2
+    clean, asked = one.test, one.test.images[:3]
+    for votes, (images, sigma, shown) in enumerate(
+        (
+            (clean, 0.5, asked),
+            (clean, 0.25, asked),
+            (clean, math.nextafter(0.25, 1), asked),
+            (clean.take(np.arange(len(clean))[::-1]), 0.25, asked),
+            (clean, 0.25, asked[:2]),
+        )
+    ):
+        first = one.vote(images, shown, sigma, 0)
+        before = files()
+        assert (one.vote(images, shown, sigma, 0) == first).all()
+        assert files() == before
+        assert len([*one.state.glob("ensemble-*/*.npy")]) == votes + 1
+
+
+def test_the_same_sets_in_another_order_are_another_drill(project):
+    first = drill()
+    assert drill().state == first.state
+    for name in ("raw", "test"):
+        images = digit_sets()[name]
+        save_npz(images.take(np.arange(len(images))[::-1]), Path(f"data/{name}.npz"))
+    other = drill()
+    assert other.test.digest == first.test.digest
+    assert other.state != first.state

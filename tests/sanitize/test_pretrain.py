@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from cleanlabel.sanitize import pretrain
+from cleanlabel.sanitize import denoiser_training, pretrain
 from cleanlabel.sanitize.denoiser import load_denoiser
 from cleanlabel.sanitize.denoiser_training import LARGEST_TIMESTEP, Training, trained_timesteps
 from cleanlabel.sanitize.device import has_fast_bfloat16
@@ -58,18 +59,73 @@ def test_a_long_training_is_saved_as_it_goes(trusted, tmp_path, monkeypatch):
     assert seen == [(step, tmp_path / "unfinished.safetensors") for step in range(1, STEPS + 1)]
 
 
-@pytest.mark.parametrize("other", [{"seed": 1}, {"batch": 16}, {"prediction": "v_prediction"}])
-def test_another_trainings_file_is_not_gone_on_from(trusted, tmp_path, other):
+def one_bit(images: ImageSet) -> ImageSet:
+    pixels = images.images.copy()
+    pixels[0, 4, 4, 0] ^= 1
+    return images.with_images(pixels)
+
+
+OTHER_IMAGES = {
+    "a bit": one_bit,
+    "order": lambda images: images.take(np.arange(120)[::-1]),
+    "fewer": lambda images: images.take(np.arange(119)),
+}
+OTHER_PARAMS = {
+    "source": "elsewhere",
+    "revision": "abc",
+    "provenance": "fixed-before",
+    "origin": "ours",
+    "channels": [8, 24],
+    "steps": STEPS + 1,
+    "batch": 16,
+    "learning_rate": 0.003 + 1e-18,
+    "seed": 1,
+    "schedule": "cosine",
+    "prediction": "v_prediction",
+    "held_out": 1,
+    "precision": "bfloat16",
+}
+
+
+def began(trusted: ImageSet, path: Path, **changes: object) -> Training:
+    """A training after its first step, which is kept in `path`."""
+    training = Training(trusted, params(**changes), STEPS)
+    training.step()
+    training.keep(path)
+    return training
+
+
+def test_a_training_goes_on_whatever_the_finished_network_is_quantised_for(trusted, tmp_path):
+    began(trusted, tmp_path / "unfinished.safetensors")
+    assert Training(trusted, params(int8=0.5), STEPS).resume(tmp_path / "unfinished.safetensors")
+    assert OTHER_PARAMS.keys() == DenoiserParams.model_fields.keys() - {"int8"}
+
+
+def test_another_trainings_file_is_not_gone_on_from(trusted, tmp_path, monkeypatch):
+    monkeypatch.setattr(denoiser_training, "has_fast_bfloat16", lambda _: True)
     path = tmp_path / "unfinished.safetensors"
-    began = Training(trusted, params(**other), STEPS)
-    began.step()
-    began.keep(path)
+    began(trusted, path)
+    others = {name: Training(trusted, params(**{name: value}), STEPS) for name, value in OTHER_PARAMS.items()}
+    others |= {name: Training(change(trusted), params(), STEPS) for name, change in OTHER_IMAGES.items()}
+    others["more steps"] = Training(trusted, params(), STEPS + 1)
+    for name, other in others.items():
+        assert not other.resume(path), name
+        assert other.done == 0
     mine = Training(trusted, params(), STEPS)
-    assert not mine.resume(path)
     path.write_bytes(path.read_bytes()[:100])
     assert not mine.resume(path)
     assert not mine.resume(tmp_path / "none")
     assert mine.done == 0
+
+
+def test_a_training_is_not_gone_on_from_by_other_code_and_says_so(trusted, tmp_path, code, capsys):
+    path = tmp_path / "unfinished.safetensors"
+    began(trusted, path)
+    (code / "sanitize" / "timestep.py").write_bytes(b"")
+    assert not Training(trusted, params(), STEPS).resume(path)
+    train_denoiser(trusted, params(), tmp_path / "made", path)
+    assert f"begins anew: {path} is of other images, params or code" in capsys.readouterr().out
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])

@@ -174,6 +174,37 @@ def test_a_changed_input_does_not_go_on(small_set, tmp_path):
         make_copy(open_source(tmp_path / "in.npz"), tmp_path / "out.npz", 0.5, None, FIXED, 0)
 
 
+def test_the_same_images_in_another_order_do_not_go_on(small_set, tmp_path):
+    # they have the same digest, and blocks of both orders would give images other images' labels
+    save_npz(small_set, tmp_path / "in.npz")
+    assert (
+        make_copy(open_source(tmp_path / "in.npz"), tmp_path / "out.npz", 0.5, None, FIXED, 0, shard=Shard(1, 2))
+        is None
+    )
+    save_npz(small_set.take(np.arange(24)[::-1]), tmp_path / "in.npz")
+    with pytest.raises(InputError, match="an unfinished copy of the same images in another order; finish it as it"):
+        make_copy(open_source(tmp_path / "in.npz"), tmp_path / "out.npz", 0.5, None, FIXED, 0)
+
+
+def test_a_copy_is_made_by_one_version_of_the_program(small_set, tmp_path, code):
+    save_npz(small_set, tmp_path / "in.npz")
+    source, output = open_source(tmp_path / "in.npz"), tmp_path / "out.npz"
+    assert make_copy(source, output, 0.5, None, FIXED, 0, shard=Shard(1, 2)) is None
+    module = code / "sanitize" / "noise.py"
+    before = module.read_bytes()
+    module.write_bytes(before + b"\n")
+    other = "an unfinished copy begun by another version of this program or its libraries; finish it as it was begun"
+    with pytest.raises(InputError, match=other):
+        make_copy(source, output, 0.5, None, FIXED, 0)
+    module.write_bytes(before)
+    assert make_copy(source, output, 0.5, None, FIXED, 0, shard=Shard(1, 2)) is None
+    job = tmp_path / "out.npz.partial" / "job.json"
+    earlier = {key: value for key, value in json.loads(job.read_text()).items() if key not in ("program", "order")}
+    job.write_text(json.dumps(earlier))  # as a version that did not say so wrote it
+    with pytest.raises(InputError, match=other):
+        make_copy(source, output, 0.5, None, FIXED, 0)
+
+
 def test_a_full_disk_leaves_the_earlier_copy_and_a_run_that_goes_on(source, tmp_path, monkeypatch):
     output = place(source, tmp_path)
     made(source, output)
