@@ -62,6 +62,7 @@ class Kind:
     level, below 1 where planned looks share it. parts: what of the door's kinds of parts can reach its models; "of the
     stage" are those that a stage makes (`make_part`). plan: the fields of its plan that are away from their defaults.
     same: whether its version answers the test images as its certificate does; not so under new noise on test inputs.
+    rule: how its certificate says that its number of models was decided.
     chooses: how many further draws only choose the class, of which none may be lost.
     """
 
@@ -75,6 +76,7 @@ class Kind:
     plan: frozenset[str] = frozenset()
     simultaneous: bool = False
     same: bool = True
+    rule: str = f"{M} models, as planned"
     chooses: int = 0
 
     @property
@@ -123,13 +125,17 @@ class Kind:
         return dict.fromkeys([*range(self.m), *range(self.planned, self.planned + self.chooses)], rows)
 
 
+INFLUENCES = "initial weights, trusted images"
+SUMMED = "instrument_digest class_sizes initial_digest initial_state"
+
+
 def _kind(name: str, sections: Sections, parts: str = "", plan: str = "", **more: Any) -> Kind:
     named = frozenset(filter(None, parts.split(", "))) | {"settings"}
+    if plan.startswith(SUMMED):
+        more = {"rule": f"{more.get('m', M)} draws, as planned"} | more
     return Kind(name, sections, parts=named, plan=frozenset(plan.split()), **more)
 
 
-INFLUENCES = "initial weights, trusted images"
-SUMMED = "instrument_digest class_sizes initial_digest initial_state"
 TABLE = (
     _kind("binary", {}),
     _kind("split", {"certify": {"method": "split"}, "smooth": {"selection": 2}}, chooses=2),
@@ -141,9 +147,21 @@ TABLE = (
         plan="looks shares",
         planned=15,
         share=sqrt(10) / (sqrt(10) + sqrt(15)),
+        rule="stopped at 10 of at most 15 models; looks planned at 10, 15; this one spends 45.0% of alpha",
     ),
-    _kind("sequence", {"smooth": {"stopping": "sequence", "looks": [10, 15], "m": 15}}, plan="looks", planned=15),
-    _kind("partitions", {"smooth": {"partitions": 3}}, plan="partitions partition_rule block_sizes"),
+    _kind(
+        "sequence",
+        {"smooth": {"stopping": "sequence", "looks": [10, 15], "m": 15}},
+        plan="looks",
+        planned=15,
+        rule="stopped at 10 of at most 15 models; a confidence sequence, valid at every number of models",
+    ),
+    _kind(
+        "partitions",
+        {"smooth": {"partitions": 3}},
+        plan="partitions partition_rule block_sizes",
+        rule=f"{M} models of each of 3 blocks, as planned",
+    ),
     _kind("test noise", {"smooth": {"test_sigma": 0.25}}, plan="test_sigma", same=False),
     _kind(
         "denoised, with test noise",

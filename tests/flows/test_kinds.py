@@ -20,11 +20,22 @@ import mlflow
 import numpy as np
 import pytest
 from kinds import ALIKE, CLASSES, N_TEST, SAME_FOR_ALL, TABLE, Kind, make_parts, set_up
-from registered import ROOT, InThisProcess, Registered, connect_here, copy_of, seal_again, set_params, the_version
+from registered import (
+    ROOT,
+    InThisProcess,
+    Registered,
+    connect_here,
+    enter,
+    enter_copy,
+    seal_again,
+    set_params,
+    the_version,
+)
 
 from cleanlabel.flows.artifacts import CERTIFICATE, CERTIFICATE_ARTIFACT, PLAN_ARTIFACT
 from cleanlabel.flows.certificate.gate import Verdict, judge
 from cleanlabel.flows.certificate.record import Certified, certify_version, compute
+from cleanlabel.flows.certificate.sealed import check_seal
 from cleanlabel.flows.ensemble import planning, worker
 from cleanlabel.flows.ensemble.assembly import assemble, find_draws
 from cleanlabel.flows.ensemble.attempts import standing_so_far
@@ -33,6 +44,8 @@ from cleanlabel.flows.ensemble.making import make_version
 from cleanlabel.flows.ensemble.opening import open_ensemble
 from cleanlabel.flows.ensemble.reach import require_reach
 from cleanlabel.flows.ensemble.record import Ensemble, draw_params, draw_tags, read_ensemble
+from cleanlabel.flows.report.card import card, not_covered
+from cleanlabel.flows.report.influences import counts_table, frontier_table
 from cleanlabel.flows.store.client import TAG, create_run
 from cleanlabel.flows.store.registry import SMOOTHED, aliases_of, get_version
 from cleanlabel.models.answers import answers, largest_radius
@@ -145,10 +158,8 @@ def made(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         if kind.name not in found:
             folder = tmp_path_factory.mktemp("kind")
             shutil.copytree(base, folder, dirs_exist_ok=True)
-            (folder / ".mlflow").mkdir()
-            shutil.copy(empty_database, folder / ".mlflow" / "mlflow.db")
             with pytest.MonkeyPatch.context() as patch:
-                enter(folder, patch)
+                enter(folder, patch, empty_database)
                 found[kind.name] = folder, make(kind)
         return found[kind.name]
 
@@ -156,27 +167,18 @@ def made(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     worker._inputs.cache_clear()
 
 
-def enter(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    """Make it the working directory, with its store."""
-    patch.chdir(folder)
-    patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/.mlflow/mlflow.db")
-    worker._inputs.cache_clear()
-
-
 @pytest.fixture(params=TABLE, ids=lambda kind: kind.name)
 def life(request: pytest.FixtureRequest, made, monkeypatch: pytest.MonkeyPatch) -> Life:
     """A kind's ensemble where it was made, for tests that change nothing."""
     folder, found = made(request.param)
-    enter(folder, monkeypatch)
-    return replace(found, version=the_version(connect_here(), found.version.number))
+    return replace(found, version=the_version(enter(folder, monkeypatch), found.version.number))
 
 
 @pytest.fixture(params=TABLE, ids=lambda kind: kind.name)
 def copied(request: pytest.FixtureRequest, made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Life:
     """A copy of a kind's ensemble, for tests that change it."""
     folder, found = made(request.param)
-    enter(tmp_path, monkeypatch)
-    return replace(found, version=the_version(copy_of(folder, tmp_path), found.version.number))
+    return replace(found, version=the_version(enter_copy(folder, tmp_path, monkeypatch), found.version.number))
 
 
 def choices(annotation: Any) -> set[Any]:
@@ -295,7 +297,8 @@ def test_certified(life):
     assert (label != ABSTAIN).sum() > N_TEST / 2
     assert (radius[label != ABSTAIN] > 0).all() if kind.sigma else not radius.any()
     assert certificate["level"] == pytest.approx(level, rel=1e-12)
-    assert (certificate["m"], certificate["planned_m"]) == (kind.m, kind.planned)
+    assert (certificate["m"], certificate["planned_m"], certificate["rule"]) == (kind.m, kind.planned, kind.rule)
+    assert life.version.tags()[f"{TAG}m"] == str(kind.m)
     assert certificate["missing_draws"] == certificate["lost_draws"] == []
     assert certificate["largest_certifiable_radius"] >= down(radius.max(), 6)
     assert ("influence" in certificate, "blocks" in certificate) == (kind.sums, kind.blocks > 1)
@@ -317,6 +320,32 @@ def test_every_row_of_a_frontier_pays_for_the_images_that_it_gives_away(life):
             share = certified_accuracy(label, radius, life.truth, [at["radius"]])[0]
             assert at["certified_accuracy"] == down(share, 4)
     assert not rows or len(rows) > 1
+    for row in certificate["influence"]["counts"] if kind.sums else ():
+        for way in COSTS:
+            enough = life.certified.influenced.counts(way) >= row["images"]
+            assert row[way] == down(np.mean(enough & (life.certified.label == life.truth)), 4)
+
+
+def test_its_card_says_what_is_covered_and_what_is_not(life):
+    certificate, without = life.certified.certificate, not_covered(life.certified.certificate)[0]
+    words = card(certificate, judged(life), life.version.number, 0.1)
+    if life.kind.sums:
+        section = certificate["influence"]
+        assert counts_table(section) in words
+        short = not {"twin", "trusted images"} & life.kind.parts  # a longer card leaves it to the page
+        assert not section["frontier"] or not short or frontier_table(section) in words
+        assert ("any radius, since there is no noise" in without) == (not life.kind.sigma)
+        assert without.startswith("more images changed at will than stated")
+    assert ("rewritten, relabelled, added or removed at will" in certificate["covers"]) == life.kind.sums
+    assert ("changed pixels" in certificate["covers"]) == (life.kind.sigma > 0)
+    assert ("not changes of the test input" in certificate["covers"]) == (not life.plan.test_sigma)
+    assert without in words
+
+
+def test_run_once_more_it_makes_nothing_and_stays_the_version_it_is(life):
+    again, version = InThisProcess(), life.version
+    assert make_version(version.store, open_ensemble(version.store, planning.make_plan()), again) == version.number
+    assert again.given == []
 
 
 def left_beside(life: Life, rewritten: int) -> tuple[np.ndarray, np.ndarray]:
@@ -528,6 +557,7 @@ def test_no_draw_of_other_entropy_and_no_edited_word_is_certified(copied):
     copied.edit_store(
         "update tags set value = ? where run_uuid = ? and key = ?", "of other noise", run_id, f"{TAG}seal"
     )
+    assert not check_seal(store, copied.version.version, whole=True).passed
     with pytest.raises(InputError, match="is not what was registered: draw 0 tag cleanlabel.seal was changed"):
         certify(copied)
     seal_again(store, copied.version.number)
