@@ -116,17 +116,11 @@ def store(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture(scope="session")
 def snapshot(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working directory with two certified versions, of M and of M + 1 models; `reports/` is the first one's."""
-    from registered import M, make_ensemble, make_sets
-
-    from cleanlabel.flows.store.client import connect
+    from registered import M, enter, make_ensemble, make_sets
 
     root = tmp_path_factory.mktemp("snapshot")
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        (root / ".mlflow").mkdir()
-        shutil.copy(empty_database, root / ".mlflow" / "mlflow.db")
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/.mlflow/mlflow.db")
-        store = connect()
+        store = enter(root, patch, empty_database)
         make_sets()
         first = make_ensemble(store)
         make_ensemble(store, m=M + 1).certify()
@@ -137,8 +131,6 @@ def snapshot(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture
 def version(snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Version 1 of `snapshot` in a working directory and a store of the test's own."""
-    from registered import copy_of, the_version
+    from registered import enter_copy, the_version
 
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/.mlflow/mlflow.db")
-    return the_version(copy_of(snapshot, tmp_path), 1)
+    return the_version(enter_copy(snapshot, tmp_path, monkeypatch), 1)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from models_recipes import PLAN, QUICK
@@ -198,7 +199,24 @@ def copy_of(snapshot: Path, target: Path) -> Store:
     return connect_here()
 
 
+def enter_copy(snapshot: Path, target: Path, patch: pytest.MonkeyPatch) -> Store:
+    """Make a copy of a working directory with its store, and make that the working directory."""
+    shutil.copytree(snapshot, target, dirs_exist_ok=True)
+    return enter(target, patch)
+
+
+def enter(folder: Path, patch: pytest.MonkeyPatch, empty_database: Path | None = None) -> Store:
+    """Make it the working directory, and connect to the store in it: a copy of `empty_database` if one is given."""
+    patch.chdir(folder)
+    if empty_database:
+        Path(".mlflow").mkdir()
+        shutil.copy(empty_database, ".mlflow/mlflow.db")
+    patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/.mlflow/mlflow.db")
+    return connect_here()
+
+
 def connect_here() -> Store:
     """The store of the working directory, in a process that has read it elsewhere."""
+    worker._inputs.cache_clear()
     _artifact_repos_cache.clear()  # MLflow remembers where a run's artifacts lay
     return connect()

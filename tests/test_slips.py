@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from cosmic_ray.mutating import mutate_code
-from mutants import MODULES, RECORD, ROOT, exchange, functions
+from mutants import RECORD, ROOT, exchange, functions
 from slips import Mutant, mutants, operators
 
 SOURCE = '''"""A module."""

@@ -21,11 +21,13 @@ from cleanlabel.models.certificate import certify
 from cleanlabel.models.params import CertifyParams
 from cleanlabel.models.partition import block_certificates, partition_radius
 from cleanlabel.models.plan import Plan
+from cleanlabel.models.sums import STEPS
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import ImageSet
 from cleanlabel.sanitize.noise import Entropy
 
 M, N = 40, 3
+SUMS = replace(PLAN, m=M, n_test=N, instrument_digest="instrument", class_sizes=(20, 20, 20))
 PLANS = {
     "binary": replace(PLAN, m=M, n_test=N),
     "margin": replace(PLAN, m=M, n_test=N, method="margin"),
@@ -34,11 +36,18 @@ PLANS = {
     "looks": replace(PLAN, m=M, n_test=N, stopping="looks", looks=(30, M), shares=(0.5, 0.5)),
     "sequence": replace(PLAN, m=M, n_test=N, stopping="sequence", looks=(30, M)),
     "blocks": replace(PLAN, m=M, n_test=N, partitions=3, partition_rule="rule", block_sizes=(1, 1, 1)),
+    "influences": SUMS,
+    "influences of two sides": replace(SUMS, recipe=PLAN.recipe | {"influence_sides": "two"}),
+    "influences, simultaneous": replace(SUMS, simultaneous=True),
 }
 
 
 def unanimous(plan: Plan) -> dict[int, np.ndarray]:
-    return dict.fromkeys(range(plan.draws), np.zeros(plan.votes_shape, dtype=np.int64))
+    """All votes for the first class; or all sums the most for it, and the least for the others."""
+    votes = np.zeros(plan.votes_shape, dtype=np.int64)
+    if plan.bounded_influence:
+        votes[:] = STEPS * 20 * np.array([1, *[-1 if plan.sides == "two" else 0] * 2])
+    return dict.fromkeys(range(plan.draws), votes)
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
@@ -82,7 +91,7 @@ def certified(plan: Plan, attempt: int = 0, votes: dict[int, np.ndarray] | None 
     return compute(ensemble, unanimous(plan) if votes is None else votes, [], entropy, test, (8, 8, 1), params)
 
 
-@pytest.mark.parametrize("name", ["binary", "looks", "sequence", "blocks"])
+@pytest.mark.parametrize("name", ["binary", "looks", "sequence", "blocks", "influences", "influences of two sides"])
 def test_the_certificate_of_an_ensemble_is_at_its_own_attempts_level(name):
     plan, share = PLANS[name], 0.5 if name == "looks" else 1
     for attempt in (0, 1, 3):

@@ -71,11 +71,6 @@ def test_another_ensemble_on_the_same_raw_set_is_a_further_attempt(store):
     assert open_ensemble(store, replace(PLAN, raw_digest="new", raw_content="new")).attempts_before == 0
 
 
-def test_deleting_an_ensemble_does_not_undo_the_attempt(store):
-    store.client.delete_run(open_ensemble(store, PLAN).run_id)
-    assert open_ensemble(store, PLAN).attempts_before == 1
-
-
 def test_a_worker_refuses_data_that_are_not_the_planned_ones(store, small_set):
     from cleanlabel.flows.ensemble import worker
     from cleanlabel.models.draw_sources import code_digest

@@ -17,7 +17,6 @@ from cleanlabel.flows.store.client import TAG
 from cleanlabel.flows.store.registry import SMOOTHED, aliases_of
 from cleanlabel.models.params import Threshold
 from cleanlabel.sanitize.errors import InputError
-from cleanlabel.sanitize.paths import POINTS
 
 
 def lower_the_gate() -> None:
@@ -51,18 +50,6 @@ def test_a_version_below_a_threshold_loses_its_alias_and_says_why(version, thres
     assert "required" in verdict.reasons
     assert aliases_of(version.store, SMOOTHED) == {}
     assert version.tags()[f"{TAG}gate_reasons"] == verdict.reasons
-
-
-def test_the_threshold_is_held_to_the_radii_themselves_not_to_the_table(version):
-    certified = version.certify()
-    r = 0.123  # no radius of the table
-    truth = [line.split(",")[1:4] for line in POINTS.read_text().splitlines()[1:]]
-    share = sum(y == label and float(radius) > r for y, label, radius in truth) / len(truth)
-    exact = [Threshold(radius=r, at_least=share)]
-    above = [Threshold(radius=r, at_least=share + 0.001)]
-    assert version.gate(certified_accuracy=exact).passed
-    assert not version.gate(certified_accuracy=above).passed
-    assert certified.certificate["abstentions"] < len(truth)
 
 
 def test_fixed_entropy_does_not_pass_unless_the_gate_says_so(version):

@@ -1,4 +1,4 @@
-"""A bounded-influence ensemble through the pipeline: planned, made, registered, certified, audited, judged, served."""
+"""What is refused of bounded-influence ensembles, and of what they are made from. Their life: `test_kinds.py`."""
 
 import json
 import re
@@ -9,28 +9,21 @@ import mlflow
 import numpy as np
 import pytest
 from models_recipes import QUICK
-from registered import ROOT, InThisProcess, Registered, make_ensemble, make_plan, registered, set_params
+from registered import ROOT, Registered, enter, enter_copy, make_ensemble, make_plan, set_params, the_version
 
 from cleanlabel.flows import choose, choose_influence, distil, estimate
 from cleanlabel.flows.certificate.checks import agreeing
 from cleanlabel.flows.ensemble import planning, worker
 from cleanlabel.flows.ensemble.assembly import assemble
 from cleanlabel.flows.ensemble.instrument import planned_instrument, recall_instrument
-from cleanlabel.flows.ensemble.making import make_draws
 from cleanlabel.flows.ensemble.opening import open_ensemble
-from cleanlabel.flows.ensemble.reach import require_reach
 from cleanlabel.flows.ensemble.record import read_ensemble
 from cleanlabel.flows.environment import state
-from cleanlabel.flows.report.card import card, not_covered
-from cleanlabel.flows.report.influences import counts_table, frontier_table
-from cleanlabel.flows.store.client import TAG, log_files
+from cleanlabel.flows.store.client import TAG, Store, log_files
 from cleanlabel.flows.store.registry import SMOOTHED
-from cleanlabel.models.answers import influenced_of, largest_radius
-from cleanlabel.models.certificate import ABSTAIN
 from cleanlabel.models.extractors import load_extractor
-from cleanlabel.models.influenced import influenced
 from cleanlabel.models.plan import noise_distance_of, recipe_of
-from cleanlabel.models.rounding import down, down_text
+from cleanlabel.models.rounding import down_text
 from cleanlabel.models.smoothed import SmoothedClassifier
 from cleanlabel.models.start import start_of
 from cleanlabel.models.sums import STEPS
@@ -51,20 +44,36 @@ STATED = {"initial_weights": str(EXTRACTOR), "initial_provenance": "disjoint", "
 RECIPE = QUICK.model_copy(update={"mode": "transfer", "head": "bounded-influence", **STATED})
 
 
+@pytest.fixture(scope="module")
+def folders(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Digits in three sets and an extractor trained on the trusted ones; and the same with a certified version."""
+    bare, whole = tmp_path_factory.mktemp("sets"), tmp_path_factory.mktemp("certified")
+    with pytest.MonkeyPatch.context() as patch:
+        enter(bare, patch, empty_database)
+        found = digits(500, 400, 0)
+        for name in ("trusted", "raw"):
+            save_npz(found[name], SETS[name])
+        save_npz(found["test"].take(np.arange(40)), SETS["test"])
+        shutil.copy(ROOT / "params.yaml", "params.yaml")
+        EXTRACTOR.parent.mkdir(parents=True)
+        own = QUICK.model_copy(update={"width": 48, "epochs": 30})
+        trusted = found["trusted"]
+        model = train(trusted.images, trusted.labels, 10, own, 0)
+        save_weights(model, EXTRACTOR, architecture_of(own, trusted.image_shape, 10), trained_on(trusted))
+        made(enter_copy(bare, whole, patch)).certify()
+    return bare, whole
+
+
 @pytest.fixture
-def sets(store):
-    """Digits in three sets, and an extractor trained on the trusted ones."""
-    found = digits(500, 400, 0)
-    for name in ("trusted", "raw"):
-        save_npz(found[name], SETS[name])
-    save_npz(found["test"].take(np.arange(40)), SETS["test"])
-    shutil.copy(ROOT / "params.yaml", "params.yaml")
-    EXTRACTOR.parent.mkdir(parents=True)
-    own = QUICK.model_copy(update={"width": 48, "epochs": 30})
-    trusted = found["trusted"]
-    model = train(trusted.images, trusted.labels, 10, own, 0)
-    save_weights(model, EXTRACTOR, architecture_of(own, trusted.image_shape, 10), trained_on(trusted))
-    return store
+def sets(folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A store beside the sets and the extractor."""
+    return enter_copy(folders[0], tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def certified(folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registered:
+    """A certified version beside them."""
+    return the_version(enter_copy(folders[1], tmp_path, monkeypatch), 1)
 
 
 def planned(**changes: object) -> dict[str, object]:
@@ -88,99 +97,8 @@ def made(store, keep: int | str = "all", **changes: object) -> Registered:
     return make_ensemble(store, keep, **planned(**changes))
 
 
-def test_it_is_certified_audited_and_served(sets):
-    one = made(sets)
-    certified = one.certify()
-    sums = assemble(sets, one.ensemble).votes
-    assert all(row.shape == (40, 10) for row in sums.values())
-    found = influenced_of(one.ensemble.plan, 0, 8, sums, 40)
-    np.testing.assert_array_equal(certified.radius, found.radius())
-    held = certified.label != ABSTAIN
-    assert held.sum() > 10
-    assert (certified.radius[held] > 0).all()
-
-    section, truth = certified.certificate["influence"], load(SETS["test"]).labels
-    for row in section["counts"]:
-        enough = found.counts("rewritten") >= row["images"]
-        assert row["rewritten"] == down(np.mean(enough & (found.label == truth)), 4)
-    first = section["frontier"][0]
-    assert (first["rewritten"], first["certified"]) == (0, held.sum())
-    assert certified.certificate["largest_certifiable_radius"] >= down(certified.radius.max(), 6)
-
-    checks = {check.name: check for check in one.audit(replay=2)}
-    assert all(check.passed for check in checks.values()), checks
-    replays = [check for name, check in checks.items() if name.startswith("replay")]
-    assert all(check.found.startswith("100.0% of the sums repeated") for check in replays)
-
-    served = mlflow.pyfunc.load_model(f"models:/{SMOOTHED}/{one.number}").predict(load(SETS["test"]).images[..., 0])
-    np.testing.assert_array_equal(served["label"], certified.label)
-    np.testing.assert_array_equal(served["radius"], down(certified.radius, 6))
-    for way in ("rewritten", "relabelled", "inserted"):
-        np.testing.assert_array_equal(served[way], found.counts(way))
-
-
-def test_influences_of_two_sides_go_from_params_to_the_audit(sets):
-    set_params(
-        sanitize={"sigma": 0.5, "denoise": False},
-        train={
-            "mode": "transfer",
-            "head": "bounded-influence",
-            "influence_threshold": None,
-            "influence_clip": 0.8,
-            "influence_sides": "two",
-            **STATED,
-        },
-        smooth={"m": 8},
-    )
-    plan = planning.make_plan()
-    assert plan.sides == "two"
-    ensemble = open_ensemble(sets, plan)
-    make_draws(sets, ensemble, InThisProcess("all"))
-    one = registered(sets, ensemble)
-    certified, sums = one.certify(), assemble(sets, ensemble).votes
-    assert min(row.min() for row in sums.values()) < 0
-    found = influenced(sums, 8, 40, plan.class_sizes, "two", 0.5, plan.level_at(8, 0), distance=plan.noise_distance)
-    np.testing.assert_array_equal(certified.label, found.label)
-    np.testing.assert_array_equal(certified.radius, found.radius())
-    assert (found.label != ABSTAIN).any()
-    assert all(check.passed for check in one.audit(replay=1))
-
-
-def test_the_gate_asks_for_counts_of_images(sets):
-    one = made(sets)
-    certified = one.certify()
-    row = certified.certificate["influence"]["counts"][0]
-    passed = one.gate(certified, rewritten=[{"images": row["images"], "at_least": row["rewritten"]}])
-    assert passed.passed, passed.reasons
-    failed = one.gate(certified, relabelled=[{"images": 400, "at_least": 0.5}])
-    assert "certified accuracy against 400 images relabelled: 0.0000, at least 0.5 required" in failed.reasons
-    words = card(certified.certificate, passed, one.number, 0.1)
-    assert counts_table(certified.certificate["influence"]) in words
-    assert frontier_table(certified.certificate["influence"]) in words
-    assert not_covered(certified.certificate)[0] == "more images changed at will than stated"
-
-
-def test_votes_have_no_counts_for_the_gate(tmp_path, monkeypatch, store):
-    from registered import make_sets
-
-    make_sets()
-    verdict = make_ensemble(store).gate(rewritten=[{"images": 1, "at_least": 0.1}])
-    assert "votes certify none; set train.head: bounded-influence" in verdict.reasons
-
-
-def test_a_lost_batch_is_made_again_and_the_sums_are_those_of_an_undisturbed_run(sets):
-    ensemble = open_ensemble(sets, make_plan(**planned(entropy_spec="fixed:1f")))
-    make_draws(sets, ensemble, InThisProcess(lose=1))
-    disturbed = assemble(sets, ensemble).votes
-    again = assemble(sets, made(sets, "none", entropy_spec="fixed:01f").ensemble).votes
-    assert disturbed.keys() == again.keys() == set(range(8))
-    for draw, row in disturbed.items():
-        np.testing.assert_array_equal(row, again[draw])
-
-
-def test_edited_sums_are_found(sets):
-    one = made(sets)
-    one.certify()
+def test_edited_sums_are_found(certified):
+    one, sets = certified, certified.store
     run = one.run_of(3)
     sums = assemble(sets, one.ensemble).votes[3]
     sums[0] = sums[0][::-1].copy()
@@ -190,9 +108,8 @@ def test_edited_sums_are_found(sets):
     assert "the votes of draw 3 are not the ones registered" in one.failures()[1]
 
 
-def test_another_machine_takes_the_instrument_from_the_store(sets):
-    one = made(sets)
-    one.certify()
+def test_another_machine_takes_the_instrument_from_the_store(certified):
+    one, sets = certified, certified.store
     shutil.rmtree(state() / "instruments")
     assert all(check.passed for check in one.audit(replay=1))
     digest = one.ensemble.plan.instrument_digest
@@ -200,19 +117,6 @@ def test_another_machine_takes_the_instrument_from_the_store(sets):
     log_files(sets, one.ensemble.run_id, {"ensemble/data/networks/instrument.safetensors": b"another"})
     with pytest.raises(InputError, match="is not the planned one; it was edited"):
         recall_instrument(digest, sets, one.ensemble.run_id)
-
-
-def test_without_noise_counts_are_certain_and_no_radius_is_claimed(sets):
-    one = made(sets, m=1, sigma=0.0, noise_distance=0.0)
-    certified = one.certify()
-    assert (certified.radius == 0).all()
-    assert certified.certificate["influence"]["frontier"] == []
-    assert certified.certificate["influence"]["counts"][0]["rewritten"] > 0.3
-    assert "any radius, since there is no noise" in not_covered(certified.certificate)[0]
-    assert certified.certificate["covers"].startswith("training images rewritten, relabelled, added or removed at will")
-    with pytest.raises(InputError, match="without noise .sanitize.sigma=0. no radius is certified"):
-        require_reach(one.ensemble.plan, 0, 0.25)
-    assert largest_radius(one.ensemble.plan, 0, 1) == 0
 
 
 def test_a_plan_that_counts_other_classes_is_not_certified(sets):
@@ -308,8 +212,8 @@ def test_a_replay_elsewhere_may_differ_in_last_bits(sets):
     assert agreeing(plan, far, sums, exactly=False) == 0
 
 
-def test_a_version_s_features_are_held_to_their_digests(sets):
-    one = made(sets)
+def test_a_version_s_features_are_held_to_their_digests(certified):
+    one = certified
     root = Path(mlflow.artifacts.download_artifacts(f"models:/{SMOOTHED}/{one.number}", dst_path="served"))
     description = json.loads(next(root.rglob("smoothed.json")).read_text())
     assert description["labels"] == load(SETS["raw"]).labels.tolist()
@@ -325,18 +229,13 @@ def test_a_version_s_features_are_held_to_their_digests(sets):
         SmoothedClassifier(path.parent)
 
 
-def test_registering_twice_gives_one_plan_one_ensemble(sets):
-    one = made(sets)
-    assert registered(sets, open_ensemble(sets, one.ensemble.plan)).ensemble == one.ensemble
-
-
 def test_the_estimate_knows_the_time_of_its_draws(sets):
     set_params(sanitize={"denoise": False}, train={"mode": "transfer", "head": "bounded-influence", **STATED})
     assert re.search(r"(?m)^  smooth +[\d.]+ (?:s|min|h) ", estimate.estimate())
 
 
-def test_an_extractor_that_changes_while_it_is_read_is_refused(sets, monkeypatch):
-    one = made(sets)
+def test_an_extractor_that_changes_while_it_is_read_is_refused(certified, monkeypatch):
+    one = certified
     other = initialised(architecture_of(QUICK, (8, 8, 1), 10), 1, None)
 
     def changed(*args):
@@ -367,19 +266,6 @@ def test_the_chooser_suggests_noise_and_clip_from_trusted_images_alone(sets):
     assert bare["best"]["accuracy"] >= record["best"]["accuracy"]
     moved = choose.choose(choose.parse([*words[:4], "--radius", "0.1", "--draws", "2", "--sigmas", "0"]))
     assert moved["best"] is None  # without noise no radius is certified
-
-
-def test_a_twin_takes_the_sanitized_copies_and_the_extractor_the_test_images(sets):
-    set_params(sanitize={"sigma": 0.5, "denoise": False}, train={"mode": "transfer", "head": "lda", **STATED})
-    distil.distil(Path("data/pretrained/twin.safetensors"), epochs=1, copies=1)
-    recipe = RECIPE.model_copy(update={"twin": "data/pretrained/twin.safetensors"})
-    twin = file_digest(Path("data/pretrained/twin.safetensors"))
-    one, plain = made(sets, recipe=recipe, twin_digest=twin), made(sets)
-    assert (assemble(sets, one.ensemble).votes[0] != assemble(sets, plain.ensemble).votes[0]).any()
-    one.certify()
-    assert all(check.passed for check in one.audit(replay=1))
-    served = mlflow.pyfunc.load_model(f"models:/{SMOOTHED}/{one.number}").predict(load(SETS["test"]).images[..., 0])
-    np.testing.assert_array_equal(served["label"], one.certify().label)
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,21 @@
 
 import os
 import sqlite3
+from pathlib import Path
 
 import pytest
-from registered import InThisProcess, Registered, grow, make_plan, make_sets, registered, set_params, the_version
+from registered import (
+    InThisProcess,
+    Registered,
+    enter,
+    enter_copy,
+    grow,
+    make_plan,
+    make_sets,
+    registered,
+    set_params,
+    the_version,
+)
 
 from cleanlabel.flows.ensemble import planning
 from cleanlabel.flows.ensemble.assembly import find_draws
@@ -58,34 +70,21 @@ def draws_of(store: Store, ensemble: Ensemble) -> list[int]:
     return sorted(find_draws(store, ensemble)[0])
 
 
+@pytest.fixture(scope="module")
+def stopped_there(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with a registered version that stopped at 20 of at most 30 models."""
+    folder = tmp_path_factory.mktemp("stopped")
+    with pytest.MonkeyPatch.context() as patch:
+        store = enter(folder, patch, empty_database)
+        make_sets()
+        registered(store, grow(store, planned(store, ANYTHING, **LOOKS)))
+    return folder
+
+
 @pytest.fixture
-def stopped(sets: Store) -> Registered:
-    """A registered version that stopped at 20 of at most 30 models."""
-    return registered(sets, grow(sets, planned(sets, ANYTHING, **LOOKS)))
-
-
-def test_an_ensemble_stops_at_the_look_that_decides_its_gate_and_its_certificate_says_so(sets, stopped):
-    ensemble = stopped.ensemble
-    assert (ensemble.stopped, ensemble.m, ensemble.plan.m) == (20, 20, 30)
-    assert again(ensemble, sets) == ensemble
-    assert draws_of(sets, ensemble) == list(range(20))
-    assert stopped.tags()[f"{TAG}m"] == "20"
-    certificate = stopped.certify().certificate
-    assert (certificate["m"], certificate["planned_m"]) == (20, 30)
-    assert certificate["level"] == pytest.approx(0.001 * 0.4)
-    assert certificate["rule"].startswith("stopped at 20 of at most 30 models; looks planned at 20, 25, 30")
-    assert certificate["rule"].endswith("this one spends 40.0% of alpha")
-    assert certificate["missing_draws"] == []  # the draws that were never made are no votes for nobody
-    assert stopped.failures() == []
-    assert float(stopped.tags()[f"{TAG}level"]) == pytest.approx(0.0004)
-
-
-def test_a_confidence_sequence_stops_too_and_holds_at_the_whole_level(sets):
-    version = registered(sets, grow(sets, planned(sets, ANYTHING, **SEQUENCE)))
-    certificate = version.certify().certificate
-    assert (certificate["m"], certificate["planned_m"], certificate["level"]) == (20, 30, 0.001)
-    assert certificate["rule"].startswith("stopped at 20 of at most 30 models; a confidence sequence")
-    assert version.failures() == []
+def stopped(stopped_there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registered:
+    """That version in a working directory and a store of the test's own."""
+    return the_version(enter_copy(stopped_there, tmp_path, monkeypatch), 1)
 
 
 @pytest.mark.parametrize("how", [LOOKS, SEQUENCE], ids=["looks", "sequence"])
@@ -104,7 +103,8 @@ def test_a_look_that_cannot_be_passed_ends_the_ensemble_as_well(sets):
     assert grow(sets, planned(sets, hopeless, **LOOKS)).stopped == 20
 
 
-def test_a_stopped_ensemble_trains_nothing_more_even_under_another_gate(sets, stopped):
+def test_a_stopped_ensemble_trains_nothing_more_even_under_another_gate(stopped):
+    sets = stopped.store
     set_params(gate=LATE)
     resumed = open_ensemble(sets, stopped.ensemble.plan)
     assert resumed == stopped.ensemble
@@ -140,12 +140,12 @@ def test_an_ensemble_without_looks_cannot_have_stopped(version):
 
 
 @pytest.mark.parametrize("value", ["25", "30", None])
-def test_a_registered_version_cannot_be_moved_to_another_planned_look(sets, stopped, value):
+def test_a_registered_version_cannot_be_moved_to_another_planned_look(stopped, value):
     stopped.certify()
     if value:
         set_stopped(stopped.ensemble.run_id, value)
     else:
-        sets.client.delete_tag(stopped.ensemble.run_id, f"{TAG}stopped")
+        stopped.store.client.delete_tag(stopped.ensemble.run_id, f"{TAG}stopped")
     with pytest.raises(InputError, match="the list of votes registered with .* is damaged"):
         stopped.certify()
     claimed = value or "30"
