@@ -42,7 +42,7 @@ EXTRACTOR, TWIN = Path("data/pretrained/digits.safetensors"), Path("data/pretrai
 
 SMALL = {
     "sanitize": {"sigma": SIGMA, "denoise": False},
-    "train": {"architecture": "linear", "width": 8, "epochs": 15, "batch": 8, "learning_rate": 0.02},
+    "train": {"architecture": "linear", "width": 8, "epochs": 10, "batch": 16, "learning_rate": 0.03},
     "smooth": {"m": M, "batch_of_draws": 5},
     "certify": {"alpha": ALPHA},
     "gate": {"accuracy": 0.0, "certified_accuracy": [], "replay": 0},

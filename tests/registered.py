@@ -217,6 +217,11 @@ def enter(folder: Path, patch: pytest.MonkeyPatch, empty_database: Path | None =
 
 def connect_here() -> Store:
     """The store of the working directory, in a process that has read it elsewhere."""
+    forget_elsewhere()
+    return connect()
+
+
+def forget_elsewhere() -> None:
+    """Forget what this process has read in another working directory."""
     worker._inputs.cache_clear()
     _artifact_repos_cache.clear()  # MLflow remembers where a run's artifacts lay
-    return connect()

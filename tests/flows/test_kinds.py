@@ -27,6 +27,7 @@ from registered import (
     connect_here,
     enter,
     enter_copy,
+    forget_elsewhere,
     seal_again,
     set_params,
     the_version,
@@ -35,7 +36,6 @@ from registered import (
 from cleanlabel.flows.artifacts import CERTIFICATE, CERTIFICATE_ARTIFACT, PLAN_ARTIFACT
 from cleanlabel.flows.certificate.gate import Verdict, judge
 from cleanlabel.flows.certificate.record import Certified, certify_version, compute
-from cleanlabel.flows.certificate.sealed import check_seal
 from cleanlabel.flows.ensemble import planning, worker
 from cleanlabel.flows.ensemble.assembly import assemble, find_draws
 from cleanlabel.flows.ensemble.attempts import standing_so_far
@@ -83,6 +83,7 @@ class Life:
     asked_again: list[list[int]]
     """The draws that were asked for when the command was run again."""
     reopened: Ensemble
+    uri: str
 
     @cached_property
     def votes(self) -> dict[int, np.ndarray]:
@@ -111,9 +112,11 @@ class Life:
         raw, test, entropy = load(SETS["raw"]), load(SETS["test"]), recall_entropy(self.version.ensemble)
         return compute(ensemble, self.votes, [], entropy, test, raw.image_shape, params)
 
-    def edit_store(self, statement: str, *values: object) -> None:
+    def set_tag_of_draw_0(self, key: str, value: str) -> None:
+        """What somebody with access to the database can do."""
+        change = "update tags set value = ? where run_uuid = ? and key = ?"
         with sqlite3.connect(os.environ["MLFLOW_TRACKING_URI"].removeprefix("sqlite:///")) as database:
-            assert database.execute(statement, values).rowcount > 0
+            assert database.execute(change, (value, self.version.run_of(0), f"{TAG}{key}")).rowcount == 1
 
     def artifact(self, name: str) -> Path:
         return Path(".mlflow/artifacts") / str(self.version.version.run_id) / "artifacts" / name
@@ -143,7 +146,7 @@ def make(kind: Kind) -> Life:
     number = make_version(store, reopened, again)
     version = the_version(store, number)
     version.gate(version.certify())
-    return Life(kind, version, plan, [wanted for _, wanted in again.given], reopened)
+    return Life(kind, version, plan, [wanted for _, wanted in again.given], reopened, os.environ["MLFLOW_TRACKING_URI"])
 
 
 @pytest.fixture(scope="module")
@@ -164,14 +167,18 @@ def made(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         return found[kind.name]
 
     yield of
-    worker._inputs.cache_clear()
+    forget_elsewhere()
 
 
 @pytest.fixture(params=TABLE, ids=lambda kind: kind.name)
 def life(request: pytest.FixtureRequest, made, monkeypatch: pytest.MonkeyPatch) -> Life:
     """A kind's ensemble where it was made, for tests that change nothing."""
     folder, found = made(request.param)
-    return replace(found, version=the_version(enter(folder, monkeypatch), found.version.number))
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", found.uri)
+    mlflow.set_tracking_uri(found.uri)
+    forget_elsewhere()
+    return found
 
 
 @pytest.fixture(params=TABLE, ids=lambda kind: kind.name)
@@ -494,19 +501,17 @@ def test_a_lost_draw_counts_against_every_answer(copied):
         assert certify(copied).certificate["missing_draws"] == [*({1} if kind.m > 1 else ()), last]
 
 
-@pytest.mark.parametrize("memory", ["ledger", "deleted run", "merged branch"])
-def test_another_ensemble_on_its_raw_set_is_a_further_attempt_by_whichever_memory_is_left(copied, memory):
-    store, second = copied.version.store, replace(copied.plan, code_digest="another")
-    if memory != "ledger":
-        shutil.rmtree(".state/attempts")
-    if memory == "merged branch":
-        merge_certificate()
-        assert standing_so_far(None, second).attempts_before == 1
-        return
+def test_another_ensemble_on_its_raw_set_is_a_further_attempt_by_whichever_memory_is_left(copied):
+    store, second, own = copied.version.store, replace(copied.plan, code_digest="another"), CERTIFICATE.read_bytes()
     CERTIFICATE.unlink()
-    if memory == "deleted run":
-        store.client.delete_run(copied.version.ensemble.run_id)
-    assert standing_so_far(None if memory == "ledger" else store, second).attempts_before == 1
+    assert standing_so_far(None, second).attempts_before == 1, "the ledger knows it"
+    shutil.rmtree(".state/attempts")
+    assert standing_so_far(None, second).attempts_before == 0
+    store.client.delete_run(copied.version.ensemble.run_id)
+    assert standing_so_far(store, second).attempts_before == 1, "the store knows a deleted run"
+    CERTIFICATE.write_bytes(own)
+    merge_certificate()
+    assert standing_so_far(None, second).attempts_before == 1, "git knows a merged branch"
     opened = open_ensemble(store, second)
     assert opened.attempts_before == 1
     assert read_ensemble(store, store.client.get_run(opened.run_id)) == opened
@@ -533,15 +538,18 @@ def merge_certificate() -> None:
     assert not CERTIFICATE.exists()
 
 
-def test_an_audit_compares_every_field_of_the_certificate(copied):
+def test_an_audit_compares_every_field_of_the_certificate_and_every_word_of_the_store(copied):
     attached = json.loads(copied.artifact(CERTIFICATE_ARTIFACT).read_text())
     fields_edited = attached.keys() - READ_BEFORE - {"seal", "registered_seal", "entropy_commitment"}
     edited = attached | {key: ["edited", attached[key]] for key in fields_edited} | {"added": 1}
     for path in (CERTIFICATE, copied.artifact(CERTIFICATE_ARTIFACT)):
         path.write_text(json.dumps(edited))
-    (check,) = (check for check in copied.version.audit() if check.name == "certificate")
-    assert not check.passed
-    assert check.found == f"differs in {', '.join(sorted({*fields_edited, 'added'}))}"
+    copied.set_tag_of_draw_0("environment", "another machine")
+    checks = {check.name: check for check in copied.version.audit()}
+    assert not checks["certificate"].passed
+    assert checks["certificate"].found == f"differs in {', '.join(sorted({*fields_edited, 'added'}))}"
+    assert not checks["seal"].passed
+    assert "draw 0 tag cleanlabel.environment was changed" in checks["seal"].found
 
 
 def test_an_audit_reads_no_plan_that_was_edited_after_it_was_recorded(copied):
@@ -554,10 +562,7 @@ def test_an_audit_reads_no_plan_that_was_edited_after_it_was_recorded(copied):
 
 def test_no_draw_of_other_entropy_and_no_edited_word_is_certified(copied):
     store, run_id = copied.version.store, copied.version.run_of(0)
-    copied.edit_store(
-        "update tags set value = ? where run_uuid = ? and key = ?", "of other noise", run_id, f"{TAG}seal"
-    )
-    assert not check_seal(store, copied.version.version, whole=True).passed
+    copied.set_tag_of_draw_0("seal", "of other noise")
     with pytest.raises(InputError, match="is not what was registered: draw 0 tag cleanlabel.seal was changed"):
         certify(copied)
     seal_again(store, copied.version.number)
