@@ -79,10 +79,11 @@ mutations-all: setup ## try every slip, by machine and by hand (hours; goes on w
 	python tests/mutants.py --all
 	python tests/mutate.py
 
-lint: setup ## run ruff (lint and format) and mypy
+lint: setup ## run ruff (lint and format) and mypy, and look for tests that cannot fail
 	ruff check .
 	ruff format --check .
 	mypy
+	python tests/lint_tests.py
 
 docs: setup ## the documentation as a site: docs/_build/html/index.html (needs no network to be read)
 	python -m sphinx --quiet --fail-on-warning --keep-going -c docs -d docs/_build/doctrees . docs/_build/html

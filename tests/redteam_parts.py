@@ -5,6 +5,7 @@ from functools import cache
 
 import numpy as np
 import torch
+from filled import filled
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
@@ -113,7 +114,7 @@ def state_of(networks: tuple[Extractor, ...]) -> list[Tensor]:
     """The weights of the caller's networks, which an attack has to leave frozen and as they are."""
     modules = [module for net in networks for module in (net.network, net.head)]
     parameters = [p for module in modules for p in module.parameters()]
-    assert all(not p.requires_grad and p.grad is None for p in parameters)
+    assert all(not p.requires_grad and p.grad is None for p in filled(parameters))
     return [p.clone() for p in parameters]
 
 

@@ -49,6 +49,7 @@ from cleanlabel.sanitize.pretrain import main as denoiser_stage
 
 sys.path.insert(0, str(ROOT / "docs"))
 import generate
+from filled import filled
 
 WEIGHTS, TWIN, SEEN = Path("data/pretrained/w.safetensors"), Path("data/pretrained/t.safetensors"), Path("seen")
 
@@ -293,7 +294,7 @@ def generate_actions(flags: generate.Flags) -> Iterator[typing.Any]:
 
 def test_every_argument_of_the_api_that_could_name_a_file_has_its_place():
     found = set()
-    for name in cleanlabel.__all__:
+    for name in filled(cleanlabel.__all__):
         one = getattr(cleanlabel, name)
         if callable(one) and one is not InputError and not is_dataclass(one):  # those are results
             for argument in inspect.signature(one).parameters.values():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filled import filled
 from imports import OUTSIDE, ROOMS, ROOT, imported
 from installed import link_environment, run_in
 from PIL import Image
@@ -67,7 +68,7 @@ def test_what_the_pipeline_imports_is_among_its_dependencies():
     }
     brought = {"huggingface_hub", "pandas", "uvicorn"}  # by diffusers, MLflow and Prefect
     for room in {*ROOMS} - {*OUTSIDE}:
-        for path in (ROOT / room).rglob("*.py"):
+        for path in filled((ROOT / room).rglob("*.py")):
             tops = {name.partition(".")[0] for name in imported(path)} - sys.stdlib_module_names - brought
             missing = {named.get(top, top) for top in tops} - stated - {"cleanlabel"}
             assert not missing, f"{path.relative_to(ROOT)} imports {missing}"
@@ -83,7 +84,7 @@ def test_no_file_imports_a_room_by_its_bare_name():
 
 
 def test_the_api_and_the_loader_know_neither_flows_nor_red_team():
-    for path in (ROOT / "cleanlabel").glob("*.py"):
+    for path in filled((ROOT / "cleanlabel").glob("*.py")):
         names = imported(path)
         assert not [name for name in names if name.startswith(("cleanlabel.flows", "cleanlabel.redteam"))], path.name
         assert path.name in ("served.py", "loading.py") or not [name for name in names if name.startswith("mlflow")], (
@@ -107,7 +108,7 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel):
         assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"cleanlabel"}
         assert not [i.filename for i in archive.infolist() if stat.S_ISLNK(i.external_attr >> 16)]
         for room in {*ROOMS} - {*OUTSIDE}:
-            for path in (ROOT / room).rglob("*.py"):
+            for path in filled((ROOT / room).rglob("*.py")):
                 name = f"cleanlabel/{path.relative_to(ROOT)}"
                 assert name in names
                 assert archive.read(name) == path.read_bytes()

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from filled import filled
 from imports import PACKAGE, ROOMS, ROOT, imported, modules, needed, room_of
 from ruamel.yaml import YAML
 
@@ -18,7 +19,7 @@ SERVICES = {"prefect", "mlflow", "dvc", "ray", "sqlalchemy"}
 
 @pytest.mark.parametrize("room", MAY_KNOW)
 def test_data_flows_one_way(room):
-    for name, path in modules(room).items():
+    for name, path in filled(modules(room).items()):
         tops = {room_of(dotted) for dotted in imported(path)}
         assert not tops & SERVICES, f"{name} runs on a bare GPU machine and may not need {tops & SERVICES}"
         assert not (tops & set(ROOMS)) - MAY_KNOW[room], f"{name} may not know {tops & set(ROOMS)}"
@@ -37,15 +38,15 @@ BELOW = {"flows": {"artifacts", "environment"}, "redteam": set()}
 def test_a_step_knows_no_higher_step_and_no_command(room, step):
     steps = UPWARDS[room]
     known = {*steps[: steps.index(step) + 1]} | BELOW[room]
-    for name, path in modules(room).items():
-        if name.split(".")[2:3] == [step]:
-            mine = {dotted.split(".")[2] for dotted in imported(path) if dotted.startswith(f"{PACKAGE}.{room}.")}
-            assert not mine - known, f"{name} may not know {mine - known}"
+    mine = {name: path for name, path in modules(room).items() if name.split(".")[2:3] == [step]}
+    for name, path in filled(mine.items()):
+        needs = {dotted.split(".")[2] for dotted in imported(path) if dotted.startswith(f"{PACKAGE}.{room}.")}
+        assert not needs - known, f"{name} may not know {needs - known}"
 
 
 @pytest.mark.parametrize("room", [r for r in ROOMS if (ROOT / r).is_dir()])
 def test_nothing_is_ever_unpickled(room):
-    for name, path in modules(room).items():
+    for name, path in filled(modules(room).items()):
         source = path.read_text()
         assert not {"pickle", "cloudpickle", "joblib", "dill"} & {i.partition(".")[0] for i in imported(path)}, name
         assert not re.search(r"torch\.load\(|allow_pickle=True|trust_remote_code|\byaml\.load", source), name
@@ -67,7 +68,7 @@ def test_dvc_knows_all_the_code_a_stage_runs(stage):
     listed = {ROOT / dep for dep in definition["deps"]}
     commands = [definition["cmd"]] if isinstance(definition["cmd"], str) else definition["cmd"]
     (module,) = {command.removeprefix("python -m ") for command in commands} - {"flows.estimate"}
-    for path in needed(module if module.startswith(PACKAGE) else f"{PACKAGE}.{module}"):
+    for path in filled(needed(module if module.startswith(PACKAGE) else f"{PACKAGE}.{module}")):
         known = path in listed or any(parent in listed for parent in path.parents) or not path.read_text().strip()
         assert known, f"stage {stage} runs {path.relative_to(ROOT)}, which is not among its deps"
 

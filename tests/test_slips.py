@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from cosmic_ray.mutating import mutate_code
+from filled import filled
 from mutants import RECORD, ROOT, exchange, functions
 from slips import Mutant, mutants, operators
 
@@ -95,7 +96,7 @@ def test_exchanging_a_functions_code_is_the_same_as_importing_the_slip_anew(tmp_
     path.write_text(SOURCE)
     honest = answers(loaded(path, "honest"))
     changed = 0
-    for at, one in enumerate(slip for slip in of_source() if slip.inside):
+    for at, one in enumerate(filled(slip for slip in of_source() if slip.inside)):
         path.write_text(SOURCE)
         warm = loaded(path, f"warm_{at}")
         assert exchange(one, tmp_path)

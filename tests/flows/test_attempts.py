@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mlflow.exceptions import MlflowException
 from models_recipes import PLAN
 from registered import make_sets, set_params
 
@@ -245,7 +246,7 @@ def test_a_project_without_a_past_says_that_earlier_attempts_are_unknown(store):
 def test_a_crash_between_ledger_and_store_costs_an_attempt(store):
     with sqlite3.connect(".mlflow/mlflow.db") as rows:
         rows.execute("create trigger full before insert on runs begin select raise(abort, 'disk full'); end")
-    with pytest.raises(Exception, match="disk full"):
+    with pytest.raises(MlflowException, match=r"IntegrityError\) disk full"):
         open_ensemble(store, PLAN)
     with sqlite3.connect(".mlflow/mlflow.db") as rows:
         rows.execute("drop trigger full")

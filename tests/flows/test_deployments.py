@@ -49,9 +49,9 @@ def test_a_deployment_names_a_flow_whose_parameters_make_a_form(name):
     assert schema.keys() == inspect.signature(found.fn).parameters.keys()
     assert all(of.get("description") and ("type" in of or "anyOf" in of) for of in schema.values())
     assert (deployment.get("parameters") or {}).keys() <= schema.keys()
-    for trigger in deployment.get("triggers", []):
+    for trigger in deployment.get("triggers", []):  # can fail: of some deployments, as the next test holds
         assert trigger["parameters"].keys() <= schema.keys()
-    for schedule in deployment.get("schedules", []):
+    for schedule in deployment.get("schedules", []):  # can fail: of two, as the test above holds
         assert schedule["cron"]
         assert schedule["timezone"]
     if name != "notify":
@@ -75,7 +75,7 @@ def test_somebody_is_told_of_what_needs_a_person():
 def test_a_bad_parameter_is_refused_before_anything_runs(bad):
     good = {"input": "in", "output": "out", "denoiser": None, "sigma": 0.5}
     assert sanitize_images.validate_parameters(good)["sigma"] == 0.5
-    with pytest.raises(ParameterTypeError, match=next(iter(bad))):
+    with pytest.raises(ParameterTypeError, match=f" - {next(iter(bad))}: Input should be "):
         sanitize_images.validate_parameters(good | bad)
 
 
@@ -86,7 +86,7 @@ def test_the_form_of_a_drill_offers_what_the_room_has():
     assert set(fields["scenario"]["anyOf"][0]["enum"]) == set(SCENARIOS)
     assert fields["sigma"]["default"] == DrillParams(attack="frogs").sigma
     assert fields["epsilon_255"]["default"] == DrillParams(attack="frogs").epsilon_255
-    with pytest.raises(ParameterTypeError, match="sigma"):
+    with pytest.raises(ParameterTypeError, match="sigma: List should have at least 1 item"):
         red_team_drill.validate_parameters({"attack": "frogs", "sigma": []})
 
 

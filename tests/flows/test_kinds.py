@@ -19,6 +19,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import mlflow
 import numpy as np
 import pytest
+from filled import filled
 from kinds import ALIKE, CLASSES, N_TEST, SAME_FOR_ALL, TABLE, Kind, make_parts, set_up
 from registered import (
     ROOT,
@@ -280,9 +281,9 @@ def test_killed_and_run_again_its_votes_are_those_of_an_undisturbed_run(life):
     assert (life.reopened.commitment, life.reopened.attempts_before) == (version.ensemble.commitment, 0)
     assert sorted({draw for draws in life.asked_again for draw in draws}) == sorted(wanted - {*range(min(2, kind.m))})
     materials, entropy = worker.prepare(life.plan), recall_entropy(version.ensemble).value
-    for batch in life.plan.batches:
+    for batch in filled(life.plan.batches):
         if wanted & {*batch}:
-            for one in make_batch(materials, entropy, batch):
+            for one in filled(make_batch(materials, entropy, batch)):
                 assert life.votes[one.draw].shape == life.plan.votes_shape
                 np.testing.assert_array_equal(one.votes, life.votes[one.draw])
 
@@ -327,7 +328,7 @@ def test_every_row_of_a_frontier_pays_for_the_images_that_it_gives_away(life):
             share = certified_accuracy(label, radius, life.truth, [at["radius"]])[0]
             assert at["certified_accuracy"] == down(share, 4)
     assert not rows or len(rows) > 1
-    for row in certificate["influence"]["counts"] if kind.sums else ():
+    for row in filled(certificate["influence"]["counts"]) if kind.sums else ():  # can fail: for the kinds with sums
         for way in COSTS:
             enough = life.certified.influenced.counts(way) >= row["images"]
             assert row[way] == down(np.mean(enough & (life.certified.label == life.truth)), 4)
@@ -475,7 +476,7 @@ def test_void_it_is_not_certified_and_served_without_any_guarantee(copied):
     table = SmoothedClassifier(copied.artifact("ensemble/data/networks")).predict(load(SETS["test"]).images)
     assert not table["radius"].any()
     assert (table["label"] != ABSTAIN).all()
-    for way in COSTS if copied.kind.sums else ():
+    for way in COSTS if copied.kind.sums else ():  # can fail: for the kinds with sums
         assert not table[way].any()
 
 

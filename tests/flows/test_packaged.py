@@ -12,6 +12,7 @@ from pathlib import Path
 import mlflow.pyfunc
 import numpy as np
 import pytest
+from filled import filled
 from imports import ROOT, imported
 from installed import link_environment, run_in
 from mlflow.exceptions import MlflowException
@@ -89,7 +90,7 @@ def test_the_requirements_name_all_that_this_code_imports_in_the_versions_instal
     for name, number in pins.items():
         assert importlib.metadata.version(name).partition("+")[0] == number
     owners = importlib.metadata.packages_distributions()
-    for path in (files_of(version) / "code").rglob("*.py"):
+    for path in filled((files_of(version) / "code").rglob("*.py")):
         for top in (
             {name.partition(".")[0] for name in imported(path)} - sys.stdlib_module_names - {"cleanlabel"} - EXTRA
         ):

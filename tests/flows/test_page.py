@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filled import filled
 from imports import ROOT
 from registered import M, Registered, copy_of, make_ensemble, the_version
 from ruamel.yaml import YAML
@@ -247,7 +248,7 @@ def test_words_about_an_origin_stand_on_page_and_card_and_are_neither_html_nor_m
 
 
 def test_test_images_among_the_raw_ones_are_told(made):
-    assert not any("test images are among" in notice for notice in text_of(made.page()).split("."))
+    assert not any("test images are among" in notice for notice in filled(text_of(made.page()).split(".")))
     images = made.raw.images.copy()
     images[:3] = made.test.images[:3]
     odd = replace(made, raw=made.raw.with_images(images))
@@ -345,7 +346,7 @@ def test_page_and_card_speak_of_blocks_where_there_are_blocks(made: Parts):
     assert all(row["rewritten"] <= 2 for row in section["grid"])
     described = card(certificate, Verdict([]), 1, None)
     assert "Only the review page has room for this version's table of changed images" in described
-    assert all(part in described for part in sentences(section))
+    assert all(part in described for part in filled(sentences(section)))
     assert Change("blocks", "1", "4") in changes(made.certified.certificate, certificate)
 
 
@@ -357,7 +358,7 @@ def test_one_ensemble_says_nothing_of_blocks(made: Parts):
         assert "block" not in promise(certificate) + card(certificate, Verdict([]), 1, None)
         assert "images added, removed or relabelled" in not_covered(certificate)
         assert "block" not in text_of(made.page(certified=replace(plain, certificate=certificate)))
-    assert all("block" not in notice for notice in notices(plain, made.test))
+    assert all("block" not in notice for notice in filled(notices(plain, made.test)))
 
 
 WIDTHS = (1280, 390)

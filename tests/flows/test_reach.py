@@ -98,6 +98,7 @@ def test_where_nothing_could_pass_only_the_gate_is_offered():
 
 def test_a_plan_that_is_never_certified_is_not_measured_by_radii():
     require_reach(replace(HALF, chosen_on="raw"), 0, 100.0)
+    assert "certified accuracy at R = 100" in refusal(HALF, 100.0)
 
 
 def test_nothing_is_recorded_of_a_plan_out_of_reach_and_a_begun_one_goes_on(store):

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filled import filled
 from project import Project
 from ruamel.yaml import YAML
 from tiny import save_tiny_denoiser
@@ -148,7 +149,7 @@ def test_a_drill_made_again_from_its_seeds_is_the_same_but_for_the_seconds(here,
     write_tracked(same, tmp_path / "two")
     assert again.state == drill.state
     assert digest_of(same.summary) == digest_of(found.summary)
-    for path in (tmp_path / "one").iterdir():
+    for path in filled((tmp_path / "one").iterdir()):
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
     assert prepared(DrillParams(**FEW | {"entropy": "fixed:1"})).state != drill.state
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filled import filled
 from registered import copy_of, the_version
 
 from cleanlabel.certifying import Certificate, certify_votes, reach
@@ -79,7 +80,7 @@ def test_points_csv_and_the_curve(made):
     for row, radius in zip(rows, made.certified.radius, strict=True):
         assert radius - 1e-6 < float(row["radius"]) <= radius
     assert sum(float(row["radius"]) < radius for row, radius in zip(rows, made.certified.radius, strict=True)) > 5
-    for row in csv.DictReader(CURVE.open()):
+    for row in filled(csv.DictReader(CURVE.open())):
         assert float(row["certified_accuracy"]) <= made.share(float(row["radius"]))
 
 
@@ -143,7 +144,7 @@ def test_page_and_card(made):
     truly = sorted(wrong.radius[(wrong.label != made.test.labels) & (wrong.label != ABSTAIN)])[::-1]
     assert all(r <= true for r, true in zip(shown, truly, strict=False))
     readings = json.loads(html.unescape(re.search(r'data-readings="([^"]*)"', page)[1]))
-    for reading in readings:
+    for reading in filled(readings):
         assert float(reading["accuracy"]) <= made.share(float(reading["radius"]), wrong)
         assert reading["before"] in ("0.777", "0.000")
     assert "0.119" in promise(c)
@@ -208,7 +209,7 @@ def test_a_summary_and_the_files_of_certify_votes():
     said = found.summary()
     assert "largest radius 1.999" in said
     assert "level 0.000334" in said
-    for radius, share in re.findall(r"^radius ([\d.]+): points certified ([\d.]+)%", said, re.MULTILINE):
+    for radius, share in filled(re.findall(r"^radius ([\d.]+): points certified ([\d.]+)%", said, re.MULTILINE)):
         assert float(share) / 100 <= np.mean(float(radius) < AWKWARD)
     thirds = replace(found, radius=np.array([1.0, 1.0, 0.0]), label=label[:3], vote=label[:3], counts=counts[:3])
     assert "points certified 66.6%" in thirds.summary()

@@ -1,6 +1,7 @@
 """The scratch disk is a setting of the machine: the plan and the votes are the same with it and without."""
 
 import pytest
+from filled import filled
 from models_recipes import QUICK
 from registered import make_plan, make_sets
 from tiny import FIXED
@@ -28,7 +29,7 @@ def test_workers_take_it_from_the_environment_and_record_the_same_votes(store, t
     assert make_plan(entropy_spec=f"fixed:{FIXED.hex()}", recipe=MOVED).digest == ensemble.plan.digest
     assert worker.train_batch(ensemble.run_id, range(3), [0, 1, 2], "none", "processes") == 3
     votes = assemble(store, ensemble).votes
-    for made in in_memory:
+    for made in filled(in_memory):
         assert votes[made.draw].tolist() == made.votes.tolist()
 
 

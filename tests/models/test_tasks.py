@@ -4,6 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from filled import filled
 from hypothesis import given
 from hypothesis import strategies as st
 from models_recipes import QUICK
@@ -107,7 +108,7 @@ def test_no_bit_of_a_draw_depends_on_its_task_or_on_their_order(changes, small_s
     whole = {made.draw: made for made in make_batch(ours, FIXED, range(7))}
     for workers in (2, 3):
         tasks = dealt(batches(7, 3), workers)
-        for made in (made for _, wanted in reversed(tasks) for made in make_batch(ours, FIXED, wanted)):
+        for made in filled((made for _, wanted in reversed(tasks) for made in make_batch(ours, FIXED, wanted))):
             assert same(made, whole[made.draw])
     (back, *_) = make_batch(ours, FIXED, [5, 0])
     assert same(back, whole[5])

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filled import filled
 
 from cleanlabel.redteam import compare
 from cleanlabel.redteam.__main__ import parser
@@ -73,7 +74,7 @@ def test_a_comparison_that_was_cut_off_goes_on_and_makes_nothing_again(project):
     cells[1].unlink()
     kept = {p: p.stat().st_mtime_ns for p in state.rglob("*") if p.is_file()}
     again = comparison(drill(), entries, Path("out"))
-    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+    assert all(path.stat().st_mtime_ns == time for path, time in filled(kept.items()))
     for a, b in zip(first["outcomes"], again["outcomes"], strict=True):
         assert (a["success"], a["accuracy"], a["defence"]) == (b["success"], b["accuracy"], b["defence"])
     changed = [Entry("gradient-noise", defence_named("gradient-noise", {"noise": "0.5"}))]
@@ -167,4 +168,4 @@ def test_the_paper_s_cells_are_of_attacks_and_defences_that_exist():
 def test_the_commands_help_can_be_printed_and_names_every_flag(made):
     flags = made()
     printed = flags.format_help()
-    assert all(option in printed for action in flags._actions for option in action.option_strings)
+    assert all(option in printed for action in filled(flags._actions) for option in action.option_strings)

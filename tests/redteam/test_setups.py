@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from filled import filled
 
 from cleanlabel.redteam.threat.setups import drawn_backdoors, drawn_targets, published_setups, read_setups
 from cleanlabel.redteam.threat.triggers import Trigger
@@ -97,6 +98,6 @@ def test_drawn_backdoors_are_every_pair_of_classes_once(many):
     train, _ = many
     pairs = {(s.goal.source, s.goal.intended) for s in drawn_backdoors(train, Trigger(), False, 0)}
     assert pairs == {(a, b) for a in range(3) for b in range(3) if a != b}
-    for setup in drawn_backdoors(train, Trigger(), True, 0):
+    for setup in filled(drawn_backdoors(train, Trigger(), True, 0)):
         assert setup.goal.source is None
         assert len(setup.goal.images) == 40

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from filled import filled
 from redteam_sets import RECIPE
 
 from cleanlabel.redteam.attacks.bullseye_polytope import BullseyePolytope
@@ -65,7 +66,7 @@ def test_a_moved_image_is_a_part_of_the_image_in_a_black_frame_mirrored_or_not(s
     framed = torch.nn.functional.pad(pixels, (1, 1, 1, 1))
     h, w = pixels.shape[2:]
     found = set()
-    for i, image in enumerate(seen):
+    for i, image in enumerate(filled(seen)):
         parts = {(y, x): framed[i, :, y : y + h, x : x + w] for y in range(3) for x in range(3)}
         both = parts | {(*at, "flip"): part.flip(2) for at, part in parts.items()}
         match = [at for at, part in both.items() if torch.allclose(part, image, atol=1e-6)]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from filled import filled
 from redteam_parts import TwoChances, digits, falls, known_networks, right, state_of, target, trained, victim
 from torch import nn
 from torch.nn import functional
@@ -74,7 +75,7 @@ def test_the_networks_that_were_lent_come_back_frozen_and_unchanged():
     networks = known_networks(2)
     before = state_of(networks)
     QUICK.craft(target(3, 8), Knowledge(networks, CLEAN), Budget(5, 0.1), 0)
-    assert all(torch.equal(a, b) for a, b in zip(before, state_of(networks), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(filled(before), state_of(networks), strict=True))
 
 
 def test_augmentation_moves_what_is_matched_and_follows_from_the_seed():
@@ -168,7 +169,7 @@ def test_batch_norm_with_known_statistics_has_torchs_answers_and_derivatives():
     net = batch_normed()
     pixels = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
     fast, slow = trainable(net), nn.Sequential(net.network, net.head).requires_grad_()
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in fast.modules())
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in filled(fast.modules()))
     assert torch.allclose(fast(pixels), slow(pixels), atol=1e-5)
     first, second = (loss_gradient(model, pixels, 2, graph=True) for model in (fast, slow))
     assert torch.allclose(first, second, rtol=1e-3, atol=1e-4)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filled import filled
 
 from cleanlabel.sanitize.errors import InputError
 from cleanlabel.sanitize.imageset import save_npz
@@ -25,7 +26,7 @@ def test_the_digits_are_split_into_three_disjoint_sets():
 
 
 def test_every_set_has_every_digit_and_uses_the_whole_range():
-    for images in digits(600, 800, seed=20240611).values():
+    for images in filled(digits(600, 800, seed=20240611).values()):
         assert np.unique(images.labels).tolist() == list(range(10))
         assert (images.images.min(), images.images.max()) == (0, 255)
 
@@ -51,7 +52,7 @@ def test_a_published_set_is_split_into_disjoint_sets(tmp_path):
     sets = published("mnist", tmp_path, trusted=20, raw=30, seed=0, test=5)
     assert {name: len(images) for name, images in sets.items()} == {"trusted": 20, "raw": 30, "test": 5}
     assert not set(sets["trusted"].ids) & set(sets["raw"].ids)
-    assert all(image_id.startswith("test/") for image_id in sets["test"].ids)
+    assert all(image_id.startswith("test/") for image_id in filled(sets["test"].ids))
     assert len(published("mnist", tmp_path, 20, 30, 0)["test"]) == 20
     with pytest.raises(InputError, match="ingest.raw=41 and ingest.test=0 ask for more than the 60 training and 20"):
         published("mnist", tmp_path, 20, 41, 0)
