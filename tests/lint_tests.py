@@ -1,7 +1,8 @@
 """Finds checks in the tests that cannot fail: `python tests/lint_tests.py [FILE …]`, a part of `make lint`.
 
 Each rule gives a line and a sentence: what is wrong and what to do. Ruff has rules for more of them: B011, B015, B017,
-F631, PLR0124, PLR0133, PLW0129, PT011, PT012, PT015, PT017. A line that a rule misjudges ends with `# can fail: ` and the reason.
+F631, PLR0124, PLR0133, PLW0129, PT011, PT012, PT015, PT017. A line that a rule misjudges ends with `# can fail: ` and
+the reason.
 """
 
 import ast
@@ -170,7 +171,10 @@ def empty_loop(tree: ast.Module, helpers: set[str]) -> Iterator[Fault]:
             tests = [node.test for node in ast.walk(one) if isinstance(node, ast.Assert) and id(node) not in inside]
             said = {ast.unparse(part) for test in tests for part in ast.walk(test) if isinstance(part, ast.expr)}
             if not has_some(iterable, known, said):
-                yield loop.lineno, f"nothing is checked if {ast.unparse(iterable)} is empty; go over filled(…) of it"
+                yield (
+                    loop.lineno,
+                    f"nothing is checked if {(text := ast.unparse(iterable))} is empty; go over filled({text})",
+                )
 
 
 RULES = (below_the_tolerance, no_assertion, always_true, wide_raises, swallowed, empty_loop)
