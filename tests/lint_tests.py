@@ -172,7 +172,10 @@ def empty_loop(tree: ast.Module, helpers: set[str]) -> Iterator[Fault]:
             tests = [node.test for node in ast.walk(one) if isinstance(node, ast.Assert) and id(node) not in inside]
             said = {ast.unparse(part) for test in tests for part in ast.walk(test) if isinstance(part, ast.expr)}
             if not has_some(iterable, known, said):
-                yield loop.lineno, f"nothing is checked if {ast.unparse(iterable)} is empty; go over filled(…) of it"
+                yield (
+                    loop.lineno,
+                    f"nothing is checked if {(text := ast.unparse(iterable))} is empty; go over filled({text})",
+                )
 
 
 RULES = (below_the_tolerance, no_assertion, always_true, wide_raises, swallowed, empty_loop)
@@ -191,8 +194,11 @@ def faults(paths: list[Path]) -> list[str]:
     ]
 
 
+def checked() -> list[Path]:
+    """The files of the tests."""
+    return sorted({*TESTS.rglob("*.py")} - {TESTS / name for name in COMMANDS})
+
+
 if __name__ == "__main__":
-    found = faults(
-        [Path(name) for name in sys.argv[1:]] or sorted({*TESTS.rglob("*.py")} - {TESTS / name for name in COMMANDS})
-    )
+    found = faults([Path(name) for name in sys.argv[1:]] or checked())
     sys.exit("\n".join([*found, f"{len(found)} checks that cannot fail"]) if found else 0)
