@@ -27,6 +27,7 @@ import shutil  # noqa: E402  (the environment comes first)
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
+from project import LONGEST  # noqa: E402
 from tiny import save_tiny_denoiser  # noqa: E402
 
 from cleanlabel.sanitize.denoiser import Denoiser, load_denoiser  # noqa: E402
@@ -38,21 +39,6 @@ settings.load_profile("untimed")
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(SCRATCH, ignore_errors=True)
-
-
-LONGEST = (
-    "test_operations",
-    "test_benchmarks",
-    "test_pipeline",
-    "test_engine",
-    "test_lost_runs",
-    "test_redteam",
-    "test_services",
-    "test_elsewhere",
-    "test_deployments",
-    "test_packaged",
-)
-"""Files that take minutes. Two workers share all files: a long one that begins last would leave one of them idle."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,6 +11,19 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[1]
+LONGEST = (
+    "test_operations",
+    "test_benchmarks",
+    "test_pipeline",
+    "test_engine",
+    "test_lost_runs",
+    "test_redteam",
+    "test_services",
+    "test_elsewhere",
+    "test_deployments",
+    "test_packaged",
+)
+"""Files that take minutes. Two workers share all files: a long one that begins last would leave one of them idle."""
 SMALL = {
     "denoiser": {"channels": [8, 16], "steps": 30},
     "train": {"width": 32, "epochs": 3},
