@@ -293,12 +293,12 @@ def test_a_certificate_written_anew_from_an_edited_store_fails_at_the_one_that_i
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"recipe": RECIPE | {"warm_epochs": 2, "warm_on": "raw"}}, "training starts on the raw images"),
-        ({"recipe": RECIPE | {"normalise": "raw"}}, "scaled by statistics of the raw images"),
+        ({"recipe": RECIPE | {"epochs": 1, "warm_epochs": 1, "warm_on": "raw"}}, "training starts on the raw images"),
+        ({"recipe": RECIPE | {"epochs": 1, "normalise": "raw"}}, "scaled by statistics of the raw images"),
     ],
 )
 def test_a_warm_start_on_raw_data_is_recorded_and_refused(version, change, reason):
-    other = make_ensemble(version.store, **change)
+    other = make_ensemble(version.store, "none", **change)
     assert other.version.tags[f"{TAG}certifiable"] == "false"
     assert version.store.client.get_run(other.ensemble.run_id).data.params["certifiable"] == "False"
     with pytest.raises(InputError, match=f"the ensemble is not certifiable: .*{reason}"):

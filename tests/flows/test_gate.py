@@ -53,7 +53,7 @@ def test_a_version_below_a_threshold_loses_its_alias_and_says_why(version, thres
 
 
 def test_fixed_entropy_does_not_pass_unless_the_gate_says_so(version):
-    fixed = make_ensemble(version.store, entropy_spec="fixed:07", m=M + 2)
+    fixed = make_ensemble(version.store, "none", entropy_spec="fixed:07", m=M + 2)
     verdict = fixed.gate()
     assert verdict.reasons == "entropy: fixed, os required"
     assert fixed.certify().certificate["entropy_source"] == "fixed"
@@ -117,7 +117,7 @@ def test_approving_one_version_leaves_the_candidate_alone(version):
 
 def test_with_three_versions_only_certified_moves_and_says_from_where(version):
     store = version.store
-    third = make_ensemble(store, m=M + 2)
+    third = make_ensemble(store, "none", m=M + 2)
     third.certify()
     version.certify()
     version.gate(approval="automatic")

@@ -115,7 +115,7 @@ def test_a_stopped_ensemble_trains_nothing_more_even_under_another_gate(stopped)
 
 def test_a_look_that_was_passed_by_is_not_taken_again_under_another_gate(sets):
     ensemble = planned(sets, LATE, **LOOKS)
-    make_prefix(sets, ensemble, 23, InThisProcess("all"))  # killed on the way from the look at 20 to the one at 25
+    make_prefix(sets, ensemble, 23, InThisProcess())  # killed on the way from the look at 20 to the one at 25
     assert draws_of(sets, ensemble) == list(range(23))
     set_params(gate=ANYTHING)
     resumed = grow(sets, again(ensemble, sets))
