@@ -168,14 +168,14 @@ def empty_loop(tree: ast.Module, helpers: set[str]) -> Iterator[Fault]:
             target.id: node.value for node in top + inner for target in node.targets if isinstance(target, ast.Name)
         }
         for loop, iterable in loops(one, helping):
+            if has_some(iterable, known, set()):
+                continue
             inside = {id(part) for part in ast.walk(loop)}
             tests = [node.test for node in ast.walk(one) if isinstance(node, ast.Assert) and id(node) not in inside]
             said = {ast.unparse(part) for test in tests for part in ast.walk(test) if isinstance(part, ast.expr)}
             if not has_some(iterable, known, said):
-                yield (
-                    loop.lineno,
-                    f"nothing is checked if {(text := ast.unparse(iterable))} is empty; go over filled({text})",
-                )
+                text = ast.unparse(iterable)
+                yield loop.lineno, f"nothing is checked if {text} is empty; go over filled({text})"
 
 
 RULES = (below_the_tolerance, no_assertion, always_true, wide_raises, swallowed, empty_loop)
@@ -183,13 +183,14 @@ RULES = (below_the_tolerance, no_assertion, always_true, wide_raises, swallowed,
 
 def faults(paths: list[Path]) -> list[str]:
     """A sentence for every check in these files that cannot fail."""
-    sources_of = {path: path.read_text().splitlines() for path in paths}
-    helpers = helpers_of([ast.parse(path.read_text()) for path in sorted({*TESTS.rglob("*.py"), *paths})])
+    trees = {path: ast.parse(path.read_text()) for path in sorted({*TESTS.rglob("*.py"), *paths})}
+    helpers = helpers_of([*trees.values()])
     return [
         f"{path}:{line}: {said}"
-        for path, lines in sources_of.items()
+        for path in paths
+        for lines in [path.read_text().splitlines()]
         for rule in RULES
-        for line, said in sorted(set(rule(ast.parse("\n".join(lines)), helpers)))
+        for line, said in sorted(set(rule(trees[path], helpers)))
         if MARKER not in lines[line - 1]
     ]
 
