@@ -260,7 +260,7 @@ def test_all_attempts_and_all_points_together_are_false_no_more_often_than_they_
         n_test=points,
         simultaneous=points > 1,
     )
-    false, lowest = [], 1.0
+    false = []
     for before in range(6):
         found = answers(plan, before, m, votes_of(counts), len(counts))
         assert (found.counts == counts).all()
@@ -268,11 +268,9 @@ def test_all_attempts_and_all_points_together_are_false_no_more_often_than_they_
         level = own_level(alpha, ensembles, before, points)
         assert plan.level(before) == pytest.approx(level, rel=1e-12)
         assert found.radius.max() == pytest.approx(stats.norm.ppf((level / 2) ** (1 / m)), rel=1e-8)
-        assert level <= lowest
-        lowest = level
     assert sum(false[:ensembles]) <= alpha
     assert sum(false) <= 2 * alpha
-    assert false[0] > 0.3 * alpha / ensembles  # so that each attempt at the first one's level would be too many
+    assert ensembles > 1 or 6 * false[0] > 2 * alpha  # what the first one's level would cost at each attempt
 
 
 @pytest.mark.parametrize(("simultaneous", "ensembles"), [(False, 1), (True, 1), (False, 3), (True, 2)])
@@ -313,7 +311,7 @@ def all_outcomes(labels: tuple[int, ...], classes: int) -> list[tuple[int, froze
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_no_choice_of_blocks_beats_a_frontier_and_one_attains_it(classes):
-    """Every choice of free blocks, and every answer of every block: the others that change cost their radius squared."""
+    """Every choice of free blocks, and every answer of every block: others that change cost their radius squared."""
     generator = np.random.default_rng(classes)
     held = 0
     for _ in range(60):
