@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cosmic_ray.mutating import mutate_code
 from filled import filled
-from mutants import RECORD, ROOT, exchange, functions
+from mutants import MODULES, RECORD, ROOT, exchange, functions
 from slips import Mutant, mutants, operators
 
 SOURCE = '''"""A module."""
@@ -111,9 +111,15 @@ def test_exchanging_a_functions_code_is_the_same_as_importing_the_slip_anew(tmp_
 RECORDED = json.loads(RECORD.read_text())["modules"] if RECORD.exists() else {}
 
 
-@pytest.mark.parametrize("path", RECORDED)
+def recorded_of(path: str) -> dict:
+    if path not in RECORDED:
+        pytest.skip("not tried yet: make mutations-all")
+    return RECORDED[path]
+
+
+@pytest.mark.parametrize("path", MODULES)
 def test_the_record_knows_the_reason_of_every_survivor(path):
-    recorded = RECORDED[path]
+    recorded = recorded_of(path)
     assert recorded["caught"] + recorded["survived"] == recorded["mutants"] > 0
     assert len(recorded["survivors"]) == recorded["survived"]
     unexplained = [one for one in recorded["survivors"] if len(one["why"]) < 10]
@@ -121,9 +127,9 @@ def test_the_record_knows_the_reason_of_every_survivor(path):
     assert all((ROOT / file).is_file() for file in recorded["tests"])
 
 
-@pytest.mark.parametrize("path", RECORDED)
+@pytest.mark.parametrize("path", MODULES)
 def test_the_record_is_of_the_code_as_it_is(path):
-    changed = dict(functions(path).items() ^ RECORDED[path]["functions"].items())
+    changed = dict(functions(path).items() ^ recorded_of(path)["functions"].items())
     assert sorted(changed) == [], "run `make mutations`, and commit tests/mutations/record.json"
 
 
