@@ -56,13 +56,15 @@ KEPT = ROOT / ".cache" / "mutations"
 """Results of a run that may go on, and which tests execute which lines."""
 LONGEST, BUDGET = 6.0, 8.0
 """Seconds that one test may take to be among those that try a slip, and that the tests of one slip take together."""
-UNIT = 120
+UNIT = 60
 """Slips that one collecting process tries."""
 SOUND = "tests/models/test_blocks.py"
 """What must pass before anything is tried: else every slip would seem to be caught."""
 CAUGHT, SURVIVED = "caught", "survived"
 FAILED, PASSED, BROKEN = 1, 0, 3
 """Exit status of a fork: a test failed, none did, the fork itself is at fault."""
+Tried = tuple[int, list[str], float]
+"""The exit status of a fork, the tests that failed in it, and its seconds."""
 
 
 @dataclass
@@ -195,8 +197,9 @@ class Server:
     sound: tests that are known to pass in the copy without any slip.
     """
 
-    def __init__(self, unit: Sequence[Mutant], reach: Reach, copy: Path, sound: set[str], out: Path) -> None:
-        self._unit, self._reach, self._copy, self._sound, self._out = unit, reach, copy, sound, out
+    def __init__(self, unit: Sequence[Mutant], reach: Reach, copy: Path, sound: set[str]) -> None:
+        self._unit, self._reach, self._copy, self._sound = unit, reach, copy, sound
+        self.tried: dict[Any, Tried] = {}
 
     def pytest_runtestloop(self, session: Any) -> bool:
         items = {item.nodeid: item for item in session.items}
@@ -210,12 +213,11 @@ class Server:
         for one in self._unit:
             those = [items[test] for test in chosen[one.key] if test in self._sound]
             with in_place(one, self._copy):
-                tried = in_a_fork(
+                self.tried[one.key] = in_a_fork(
                     lambda told, one=one, those=those: (
                         run_items(session, those, told, most=1) if exchange(one, self._copy) else BROKEN
                     )
                 )
-            note(self._out, one, *tried)
         return True
 
 
@@ -270,7 +272,7 @@ def _codes(code: CodeType) -> dict[tuple[str, int], CodeType]:
     return found
 
 
-def in_a_fork(run: Callable[[Path], int], limit: float = 15 + 4 * BUDGET) -> tuple[int, list[str], float]:
+def in_a_fork(run: Callable[[Path], int], limit: float = 15 + 4 * BUDGET) -> Tried:
     """The exit status of `run` in a fork, the tests that failed, and its seconds.
 
     What is not done within the limit is killed, and counts as FAILED.
@@ -342,39 +344,44 @@ def work(units: Iterator[list[Mutant]], reach: Reach, copy: Path, out: Path) -> 
     if in_a_fork(lambda told: pytest_in(copy, [SOUND], [Failures(told)]))[0] != PASSED:
         sys.exit(f"error: {SOUND} does not pass in a copy of the project without any slip; run it alone and mend it")
     for unit in units:
-        late = [one for one in unit if not reach.is_early(one)]
-        files = sorted({test.partition("::")[0] for one in late for test in reach.tests(one)})
-        if files:
-            _serve(late, files, reach, copy, sound, out)
+        warm = [one for one in unit if one.inside]
+        tests = {one.key: reach.tests(one) for one in unit}
+        files = sorted({test.partition("::")[0] for one in warm for test in tests[one.key]})
+        tried = _serve(warm, files, reach, copy, sound) if files else {}
         for one in unit:
-            if reach.is_early(one) or not files:
-                note(out, one, *_apart(one, reach, copy))
+            status, failed, seconds = tried.get(one.key, (BROKEN, [], 0.0))
+            # Where an exchange comes too late, or finds no function to exchange, everything is imported anew.
+            if status == BROKEN or (status == PASSED and reach.is_early(one)):
+                status, failed, seconds = _apart(one, tests[one.key], copy)
+            note(out, one, status, failed, seconds)
         print(f"{time.strftime('%H:%M:%S')} {unit[0].path}: {len(unit)} slips tried", flush=True)
 
 
-def _serve(unit: list[Mutant], files: list[str], reach: Reach, copy: Path, sound: set[str], out: Path) -> None:
-    told = copy.parent / "sound.json"
+def _serve(unit: list[Mutant], files: list[str], reach: Reach, copy: Path, sound: set[str]) -> dict[Any, Tried]:
+    """Collects these files in a fork, and tries the slips in forks of it."""
+    told = copy.parent / "told.json"
     told.unlink(missing_ok=True)
     sys.stdout.flush()
     child = os.fork()
     if not child:
         status = BROKEN
         try:
-            status = pytest_in(copy, [*files, "-m", "not slow"], [Server(unit, reach, copy, sound, out)])
-            told.write_text(json.dumps(sorted(sound)))
+            server = Server(unit, reach, copy, sound)
+            status = pytest_in(copy, [*files, "-m", "not slow"], [server])
+            told.write_text(json.dumps([sorted(sound), [*server.tried.items()]]))
         finally:
             sys.stdout.flush()
             os._exit(status)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if status not in (PASSED, 5):
-        print(f"error: {unit[0].path}: pytest ended with {status}", flush=True)
-    if told.exists():
-        sound |= {*json.loads(told.read_text())}
+    if not told.exists():
+        sys.exit(f"error: {unit[0].path}: pytest ended with {status} before a slip was tried")
+    passing, tried = json.loads(told.read_text())
+    sound |= {*passing}
+    return {tuple(key): tuple(found) for key, found in tried}
 
 
-def _apart(one: Mutant, reach: Reach, copy: Path) -> tuple[int, list[str], float]:
+def _apart(one: Mutant, tests: list[str], copy: Path) -> Tried:
     """Tries a slip in a process that imports everything anew."""
-    tests = reach.tests(one)
     if not tests:
         return PASSED, [], 0.0
     with in_place(one, copy):
