@@ -34,8 +34,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from mutate import HEAVY, QUIET, SERVICES
-from project import LONGEST as MINUTES
-from project import ROOT, copy_checkout
+from project import ROOT, SUBPROCESSES, copy_checkout
 from slips import Mutant, mutants
 
 MODULES = (
@@ -455,7 +454,7 @@ def _files(record: dict[str, Any], wanted: Sequence[str], *, everything: bool) -
     """Test files to look at: all, or those that caught slips of these modules, and those that git says are changed."""
     files = {*_git("ls-files", "-co", "--exclude-standard", "tests/**/test_*.py", "tests/test_*.py")}
     files = {one for one in files if (ROOT / one).is_file() and not one.startswith(("tests/redteam", "tests/device"))}
-    files -= {one for one in files if Path(one).stem in MINUTES}
+    files -= {one for one in files if Path(one).stem in SUBPROCESSES}
     if everything:
         return sorted(files)
     changed = {line[3:] for line in _git("status", "--porcelain", "tests")}

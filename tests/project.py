@@ -11,7 +11,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[1]
-LONGEST = (
+SUBPROCESSES = (
     "test_operations",
     "test_benchmarks",
     "test_pipeline",
@@ -23,7 +23,9 @@ LONGEST = (
     "test_deployments",
     "test_packaged",
 )
-"""Files that take minutes. Two workers share all files: a long one that begins last would leave one of them idle."""
+"""Files that take minutes, most of them in processes of their own."""
+LONGEST = (*SUBPROCESSES, "test_kinds", "test_seal", "test_fast")
+"""Two workers share all files: a long one that begins last would leave one of them idle."""
 SMALL = {
     "denoiser": {"channels": [8, 16], "steps": 30},
     "train": {"width": 32, "epochs": 3},
