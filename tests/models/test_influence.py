@@ -265,6 +265,15 @@ def test_bounds_hold_as_often_as_they_say():
     assert missed / 2000 <= alpha
 
 
+@pytest.mark.parametrize(("sides", "least"), [("one", 0), ("two", -STEPS)])
+def test_rounding_never_makes_a_lead_of_a_tie(sides, least):
+    rng = np.random.default_rng(0)
+    for sizes in rng.integers(1, 2000, (300, 2)):
+        tied = int(rng.integers(least * sizes.min(), STEPS * sizes.min()))
+        found = influenced({0: np.array([[tied, tied]])}, 1, 1, sizes.tolist(), sides, 0.0, 0.01)
+        assert (found.label[0], found.margin[0, 1] <= 0) == (ABSTAIN, True)
+
+
 def test_without_noise_nothing_is_left_to_chance():
     sums = {0: STEPS * np.array([[40, 10, 5]])}
     found = influenced(sums, 1, 1, [50, 50, 50], "one", 0.0, 1e-9)
