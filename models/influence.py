@@ -148,11 +148,15 @@ def class_bounds(
 def margins(
     scores: ArrayLike, bounds: tuple[Floats, Floats], class_sizes: ArrayLike, width: float, low: float
 ) -> tuple[Ints, Floats]:
-    """Labels and lower bounds of F_A - F_b, as `score_margins` gives them, from the classes' own bounds."""
+    """Labels and lower bounds of F_A - F_b, as `score_margins` gives them, from the classes' own bounds.
+
+    None is above the difference of the scores, so that rounding never makes a lead of a tie.
+    """
     f, n = _checked(scores, class_sizes)
     top, rows = f.argmax(axis=1), np.arange(len(f))
     lower, upper = (n * (width * p + low) for p in bounds)
-    return _decided(top, lower[rows, top][:, None] - upper)
+    lead = f[rows, top][:, None] - f
+    return _decided(top, np.minimum(lower[rows, top][:, None] - upper, lead))
 
 
 def counts_left(label: ArrayLike, margin: ArrayLike, cost: float) -> Ints:

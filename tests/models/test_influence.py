@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from filled import filled
 from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 from scipy.stats import norm
@@ -263,6 +264,15 @@ def test_bounds_hold_as_often_as_they_say():
         true = np.array([p.mean() for p in means])
         missed += not ((lower[0] <= true) & (true <= upper[0])).all()
     assert missed / 2000 <= alpha
+
+
+@pytest.mark.parametrize(("sides", "least"), [("one", 0), ("two", -STEPS)])
+def test_rounding_never_makes_a_lead_of_a_tie(sides, least):
+    rng = np.random.default_rng(0)
+    for sizes in filled(rng.integers(1, 2000, (300, 2))):
+        tied = int(rng.integers(least * sizes.min(), STEPS * sizes.min()))
+        found = influenced({0: np.array([[tied, tied]])}, 1, 1, sizes.tolist(), sides, 0.0, 0.01)
+        assert (found.label[0], found.margin[0, 1] <= 0) == (ABSTAIN, True)
 
 
 def test_without_noise_nothing_is_left_to_chance():
