@@ -297,6 +297,18 @@ def test_blocks_and_sums_too_have_each_attempt_s_own_level(before):
     assert found.block_radii == pytest.approx(np.full((n, blocks), reach), rel=1e-8)
 
 
+@pytest.mark.parametrize(("stopping", "share"), [("none", 1.0), ("looks", 0.75), ("sequence", 0.5)])
+def test_every_rule_of_a_plan_loses_the_noise_s_distance(stopping, share):
+    m, alpha, distance = 40, 0.05, 0.03
+    plan = replace(
+        PLAN, m=m, alpha=alpha, noise_distance=distance, stopping=stopping, looks=(20, m), shares=(0.25, 0.75)
+    )
+    found = answers(plan, 1, m, dict.fromkeys(range(m), np.ones(2, np.int64)), 2)
+    p_a = (alpha / 2 * share / 2) ** (1 / m) - distance  # the second attempt at half of alpha, both sides at half of it
+    assert found.label.tolist() == [1, 1]
+    assert found.radius == pytest.approx([stats.norm.ppf(p_a)] * 2, rel=1e-8)
+
+
 def all_outcomes(labels: tuple[int, ...], classes: int) -> list[tuple[int, frozenset[int]]]:
     """Every way in which an attacker can leave the blocks: (the plurality, the blocks whose certified answer changed).
 
@@ -309,15 +321,15 @@ def all_outcomes(labels: tuple[int, ...], classes: int) -> list[tuple[int, froze
     return found
 
 
-@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("classes", [2, 3, 4])
 def test_no_choice_of_blocks_beats_a_frontier_and_one_attains_it(classes):
     """Every choice of free blocks, and every answer of every block: others that change cost their radius squared."""
     generator = np.random.default_rng(classes)
     held = 0
     for _ in range(60):
         k = int(generator.integers(1, 6))
-        labels = tuple(np.where(generator.random(k) < 0.5, 1, generator.integers(ABSTAIN, classes, k)).tolist())
-        squares = [int(quarters) ** 2 for quarters in generator.integers(1, 6, k)]  # radii in quarters: whole squares
+        labels = tuple(np.where(generator.random(k) < 0.75, 1, generator.integers(ABSTAIN, classes, k)).tolist())
+        squares = [int(quarters) ** 2 for quarters in generator.integers(0, 6, k)]  # radii in quarters: whole squares
         frees = range(k + 1)
         label, radius = frontier([labels], [np.sqrt(squares) / 4], classes, frees)
         top = max(range(classes), key=lambda c: (labels.count(c), -c))
