@@ -154,6 +154,17 @@ def test_a_bound_of_exactly_one_half_certifies_nothing(method):
     assert ties
 
 
+def test_of_two_classes_the_rival_has_no_more_than_what_is_left_of_the_first_to_the_last_bit():
+    """`margin` is then `binary` at half the level, never below it: the rival's own bound is the same number or less."""
+    counts = [[k, 60 - k] for k in range(61)]
+    for distance in np.random.default_rng(0).uniform(0, 0.2, 40):
+        label, radius = certify(counts, 60, 1.0, 0.02, "margin", distance=distance)
+        plain_label, plain = certify(counts, 60, 1.0, 0.01, distance=distance)
+        assert (radius >= plain).all()
+        assert radius == pytest.approx(plain, rel=1e-12, abs=1e-14)
+        assert label[plain > 1e-12].tolist() == plain_label[plain > 1e-12].tolist()
+
+
 IDEAL = [((0.5, 0.5), 0.2), ((0.4, 0.4, 0.2), 0.2), ((0.35, 0.35, 0.3), 0.1), ((0.6, 0.3, 0.1), 0.1), ((0.7, 0.3), 0.0)]
 
 
