@@ -238,6 +238,28 @@ def test_no_stopping_rule_makes_a_certificate_false_more_often_than_alpha(p, dis
         )
 
 
+@pytest.mark.parametrize("distance", [0.0, 0.04])
+@pytest.mark.parametrize(("votes", "t"), [(30, 30), (28, 30)])
+def test_the_sequence_claims_what_the_mean_wealth_of_all_stakes_allows(votes, t, distance):
+    """The wealth of a bettor against the chance p, summed over stakes: it is 2 over the level at the bound."""
+    alpha, last, stakes = 0.1, 0.25, 1 - ((np.arange(200_000) + 0.5) / 200_000) ** 2  # Beta(1, 1/2)
+
+    def bound(level: float) -> float:
+        low, high = 0.3, votes / t
+        for _ in range(40):
+            p = (low + high) / 2
+            wealth = float(((1 + stakes * (1 - p) / p) ** votes * (1 - stakes) ** (t - votes)).mean())
+            low, high = (p, high) if wealth >= 1 / level else (low, p)
+        return low
+
+    rule = ConfidenceSequence(50, 1.0, alpha, last, distance)
+    label, radius = rule.certify([[t - votes, votes]], t)
+    assert label == [1]
+    assert radius == pytest.approx([stats.norm.ppf(bound(alpha * (1 - last) / 2) - distance)], rel=1e-5)
+    at_m = rule.certify([[0, 50]], 50)[1]
+    assert at_m == pytest.approx([stats.norm.ppf((alpha * last / 2) ** (1 / 50) - distance)], rel=1e-8)
+
+
 def test_looking_at_the_whole_level_again_and_again_is_false_too_often():
     """If this fails, the test above could not."""
     times = (5, 7, 9, 14)
