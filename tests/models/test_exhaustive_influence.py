@@ -379,19 +379,24 @@ def test_no_move_of_images_of_one_pixel_wins_within_the_radius_of_their_integral
 
 @pytest.mark.parametrize("distance", [0.0, 0.15])
 def test_bounds_of_two_classes_are_both_true_but_for_alpha(distance):
-    """Every number of draws in which each class's one image has all influence; drawn noise is `distance` from ideal."""
-    m, alpha = 60, 0.1
-    for p in ((0.3, 0.2), (0.5, 0.5), (0.7, 0.05), (0.9, 0.6)):
-        for drawn in ((p[0] + distance, p[1] - distance), (p[0] - distance, p[1] + distance)):
-            q = np.clip(drawn, 0, 1)
-            seen = np.array(list(product(range(m + 1), repeat=2)))
-            chance = stats.binom(m, q[0]).pmf(seen[:, 0]) * stats.binom(m, q[1]).pmf(seen[:, 1])
-            lower, upper = class_bounds(seen / m, [1, 1], 1.0, 0.0, m, alpha, distance=distance)
-            false = ((lower > p) | (upper < p)).any(axis=1)
-            assert chance[false].sum() <= alpha
-            label, margin = score_margins(seen / m, [1, 1], 1.0, m, alpha, distance=2 * distance)
-            truth = np.where(seen[:, 0] >= seen[:, 1], p[0] - p[1], p[1] - p[0])
-            assert chance[(margin.min(axis=1) > truth)].sum() <= alpha
+    """Every number of times that images have all influence: two of class 0, unlike each other, and one of class 1.
+
+    The drawn noise is `distance` from ideal: it changes a class's sum by so much of one image.
+    """
+    m, alpha, sizes = 40, 0.1, [2, 1]
+    for p in ((0.4, 0.2, 0.2), (0.5, 0.5, 0.5), (0.9, 0.5, 0.05), (0.95, 0.85, 0.6)):
+        for sign in (1, -1):
+            q = np.clip([p[0] + sign * distance, p[1], p[2] - sign * distance], 0, 1)
+            once = [stats.binom(m, chance).pmf(np.arange(m + 1)) for chance in q]
+            chance = np.outer(np.convolve(once[0], once[1]), once[2]).ravel()
+            seen = np.array(list(product(range(2 * m + 1), range(m + 1))))
+            means, sums = np.array([(p[0] + p[1]) / 2, p[2]]), np.array([p[0] + p[1], p[2]])
+            lower, upper = class_bounds(seen / m, sizes, 1.0, 0.0, m, alpha, distance=distance)
+            assert chance.sum() == pytest.approx(1)
+            assert chance[((lower > means) | (upper < means)).any(axis=1)].sum() <= alpha
+            label, margin = score_margins(seen / m, sizes, 1.0, m, alpha, distance=2 * distance)
+            lead = np.where(seen[:, 0] >= seen[:, 1], sums[0] - sums[1], sums[1] - sums[0])
+            assert chance[margin.min(axis=1) > lead].sum() <= alpha
             assert (label != ABSTAIN).any()
 
 
@@ -421,13 +426,14 @@ def test_sums_are_bounded_at_the_level_of_their_attempt_and_point(before, simult
         n_test=n,
         alpha=alpha,
         simultaneous=simultaneous,
-        noise_distance=0.0,
+        noise_distance=0.3,
     )
     sums = np.tile([int(0.7 * 30 * STEPS), int(0.2 * 20 * STEPS)], (n, 1))
     found = answers(plan, before, m, dict.fromkeys(range(m), sums), n).influenced
     assert found is not None
     level = alpha * 0.5**before / (n if simultaneous else 1)  # one ensemble was declared
     for c, mean in enumerate((0.7, 0.2)):
-        for bound in (found.bounds[0][:, c], found.bounds[1][:, c]):
+        off = 0.3 / sizes[c]  # the noise's distance changes a draw's sum by as much of one image
+        for bound in (found.bounds[0][:, c] + off, found.bounds[1][:, c] - off):
             divergence = mean * np.log(mean / bound) + (1 - mean) * np.log((1 - mean) / (1 - bound))
             assert m * sizes[c] * divergence == pytest.approx(math.log(4 / level), rel=1e-5)

@@ -154,6 +154,17 @@ def test_a_bound_of_exactly_one_half_certifies_nothing(method):
     assert ties
 
 
+def test_of_two_classes_the_rival_has_no_more_than_what_is_left_of_the_first_to_the_last_bit():
+    """`margin` is then `binary` at half the level, never below it: the rival's own bound is the same number or less."""
+    counts = [[k, 60 - k] for k in range(61)]
+    for distance in filled(np.random.default_rng(0).uniform(0, 0.2, 20)):
+        label, radius = certify(counts, 60, 1.0, 0.02, "margin", distance=distance)
+        plain_label, plain = certify(counts, 60, 1.0, 0.01, distance=distance)
+        assert (radius >= plain).all()
+        assert radius == pytest.approx(plain, rel=1e-12, abs=1e-14)
+        assert label[plain > 1e-12].tolist() == plain_label[plain > 1e-12].tolist()
+
+
 IDEAL = [((0.5, 0.5), 0.2), ((0.4, 0.4, 0.2), 0.2), ((0.35, 0.35, 0.3), 0.1), ((0.6, 0.3, 0.1), 0.1), ((0.7, 0.3), 0.0)]
 
 
@@ -227,6 +238,28 @@ def test_no_stopping_rule_makes_a_certificate_false_more_often_than_alpha(p, dis
         )
 
 
+@pytest.mark.parametrize("distance", [0.0, 0.04])
+@pytest.mark.parametrize(("votes", "t"), [(30, 30), (28, 30)])
+def test_the_sequence_claims_what_the_mean_wealth_of_all_stakes_allows(votes, t, distance):
+    """The wealth of a bettor against the chance p, summed over stakes: it is 2 over the level at the bound."""
+    alpha, last, stakes = 0.1, 0.25, 1 - ((np.arange(200_000) + 0.5) / 200_000) ** 2  # Beta(1, 1/2)
+
+    def bound(level: float) -> float:
+        low, high = 0.3, votes / t
+        for _ in range(40):
+            p = (low + high) / 2
+            wealth = float(((1 + stakes * (1 - p) / p) ** votes * (1 - stakes) ** (t - votes)).mean())
+            low, high = (p, high) if wealth >= 1 / level else (low, p)
+        return low
+
+    rule = ConfidenceSequence(50, 1.0, alpha, last, distance)
+    label, radius = rule.certify([[t - votes, votes]], t)
+    assert label == [1]
+    assert radius == pytest.approx([stats.norm.ppf(bound(alpha * (1 - last) / 2) - distance)], rel=1e-5)
+    at_m = rule.certify([[0, 50]], 50)[1]
+    assert at_m == pytest.approx([stats.norm.ppf((alpha * last / 2) ** (1 / 50) - distance)], rel=1e-8)
+
+
 def test_looking_at_the_whole_level_again_and_again_is_false_too_often():
     """If this fails, the test above could not."""
     times = (5, 7, 9, 14)
@@ -297,6 +330,18 @@ def test_blocks_and_sums_too_have_each_attempt_s_own_level(before):
     assert found.block_radii == pytest.approx(np.full((n, blocks), reach), rel=1e-8)
 
 
+@pytest.mark.parametrize(("stopping", "share"), [("none", 1.0), ("looks", 0.75), ("sequence", 0.5)])
+def test_every_rule_of_a_plan_loses_the_noise_s_distance(stopping, share):
+    m, alpha, distance = 40, 0.05, 0.03
+    plan = replace(
+        PLAN, m=m, alpha=alpha, noise_distance=distance, stopping=stopping, looks=(20, m), shares=(0.25, 0.75)
+    )
+    found = answers(plan, 1, m, dict.fromkeys(range(m), np.ones(2, np.int64)), 2)
+    p_a = (alpha / 2 * share / 2) ** (1 / m) - distance  # the second attempt at half of alpha, both sides at half of it
+    assert found.label.tolist() == [1, 1]
+    assert found.radius == pytest.approx([stats.norm.ppf(p_a)] * 2, rel=1e-8)
+
+
 def all_outcomes(labels: tuple[int, ...], classes: int) -> list[tuple[int, frozenset[int]]]:
     """Every way in which an attacker can leave the blocks: (the plurality, the blocks whose certified answer changed).
 
@@ -309,15 +354,15 @@ def all_outcomes(labels: tuple[int, ...], classes: int) -> list[tuple[int, froze
     return found
 
 
-@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("classes", [2, 3, 4])
 def test_no_choice_of_blocks_beats_a_frontier_and_one_attains_it(classes):
     """Every choice of free blocks, and every answer of every block: others that change cost their radius squared."""
     generator = np.random.default_rng(classes)
     held = 0
     for _ in range(60):
         k = int(generator.integers(1, 6))
-        labels = tuple(np.where(generator.random(k) < 0.5, 1, generator.integers(ABSTAIN, classes, k)).tolist())
-        squares = [int(quarters) ** 2 for quarters in generator.integers(1, 6, k)]  # radii in quarters: whole squares
+        labels = tuple(np.where(generator.random(k) < 0.75, 1, generator.integers(ABSTAIN, classes, k)).tolist())
+        squares = [int(quarters) ** 2 for quarters in generator.integers(0, 6, k)]  # radii in quarters: whole squares
         frees = range(k + 1)
         label, radius = frontier([labels], [np.sqrt(squares) / 4], classes, frees)
         top = max(range(classes), key=lambda c: (labels.count(c), -c))

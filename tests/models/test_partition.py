@@ -65,16 +65,6 @@ def slow_twin(labels, radii, n_classes: int, free: int = 0) -> tuple[float, int,
     return best
 
 
-@given(blocks(), st.integers(0, 2))
-@settings(max_examples=400, deadline=None)
-def test_the_search_is_brute_force_over_all_final_assignments(point, free):
-    labels, radii, n_classes = point
-    label, radius = single(labels, radii, n_classes, free)
-    cost = all_assignments(labels, radii, n_classes, free)
-    assert radius == np.sqrt(cost)
-    assert label == (plurality([labels], n_classes)[0] if cost > 0 else ABSTAIN)
-
-
 @given(blocks(max_k=14, max_classes=5), st.integers(0, 6))
 @settings(max_examples=300, deadline=None)
 def test_the_search_is_its_slow_twin(point, free):
