@@ -26,8 +26,9 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
@@ -53,8 +54,10 @@ MODULES = (
 RECORD = ROOT / "tests" / "mutations" / "record.json"
 KEPT = ROOT / ".cache" / "mutations"
 """Results of a run that may go on, and which tests execute which lines."""
-LONGEST, BUDGET = 6.0, 8.0
-"""Seconds that one test may take to be among those that try a slip, and that the tests of one slip take together."""
+BUDGET = 8.0
+"""Seconds that the tests of one slip take together, as they were measured."""
+HANGS = 15
+"""Seconds after which a test of a slip fails: without it none takes half as long."""
 UNIT = 60
 """Slips that one collecting process tries."""
 SOUND = "tests/models/test_blocks.py"
@@ -79,23 +82,32 @@ class Reach:
     seconds: dict[str, float]
 
     def tests(self, mutant: Mutant) -> list[str]:
-        """The quickest tests that execute the slip's statement, within the budget, a file at a time."""
+        """The quickest tests that execute the slip's statement, within the budget, a file at a time.
+
+        A file's first test also pays for what all of them share. That is not more than its dearest test takes.
+        """
         lines = self.lines.get(mutant.path, {})
         at = range(mutant.first, mutant.last + 1) if mutant.inside else lines
-        reached = {test for line in at for test in lines.get(line, ()) if self.seconds.get(test, LONGEST) < LONGEST}
-        chosen: dict[str, list[str]] = defaultdict(list)
-        spent = 0.0
-        for test in sorted(reached, key=lambda one: (self.seconds[one], one)):
-            spent += self.seconds[test] + 0.01
-            if spent > BUDGET:
-                break
-            chosen[test.partition("::")[0]].append(test)
-        own = Path(mutant.path).stem
+        files: dict[str, list[str]] = defaultdict(list)
+        for test in {test for line in at for test in lines.get(line, ())}:
+            files[test.partition("::")[0]].append(test)
+        own, chosen, left = Path(mutant.path).stem, [], BUDGET
+        for file in sorted(files, key=lambda one: (own not in one, self.dearest[one], one)):
+            left -= self.dearest[file]
+            for test in sorted(files[file], key=lambda one: (self.seconds[one], one)):
+                left -= self.seconds[test] + 0.01
+                if left > 0:
+                    chosen.append(test)
+        return chosen
 
-        def rank(file: str) -> tuple[bool, float, str]:
-            return own not in file, sum(self.seconds[test] for test in chosen[file]), file
-
-        return [test for file in sorted(chosen, key=rank) for test in chosen[file]]
+    @cached_property
+    def dearest(self) -> dict[str, float]:
+        """Seconds of each file's longest test."""
+        found: dict[str, float] = defaultdict(float)
+        for test, seconds in self.seconds.items():
+            file = test.partition("::")[0]
+            found[file] = max(found[file], seconds)
+        return found
 
     def is_early(self, mutant: Mutant) -> bool:
         """Whether the slip acts before the tests begin, so that exchanging a function's code is too late."""
@@ -119,7 +131,7 @@ def measure(files: Sequence[str], modules: Sequence[str]) -> Reach:
             done = subprocess.run([*command, *files], cwd=ROOT, env=os.environ | QUIET, check=False)
             if done.returncode not in (PASSED, FAILED) or not data.exists():
                 sys.exit("error: the tests could not be run; see above")
-            write(kept, vars(read_reach(data, times, modules)))
+            write(kept, asdict(read_reach(data, times, modules)))
     content = json.loads(kept.read_text())
     content["lines"] = {path: {int(at): tests for at, tests in of.items()} for path, of in content["lines"].items()}
     return Reach(**content)
@@ -271,10 +283,10 @@ def _codes(code: CodeType) -> dict[tuple[str, int], CodeType]:
     return found
 
 
-def in_a_fork(run: Callable[[Path], int], limit: float = 15 + 4 * BUDGET) -> Tried:
+def in_a_fork(run: Callable[[Path], int], limit: float = 2 * HANGS + BUDGET) -> Tried:
     """The exit status of `run` in a fork, the tests that failed, and its seconds.
 
-    What is not done within the limit is killed, and counts as FAILED.
+    What is not done within the limit is killed: it counts as FAILED if a test has failed by then.
     """
     started = time.monotonic()
     sys.stdout.flush()
@@ -295,10 +307,10 @@ def in_a_fork(run: Callable[[Path], int], limit: float = 15 + 4 * BUDGET) -> Tri
             time.sleep(0.005)
         with suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)  # and what it has left running
-        status = os.waitstatus_to_exitcode(ended[1]) if ended[0] else FAILED
         if not ended[0]:
             os.waitpid(child, 0)
         failed = told.read_text().split("\n")[:-1] if told.exists() else []
+        status = os.waitstatus_to_exitcode(ended[1]) if ended[0] else FAILED if failed else PASSED
     own = Path(os.environ["PREFECT_HOME"]).parent
     for left in own.iterdir() if own.name.startswith("cleanlabel-tests-") else ():
         shutil.rmtree(left) if left.is_dir() else left.unlink()
@@ -329,7 +341,7 @@ def pytest_in(copy: Path, arguments: Sequence[str], plugins: Sequence[Any]) -> i
 
     return int(
         pytest.main(
-            [*arguments, "-p", "no:cacheprovider", "-p", "no:terminal", "-o", "addopts=", "--timeout=120"],
+            [*arguments, "-p", "no:cacheprovider", "-p", "no:terminal", "-o", "addopts=", f"--timeout={HANGS}"],
             list(plugins),
         )
     )
