@@ -54,7 +54,7 @@ MODULES = (
 RECORD = ROOT / "tests" / "mutations" / "record.json"
 KEPT = ROOT / ".cache" / "mutations"
 """Results of a run that may go on, and which tests execute which lines."""
-BUDGET = 8.0
+BUDGET = 25.0
 """Seconds that the tests of one slip take together, as they were measured."""
 HANGS = 15
 """Seconds after which a test of a slip fails: without it none takes half as long."""
@@ -87,7 +87,7 @@ class Reach:
         A file's first test also pays for what all of them share. That is not more than its dearest test takes.
         """
         lines = self.lines.get(mutant.path, {})
-        at = range(mutant.first, mutant.last + 1) if mutant.inside else lines
+        at = lines if self.is_early(mutant) else range(mutant.first, mutant.last + 1)
         files: dict[str, list[str]] = defaultdict(list)
         for test in {test for line in at for test in lines.get(line, ())}:
             files[test.partition("::")[0]].append(test)
@@ -283,7 +283,7 @@ def _codes(code: CodeType) -> dict[tuple[str, int], CodeType]:
     return found
 
 
-def in_a_fork(run: Callable[[Path], int], limit: float = 2 * HANGS + BUDGET) -> Tried:
+def in_a_fork(run: Callable[[Path], int], limit: float = HANGS + BUDGET) -> Tried:
     """The exit status of `run` in a fork, the tests that failed, and its seconds.
 
     What is not done within the limit is killed: it counts as FAILED if a test has failed by then.

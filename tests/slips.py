@@ -156,7 +156,8 @@ class ArgumentLeftOut(_OfList):
 
     def places(self, node: parso.tree.NodeOrLeaf) -> list[int]:
         inside = node.type == "arglist" or (node.type == "trailer" and node.children[0] == "(")
-        return [at for at, child in enumerate(node.children) if _is_keyword(child)] if inside else []
+        named = [at for at, child in enumerate(node.children) if _is_keyword(child)] if inside else []
+        return [at for at in named if node.children[at].children[0].value != "strict"]
 
     def mutate(self, node: parso.tree.NodeOrLeaf, index: int) -> parso.tree.NodeOrLeaf:
         at = self.places(node)[index]
@@ -253,7 +254,8 @@ class Mutant:
 def mutants(path: str, source: str) -> list[Mutant]:
     """All slips of a module that leave code that compiles, in the order of their lines.
 
-    Left out is what cannot change an answer: annotations, decorators, and the words of a refusal.
+    Left out is what cannot change an answer: annotations, decorators, the words of a refusal, and `strict` of a zip,
+    which only notices slips of ours.
     """
     tree = ast.parse(source)
     lines = source.split("\n")
@@ -329,6 +331,10 @@ def _ranges(tree: ast.Module, lines: list[str]) -> list[tuple[tuple[int, int], t
             passed += node.decorator_list
         if isinstance(node, ast.AnnAssign):
             passed.append(node.annotation)
+        if isinstance(node, ast.keyword) and node.arg == "strict":
+            passed.append(node)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            passed.append(node)
         if isinstance(node, ast.Raise):
             passed += [one for one in ast.walk(node) if isinstance(one, ast.JoinedStr)]
 
