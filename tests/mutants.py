@@ -28,11 +28,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import date
-from functools import cached_property
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
-from xml.etree import ElementTree
 
 from mutate import HEAVY, QUIET, SERVICES
 from project import ROOT, SUBPROCESSES, copy_checkout
@@ -54,7 +52,7 @@ MODULES = (
 RECORD = ROOT / "tests" / "mutations" / "record.json"
 KEPT = ROOT / ".cache" / "mutations"
 """Results of a run that may go on, and which tests execute which lines."""
-BUDGET = 25.0
+BUDGET = 20.0
 """Seconds that the tests of one slip take together, as they were measured."""
 HANGS = 15
 """Seconds after which a test of a slip fails: without it none takes half as long."""
@@ -74,40 +72,29 @@ class Reach:
     """Which quick tests execute which lines, and how long they take.
 
     lines: module -> line -> tests. early: module -> lines that also run while modules are imported.
-    seconds: of each test that passes.
+    seconds: of each test that passes. setups: of the longest set-up of each file.
     """
 
     lines: dict[str, dict[int, list[str]]]
     early: dict[str, list[int]]
     seconds: dict[str, float]
+    setups: dict[str, float]
 
     def tests(self, mutant: Mutant) -> list[str]:
-        """The quickest tests that execute the slip's statement, within the budget, a file at a time.
-
-        A file's first test also pays for what all of them share. That is not more than its dearest test takes.
-        """
+        """The quickest tests that execute the slip's statement, within the budget, a file at a time."""
         lines = self.lines.get(mutant.path, {})
         at = lines if self.is_early(mutant) else range(mutant.first, mutant.last + 1)
         files: dict[str, list[str]] = defaultdict(list)
         for test in {test for line in at for test in lines.get(line, ())}:
             files[test.partition("::")[0]].append(test)
         own, chosen, left = Path(mutant.path).stem, [], BUDGET
-        for file in sorted(files, key=lambda one: (own not in one, self.dearest[one], one)):
-            left -= self.dearest[file]
+        for file in sorted(files, key=lambda one: (own not in one, self.setups.get(one, 0.0), one)):
+            left -= self.setups.get(file, 0.0)
             for test in sorted(files[file], key=lambda one: (self.seconds[one], one)):
-                left -= self.seconds[test] + 0.01
-                if left > 0:
+                if self.seconds[test] < left:
+                    left -= self.seconds[test] + 0.01
                     chosen.append(test)
         return chosen
-
-    @cached_property
-    def dearest(self) -> dict[str, float]:
-        """Seconds of each file's longest test."""
-        found: dict[str, float] = defaultdict(float)
-        for test, seconds in self.seconds.items():
-            file = test.partition("::")[0]
-            found[file] = max(found[file], seconds)
-        return found
 
     def is_early(self, mutant: Mutant) -> bool:
         """Whether the slip acts before the tests begin, so that exchanging a function's code is too late."""
@@ -123,13 +110,14 @@ def measure(files: Sequence[str], modules: Sequence[str]) -> Reach:
     if not kept.exists():
         print(f"which lines the tests of {len(files)} files execute ...", flush=True)
         with tempfile.TemporaryDirectory() as scratch:
-            rc, data, times = (Path(scratch, name) for name in ("rc", ".coverage", "times.xml"))
+            rc, data, times = (Path(scratch, name) for name in ("rc", ".coverage", "times.json"))
             included = "\n  ".join(str(ROOT / module) for module in modules)
             rc.write_text(f"[run]\ndata_file = {data}\ninclude =\n  {included}\n")
             command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-n", "2", "--dist", "loadfile"]
-            command += ["--cov", f"--cov-config={rc}", "--cov-context=test", "--cov-report=", f"--junit-xml={times}"]
-            done = subprocess.run([*command, *files], cwd=ROOT, env=os.environ | QUIET, check=False)
-            if done.returncode not in (PASSED, FAILED) or not data.exists():
+            command += ["-p", "timed", "--cov", f"--cov-config={rc}", "--cov-context=test", "--cov-report="]
+            environment = os.environ | QUIET | {"TIMED": str(times), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+            done = subprocess.run([*command, *files], cwd=ROOT, env=environment, check=False)
+            if done.returncode not in (PASSED, FAILED) or not (data.exists() and times.exists()):
                 sys.exit("error: the tests could not be run; see above")
             write(kept, asdict(read_reach(data, times, modules)))
     content = json.loads(kept.read_text())
@@ -141,11 +129,8 @@ def read_reach(data: Path, times: Path, modules: Iterable[str]) -> Reach:
     """What coverage and the report of a run say. What a fixture executes counts for all tests of its file."""
     from coverage import CoverageData
 
-    seconds = {}
-    for case in ElementTree.parse(times).iter("testcase"):
-        if case.find("failure") is None and case.find("error") is None and case.find("skipped") is None:
-            name = f"{case.get('classname').replace('.', '/')}.py::{case.get('name')}"
-            seconds[name] = max(seconds.get(name, 0.0), float(case.get("time")))
+    told = json.loads(times.read_text())
+    seconds = told["seconds"]
     of_file: dict[str, list[str]] = defaultdict(list)
     for name in seconds:
         of_file[name.partition("::")[0]].append(name)
@@ -158,7 +143,7 @@ def read_reach(data: Path, times: Path, modules: Iterable[str]) -> Reach:
         contexts = read.contexts_by_lineno(path) if path else {}
         early[module] = [line for line, those in contexts.items() if "" in those]
         lines[module] = {line: sorted(_tests(those, of_file, seconds)) for line, those in contexts.items()}
-    return Reach(lines, early, seconds)
+    return Reach(lines, early, seconds, told["setups"])
 
 
 def _tests(contexts: Iterable[str], of_file: dict[str, list[str]], seconds: dict[str, float]) -> set[str]:
