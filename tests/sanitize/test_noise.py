@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from tiny import FIXED
 
 from cleanlabel.sanitize.errors import InputError
-from cleanlabel.sanitize.noise import Entropy, draw_entropy, pixel_noise, stream_key, training_seed
+from cleanlabel.sanitize.noise import (
+    LARGEST_SIGMA,
+    Entropy,
+    check_sigma,
+    draw_entropy,
+    pixel_noise,
+    stream_key,
+    training_seed,
+)
 
 IDS = tuple(f"cat/{i:03d}.png" for i in range(40))
 
@@ -54,6 +62,27 @@ def test_different_images_and_pixels_are_uncorrelated():
 def test_a_replay_years_later_gives_the_same_noise():
     values = pixel_noise(FIXED, "noise", 5, ["cat/001.png"], (2, 2, 1), 0.25)
     assert values.ravel().tolist() == PINNED
+    entropy = bytes(range(32))
+    assert training_seed(entropy, 3) == 7359522666482197483
+    assert training_seed(entropy, 3, 2) == 4235270997167284950
+    assert training_seed(entropy, 0, 0) == 7996733851231017603
+    assert draw_entropy("fixed:1f").value == bytes(31) + b"\x1f"
+
+
+def test_the_largest_noise_is_accepted_and_a_larger_one_is_refused_with_what_may_be_meant():
+    assert check_sigma(LARGEST_SIGMA) == LARGEST_SIGMA == 4
+    assert check_sigma(0) == 0
+    for sigma, words in (
+        (4.25, r"sigma=4.25 is above 4, .*Then give 0.0167 \(4.25/255\)"),
+        (1020, r"sigma=1020 is above 4, .*Then give 4 \(1020/255\)"),
+        (1021, r"sigma=1021 is above 4, .*; choose a smaller one$"),
+        (np.inf, "sigma=inf is not a valid noise level; give a number up to 4"),
+        (np.nan, "sigma=nan is not a valid noise level"),
+        (-0.25, "sigma=-0.25 is not a valid noise level"),
+        (1e-4, "sigma=0.0001 is less than half a grey level, 0.00196"),
+    ):
+        with pytest.raises(InputError, match=words):
+            check_sigma(sigma)
 
 
 PINNED = [-85, 47, -104, 180]
