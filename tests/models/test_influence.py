@@ -1,7 +1,9 @@
 """The certificate of bounded influences, held against its formulas, against attackers, and against chance."""
 
+import itertools
 import math
 
+import mpmath
 import numpy as np
 import pytest
 from filled import filled
@@ -52,6 +54,72 @@ def test_margins_and_radii_are_those_of_the_page():
         for b in (1, 2)
     )
     assert radius == pytest.approx([expected])
+
+
+@pytest.mark.parametrize("low", [0.0, -1.0])
+def test_margins_with_missing_draws_and_a_distance_are_those_of_the_page_class_by_class(low):
+    rng = np.random.default_rng(3)
+    m, missing, alpha, distance = 20, 3, 0.05, 0.02
+    scores, widths = rng.normal(0, 60, (4, 3)), np.array([0.5, 1.0, 2.0, 3.0])
+    label, margin = score_margins(
+        scores, SIZES, widths, m, alpha, low=low * widths / 2, missing=missing, distance=distance
+    )
+    for point, width in enumerate(filled(widths)):
+        lowest, a = low * width / 2, scores[point].argmax()
+        for b in {0, 1, 2} - {a}:
+            deviation = width * math.sqrt((SIZES[a] + SIZES[b]) * math.log(3 * 2 / alpha) / (2 * m))
+            worst = missing / m * (SIZES[a] * lowest - SIZES[b] * (lowest + width))
+            expected = scores[point, a] - scores[point, b] + worst - deviation - width * distance
+            assert margin[point, b] == pytest.approx(expected, rel=1e-12)
+        assert label[point] == (a if margin[point].min() > 0 else ABSTAIN)
+
+
+def kl(p: float, q: float) -> mpmath.mpf:
+    """The divergence of two coins."""
+    return mpmath.fsum(a * mpmath.log(a / b) for a, b in ((p, q), (1 - p, 1 - q)) if a > 0)
+
+
+@pytest.mark.parametrize("low", [0.0, -0.75])
+def test_bounds_of_class_means_are_those_of_the_page_class_by_class(low):
+    m, missing, alpha, distance, width = 20, 3, 0.05, 0.02, 1.5
+    sizes = np.array([30, 0, 50])
+    means = np.array([[0.9, 0.0, 0.2], [0.5, 0.0, 0.5], [0.02, 0.0, 1.0]])
+    present = (m - missing) / m
+    scores, tried = sizes * (width * means + low) * present, 0
+    least, most = class_bounds(scores, sizes, width, low, m, alpha, missing=missing, distance=distance)
+    for point, k in itertools.product(range(3), (0, 2)):
+        strength = math.log(2 * 3 / alpha) / (m * sizes[k])
+        off = distance / sizes[k]
+        seen = (means[point, k] * present, means[point, k] * present + missing / m)
+        with mpmath.workdps(30):
+            for bound, mean, side in ((least, seen[0], 1), (most, seen[1], -1)):
+                if bound[point, k] in (0, 1):
+                    continue  # as far as it can go
+                edge = mpmath.mpf(float(bound[point, k])) + side * off  # where the divergence is `strength`
+                inside, outside = edge + side * 3e-9, edge - side * 1e-10
+                assert kl(mean, outside) > strength > kl(mean, inside), (point, k, side)
+                tried += 1
+    assert tried >= 8
+    assert (least[:, 1] == 0).all()
+    assert (most[:, 1] == 0).all()
+    assert (least >= 0).all()
+    assert (most <= 1).all()
+
+
+def test_a_count_is_of_each_point_and_a_tie_of_cost_and_lead_is_not_enough():
+    margin = np.array([[np.inf, 3.0, 9.0], [np.inf, 8.0, 4.0], [1.0, np.inf, 1.5], [np.inf, np.inf, np.inf]])
+    assert counts_left([0, 0, 1, 0], margin, 1.0).tolist() == [2, 3, 0, 0]
+    assert counts_left([0, 0, ABSTAIN, 0], margin, 0.5).tolist() == [5, 7, 0, 0]
+    assert counts_left([0], [[np.inf, 3]], 1).tolist() == [2]
+
+
+def test_a_radius_is_rounded_down_from_the_worst_case_of_two_coins():
+    # Two classes of one image each, the first without a doubt above: the least move makes the means equal at 1/2.
+    for p in (0.6, 0.75, 0.9):
+        bounds = (np.array([[p, 0.0]]), np.array([[p, 1 - p]]))
+        radius = radius_between([0], bounds, np.array([1, 1]), 1.0, 0.0, 2.0)[0]
+        exact = 2.0 * math.sqrt(2) * float(spread(p))
+        assert exact * (1 - 2 / 256) < radius <= exact * (1 - 0.5e-9)
 
 
 def test_a_margin_that_is_not_positive_abstains_and_has_no_radius():
