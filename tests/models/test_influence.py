@@ -122,6 +122,14 @@ def test_a_radius_is_rounded_down_from_the_worst_case_of_two_coins():
         assert exact * (1 - 2 / 256) < radius <= exact * (1 - 0.5e-9)
 
 
+def test_each_point_has_the_radius_of_its_own_margins_rounded_down():
+    margin = np.array([[np.inf, 30.0, 50.0], [20.0, np.inf, 10.0]])
+    radius = radius_left([0, 1], margin, SIZES, 2.0, 2.0, 0.5, rewritten=1, relabelled=1, inserted=1)
+    for point, (a, b) in enumerate([(0, 1), (1, 2)]):
+        exact = 0.5 * (margin[point, b] - 2 - 4 - 2) / (2 / math.sqrt(2 * math.pi) * math.sqrt(SIZES[a] + SIZES[b]))
+        assert exact * (1 - 3e-9) < radius[point] < exact * (1 - 3e-10)
+
+
 def test_a_margin_that_is_not_positive_abstains_and_has_no_radius():
     label, margin = score_margins([[100.0, 99.0, 0.0]], SIZES, 1.0, 50, 0.01)
     assert label == [ABSTAIN]
