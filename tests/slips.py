@@ -45,6 +45,10 @@ TWINS = {"min": "max", "any": "all", "floor": "ceil", "minimum": "maximum", "arg
 """Functions that are easily taken for each other."""
 
 
+COMMUTATIVE = ("min", "max", "minimum", "maximum")
+"""Functions whose arguments may be exchanged."""
+
+
 def text(node: parso.tree.NodeOrLeaf, content: str) -> parso.tree.NodeOrLeaf:
     """What stands in a node's place, after the blanks that stood before it."""
     return parso.parse(node.get_first_leaf().prefix + content)
@@ -149,6 +153,11 @@ def _is_keyword(node: parso.tree.NodeOrLeaf) -> bool:
     return node.type == "argument" and node.children[1] == "="
 
 
+def _called(arguments: parso.tree.NodeOrLeaf) -> str:
+    """The last name of what is called with these arguments."""
+    return getattr(arguments.parent.get_previous_leaf(), "value", "")
+
+
 class ArgumentLeftOut(_OfList):
     """A call without one of its keyword arguments: its default holds."""
 
@@ -173,7 +182,7 @@ class ArgumentsSwapped(_OfList):
     example = ("f(x, y)", "f( y,x)")
 
     def places(self, node: parso.tree.NodeOrLeaf) -> list[int]:
-        if node.type != "arglist":
+        if node.type != "arglist" or _called(node) in COMMUTATIVE:
             return []
         children = node.children
         plain = [at for at, child in enumerate(children) if child.type == "name" or child.type == "atom_expr"]

@@ -130,6 +130,14 @@ def test_each_point_has_the_radius_of_its_own_margins_rounded_down():
         assert exact * (1 - 3e-9) < radius[point] < exact * (1 - 3e-10)
 
 
+def test_a_radius_beside_a_class_without_images_is_exact_and_rounded_down():
+    for p in (0.3, 0.6, 0.95):
+        bounds = (np.array([[p, 0.0]]), np.array([[p, 0.0]]))
+        radius = radius_between([0], bounds, [9, 0], 1.0, 0.0, 2.0, spent=1.0)[0]
+        exact = 2.0 * 3 * float(spread(p) - spread(1 / 9))
+        assert exact * (1 - 3e-9) < radius < exact * (1 - 3e-10)
+
+
 def test_a_margin_that_is_not_positive_abstains_and_has_no_radius():
     label, margin = score_margins([[100.0, 99.0, 0.0]], SIZES, 1.0, 50, 0.01)
     assert label == [ABSTAIN]
