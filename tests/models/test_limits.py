@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from filled import filled
 
+from cleanlabel.models.anytime import default_looks, look_levels
 from cleanlabel.models.certificate import (
     ABSTAIN,
     ROUNDING,
@@ -17,6 +18,7 @@ from cleanlabel.models.certificate import (
     predict,
     radius_beside_a_trigger,
 )
+from cleanlabel.models.partition import block_certificates, frontier
 
 
 def quantile(p: float) -> mpmath.mpf:
@@ -122,3 +124,40 @@ def test_radii_that_are_whole_numbers_are_numbers_as_well():
     assert radius_beside_a_trigger([5], 2, 1, 0).tolist() == pytest.approx([5.0])
     assert certified_accuracy([0, 1], [1, 2], [0, 1], [0, 1, 2]).tolist() == [1.0, 0.5, 0.0]
     assert certified_accuracy_grid([0, 1], [1, 2], [0, 1], [1, 3], [1, 2]).tolist() == [[0.5, 0.0], [0.5, 0.0]]
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, -0.1])
+def test_a_level_that_is_shared_is_strictly_between_0_and_1(alpha):
+    words = rf"alpha={alpha} is not a probability strictly between 0 and 1"
+    with pytest.raises(ValueError, match=words):
+        look_levels(alpha, (0.5, 0.5))
+    with pytest.raises(ValueError, match=words):
+        block_certificates(np.zeros((2, 4, 2), int), 3, 1.0, alpha)
+
+
+def test_shares_of_a_level_sum_to_at_most_1():
+    assert look_levels(0.5, (0.5, 0.5)) == (0.25, 0.25)
+    assert look_levels(0.5, (0.1,) * 10) == (0.05,) * 10  # their sum is rounded above 1
+    with pytest.raises(ValueError, match=r"sum to 1; they are positive and sum to at most 1"):
+        look_levels(0.5, (0.5, 0.5 + 1e-9))
+
+
+def test_one_model_may_be_enough_for_a_look():
+    assert default_looks(1, 1) == ((1,), (1.0,))
+    assert default_looks(5, 1)[0] == (2, 3, 5)
+
+
+def test_free_blocks_are_no_negative_number_and_each_of_them_counts():
+    labels, radii = np.array([[0, 0, 0, 1]]), np.ones((1, 4))
+    with pytest.raises(ValueError, match="free=-1 is not a number of blocks; give 0 or more"):
+        frontier(labels, radii, 2, [0, -1])
+    assert frontier(labels, radii.astype(int), 2, [0, 1])[0].tolist() == [[0], [0]]
+
+
+def test_a_block_too_many_is_needed_only_against_a_class_that_loses_ties():
+    labels, radii = np.array([[0, 0, 1], [1, 1, 0]]), np.ones((2, 3))
+    found = frontier(labels, radii, 2, [0])
+    assert found[0].tolist() == [[0, 1]]
+    assert found[1].tolist() == [[pytest.approx(1.0), pytest.approx(1.0)]]
+    two = frontier(np.array([[0, 0], [1, 1]]), np.ones((2, 2)), 2, [0])[1]
+    assert two.tolist() == [[pytest.approx(np.sqrt(2)), 1.0]]  # class 0 wins a tie, class 1 loses it
