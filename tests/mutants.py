@@ -190,39 +190,56 @@ class Failures:
 class Server:
     """A pytest plugin: once everything is collected, each slip is tried in a fork.
 
-    sound: tests that are known to pass in the copy without any slip.
+    sound: whether a test passes in the copy without any slip, as far as it is known.
     """
 
-    def __init__(self, unit: Sequence[Mutant], reach: Reach, copy: Path, sound: set[str]) -> None:
+    def __init__(self, unit: Sequence[Mutant], reach: Reach, copy: Path, sound: dict[str, bool]) -> None:
         self._unit, self._reach, self._copy, self._sound = unit, reach, copy, sound
         self.tried: dict[Any, Tried] = {}
 
     def pytest_runtestloop(self, session: Any) -> bool:
         items = {item.nodeid: item for item in session.items}
-        chosen = {one.key: [test for test in self._reach.tests(one) if test in items] for one in self._unit}
-        places = {test: place for place, test in enumerate(items)}
-        unknown = sorted({test for tests in chosen.values() for test in tests} - self._sound, key=places.__getitem__)
-        _, failed, _ = in_a_fork(lambda told: run_items(session, [items[one] for one in unknown], told, most=0), 900)
-        self._sound |= {*unknown} - {*failed}
-        for test in failed:
-            print(f"left out, for it fails in the copy without any slip: {test}", flush=True)
         for one in self._unit:
-            those = [items[test] for test in chosen[one.key] if test in self._sound]
-            with in_place(one, self._copy):
-                self.tried[one.key] = in_a_fork(
-                    lambda told, one=one, those=those: (
-                        run_items(session, those, told, most=1) if exchange(one, self._copy) else BROKEN
-                    )
-                )
+            self.tried[one.key] = self._try(session, one, items)
         return True
 
+    def _try(self, session: Any, one: Mutant, items: dict[str, Any]) -> Tried:
 
-def run_items(session: Any, items: list[Any], told: Path, most: int) -> int:
-    """Runs these collected tests, in a fork of the process that collected them, until `most` have failed."""
+        def slipped(tests: Sequence[str]) -> Tried:
+            with in_place(one, self._copy):
+                return in_a_fork(
+                    lambda told: (
+                        run_items(session, [items[test] for test in tests], told)
+                        if exchange(one, self._copy)
+                        else BROKEN
+                    )
+                )
+
+        def honest(test: str) -> Tried:
+            return in_a_fork(lambda told: run_items(session, [items[test]], told))
+
+        return judged(slipped, honest, [test for test in self._reach.tests(one) if test in items], self._sound)
+
+
+def judged(slipped: Callable, honest: Callable, tests: Sequence[str], sound: dict[str, bool]) -> Tried:
+    """What came of a slip. A test that fails says something only if it passes without the slip."""
+    while True:
+        tried = slipped([test for test in tests if sound.get(test, True)])
+        for test in tried[1]:
+            if test not in sound:
+                sound[test] = honest(test)[0] == PASSED
+                if not sound[test]:
+                    print(f"left out, for it fails in the copy without any slip: {test}", flush=True)
+        if all(sound[test] for test in tried[1]):
+            return tried
+
+
+def run_items(session: Any, items: list[Any], told: Path) -> int:
+    """Runs these collected tests, in a fork of the process that collected them, until one has failed."""
     from _pytest.main import pytest_runtestloop
 
     config = session.config
-    config.option.maxfail = most
+    config.option.maxfail = 1
     config.pluginmanager.register(Failures(told))
     session.items = items
     factory = config._tmp_path_factory
@@ -336,7 +353,7 @@ def work(units: Iterator[list[Mutant]], reach: Reach, copy: Path, out: Path) -> 
     """Tries unit after unit. Runs in a process of its own, on a copy of its own."""
     copy_checkout(copy)
     subprocess.run(["git", "init", "-q"], cwd=copy, check=True)
-    sound: set[str] = set()
+    sound: dict[str, bool] = {}
     if in_a_fork(lambda told: pytest_in(copy, [SOUND], [Failures(told)]))[0] != PASSED:
         sys.exit(f"error: {SOUND} does not pass in a copy of the project without any slip; run it alone and mend it")
     for unit in units:
@@ -348,12 +365,12 @@ def work(units: Iterator[list[Mutant]], reach: Reach, copy: Path, out: Path) -> 
             status, failed, seconds = tried.get(one.key, (BROKEN, [], 0.0))
             # Where an exchange comes too late, or finds no function to exchange, everything is imported anew.
             if status == BROKEN or (status == PASSED and reach.is_early(one)):
-                status, failed, seconds = _apart(one, tests[one.key], copy)
+                status, failed, seconds = _apart(one, tests[one.key], copy, sound)
             note(out, one, status, failed, seconds)
         print(f"{time.strftime('%H:%M:%S')} {unit[0].path}: {len(unit)} slips tried", flush=True)
 
 
-def _serve(unit: list[Mutant], files: list[str], reach: Reach, copy: Path, sound: set[str]) -> dict[Any, Tried]:
+def _serve(unit: list[Mutant], files: list[str], reach: Reach, copy: Path, sound: dict[str, bool]) -> dict[Any, Tried]:
     """Collects these files in a fork, and tries the slips in forks of it."""
     told = copy.parent / "told.json"
     told.unlink(missing_ok=True)
@@ -364,7 +381,7 @@ def _serve(unit: list[Mutant], files: list[str], reach: Reach, copy: Path, sound
         try:
             server = Server(unit, reach, copy, sound)
             status = pytest_in(copy, [*files, "-m", "not slow"], [server])
-            told.write_text(json.dumps([sorted(sound), [*server.tried.items()]]))
+            told.write_text(json.dumps([sound, [*server.tried.items()]]))
         finally:
             sys.stdout.flush()
             os._exit(status)
@@ -372,16 +389,21 @@ def _serve(unit: list[Mutant], files: list[str], reach: Reach, copy: Path, sound
     if not told.exists():
         sys.exit(f"error: {unit[0].path}: pytest ended with {status} before a slip was tried")
     passing, tried = json.loads(told.read_text())
-    sound |= {*passing}
+    sound |= passing
     return {tuple(key): tuple(found) for key, found in tried}
 
 
-def _apart(one: Mutant, tests: list[str], copy: Path) -> Tried:
+def _apart(one: Mutant, tests: list[str], copy: Path, sound: dict[str, bool]) -> Tried:
     """Tries a slip in a process that imports everything anew."""
-    if not tests:
-        return PASSED, [], 0.0
-    with in_place(one, copy):
-        return in_a_fork(lambda told: FAILED if pytest_in(copy, [*tests, "-x"], [Failures(told)]) else PASSED)
+
+    def honest(*those: str) -> Tried:
+        return in_a_fork(lambda told: FAILED if pytest_in(copy, [*those, "-x"], [Failures(told)]) else PASSED)
+
+    def slipped(those: Sequence[str]) -> Tried:
+        with in_place(one, copy):
+            return honest(*those) if those else (PASSED, [], 0.0)
+
+    return judged(slipped, honest, tests, sound)
 
 
 def functions(path: str) -> dict[str, str]:
